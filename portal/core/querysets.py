@@ -1,0 +1,32 @@
+"""Row-level permission for every model. Not for: deciding roles, which authentication backends do."""
+
+from typing import Any, Self
+
+from django.contrib.auth import get_backends
+from django.db import models
+
+
+class RestrictedQuerySet(models.QuerySet[Any]):
+    """A queryset whose rows a user is allowed to see or act upon."""
+
+    def restrict(self, user: Any, action: str) -> Self:
+        """Keep only rows on which `user` may do `action`.
+
+        Each authentication backend may offer `rows_for(user, action, model)` returning a `Q` or None;
+        what any of them grants is granted. Someone inactive or signed out is granted nothing.
+        """
+        if not getattr(user, "is_active", False):
+            return self.none()
+        granted = [
+            condition
+            for backend in get_backends()
+            if hasattr(backend, "rows_for")
+            and (condition := backend.rows_for(user, action, self.model)) is not None
+        ]
+        if not granted:
+            return self.none()
+        allowed = models.Q()
+        for condition in granted:
+            allowed |= condition
+        # A subquery keeps joins of the condition from doubling rows.
+        return self.filter(pk__in=self.model._default_manager.filter(allowed).values("pk"))

@@ -1,0 +1,1 @@
+"""Drivers: pure Python that speaks to hypervisors; not for Django, queues or database code."""
