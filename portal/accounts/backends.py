@@ -1,0 +1,47 @@
+"""Roles as an authentication backend, so that `portal.core` needs to know none of them."""
+
+from typing import Any
+
+from django.contrib.auth.backends import BaseBackend
+from django.db import models
+
+from portal.accounts.models import Membership, Project, Role
+
+#: Action -> roles that hold it in their project.
+ACTIONS: dict[str, frozenset[str]] = {
+    "view": frozenset(Role.values),
+    "request": frozenset({Role.REQUESTER, Role.ADMIN}),
+    "approve": frozenset({Role.APPROVER, Role.ADMIN}),
+    "operate": frozenset({Role.OPERATOR, Role.ADMIN}),
+    "audit": frozenset({Role.AUDITOR, Role.ADMIN}),
+    "administer": frozenset({Role.ADMIN}),
+}
+
+
+def may(user: Any, action: str, project: Project) -> bool:
+    """Tell whether a role of `user` in `project`, or in every project, holds `action`."""
+    if not getattr(user, "is_active", False) or not user.pk:
+        return False
+    return (
+        Membership.objects.filter(user=user, role__in=ACTIONS[action])
+        .filter(models.Q(project=project) | models.Q(project=None))
+        .exists()
+    )
+
+
+class RoleBackend(BaseBackend):
+    """Grants rows by the roles a person holds in the row's project."""
+
+    def rows_for(self, user: Any, action: str, model: type[models.Model]) -> models.Q | None:
+        """Return the condition on rows of `model` for `action`, None where roles have no say.
+
+        Raises KeyError for an action nobody defined: a misspelt action must not pass as 'no'.
+        """
+        roles = ACTIONS[action]
+        path = "pk" if model is Project else "project"
+        if path == "project" and not any(field.name == "project" for field in model._meta.get_fields()):
+            return None
+        held = Membership.objects.filter(user=user, role__in=roles)
+        if held.filter(project=None).exists():
+            return models.Q(pk__isnull=False)
+        return models.Q(**{f"{path}__in": held.values("project")})
