@@ -1,0 +1,69 @@
+"""Take from counters, give back, turn promised into used. Every call joins the caller's transaction.
+
+Taking is one conditional UPDATE, never SUM-then-insert: the database serialises it on SQLite and
+PostgreSQL alike. Counters are always touched in order of their key, so that two takers cannot deadlock.
+"""
+
+from collections.abc import Mapping
+
+from django.db import transaction
+from django.db.models import F
+
+from portal.core.errors import Denied
+from portal.operations.models import Counter, Operation, Reservation
+
+Amounts = Mapping[tuple[str, str], int]
+
+
+def hold(operation: Operation, amounts: Amounts) -> None:
+    """Hold `amounts` ({(scope, resource): amount}) for `operation`, all or nothing.
+
+    A scope and resource without a counter are unlimited. Raises Denied naming the first counter that is
+    too small, and ValueError for an amount under one. Not idempotent: a second hold violates a constraint.
+    """
+    with transaction.atomic():
+        counters = {(counter.scope, counter.resource): counter for counter in _counters(amounts)}
+        for key, counter in counters.items():
+            amount = amounts[key]
+            if amount < 1:
+                raise ValueError(f"cannot hold {amount} of {key}")
+            taken = Counter.objects.filter(
+                pk=counter.pk, limit__gte=F("held") + F("used") + amount
+            ).update(held=F("held") + amount)
+            if not taken:
+                raise Denied(
+                    f"Not enough {counter.get_resource_display()} left in {counter.scope}: "
+                    f"{amount} asked, limit {counter.limit}."
+                )
+            Reservation.objects.create(operation=operation, counter=counter, amount=amount)
+
+
+def release(operation: Operation) -> None:
+    """Give back what `operation` still holds. Idempotent; what is in use stays in use."""
+    _settle(operation, Reservation.Stage.RELEASED)
+
+
+def use(operation: Operation) -> None:
+    """Turn what `operation` holds into used. Idempotent."""
+    _settle(operation, Reservation.Stage.USED)
+
+
+def _counters(amounts: Amounts) -> list[Counter]:
+    scopes = {scope for scope, _ in amounts}
+    found = Counter.objects.filter(scope__in=scopes).order_by("pk")
+    return [counter for counter in found if (counter.scope, counter.resource) in amounts]
+
+
+def _settle(operation: Operation, stage: Reservation.Stage) -> None:
+    with transaction.atomic():
+        held = operation.reservations.filter(stage=Reservation.Stage.HELD).order_by("counter_id")
+        for reservation in held:
+            moved = Reservation.objects.filter(
+                pk=reservation.pk, stage=Reservation.Stage.HELD
+            ).update(stage=stage)
+            if not moved:
+                continue
+            changes = {"held": F("held") - reservation.amount}
+            if stage == Reservation.Stage.USED:
+                changes["used"] = F("used") + reservation.amount
+            Counter.objects.filter(pk=reservation.counter_id).update(**changes)

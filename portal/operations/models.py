@@ -1,0 +1,106 @@
+"""Operations, their frozen requests, and the ledger. Not for: machines, which the rooms above own."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from portal.accounts.models import Project
+from portal.core.querysets import RestrictedQuerySet
+from portal.operations.states import State
+
+
+class Operation(models.Model):
+    """A change that a worker carries out, from the request to the end.
+
+    awaiting_approval -> queued | rejected | expired | cancelled
+    queued            -> running | cancelled
+    running           -> succeeded | undoing | cancelling | lost
+    undoing           -> failed | lost
+    cancelling        -> cancelled | lost
+    lost              -> running | undoing | cancelling
+    """
+
+    kind = models.CharField(max_length=64)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT)
+    requester = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="operations"
+    )
+    state = models.CharField(max_length=24, choices=State.choices, db_index=True)
+    spec = models.TextField()
+    spec_hash = models.CharField(max_length=64)
+    revision = models.PositiveIntegerField(default=1)
+    token = models.UUIDField(unique=True)
+    attempt = models.PositiveIntegerField(default=0)
+    heartbeat_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = RestrictedQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk}"
+
+
+class Decision(models.Model):
+    """What an approver said about exactly one revision of a request."""
+
+    operation = models.ForeignKey(Operation, on_delete=models.PROTECT, related_name="decisions")
+    approver = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
+    spec_hash = models.CharField(max_length=64)
+    approved = models.BooleanField()
+    reason = models.TextField(blank=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.approver} {'approved' if self.approved else 'rejected'} {self.operation}"
+
+
+class Counter(models.Model):
+    """How much of one resource a scope may take, has promised and has in use.
+
+    `scope` reads like `project:3`, `person:7`, `host:2` or `pool:5`. Units: vcpu in virtual CPUs,
+    memory and disk in bytes, machines in machines.
+    """
+
+    class Resource(models.TextChoices):
+        VCPU = "vcpu", "vCPUs"
+        MEMORY = "memory", "Memory"
+        DISK = "disk", "Disk"
+        MACHINES = "machines", "Machines"
+
+    scope = models.CharField(max_length=64)
+    resource = models.CharField(max_length=16, choices=Resource.choices)
+    limit = models.PositiveBigIntegerField()
+    held = models.PositiveBigIntegerField(default=0)
+    used = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["scope", "resource"], name="one_counter_a_scope_and_resource"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.resource}: {self.held} held, {self.used} used of {self.limit}"
+
+
+class Reservation(models.Model):
+    """What one operation took from one counter; the row makes release and use idempotent."""
+
+    class Stage(models.TextChoices):
+        HELD = "held", "Held"
+        USED = "used", "Used"
+        RELEASED = "released", "Released"
+
+    operation = models.ForeignKey(Operation, on_delete=models.PROTECT, related_name="reservations")
+    counter = models.ForeignKey(Counter, on_delete=models.PROTECT, related_name="reservations")
+    amount = models.PositiveBigIntegerField()
+    stage = models.CharField(max_length=8, choices=Stage.choices, default=Stage.HELD)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["operation", "counter"], name="one_reservation_a_counter"),
+            models.CheckConstraint(condition=Q(amount__gt=0), name="reserves_something"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.stage} {self.amount} of {self.counter}"

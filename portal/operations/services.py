@@ -1,0 +1,156 @@
+"""Ask, decide, claim, keep alive, take over. Not for: what an operation does, which its kind knows."""
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from portal.accounts.backends import may
+from portal.accounts.models import Project
+from portal.audit import services as audit
+from portal.core.errors import Denied
+from portal.operations import ledger
+from portal.operations.models import Decision, Operation
+from portal.operations.spec import RequestSpec
+from portal.operations.states import WORKING, State
+from portal.operations.transitions import StaleAttempt, move
+
+#: A worker beats more often than this; one that does not is taken for dead.
+HEARTBEAT_LAPSE = timedelta(seconds=15)
+
+
+def request_operation(
+    *, actor: Any, project: Project, spec: RequestSpec, amounts: ledger.Amounts, token: uuid.UUID
+) -> Operation:
+    """Freeze `spec`, hold its quota and leave it to the approvers, in one transaction.
+
+    Idempotent by `token` (one a form): a doubled submit returns the first operation. Raises Denied.
+    """
+    if not may(actor, "request", project):
+        raise Denied(f"You may not ask for machines in {project}.")
+    with transaction.atomic():
+        operation, created = Operation.objects.get_or_create(
+            token=token,
+            defaults={
+                "kind": spec.kind,
+                "project": project,
+                "requester": actor,
+                "state": State.AWAITING_APPROVAL,
+                "spec": spec.text(),
+                "spec_hash": spec.hash(),
+            },
+        )
+        if not created:
+            if operation.requester_id != actor.pk or operation.spec_hash != spec.hash():
+                raise Denied("This form was already used for another request; open it again.")
+            return operation
+        ledger.hold(operation, amounts)
+        audit.record(actor=actor, verb="operation.requested", target=operation, after=spec.as_dict())
+    return operation
+
+
+def decide(
+    *,
+    actor: Any,
+    operation: Operation,
+    spec_hash: str,
+    approved: bool,
+    capacity: ledger.Amounts | None = None,
+    reason: str = "",
+) -> Operation:
+    """Approve or reject exactly the request whose hash the approver saw.
+
+    Approving holds `capacity` of host and pool. Raises Denied when the actor is no approver or is the
+    requester, when the request changed meanwhile, when another was first, or when capacity is short.
+    """
+    if not may(actor, "approve", operation.project):
+        raise Denied(f"You may not decide for {operation.project}.")
+    if operation.requester_id == actor.pk:
+        raise Denied("Nobody decides on their own request.")
+    if not approved and not reason.strip():
+        raise Denied("A rejection needs a reason.")
+    with transaction.atomic():
+        current = Operation.objects.get(pk=operation.pk)
+        if current.state != State.AWAITING_APPROVAL:
+            raise Denied(f"This request is already {State(current.state).label.lower()}.")
+        if current.spec_hash != spec_hash:
+            raise Denied("The request changed since you opened it; look at it again.")
+        try:
+            move(current, State.QUEUED if approved else State.REJECTED, actor=actor)
+        except StaleAttempt as stale:
+            raise Denied("Somebody else decided on this request at the same moment.") from stale
+        if approved and capacity:
+            ledger.hold(current, capacity)
+        Decision.objects.create(
+            operation=current, approver=actor, spec_hash=spec_hash, approved=approved, reason=reason
+        )
+    return current
+
+
+def withdraw(*, actor: Any, operation: Operation) -> Operation:
+    """Take one's own request back before a worker has it. Raises Denied when it is too late."""
+    if operation.requester_id != actor.pk:
+        raise Denied("Only the requester can withdraw a request.")
+    current = Operation.objects.get(pk=operation.pk)
+    try:
+        move(current, State.CANCELLED, actor=actor)
+    except (StaleAttempt, ValueError) as late:
+        raise Denied("It is too late to withdraw this request.") from late
+    return current
+
+
+def claim(operation_id: int, *, worker: str) -> Operation | None:
+    """Take a queued operation for `worker`; None when it is not to be had. Of racing claims one wins."""
+    operation = Operation.objects.filter(pk=operation_id, state=State.QUEUED).first()
+    if operation is None:
+        return None
+    try:
+        move(
+            operation,
+            State.RUNNING,
+            actor=worker,
+            attempt=operation.attempt + 1,
+            heartbeat_at=timezone.now(),
+        )
+    except StaleAttempt:
+        return None
+    return operation
+
+
+def beat(operation: Operation) -> None:
+    """Say that the worker lives; called before each step acts. Raises StaleAttempt when taken over."""
+    alive = Operation.objects.filter(
+        pk=operation.pk, attempt=operation.attempt, state__in=WORKING
+    ).update(heartbeat_at=timezone.now())
+    if not alive:
+        raise StaleAttempt(f"{operation} was taken over")
+
+
+def take_over_lapsed(*, worker: str) -> list[Operation]:
+    """Take every operation whose worker went silent, under a new attempt number.
+
+    The old worker's next `beat` raises. The state stays: a running one is resumed, an undoing one goes on
+    undoing. Of racing reapers one gets each operation.
+    """
+    limit = timezone.now() - HEARTBEAT_LAPSE
+    taken = []
+    for operation in Operation.objects.filter(state__in=WORKING, heartbeat_at__lt=limit):
+        with transaction.atomic():
+            won = Operation.objects.filter(
+                pk=operation.pk, attempt=operation.attempt, state=operation.state, heartbeat_at__lt=limit
+            ).update(attempt=F("attempt") + 1, heartbeat_at=timezone.now())
+            if not won:
+                continue
+            audit.record(
+                actor=worker,
+                verb="operation.taken_over",
+                target=operation,
+                before={"attempt": operation.attempt},
+                after={"attempt": operation.attempt + 1},
+            )
+        operation.attempt += 1
+        taken.append(operation)
+    return taken

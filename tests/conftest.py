@@ -1,0 +1,68 @@
+"""Fixtures for every test: people of each role in one project."""
+
+import uuid
+from types import SimpleNamespace
+
+import pytest
+from django.db import connection
+
+from portal.accounts.models import Membership, Project, Role, User
+from portal.audit import triggers
+from portal.operations.spec import RequestSpec
+
+GIB = 1024**3
+
+
+def make_spec(**sizes):
+    return RequestSpec(
+        kind="vm.create",
+        sizes={"vcpu": 1, "memory": GIB, "disk": 2 * GIB, **sizes},
+        pinned={"image": "sha256:0", "hostname": "example"},
+    )
+
+
+@pytest.fixture
+def cast(db_or_transactional):
+    """One project and, by the name of the role, one person each."""
+    project = Project.objects.create(name="example")
+    people = {}
+    for role in Role.values:
+        people[role] = User.objects.create(username=role)
+        Membership.objects.create(user=people[role], project=project, role=role)
+    return SimpleNamespace(project=project, **people)
+
+
+@pytest.fixture
+def db_or_transactional(request):
+    """The database the test asked for: a transactional one where threads must see each other's rows."""
+    if "trail_that_can_be_flushed" not in request.fixturenames:
+        request.getfixturevalue("db")
+        yield
+        return
+    request.getfixturevalue("trail_that_can_be_flushed")
+    yield
+
+
+@pytest.fixture
+def trail_back(django_db_setup, django_db_blocker):
+    """Ends after the flush of a transactional test: the trail is protected again."""
+    yield
+    with django_db_blocker.unblock(), connection.schema_editor() as editor:
+        triggers.install(None, editor)
+
+
+@pytest.fixture
+def trail_that_can_be_flushed(trail_back, transactional_db):
+    """Ends before the flush of a transactional test, which the triggers would refuse."""
+    yield
+    with connection.schema_editor() as editor:
+        triggers.remove(None, editor)
+
+
+@pytest.fixture
+def new_token():
+    return uuid.uuid4
+
+
+def pytest_report_header():
+    return f"database: {connection.vendor}"
