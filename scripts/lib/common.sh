@@ -1,0 +1,35 @@
+# Shared by the scripts: where things are, and how what is missing gets installed. Sourced, not run.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+STATE=${GATEHOUSE_STATE:-$ROOT/var}
+export GATEHOUSE_STATE=$STATE
+
+say() { printf '%s\n' "$*"; }
+
+# need_packages NAME...: install the Debian packages that are missing.
+need_packages() {
+  local name missing=()
+  for name in "$@"; do
+    dpkg-query -W -f='${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  if [ "$(id -u)" != 0 ]; then
+    say "These packages are missing and only root can install them: ${missing[*]}"
+    return 1
+  fi
+  say "Installing ${missing[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# need_python REQUIREMENTS: a .venv that holds exactly what the file pins; made again when the file changed.
+need_python() {
+  local want
+  want=$(cat "$ROOT"/requirements*.txt | sha256sum)
+  if [ "$(cat "$ROOT/.venv/installed" 2>/dev/null)" != "$1 $want" ]; then
+    say "Installing Python packages into .venv"
+    [ -x "$ROOT/.venv/bin/python" ] || /usr/bin/python3 -m venv "$ROOT/.venv"
+    "$ROOT/.venv/bin/pip" install --quiet --disable-pip-version-check -r "$ROOT/$1"
+    printf '%s' "$1 $want" >"$ROOT/.venv/installed"
+  fi
+  PATH=$ROOT/.venv/bin:$PATH
+}
