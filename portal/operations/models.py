@@ -28,6 +28,8 @@ class Operation(models.Model):
     state = models.CharField(max_length=24, choices=State.choices, db_index=True)
     spec = models.TextField()
     spec_hash = models.CharField(max_length=64)
+    # Names fixed before anything is created on a host (UUID, MAC, volume names).
+    identifiers = models.JSONField(default=dict)
     revision = models.PositiveIntegerField(default=1)
     token = models.UUIDField(unique=True)
     attempt = models.PositiveIntegerField(default=0)
@@ -53,6 +55,30 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.approver} {'approved' if self.approved else 'rejected'} {self.operation}"
+
+
+class StepRecord(models.Model):
+    """A step that was at least intended: a row exists before anything exists on the host."""
+
+    class Stage(models.TextChoices):
+        INTENDED = "intended", "Intended"
+        DONE = "done", "Done"
+        UNDONE = "undone", "Undone"
+
+    operation = models.ForeignKey(Operation, on_delete=models.PROTECT, related_name="steps")
+    index = models.PositiveIntegerField()
+    name = models.CharField(max_length=64)
+    stage = models.CharField(max_length=8, choices=Stage.choices, default=Stage.INTENDED)
+    error_code = models.CharField(max_length=64, blank=True)
+    error_raw = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["operation", "name"], name="one_record_a_step"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.name}: {self.stage}"
 
 
 class Counter(models.Model):

@@ -1,6 +1,7 @@
 """Ask, decide, claim, keep alive, take over. Not for: what an operation does, which its kind knows."""
 
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -23,10 +24,17 @@ HEARTBEAT_LAPSE = timedelta(seconds=15)
 
 
 def request_operation(
-    *, actor: Any, project: Project, spec: RequestSpec, amounts: ledger.Amounts, token: uuid.UUID
+    *,
+    actor: Any,
+    project: Project,
+    spec: RequestSpec,
+    amounts: ledger.Amounts,
+    token: uuid.UUID,
+    identifiers: Mapping[str, Any] | None = None,
 ) -> Operation:
     """Freeze `spec`, hold its quota and leave it to the approvers, in one transaction.
 
+    `identifiers` are the names fixed before anything is created (UUID, MAC, volume names).
     Idempotent by `token` (one a form): a doubled submit returns the first operation. Raises Denied.
     """
     if not may(actor, "request", project):
@@ -41,6 +49,7 @@ def request_operation(
                 "state": State.AWAITING_APPROVAL,
                 "spec": spec.text(),
                 "spec_hash": spec.hash(),
+                "identifiers": dict(identifiers or {}),
             },
         )
         if not created:

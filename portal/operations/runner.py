@@ -1,0 +1,83 @@
+"""Carry an operation out, step by step, so that a worker may die at any instant.
+
+Each step's intent is committed before it acts, so whatever exists on a host has a row here. A worker that
+finds an operation half done (after `take_over_lapsed`) calls `carry_on` with it and goes on from the rows.
+"""
+
+import json
+
+from django.db import transaction
+
+from portal.operations.models import Operation, StepRecord
+from portal.operations.registry import Kind, Step, StepContext, StepFailed, kind_of
+from portal.operations.services import beat
+from portal.operations.states import State
+from portal.operations.transitions import move
+
+Stage = StepRecord.Stage
+
+
+def carry_on(operation: Operation, *, worker: str) -> None:
+    """Bring a running or undoing operation to its end.
+
+    Raises StaleAttempt as soon as somebody else has the operation, before the next step acts. When a step
+    cannot be undone now, the operation stays `undoing` and its rows list what is left. Idempotent.
+    """
+    kind = kind_of(operation.kind)
+    context = StepContext(spec=json.loads(operation.spec), identifiers=operation.identifiers)
+    if operation.state == State.RUNNING:
+        _do_all(operation, kind, context, worker)
+    if operation.state == State.UNDOING:
+        _undo_all(operation, kind, context, worker)
+
+
+def leftovers(operation: Operation) -> list[str]:
+    """Return the names of steps whose work may still be on the host, in the order they were done."""
+    rows = operation.steps.exclude(stage=Stage.UNDONE).order_by("index")
+    return list(rows.values_list("name", flat=True))
+
+
+def _do_all(operation: Operation, kind: Kind, context: StepContext, worker: str) -> None:
+    for index, step in enumerate(kind.steps):
+        record = _intend(operation, index, step)
+        if record.stage == Stage.DONE:
+            continue
+        try:
+            step.do(context)
+        except StepFailed as failure:
+            _note(operation, record, record.stage, failure)
+            move(operation, State.UNDOING, actor=worker)
+            return
+        _note(operation, record, Stage.DONE)
+    move(operation, State.SUCCEEDED, actor=worker)
+
+
+def _undo_all(operation: Operation, kind: Kind, context: StepContext, worker: str) -> None:
+    steps = {step.name: step for step in kind.steps}
+    for record in operation.steps.exclude(stage=Stage.UNDONE).order_by("-index"):
+        beat(operation)
+        try:
+            steps[record.name].undo(context)
+        except StepFailed as failure:
+            _note(operation, record, record.stage, failure)
+            return
+        _note(operation, record, Stage.UNDONE)
+    move(operation, State.FAILED, actor=worker)
+
+
+def _intend(operation: Operation, index: int, step: Step) -> StepRecord:
+    with transaction.atomic():
+        beat(operation)
+        record, _ = StepRecord.objects.get_or_create(
+            operation=operation, name=step.name, defaults={"index": index}
+        )
+    return record
+
+
+def _note(operation: Operation, record: StepRecord, stage: str, failure: StepFailed | None = None) -> None:
+    with transaction.atomic():
+        beat(operation)
+        record.stage = stage
+        record.error_code = failure.code if failure else ""
+        record.error_raw = failure.raw if failure else ""
+        record.save()
