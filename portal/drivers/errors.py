@@ -1,0 +1,94 @@
+"""Errors every driver raises; not for sentences shown to people (those are selected by `code`)."""
+
+
+class DriverError(Exception):
+    """Report a failed driver call.
+
+    `code` is a stable word that selects a catalogued sentence, `raw` the hypervisor's own text for
+    operators, and `retryable` says whether the same call may succeed later without a change.
+    """
+
+    code = "driver_error"
+    retryable = False
+
+    def __init__(self, raw: str = "", *, retryable: bool | None = None) -> None:
+        super().__init__(raw or self.code)
+        self.raw = raw
+        if retryable is not None:
+            self.retryable = retryable
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with all attributes, because calls run in child processes."""
+        return (_rebuild, (type(self), self.raw, self.retryable))
+
+
+def _rebuild(kind: type[DriverError], raw: str, retryable: bool) -> DriverError:
+    return kind(raw, retryable=retryable)
+
+
+class HostUnreachable(DriverError):
+    """The hypervisor cannot be reached, or the connection broke."""
+
+    code = "host_unreachable"
+    retryable = True
+
+
+class CallTimeout(DriverError):
+    """The host was reached but did not finish the call in time."""
+
+    code = "call_timeout"
+    retryable = True
+
+
+class DomainNotFound(DriverError):
+    """No domain has that UUID."""
+
+    code = "domain_not_found"
+
+
+class VolumeNotFound(DriverError):
+    """No volume has that name or path."""
+
+    code = "volume_not_found"
+
+
+class PoolNotFound(DriverError):
+    """No storage pool has that name."""
+
+    code = "pool_not_found"
+
+
+class PoolFull(DriverError):
+    """The storage pool has too little room."""
+
+    code = "pool_full"
+
+
+class NetworkNotFound(DriverError):
+    """No network has that name."""
+
+    code = "network_not_found"
+
+
+class AlreadyExists(DriverError):
+    """The name or UUID belongs to another object."""
+
+    code = "already_exists"
+
+
+class InvalidSpec(DriverError):
+    """The specification holds a value that no host may be given."""
+
+    code = "invalid_spec"
+
+
+class InvalidState(DriverError):
+    """The object's present state does not allow the call."""
+
+    code = "invalid_state"
+
+
+class NotSupported(DriverError):
+    """The host, or the URI's scheme, does not offer the call."""
+
+    code = "not_supported"

@@ -1,0 +1,241 @@
+"""An in-memory driver that keeps the contract, for tests; not a simulation of guests.
+
+A guest obeys `shutdown` at once, and each network leases its first free address at start.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from portal.drivers import validation
+from portal.drivers.base import HypervisorDriver
+from portal.drivers.errors import (
+    AlreadyExists,
+    DomainNotFound,
+    HostUnreachable,
+    InvalidSpec,
+    InvalidState,
+    NetworkNotFound,
+    PoolFull,
+    PoolNotFound,
+    VolumeNotFound,
+)
+from portal.drivers.seed import build_iso
+from portal.drivers.types import (
+    AddressInfo,
+    CloneMode,
+    DomainInfo,
+    DomainSpec,
+    DomainState,
+    HostInfo,
+    NetworkInfo,
+    NetworkSpec,
+    PoolSpec,
+    SeedSpec,
+    VolumeInfo,
+    VolumeSpec,
+)
+
+_Named = PoolSpec | NetworkSpec | DomainSpec
+
+
+@dataclass
+class _Domain:
+    spec: DomainSpec
+    state: DomainState = DomainState.SHUTOFF
+    leases: tuple[AddressInfo, ...] = ()
+
+
+class FakeDriver(HypervisorDriver):
+    """Hold one host's objects in memory. `reachable` False makes calls raise HostUnreachable."""
+
+    def __init__(self, uri: str = "fake:///", *, pool_bytes: int = 1 << 40) -> None:
+        self.uri = uri
+        self.pool_bytes = pool_bytes
+        self.reachable = True
+        self.seeds: dict[str, bytes] = {}
+        self._pools: dict[str, PoolSpec] = {}
+        self._networks: dict[str, NetworkSpec] = {}
+        self._volumes: dict[tuple[str, str], VolumeInfo] = {}
+        self._domains: dict[str, _Domain] = {}
+
+    def close(self) -> None:
+        self.reachable = False
+
+    def _touch(self) -> None:
+        if not self.reachable:
+            raise HostUnreachable(f"{self.uri} does not answer")
+
+    def host_info(self) -> HostInfo:
+        self._touch()
+        return HostInfo("fake", "FAKE", 9_000_000, 7_002_022, 8, 16 << 30)
+
+    @staticmethod
+    def _is_known(spec: _Named, existing: Sequence[_Named]) -> bool:
+        for other in existing:
+            if (other.name, other.uuid) == (spec.name, spec.uuid):
+                return True
+            if other.name == spec.name or other.uuid == spec.uuid:
+                raise AlreadyExists(f"{other.name} has uuid {other.uuid}")
+        return False
+
+    def ensure_pool(self, spec: PoolSpec) -> None:
+        validation.check_pool(spec)
+        self._touch()
+        if not self._is_known(spec, list(self._pools.values())):
+            self._pools[spec.name] = spec
+
+    def remove_pool(self, name: str) -> None:
+        self._touch()
+        self._pools.pop(validation.check_name(name), None)
+
+    def ensure_network(self, spec: NetworkSpec) -> NetworkInfo:
+        validation.check_network(spec)
+        self._touch()
+        if not self._is_known(spec, list(self._networks.values())):
+            self._networks[spec.name] = spec
+        return NetworkInfo(spec.name, spec.uuid, self._networks[spec.name].bridge, True)
+
+    def remove_network(self, name: str) -> None:
+        self._touch()
+        self._networks.pop(validation.check_name(name), None)
+
+    def _pool(self, name: str) -> PoolSpec:
+        self._touch()
+        try:
+            return self._pools[validation.check_name(name)]
+        except KeyError as error:
+            raise PoolNotFound(name) from error
+
+    def create_volume(self, spec: VolumeSpec) -> VolumeInfo:
+        validation.check_volume(spec)
+        pool = self._pool(spec.pool)
+        linked = spec.backing_path if spec.clone is CloneMode.LINKED else None
+        existing = self._volumes.get((spec.pool, spec.name))
+        if existing is not None:
+            if (existing.capacity_bytes, existing.backing_path) != (spec.capacity_bytes, linked):
+                raise AlreadyExists(f"volume {spec.name} has another size or image")
+            return existing
+        allocation = self._image_allocation(spec)
+        path = f"{pool.path}/{spec.name}"
+        return self._store(VolumeInfo(spec.pool, spec.name, path, spec.capacity_bytes, allocation, linked))
+
+    def _image_allocation(self, spec: VolumeSpec) -> int:
+        if spec.backing_path is None:
+            return 0
+        for image in self._volumes.values():
+            if image.path == spec.backing_path:
+                if image.capacity_bytes > spec.capacity_bytes:
+                    raise InvalidSpec("the volume is smaller than its image")
+                # The worst case: an image counts in full.
+                return image.capacity_bytes if spec.clone is CloneMode.FULL else 0
+        raise VolumeNotFound(spec.backing_path)
+
+    def _store(self, info: VolumeInfo) -> VolumeInfo:
+        used = sum(v.allocation_bytes for v in self._volumes.values() if v.pool == info.pool)
+        if used + info.allocation_bytes > self.pool_bytes:
+            raise PoolFull(f"{info.allocation_bytes} bytes do not fit pool {info.pool}")
+        self._volumes[info.pool, info.name] = info
+        return info
+
+    def delete_volume(self, pool: str, name: str) -> None:
+        self._touch()
+        key = (validation.check_name(pool), validation.check_name(name))
+        info = self._volumes.pop(key, None)
+        if info is not None:
+            self.seeds.pop(info.path, None)
+
+    def volume_info(self, pool: str, name: str) -> VolumeInfo:
+        self._pool(pool)
+        try:
+            return self._volumes[pool, validation.check_name(name)]
+        except KeyError as error:
+            raise VolumeNotFound(name) from error
+
+    def write_seed(self, spec: SeedSpec) -> VolumeInfo:
+        validation.check_seed(spec)
+        content = build_iso(spec)
+        path = f"{self._pool(spec.pool).path}/{spec.name}"
+        self._volumes.pop((spec.pool, spec.name), None)
+        info = self._store(VolumeInfo(spec.pool, spec.name, path, len(content), len(content)))
+        self.seeds[path] = content
+        return info
+
+    def _get(self, uuid: str) -> _Domain:
+        validation.check_uuid(uuid)
+        self._touch()
+        try:
+            return self._domains[uuid]
+        except KeyError as error:
+            raise DomainNotFound(uuid) from error
+
+    def _active(self, uuid: str) -> _Domain:
+        domain = self._get(uuid)
+        if domain.state is DomainState.SHUTOFF:
+            raise InvalidState("the domain is off")
+        return domain
+
+    def define(self, spec: DomainSpec) -> DomainInfo:
+        validation.check_domain(spec)
+        self._touch()
+        if not self._is_known(spec, [domain.spec for domain in self._domains.values()]):
+            self._domains[spec.uuid] = _Domain(spec)
+        return self.domain_info(spec.uuid)
+
+    def undefine(self, uuid: str) -> None:
+        try:
+            domain = self._get(uuid)
+        except DomainNotFound:
+            return
+        if domain.state is not DomainState.SHUTOFF:
+            raise InvalidState("the domain is not off")
+        del self._domains[uuid]
+
+    def start(self, uuid: str) -> None:
+        domain = self._get(uuid)
+        if domain.state is DomainState.PAUSED:
+            raise InvalidState("the domain is paused")
+        if domain.state is DomainState.SHUTOFF:
+            domain.leases = tuple(
+                self._lease(nic.mac, nic.network, rank) for rank, nic in enumerate(domain.spec.nics)
+            )
+            domain.state = DomainState.RUNNING
+
+    def _lease(self, mac: str, network: str, rank: int) -> AddressInfo:
+        if network not in self._networks:
+            raise NetworkNotFound(network)
+        spec = self._networks[network]
+        taken = {lease.address for d in self._domains.values() for lease in d.leases}
+        address = ipaddress.IPv4Address(spec.dhcp_start) + rank
+        while str(address) in taken:
+            address += 1
+        return AddressInfo(mac, str(address), spec.prefix)
+
+    def shutdown(self, uuid: str) -> None:
+        self.destroy(uuid)
+
+    def reboot(self, uuid: str) -> None:
+        self._active(uuid)
+
+    def destroy(self, uuid: str) -> None:
+        domain = self._get(uuid)
+        domain.state, domain.leases = DomainState.SHUTOFF, ()
+
+    def suspend(self, uuid: str) -> None:
+        self._active(uuid).state = DomainState.PAUSED
+
+    def resume(self, uuid: str) -> None:
+        self._active(uuid).state = DomainState.RUNNING
+
+    def domain_info(self, uuid: str) -> DomainInfo:
+        domain = self._get(uuid)
+        spec = domain.spec
+        return DomainInfo(spec.name, uuid, domain.state, spec.vcpus, spec.memory_bytes)
+
+    def list_domains(self) -> tuple[DomainInfo, ...]:
+        self._touch()
+        found = [self.domain_info(uuid) for uuid in self._domains]
+        return tuple(sorted(found, key=lambda info: info.name))
+
+    def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:
+        return self._get(uuid).leases

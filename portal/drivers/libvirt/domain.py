@@ -1,0 +1,156 @@
+"""Domain calls; not for XML."""
+
+import libvirt
+
+from portal.drivers.errors import AlreadyExists, DomainNotFound, InvalidState
+from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.xml.domain import DomainElement
+from portal.drivers.types import AddressInfo, DomainInfo, DomainSpec, DomainState
+from portal.drivers.validation import check_domain, check_uuid
+
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: DomainState.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: DomainState.RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: DomainState.PAUSED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: DomainState.PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN: DomainState.SHUTTING_DOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF: DomainState.SHUTOFF,
+    libvirt.VIR_DOMAIN_CRASHED: DomainState.CRASHED,
+}
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+def _info(domain: libvirt.virDomain) -> DomainInfo:
+    state, memory_kib, _used, vcpus, _time = domain.info()
+    return DomainInfo(
+        name=domain.name(),
+        uuid=domain.UUIDString(),
+        state=_STATES.get(state, DomainState.UNKNOWN),
+        vcpus=vcpus,
+        memory_bytes=memory_kib * 1024,
+    )
+
+
+class Domains:
+    """The domains of one connection; the contract is in `portal.drivers.base`."""
+
+    def __init__(self, connection: libvirt.virConnect) -> None:
+        self._connection = connection
+
+    @translated()
+    def _get(self, uuid: str) -> libvirt.virDomain:
+        return self._connection.lookupByUUIDString(check_uuid(uuid))
+
+    @translated()
+    def define(self, spec: DomainSpec) -> DomainInfo:
+        """Define a domain unless the same one exists."""
+        check_domain(spec)
+        for domain in self._connection.listAllDomains():
+            name, uuid = domain.name(), domain.UUIDString()
+            if (name, uuid) == (spec.name, spec.uuid):
+                return _info(domain)
+            if name == spec.name or uuid == spec.uuid:
+                raise AlreadyExists(f"domain {name} has uuid {uuid}")
+        flags = libvirt.VIR_DOMAIN_DEFINE_VALIDATE
+        return _info(self._connection.defineXMLFlags(DomainElement.to_xml(spec), flags))
+
+    @translated()
+    def undefine(self, uuid: str) -> None:
+        """Forget a domain that is off; absent is no error."""
+        try:
+            domain = self._get(uuid)
+        except DomainNotFound:
+            return
+        # libvirt would make a running domain transient instead of refusing.
+        if domain.isActive():
+            raise InvalidState("the domain is not off")
+        domain.undefineFlags(_UNDEFINE)
+
+    @translated()
+    def start(self, uuid: str) -> None:
+        """Start a domain that is off; running is no error."""
+        domain = self._get(uuid)
+        if not domain.isActive():
+            domain.create()
+        elif _info(domain).state is DomainState.PAUSED:
+            raise InvalidState("the domain is paused")
+
+    @translated()
+    def shutdown(self, uuid: str) -> None:
+        """Ask the guest to power off; off is no error."""
+        domain = self._get(uuid)
+        if domain.isActive():
+            domain.shutdown()
+
+    @translated()
+    def reboot(self, uuid: str) -> None:
+        """Ask the guest to reboot."""
+        self._active(uuid).reboot()
+
+    @translated()
+    def destroy(self, uuid: str) -> None:
+        """Force a domain off; off is no error."""
+        domain = self._get(uuid)
+        if not domain.isActive():
+            return
+        try:
+            domain.destroy()
+        except libvirt.libvirtError:
+            # The guest may have powered off between the two calls.
+            if domain.isActive():
+                raise
+
+    @translated()
+    def suspend(self, uuid: str) -> None:
+        """Pause a domain; paused is no error."""
+        domain = self._active(uuid)
+        if _info(domain).state is not DomainState.PAUSED:
+            domain.suspend()
+
+    @translated()
+    def resume(self, uuid: str) -> None:
+        """Continue a paused domain; running is no error."""
+        domain = self._active(uuid)
+        if _info(domain).state is DomainState.PAUSED:
+            domain.resume()
+
+    def _active(self, uuid: str) -> libvirt.virDomain:
+        domain = self._get(uuid)
+        if not domain.isActive():
+            raise InvalidState("the domain is off")
+        return domain
+
+    @translated()
+    def info(self, uuid: str) -> DomainInfo:
+        """Return one domain."""
+        return _info(self._get(uuid))
+
+    @translated()
+    def list(self) -> tuple[DomainInfo, ...]:
+        """Return every domain by name; one that vanishes meanwhile is left out."""
+        found = []
+        for domain in self._connection.listAllDomains():
+            try:
+                found.append(_info(domain))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+        return tuple(sorted(found, key=lambda info: info.name))
+
+    @translated()
+    def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:
+        """Return addresses leased by libvirt's DHCP server."""
+        domain = self._get(uuid)
+        if not domain.isActive():
+            return ()
+        source = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE
+        return tuple(
+            AddressInfo(mac=card["hwaddr"], address=entry["addr"], prefix=entry["prefix"])
+            for card in domain.interfaceAddresses(source).values()
+            for entry in card["addrs"] or ()
+        )

@@ -1,0 +1,104 @@
+"""The <domain> element."""
+
+from xml.etree import ElementTree as ET
+
+from portal.drivers.libvirt.xml.build import child, need, parse, serialise, text_at
+from portal.drivers.libvirt.xml.disk import DiskElement, SeedElement
+from portal.drivers.libvirt.xml.interface import InterfaceElement
+from portal.drivers.types import Accelerator, DirectBoot, DomainSpec
+from portal.drivers.validation import check_domain
+
+ROOT_PORTS = 12  # each takes one hot-plugged device
+TB_CACHE_MIB = 32  # the default lets a guest's emulator grow above 1.5 GiB
+TCG_ARGUMENTS = ("no_timer_check", "panic=5")  # else guests panic under load, and then spin
+_UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+class DomainElement:
+    """A q35 machine with virtio devices."""
+
+    @classmethod
+    def to_xml(cls, spec: DomainSpec) -> str:
+        """Return the definition. Raises InvalidSpec."""
+        check_domain(spec)
+        root = ET.Element("domain", type=spec.accelerator.value)
+        child(root, "name", spec.name)
+        child(root, "uuid", spec.uuid)
+        if spec.title:
+            child(root, "title", spec.title)
+        child(root, "memory", str(spec.memory_bytes // 1024), unit="KiB")
+        child(root, "vcpu", str(spec.vcpus))
+        cls._os(root, spec)
+        cls._features(root, spec)
+        for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
+            child(root, f"on_{event}", action)
+        cls._devices(root, spec)
+        return serialise(root)
+
+    @staticmethod
+    def _os(root: ET.Element, spec: DomainSpec) -> None:
+        system = child(root, "os")
+        child(system, "type", "hvm", arch="x86_64", machine="q35")
+        if spec.boot is None:
+            child(system, "boot", dev="hd")
+            return
+        words = spec.boot.cmdline.split(" ") if spec.boot.cmdline else []
+        if spec.accelerator is Accelerator.EMULATION:
+            words += [word for word in TCG_ARGUMENTS if word not in words]
+        child(system, "kernel", spec.boot.kernel)
+        child(system, "initrd", spec.boot.initrd)
+        child(system, "cmdline", " ".join(words))
+
+    @staticmethod
+    def _features(root: ET.Element, spec: DomainSpec) -> None:
+        features = child(root, "features")
+        child(features, "acpi")
+        if spec.accelerator is Accelerator.EMULATION:
+            child(child(features, "tcg"), "tb-cache", str(TB_CACHE_MIB), unit="MiB")
+        else:
+            child(root, "cpu", mode="host-model")
+
+    @staticmethod
+    def _devices(root: ET.Element, spec: DomainSpec) -> None:
+        devices = child(root, "devices")
+        child(devices, "controller", type="pci", index="0", model="pcie-root")
+        for _port in range(ROOT_PORTS):
+            child(devices, "controller", type="pci", model="pcie-root-port")
+        child(devices, "controller", type="scsi", index="0", model="virtio-scsi")
+        for disk in spec.disks:
+            DiskElement.add(devices, disk)
+        if spec.seed_path is not None:
+            SeedElement.add(devices, spec.seed_path)
+        for nic in spec.nics:
+            InterfaceElement.add(devices, nic)
+        child(child(devices, "serial", type="pty"), "target", port="0")
+        child(child(devices, "console", type="pty"), "target", type="serial", port="0")
+        agent = child(devices, "channel", type="unix")
+        child(agent, "target", type="virtio", name="org.qemu.guest_agent.0")
+        child(child(devices, "graphics", type="vnc"), "listen", type="none")
+        child(child(devices, "video"), "model", type="virtio")
+        child(child(devices, "memballoon", model="virtio"), "stats", period="10")
+        child(child(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
+
+    @staticmethod
+    def from_xml(text: str) -> DomainSpec:
+        """Read a definition back; parts the portal does not set are ignored."""
+        root = parse(text)
+        memory, kernel = need(root, "memory"), root.find("os/kernel")
+        boot = None
+        if kernel is not None:
+            cmdline = root.findtext("os/cmdline") or ""
+            boot = DirectBoot(kernel.text or "", root.findtext("os/initrd") or "", cmdline)
+        cdrom = root.find("devices/disk[@device='cdrom']")
+        return DomainSpec(
+            name=text_at(root, "name"),
+            uuid=text_at(root, "uuid"),
+            title=root.findtext("title") or "",
+            vcpus=int(text_at(root, "vcpu")),
+            memory_bytes=int(memory.text or "0") * _UNITS[memory.get("unit", "KiB")],
+            disks=tuple(map(DiskElement.parse, root.findall("devices/disk[@device='disk']"))),
+            nics=tuple(map(InterfaceElement.parse, root.findall("devices/interface[@type='network']"))),
+            seed_path=None if cdrom is None else SeedElement.parse(cdrom),
+            accelerator=Accelerator(root.get("type", "")),
+            boot=boot,
+        )

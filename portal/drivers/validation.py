@@ -1,0 +1,135 @@
+"""Refuse hostile values before any host sees them; not for quota or policy."""
+
+import ipaddress
+import re
+import uuid as uuids
+
+from portal.drivers.errors import InvalidSpec
+from portal.drivers.types import DomainSpec, NetworkSpec, PoolSpec, SeedSpec, VolumeSpec
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
+BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")  # IFNAMSIZ leaves 15 characters
+MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")  # unicast
+TARGET = re.compile(r"vd[a-z]")
+
+
+def _match(pattern: re.Pattern[str], value: str, what: str) -> str:
+    if not pattern.fullmatch(value):
+        raise InvalidSpec(f"{what} {value!r} is not allowed")
+    return value
+
+
+def check_name(value: str) -> str:
+    """Return the name of a domain, pool, volume or network, or raise InvalidSpec."""
+    return _match(NAME, value, "name")
+
+
+def check_uuid(value: str) -> str:
+    """Return a canonical UUID, or raise InvalidSpec."""
+    try:
+        canonical = str(uuids.UUID(value))
+    except ValueError as error:
+        raise InvalidSpec(f"uuid {value!r} is not valid") from error
+    if canonical != value:
+        raise InvalidSpec(f"uuid {value!r} is not canonical")
+    return value
+
+
+def check_text(value: str) -> str:
+    """Return one printable line, or raise InvalidSpec."""
+    if not value.isprintable():
+        raise InvalidSpec(f"text {value!r} holds control characters")
+    return value
+
+
+def check_path(value: str) -> str:
+    """Return an absolute path without `..`, or raise InvalidSpec."""
+    check_text(value)
+    if not value.startswith("/") or ".." in value.split("/"):
+        raise InvalidSpec(f"path {value!r} is not allowed")
+    return value
+
+
+def check_positive(value: int, what: str) -> int:
+    """Return a number above zero, or raise InvalidSpec."""
+    if value <= 0:
+        raise InvalidSpec(f"{what} must be above zero")
+    return value
+
+
+def check_format(value: str) -> str:
+    """Return a disk format the portal uses, or raise InvalidSpec."""
+    if value not in {"qcow2", "raw"}:
+        raise InvalidSpec(f"format {value!r} is not offered")
+    return value
+
+
+def check_domain(spec: DomainSpec) -> None:
+    """Raise InvalidSpec unless every value of a domain may reach a host."""
+    check_name(spec.name)
+    check_uuid(spec.uuid)
+    check_text(spec.title)
+    check_positive(spec.vcpus, "vcpus")
+    check_positive(spec.memory_bytes, "memory")
+    if spec.memory_bytes % 1024:
+        raise InvalidSpec("memory must be whole KiB")
+    for disk in spec.disks:
+        check_path(disk.path)
+        check_format(disk.format)
+        _match(TARGET, disk.target, "target")
+    if len({disk.target for disk in spec.disks}) != len(spec.disks):
+        raise InvalidSpec("two disks share a target")
+    for nic in spec.nics:
+        _match(MAC, nic.mac, "mac")
+        check_name(nic.network)
+    if spec.seed_path is not None:
+        check_path(spec.seed_path)
+    if spec.boot is not None:
+        check_path(spec.boot.kernel)
+        check_path(spec.boot.initrd)
+        check_text(spec.boot.cmdline)
+
+
+def check_pool(spec: PoolSpec) -> None:
+    """Raise InvalidSpec unless a pool's values may reach a host."""
+    check_name(spec.name)
+    check_uuid(spec.uuid)
+    check_path(spec.path)
+
+
+def check_volume(spec: VolumeSpec) -> None:
+    """Raise InvalidSpec unless a volume's values may reach a host."""
+    check_name(spec.pool)
+    check_name(spec.name)
+    check_positive(spec.capacity_bytes, "capacity")
+    if spec.capacity_bytes % 512:
+        raise InvalidSpec("capacity must be whole sectors of 512 bytes")
+    if spec.name.endswith(".iso"):
+        raise InvalidSpec("the suffix .iso belongs to seeds")
+    if spec.backing_path is not None:
+        check_path(spec.backing_path)
+        check_format(spec.backing_format)
+
+
+def check_seed(spec: SeedSpec) -> None:
+    """Raise InvalidSpec unless a seed's name is one."""
+    check_name(spec.pool)
+    check_name(spec.name)
+    if not spec.name.endswith(".iso"):
+        raise InvalidSpec("a seed's name ends in .iso")
+
+
+def check_network(spec: NetworkSpec) -> None:
+    """Raise InvalidSpec unless gateway and DHCP range fit the subnet."""
+    check_name(spec.name)
+    check_uuid(spec.uuid)
+    _match(BRIDGE, spec.bridge, "bridge")
+    try:
+        subnet = ipaddress.IPv4Network(f"{spec.address}/{spec.prefix}", strict=False)
+        gateway = ipaddress.IPv4Address(spec.address)
+        first, last = (ipaddress.IPv4Address(a) for a in (spec.dhcp_start, spec.dhcp_end))
+    except ValueError as error:
+        raise InvalidSpec(str(error)) from error
+    inside = all(a in subnet for a in (first, last))
+    if not inside or first > last or first <= gateway <= last:
+        raise InvalidSpec("the DHCP range does not fit the subnet beside its gateway")

@@ -1,0 +1,211 @@
+"""Golden XML, the way back, and values that must never reach a host."""
+
+import pickle
+import uuid
+from dataclasses import replace
+from io import BytesIO
+
+import pycdlib
+import pytest
+
+from portal.drivers.errors import InvalidSpec, NotSupported, PoolFull
+from portal.drivers.libvirt.xml.domain import DomainElement
+from portal.drivers.libvirt.xml.network import NetworkElement
+from portal.drivers.libvirt.xml.volume import PoolElement, VolumeElement
+from portal.drivers.registry import driver_for
+from portal.drivers.seed import build_iso
+from portal.drivers.types import (
+    Accelerator,
+    DirectBoot,
+    DiskSpec,
+    DomainSpec,
+    NetworkSpec,
+    NicSpec,
+    PoolSpec,
+    SeedSpec,
+    VolumeSpec,
+)
+
+UUID = "11111111-2222-4333-8444-555555555555"
+HOSTILE = ["<a", "a&b", 'a"b', "a'b", "../x", "a/b", "a\nb", "a\n", "", " a", "-a", "a\0", "é"]
+DOMAIN = DomainSpec(
+    name="web",
+    uuid=UUID,
+    vcpus=2,
+    memory_bytes=256 * 1024**2,
+    disks=(DiskSpec("/pool/web.qcow2"),),
+    nics=(NicSpec("52:54:00:00:00:01", "net"),),
+    seed_path="/pool/web.iso",
+    title="<&\"'>",
+    accelerator=Accelerator.EMULATION,
+)
+NETWORK = NetworkSpec("net", UUID, "gt0", "10.1.0.1", 24, "10.1.0.10", "10.1.0.20")
+NETWORK_XML = f"""<network xmlns:dnsmasq="http://libvirt.org/schemas/network/dnsmasq/1.0">
+  <name>net</name>
+  <uuid>{UUID}</uuid>
+  <forward mode="nat" />
+  <bridge name="gt0" stp="on" delay="0" />
+  <ip address="10.1.0.1" prefix="24">
+    <dhcp>
+      <range start="10.1.0.10" end="10.1.0.20" />
+    </dhcp>
+  </ip>
+  <dnsmasq:options>
+    <dnsmasq:option value="no-ping" />
+  </dnsmasq:options>
+</network>"""
+VOLUME_XML = """<volume type="file">
+  <name>web.qcow2</name>
+  <capacity unit="bytes">1048576</capacity>
+  <allocation unit="bytes">0</allocation>
+  <target>
+    <format type="qcow2" />
+    <compat>1.1</compat>
+  </target>
+  <backingStore>
+    <path>/pool/base&lt;&amp;.qcow2</path>
+    <format type="qcow2" />
+  </backingStore>
+</volume>"""
+DOMAIN_HEAD = f"""<domain type="qemu">
+  <name>web</name>
+  <uuid>{UUID}</uuid>
+  <title>&lt;&amp;"'&gt;</title>
+  <memory unit="KiB">262144</memory>
+  <vcpu>2</vcpu>
+  <os>
+    <type arch="x86_64" machine="q35">hvm</type>
+    <boot dev="hd" />
+  </os>
+  <features>
+    <acpi />
+    <tcg>
+      <tb-cache unit="MiB">32</tb-cache>
+    </tcg>
+  </features>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+    <controller type="pci" index="0" model="pcie-root" />
+"""
+DOMAIN_DISKS = """    <controller type="scsi" index="0" model="virtio-scsi" />
+    <disk type="file" device="disk">
+      <driver name="qemu" type="qcow2" discard="unmap" />
+      <source file="/pool/web.qcow2" />
+      <target dev="vda" bus="virtio" />
+    </disk>
+    <disk type="file" device="cdrom">
+      <driver name="qemu" type="raw" />
+      <source file="/pool/web.iso" />
+      <target dev="sda" bus="scsi" />
+      <readonly />
+    </disk>
+    <interface type="network">
+      <mac address="52:54:00:00:00:01" />
+      <source network="net" />
+      <model type="virtio" />
+    </interface>
+"""
+
+
+def test_domain_is_golden_and_reads_back() -> None:
+    text = DomainElement.to_xml(DOMAIN)
+    port = '    <controller type="pci" model="pcie-root-port" />\n'
+    assert text.startswith(DOMAIN_HEAD + port * 12 + DOMAIN_DISKS)
+    assert DomainElement.from_xml(text) == DOMAIN
+
+
+def test_network_is_golden_and_reads_back() -> None:
+    assert NetworkElement.to_xml(NETWORK) == NETWORK_XML
+    isolated = replace(NETWORK, nat=False)
+    assert NetworkElement.from_xml(NETWORK_XML) == NETWORK
+    assert NetworkElement.from_xml(NetworkElement.to_xml(isolated)) == isolated
+
+
+def test_volume_is_golden_and_pool_reads_back() -> None:
+    spec = VolumeSpec("pool", "web.qcow2", 1048576, backing_path="/pool/base<&.qcow2")
+    assert VolumeElement.to_xml(spec) == VOLUME_XML
+    pool = PoolSpec("pool", UUID, "/pool")
+    assert PoolElement.from_xml(PoolElement.to_xml(pool)) == pool
+
+
+def test_emulated_kernel_gets_its_arguments_once() -> None:
+    boot = DirectBoot("/k", "/i", "console=ttyS0 no_timer_check")
+    text = DomainElement.to_xml(replace(DOMAIN, boot=boot))
+    read = DomainElement.from_xml(text).boot
+    assert read == replace(boot, cmdline="console=ttyS0 no_timer_check panic=5")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_refused(name: str) -> None:
+    for build in (
+        lambda: DomainElement.to_xml(replace(DOMAIN, name=name)),
+        lambda: DomainElement.to_xml(replace(DOMAIN, nics=(NicSpec("52:54:00:00:00:01", name),))),
+        lambda: NetworkElement.to_xml(replace(NETWORK, name=name)),
+        lambda: NetworkElement.to_xml(replace(NETWORK, bridge=name)),
+        lambda: PoolElement.to_xml(PoolSpec(name, UUID, "/pool")),
+        lambda: VolumeElement.to_xml(VolumeSpec("pool", name, 512)),
+        lambda: VolumeElement.raw_xml(name, 512),
+    ):
+        with pytest.raises(InvalidSpec):
+            build()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"uuid": "x"},
+        {"uuid": UUID.replace("-", "")},
+        {"title": "a\nb"},
+        {"vcpus": 0},
+        {"memory_bytes": 1000},
+        {"seed_path": "relative.iso"},
+        {"disks": (DiskSpec("/pool/../etc/shadow"),)},
+        {"disks": (DiskSpec("/a", format="vmdk"),)},
+        {"disks": (DiskSpec("/a"), DiskSpec("/b"))},
+        {"nics": (NicSpec("53:54:00:00:00:01", "net"),)},
+    ],
+)
+def test_hostile_domains_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InvalidSpec):
+        DomainElement.to_xml(replace(DOMAIN, **change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dhcp_end": "10.2.0.1"}, {"dhcp_start": "10.1.0.1"}, {"prefix": 40}, {"address": "x"}],
+)
+def test_impossible_networks_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InvalidSpec):
+        NetworkElement.to_xml(replace(NETWORK, **change))
+
+
+def test_seed_holds_its_documents() -> None:
+    content = build_iso(SeedSpec("pool", "a.iso", "instance-id: é\n", "#cloud-config\n", "version: 2\n"))
+    iso = pycdlib.PyCdlib()
+    iso.open_fp(BytesIO(content))
+    label = iso.pvd.volume_identifier.decode().strip()
+    read = {}
+    for name in ("meta-data", "user-data", "network-config"):
+        target = BytesIO()
+        iso.get_file_from_iso_fp(target, rr_path=f"/{name}")
+        read[name] = target.getvalue().decode()
+    iso.close()
+    assert label == "cidata"
+    assert read["meta-data"] == "instance-id: é\n"
+    assert read["user-data"] == "#cloud-config\n"
+    assert read["network-config"] == "version: 2\n"
+
+
+def test_errors_survive_a_process_boundary_and_schemes_are_known() -> None:
+    error = pickle.loads(pickle.dumps(PoolFull("no room", retryable=True)))
+    assert (type(error), error.raw, error.retryable) == (PoolFull, "no room", True)
+    with pytest.raises(NotSupported):
+        driver_for(f"nonsense://{uuid.uuid4()}")
+
+
+@pytest.mark.parametrize("text", ["<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", "<a", "<domain/>"])
+def test_unexpected_xml_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSpec):
+        DomainElement.from_xml(text)
