@@ -1,0 +1,90 @@
+"""Driver calls in children that can be killed: one pool a host, with a cap a host.
+
+A libvirt call that hangs ignores every soft limit, and opening a connection to a stopped daemon hangs for
+ever. So the caller waits with a limit and kills the child. Not for: choosing a host or retrying.
+"""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from portal.drivers.base import HypervisorDriver
+from portal.drivers.errors import CallTimeout, DriverError, HostUnreachable
+
+VERBS = HypervisorDriver.__abstractmethods__ - {"close"}
+
+
+class _Child:
+    def __init__(self, uri: str) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(  # noqa: S603 (a list, our own interpreter, no shell)
+                [sys.executable, "-m", "portal.drivers.child", str(theirs.fileno()), uri],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self.pipe = Connection(ours.detach())
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+
+
+class HostPool:
+    """Up to `cap` children of one host, kept warm between calls. Safe for use by many threads."""
+
+    def __init__(self, uri: str, *, cap: int = 4) -> None:
+        self.uri = uri
+        self._slots = threading.BoundedSemaphore(cap)
+        self._idle: list[_Child] = []
+
+    def call(self, verb: str, *args: Any, timeout: float) -> Any:
+        """Call the driver's `verb` and return its answer within `timeout` seconds.
+
+        Raises what the driver raises; CallTimeout when the host is busy to its cap or the call took too
+        long (it may still take effect: look before doing it again); HostUnreachable when the child died;
+        ValueError for a verb outside the contract.
+        """
+        if verb not in VERBS:
+            raise ValueError(f"{verb} is no verb of the driver contract")
+        end = time.monotonic() + timeout
+        if not self._slots.acquire(timeout=timeout):
+            raise CallTimeout(f"every connection to the host was busy for {timeout:g} s")
+        try:
+            return self._ask(verb, args, end)
+        finally:
+            self._slots.release()
+
+    def _ask(self, verb: str, args: tuple[Any, ...], end: float) -> Any:
+        try:
+            child = self._idle.pop()
+        except IndexError:
+            child = _Child(self.uri)
+        healthy = False
+        try:
+            child.pipe.send((verb, args))
+            if not child.pipe.poll(max(0.0, end - time.monotonic())):
+                raise CallTimeout(f"{verb} did not end in time")
+            done, answer = child.pipe.recv()
+            # A broken libvirt connection never heals: its child goes with it.
+            healthy = done or not isinstance(answer, HostUnreachable)
+        except (EOFError, OSError) as error:
+            raise HostUnreachable(f"the child of {verb} died") from error
+        finally:
+            if healthy:
+                self._idle.append(child)
+            else:
+                child.kill()
+        if isinstance(answer, DriverError) and not done:
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the idle children. Idempotent."""
+        while self._idle:
+            self._idle.pop().kill()
