@@ -1,16 +1,25 @@
 """Fixtures for every test: people of each role in one project."""
 
 import uuid
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from portal.accounts.models import Membership, Project, Role, User
 from portal.audit import triggers
+from portal.operations.models import Operation
+from portal.operations.services import HEARTBEAT_LAPSE
 from portal.operations.spec import RequestSpec
 
 GIB = 1024**3
+
+
+def let_heartbeats_lapse():
+    """Make every worker look as silent as a dead one."""
+    Operation.objects.update(heartbeat_at=timezone.now() - HEARTBEAT_LAPSE - timedelta(seconds=1))
 
 
 def make_spec(**sizes):
@@ -37,10 +46,6 @@ def db_or_transactional(request):
     """The database the test asked for: a transactional one where threads must see each other's rows."""
     if "trail_that_can_be_flushed" not in request.fixturenames:
         request.getfixturevalue("db")
-        yield
-        return
-    request.getfixturevalue("trail_that_can_be_flushed")
-    yield
 
 
 @pytest.fixture

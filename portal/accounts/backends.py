@@ -18,12 +18,16 @@ ACTIONS: dict[str, frozenset[str]] = {
 }
 
 
+def _memberships(user: Any, action: str) -> models.QuerySet[Membership]:
+    return Membership.objects.filter(user=user, role__in=ACTIONS[action])
+
+
 def may(user: Any, action: str, project: Project) -> bool:
     """Tell whether a role of `user` in `project`, or in every project, holds `action`."""
     if not getattr(user, "is_active", False) or not user.pk:
         return False
     return (
-        Membership.objects.filter(user=user, role__in=ACTIONS[action])
+        _memberships(user, action)
         .filter(models.Q(project=project) | models.Q(project=None))
         .exists()
     )
@@ -37,11 +41,10 @@ class RoleBackend(BaseBackend):
 
         Raises KeyError for an action nobody defined: a misspelt action must not pass as 'no'.
         """
-        roles = ACTIONS[action]
+        held = _memberships(user, action)
         path = "pk" if model is Project else "project"
         if path == "project" and not any(field.name == "project" for field in model._meta.get_fields()):
             return None
-        held = Membership.objects.filter(user=user, role__in=roles)
         if held.filter(project=None).exists():
             return models.Q(pk__isnull=False)
         return models.Q(**{f"{path}__in": held.values("project")})

@@ -46,13 +46,17 @@ def entry_hash(entry: AuditEntry) -> str:
     )
 
 
+def _seal(previous: str, entry_id: int, hashed: str) -> str:
+    return digest({"previous": previous, "entry_id": entry_id, "entry_hash": hashed})
+
+
 def _link(previous: str, entry: AuditEntry) -> AuditSeal:
     hashed = entry_hash(entry)
     return AuditSeal(
         entry_id=entry.pk,
         entry_hash=hashed,
         previous=previous,
-        seal=digest({"previous": previous, "entry_id": entry.pk, "entry_hash": hashed}),
+        seal=_seal(previous, entry.pk, hashed),
     )
 
 
@@ -88,9 +92,6 @@ def verify() -> Iterator[str]:
             yield f"Entry {seal.entry_id} was removed."
         elif entry_hash(entry) != seal.entry_hash:
             yield f"Entry {seal.entry_id} was changed after it was sealed."
-        expected = digest(
-            {"previous": seal.previous, "entry_id": seal.entry_id, "entry_hash": seal.entry_hash}
-        )
-        if seal.seal != expected:
+        if seal.seal != _seal(seal.previous, seal.entry_id, seal.entry_hash):
             yield f"Seal {seal.pk} was changed."
         previous = seal.seal

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from portal.drivers.base import HypervisorDriver
-from portal.drivers.errors import CallTimeout, DriverError, HostUnreachable
+from portal.drivers.errors import CallTimeout, HostUnreachable
 
 VERBS = HypervisorDriver.__abstractmethods__ - {"close"}
 
@@ -80,7 +80,7 @@ class HostPool:
                 self._idle.append(child)
             else:
                 child.kill()
-        if isinstance(answer, DriverError) and not done:
+        if not done:
             raise answer
         return answer
 

@@ -1,16 +1,14 @@
 """Racing requests, approvals, claims and reapers: nothing is taken twice."""
 
 import uuid
-from datetime import timedelta
 
 import pytest
-from django.utils import timezone
 
 from portal.core.errors import Denied
 from portal.operations import services
 from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.states import State
-from tests.conftest import make_spec
+from tests.conftest import let_heartbeats_lapse, make_spec
 from tests.racing import race
 
 pytestmark = [
@@ -101,7 +99,7 @@ def test_of_racing_reapers_one_takes_over_and_the_old_worker_is_fenced(cast):
     )
     old = services.claim(operation.pk, worker="old")
     assert old is not None
-    Operation.objects.update(heartbeat_at=timezone.now() - services.HEARTBEAT_LAPSE - timedelta(seconds=1))
+    let_heartbeats_lapse()
     taken = race([lambda: services.take_over_lapsed(worker="reaper")] * 5)
     assert [item.pk for result in taken for item in result] == [operation.pk]
     with pytest.raises(services.StaleAttempt):

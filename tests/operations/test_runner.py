@@ -5,18 +5,16 @@ import signal
 import subprocess
 import sys
 import uuid
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.db import connection
-from django.utils import timezone
 
 from portal.operations import services
-from portal.operations.models import Counter, Operation
+from portal.operations.models import Counter
 from portal.operations.runner import leftovers
 from portal.operations.states import State
-from tests.conftest import GIB, make_spec
+from tests.conftest import GIB, let_heartbeats_lapse, make_spec
 
 STEPS = ("disk", "seed", "domain")
 pytestmark = [pytest.mark.database, pytest.mark.usefixtures("trail_that_can_be_flushed")]
@@ -39,10 +37,6 @@ def worker(task, point="never", failing="none"):
         timeout=60,
         check=False,
     ).returncode
-
-
-def silence_lapses():
-    Operation.objects.update(heartbeat_at=timezone.now() - services.HEARTBEAT_LAPSE - timedelta(seconds=1))
 
 
 @pytest.fixture
@@ -73,7 +67,7 @@ def made(folder):
 def test_a_worker_killed_while_building_is_resumed_to_the_end(queued, quota, tmp_path, point):
     """Red when take_over_lapsed takes nothing, or when carry_on resumes nothing."""
     assert worker(queued.pk, point) == -signal.SIGKILL
-    silence_lapses()
+    let_heartbeats_lapse()
     assert worker("reap") == 0
     queued.refresh_from_db()
     quota.refresh_from_db()
@@ -90,7 +84,7 @@ def test_a_worker_killed_while_undoing_leaves_nothing_in_the_end(queued, quota, 
     assert worker(queued.pk, point, failing="domain") == -signal.SIGKILL
     queued.refresh_from_db()
     assert queued.state == State.UNDOING and leftovers(queued)
-    silence_lapses()
+    let_heartbeats_lapse()
     assert worker("reap") == 0
     queued.refresh_from_db()
     quota.refresh_from_db()
@@ -103,7 +97,7 @@ def test_killed_after_a_step_then_failing_at_the_next_takes_back_what_the_dead_w
     """Red when _intend writes its row after the step instead of before."""
     assert worker(queued.pk, "after:disk") == -signal.SIGKILL
     assert made(tmp_path) == ["disk"] and leftovers(queued) == ["disk"]
-    silence_lapses()
+    let_heartbeats_lapse()
     assert worker("reap", failing="disk") == 0
     queued.refresh_from_db()
     assert queued.state == State.FAILED

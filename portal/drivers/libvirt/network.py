@@ -2,8 +2,9 @@
 
 import libvirt
 
-from portal.drivers.errors import AlreadyExists, NetworkNotFound
+from portal.drivers.errors import NetworkNotFound
 from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.lookup import find_same
 from portal.drivers.libvirt.xml.network import NetworkElement
 from portal.drivers.types import NetworkInfo, NetworkSpec
 from portal.drivers.validation import check_name, check_network
@@ -24,22 +25,13 @@ class Networks:
     def ensure(self, spec: NetworkSpec) -> NetworkInfo:
         """Define a network unless it exists, and start it."""
         check_network(spec)
-        network = self._find(spec)
+        network = find_same(self._connection.listAllNetworks(), spec.name, spec.uuid, "network")
         if network is None:
             network = self._connection.networkDefineXML(NetworkElement.to_xml(spec))
         if not network.isActive():
             network.create()
         network.setAutostart(1)
         return _info(network)
-
-    def _find(self, spec: NetworkSpec) -> libvirt.virNetwork | None:
-        for network in self._connection.listAllNetworks():
-            name, uuid = network.name(), network.UUIDString()
-            if (name, uuid) == (spec.name, spec.uuid):
-                return network
-            if name == spec.name or uuid == spec.uuid:
-                raise AlreadyExists(f"network {name} has uuid {uuid}")
-        return None
 
     @translated()
     def _get(self, name: str) -> libvirt.virNetwork:

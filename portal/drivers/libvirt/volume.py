@@ -10,6 +10,7 @@ from portal.drivers.errors import (
     VolumeNotFound,
 )
 from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.lookup import find_same
 from portal.drivers.libvirt.xml.volume import PoolElement, VolumeElement
 from portal.drivers.seed import build_iso
 from portal.drivers.types import CloneMode, PoolSpec, SeedSpec, VolumeInfo, VolumeSpec
@@ -33,21 +34,12 @@ class Volumes:
     def ensure_pool(self, spec: PoolSpec) -> None:
         """Define a directory pool unless it exists, build its directory and start it."""
         check_pool(spec)
-        pool = self._find_pool(spec)
+        pool = find_same(self._connection.listAllStoragePools(), spec.name, spec.uuid, "pool")
         if pool is None:
             pool = self._connection.storagePoolDefineXML(PoolElement.to_xml(spec))
         if not pool.isActive():
             pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
         pool.setAutostart(1)
-
-    def _find_pool(self, spec: PoolSpec) -> libvirt.virStoragePool | None:
-        for pool in self._connection.listAllStoragePools():
-            name, uuid = pool.name(), pool.UUIDString()
-            if (name, uuid) == (spec.name, spec.uuid):
-                return pool
-            if name == spec.name or uuid == spec.uuid:
-                raise AlreadyExists(f"pool {name} has uuid {uuid}")
-        return None
 
     @translated()
     def remove_pool(self, name: str) -> None:
