@@ -10,11 +10,24 @@ from django.utils import timezone
 
 from portal.accounts.models import Membership, Project, Role, User
 from portal.audit import triggers
+from portal.operations import ledger
 from portal.operations.models import Operation
+from portal.operations.registry import Kind, register
 from portal.operations.services import HEARTBEAT_LAPSE
 from portal.operations.spec import RequestSpec
 
 GIB = 1024**3
+
+
+def place_where_told(operation):
+    """Hold what the test named as capacity."""
+    takes = operation.identifiers.get("takes", ())
+    ledger.hold(operation, {(scope, what): amount for scope, what, amount in takes})
+
+
+#: A kind for tests of the operations themselves; its steps are in killed_worker.py.
+FILES = Kind("test.files", "Make files", (), place=place_where_told)
+register(FILES)
 
 
 def let_heartbeats_lapse():
@@ -24,7 +37,7 @@ def let_heartbeats_lapse():
 
 def make_spec(**sizes):
     return RequestSpec(
-        kind="vm.create",
+        kind=FILES.name,
         sizes={"vcpu": 1, "memory": GIB, "disk": 2 * GIB, **sizes},
         pinned={"image": "sha256:0", "hostname": "example"},
     )

@@ -12,6 +12,7 @@ ACTIONS: dict[str, frozenset[str]] = {
     "view": frozenset(Role.values),
     "request": frozenset({Role.REQUESTER, Role.ADMIN}),
     "approve": frozenset({Role.APPROVER, Role.ADMIN}),
+    "use": frozenset({Role.REQUESTER, Role.OPERATOR, Role.ADMIN}),
     "operate": frozenset({Role.OPERATOR, Role.ADMIN}),
     "audit": frozenset({Role.AUDITOR, Role.ADMIN}),
     "administer": frozenset({Role.ADMIN}),
@@ -22,19 +23,26 @@ def _memberships(user: Any, action: str) -> models.QuerySet[Membership]:
     return Membership.objects.filter(user=user, role__in=ACTIONS[action])
 
 
-def may(user: Any, action: str, project: Project) -> bool:
-    """Tell whether a role of `user` in `project`, or in every project, holds `action`."""
+def may(user: Any, action: str, project: Project | None) -> bool:
+    """Tell whether a role of `user` in `project`, or in every project, holds `action`.
+
+    None stands for the estate (hosts, networks), which asks for a role in every project.
+    """
     if not getattr(user, "is_active", False) or not user.pk:
         return False
     return (
         _memberships(user, action)
-        .filter(models.Q(project=project) | models.Q(project=None))
+        .filter(models.Q(project=None) | models.Q(project__isnull=False, project=project))
         .exists()
     )
 
 
 class RoleBackend(BaseBackend):
-    """Grants rows by the roles a person holds in the row's project."""
+    """Grants rows by the roles a person holds in the row's project.
+
+    A model with `estate = True` belongs to no project: anybody with a role may see it, and only roles held
+    in every project may do more. A model with an `owner_field` shows a mere requester their own rows alone.
+    """
 
     def rows_for(self, user: Any, action: str, model: type[models.Model]) -> models.Q | None:
         """Return the condition on rows of `model` for `action`, None where roles have no say.
@@ -42,9 +50,20 @@ class RoleBackend(BaseBackend):
         Raises KeyError for an action nobody defined: a misspelt action must not pass as 'no'.
         """
         held = _memberships(user, action)
-        path = "pk" if model is Project else "project"
+        if getattr(model, "estate", False):
+            granted = held if action == "view" else held.filter(project=None)
+            return models.Q(pk__isnull=not granted.exists())
+        path = "pk" if model is Project else getattr(model, "project_field", "project")
         if path == "project" and not any(field.name == "project" for field in model._meta.get_fields()):
             return None
-        if held.filter(project=None).exists():
-            return models.Q(pk__isnull=False)
-        return models.Q(**{f"{path}__in": held.values("project")})
+        owner_field = getattr(model, "owner_field", None)
+        if owner_field is None:
+            return _in_projects(held, path)
+        owned = models.Q(**{owner_field: user}) & _in_projects(held, path)
+        return owned | _in_projects(held.exclude(role=Role.REQUESTER), path)
+
+
+def _in_projects(held: models.QuerySet[Membership], path: str) -> models.Q:
+    if held.filter(project=None).exists():
+        return models.Q(pk__isnull=False)
+    return models.Q(**{f"{path}__in": held.values("project")})

@@ -1,13 +1,37 @@
-"""People, projects and who is what in which. Not for: quotas, which are counters in the ledger."""
+"""People, projects, who is what in which, invitations. Not for: quotas, which are counters in the ledger."""
+
+from typing import Any
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
+from django.db.models.functions import Now
+from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext_lazy as _
 
 from portal.core.querysets import RestrictedQuerySet
 
 
+class Theme(models.TextChoices):
+    """How pages look."""
+
+    SYSTEM = "system", _("Like the system")
+    LIGHT = "light", _("Light")
+    DARK = "dark", _("Dark")
+
+
 class User(AbstractUser):
     """A person who signs in."""
+
+    theme = models.CharField(max_length=8, choices=Theme.choices, default=Theme.SYSTEM)
+    # Empty: the browser's.
+    time_zone = models.CharField(max_length=64, blank=True)
+    # Part of what every session is checked against: a new value ends all sessions of the person.
+    session_stamp = models.CharField(max_length=32, blank=True, editable=False)
+
+    def _get_session_auth_hash(self, secret: Any = None) -> str:
+        """Bind sessions to the password, as Django does, and to the stamp as well."""
+        bound = f"{self.password}:{self.session_stamp}"
+        return salted_hmac("portal.accounts.session", bound, secret=secret, algorithm="sha256").hexdigest()
 
 
 class Role(models.TextChoices):
@@ -40,6 +64,8 @@ class Membership(models.Model):
     )
     role = models.CharField(max_length=16, choices=Role.choices)
 
+    objects = RestrictedQuerySet.as_manager()
+
     class Meta:
         constraints = [
             models.UniqueConstraint(
@@ -49,3 +75,37 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} is {self.role} of {self.project or 'every project'}"
+
+
+class InvitationQuerySet(RestrictedQuerySet):
+    """Invitations a person may see, and those still good."""
+
+    def open(self) -> "InvitationQuerySet":
+        """Keep those that can still be accepted, by the database's clock."""
+        return self.filter(accepted_at=None, revoked_at=None, expires_at__gt=Now())
+
+
+class Invitation(models.Model):
+    """A link that makes one person with one role. Only the hash of its secret is kept."""
+
+    project = models.ForeignKey(
+        Project, on_delete=models.CASCADE, null=True, blank=True, related_name="invitations"
+    )
+    role = models.CharField(max_length=16, choices=Role.choices)
+    # Empty: the link is handed over by other means than mail.
+    email = models.EmailField(blank=True)
+    token_hash = models.CharField(max_length=64, unique=True)
+    invited_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    accepted_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = InvitationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+
+    def __str__(self) -> str:
+        return self.email or f"link {self.pk}"

@@ -7,15 +7,21 @@ or UUID on another object raises `AlreadyExists`. Removing something absent is n
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from portal.drivers.types import (
+    Accelerator,
     AddressInfo,
     DomainInfo,
     DomainSpec,
+    DomainState,
     HostInfo,
+    HostReadiness,
     NetworkInfo,
     NetworkSpec,
+    PoolInfo,
     PoolSpec,
+    Proof,
     SeedSpec,
     VolumeInfo,
     VolumeSpec,
@@ -29,9 +35,43 @@ class HypervisorDriver(ABC):
     def close(self) -> None:
         """Close the connection. Idempotent."""
 
+    def on_lifecycle(
+        self,
+        changed: Callable[[str, str, DomainState | None, bool], None],
+        closed: Callable[[], None],
+    ) -> bool:
+        """Call `changed(uuid, name, state, unsure)` for each change of a domain, until `closed()`.
+
+        `state` is None when the domain is gone; `unsure` tells that only a new list says for certain.
+        Both are called from a thread of the driver's own and must return at once. Return False when
+        the driver has no events. No verb: it is for the process that holds the connection.
+        """
+        return False
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Make one cheap round trip to the host. Raises HostUnreachable."""
+
     @abstractmethod
     def host_info(self) -> HostInfo:
         """Return the host's name, versions, CPU count and memory in bytes."""
+
+    @abstractmethod
+    def readiness(self) -> HostReadiness:
+        """Return what the host says it can do. Proves nothing: see `prove`."""
+
+    @abstractmethod
+    def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
+        """Boot a guest of one sector for at most `seconds` and say whether it spoke.
+
+        Makes a transient domain and a small pool of random names and removes both, and what an
+        interrupted proof left more than ten minutes ago. A host that refuses the accelerator is an
+        answer, not an error.
+        """
+
+    @abstractmethod
+    def list_pools(self) -> tuple[PoolInfo, ...]:
+        """Return every storage pool by name, active or not, with the sizes that the host last read."""
 
     @abstractmethod
     def ensure_pool(self, spec: PoolSpec) -> None:
@@ -42,8 +82,15 @@ class HypervisorDriver(ABC):
         """Stop and undefine a pool; its files stay, an empty directory goes. Idempotent."""
 
     @abstractmethod
+    def list_networks(self) -> tuple[NetworkInfo, ...]:
+        """Return every network by name, active or not, managed or not."""
+
+    @abstractmethod
     def ensure_network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Define and start a network. Idempotent. Raises AlreadyExists."""
+        """Define and start a network. Idempotent. Raises AlreadyExists.
+
+        A bridge of the host is not looked for: a guest's start fails when it is not there.
+        """
 
     @abstractmethod
     def remove_network(self, name: str) -> None:
@@ -58,6 +105,21 @@ class HypervisorDriver(ABC):
         (InvalidSpec). A full clone's image must lie in a pool. Raises PoolNotFound, VolumeNotFound
         (no such image), PoolFull.
         """
+
+    @abstractmethod
+    def upload_image(self, pool: str, name: str, source: str) -> VolumeInfo:
+        """Copy the local qcow2 file `source` into a pool as a volume.
+
+        Idempotent: a complete volume of that name with the same length and virtual size is the same
+        image (contents are not compared); anything else of that name raises AlreadyExists. The first
+        sector, which makes the file a qcow2, is written last and only after the rest is on disk: so
+        what an interrupted upload left has the length but an empty first sector, and is written anew.
+        Raises InvalidSpec (no self-contained qcow2, or no such file), PoolNotFound, PoolFull.
+        """
+
+    @abstractmethod
+    def list_volumes(self, pool: str) -> tuple[VolumeInfo, ...]:
+        """Return a pool's volumes by name, after a look at its folder. Raises PoolNotFound."""
 
     @abstractmethod
     def delete_volume(self, pool: str, name: str) -> None:
@@ -116,4 +178,17 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:
-        """Return leased addresses; empty when off or none yet. Raises DomainNotFound."""
+        """Return addresses; empty when off or none yet. Raises DomainNotFound.
+
+        The first source is the host's DHCP server. Only when it knows none and the guest's agent is
+        connected is the guest asked, for at most a few seconds (a bridge of the host has no such
+        server); loopback and link-local addresses are left out of its answer.
+        """
+
+    @abstractmethod
+    def leases(self, uuid: str) -> tuple[AddressInfo, ...]:
+        """Return addresses like `addresses`, but never ask the guest, so that it cannot make one wait."""
+
+    @abstractmethod
+    def guest_agent_ping(self, uuid: str) -> bool:
+        """Say whether the guest's agent answers within a few seconds. Raises DomainNotFound."""

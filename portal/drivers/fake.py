@@ -20,17 +20,22 @@ from portal.drivers.errors import (
     PoolNotFound,
     VolumeNotFound,
 )
+from portal.drivers.qcow2 import inspect
 from portal.drivers.seed import build_iso
 from portal.drivers.types import (
+    Accelerator,
     AddressInfo,
     CloneMode,
     DomainInfo,
     DomainSpec,
     DomainState,
     HostInfo,
+    HostReadiness,
     NetworkInfo,
     NetworkSpec,
+    PoolInfo,
     PoolSpec,
+    Proof,
     SeedSpec,
     VolumeInfo,
     VolumeSpec,
@@ -53,6 +58,7 @@ class FakeDriver(HypervisorDriver):
         self.uri = uri
         self.pool_bytes = pool_bytes
         self.reachable = True
+        self.accelerators = frozenset(Accelerator)
         self.seeds: dict[str, bytes] = {}
         self._pools: dict[str, PoolSpec] = {}
         self._networks: dict[str, NetworkSpec] = {}
@@ -66,9 +72,21 @@ class FakeDriver(HypervisorDriver):
         if not self.reachable:
             raise HostUnreachable(f"{self.uri} does not answer")
 
+    def ping(self) -> None:
+        self._touch()
+
     def host_info(self) -> HostInfo:
         self._touch()
         return HostInfo("fake", "FAKE", 9_000_000, 7_002_022, 8, 16 << 30)
+
+    def readiness(self) -> HostReadiness:
+        host, machines = self.host_info(), ("pc", "q35")
+        return HostReadiness(host, "x86_64", "fake", "", "", True, True, 255, machines, None, ("none",))
+
+    def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
+        self._touch()
+        works = accelerator in self.accelerators
+        return Proof(works, f"A fake guest {'spoke' if works else 'was silent'}.")
 
     @staticmethod
     def _is_known(spec: _Named, existing: Sequence[_Named]) -> bool:
@@ -85,6 +103,15 @@ class FakeDriver(HypervisorDriver):
         if not self._is_known(spec, list(self._pools.values())):
             self._pools[spec.name] = spec
 
+    def list_pools(self) -> tuple[PoolInfo, ...]:
+        self._touch()
+        found = []
+        for pool in self._pools.values():
+            used = self._used(pool.name)
+            sizes = (self.pool_bytes, used, self.pool_bytes - used)
+            found.append(PoolInfo(pool.name, pool.uuid, pool.path, True, *sizes))
+        return tuple(sorted(found, key=lambda info: info.name))
+
     def remove_pool(self, name: str) -> None:
         self._touch()
         self._pools.pop(validation.check_name(name), None)
@@ -94,7 +121,17 @@ class FakeDriver(HypervisorDriver):
         self._touch()
         if not self._is_known(spec, list(self._networks.values())):
             self._networks[spec.name] = spec
-        return NetworkInfo(spec.name, spec.uuid, self._networks[spec.name].bridge, True)
+        return self._network_info(self._networks[spec.name])
+
+    @staticmethod
+    def _network_info(spec: NetworkSpec) -> NetworkInfo:
+        forward = "bridge" if spec.host_bridge else "nat" if spec.nat else ""
+        return NetworkInfo(spec.name, spec.uuid, spec.bridge, True, forward)
+
+    def list_networks(self) -> tuple[NetworkInfo, ...]:
+        self._touch()
+        found = map(self._network_info, self._networks.values())
+        return tuple(sorted(found, key=lambda info: info.name))
 
     def remove_network(self, name: str) -> None:
         self._touch()
@@ -131,12 +168,31 @@ class FakeDriver(HypervisorDriver):
                 return image.capacity_bytes if spec.clone is CloneMode.FULL else 0
         raise VolumeNotFound(spec.backing_path)
 
+    def _used(self, pool: str) -> int:
+        return sum(volume.allocation_bytes for volume in self._volumes.values() if volume.pool == pool)
+
     def _store(self, info: VolumeInfo) -> VolumeInfo:
-        used = sum(v.allocation_bytes for v in self._volumes.values() if v.pool == info.pool)
-        if used + info.allocation_bytes > self.pool_bytes:
+        if self._used(info.pool) + info.allocation_bytes > self.pool_bytes:
             raise PoolFull(f"{info.allocation_bytes} bytes do not fit pool {info.pool}")
         self._volumes[info.pool, info.name] = info
         return info
+
+    def upload_image(self, pool: str, name: str, source: str) -> VolumeInfo:
+        validation.check_image_name(name)
+        image = inspect(source)
+        path = f"{self._pool(pool).path}/{name}"
+        info = VolumeInfo(pool, name, path, image.capacity_bytes, image.length_bytes)
+        existing = self._volumes.get((pool, name))
+        if existing is None:
+            return self._store(info)
+        if existing != info:
+            raise AlreadyExists(f"volume {name} is not this image")
+        return existing
+
+    def list_volumes(self, pool: str) -> tuple[VolumeInfo, ...]:
+        self._pool(pool)
+        found = [volume for volume in self._volumes.values() if volume.pool == pool]
+        return tuple(sorted(found, key=lambda info: info.name))
 
     def delete_volume(self, pool: str, name: str) -> None:
         self._touch()
@@ -157,7 +213,7 @@ class FakeDriver(HypervisorDriver):
         content = build_iso(spec)
         path = f"{self._pool(spec.pool).path}/{spec.name}"
         self._volumes.pop((spec.pool, spec.name), None)
-        info = self._store(VolumeInfo(spec.pool, spec.name, path, len(content), len(content)))
+        info = self._store(VolumeInfo(spec.pool, spec.name, path, len(content), len(content), format="raw"))
         self.seeds[path] = content
         return info
 
@@ -196,15 +252,16 @@ class FakeDriver(HypervisorDriver):
         if domain.state is DomainState.PAUSED:
             raise InvalidState("the domain is paused")
         if domain.state is DomainState.SHUTOFF:
-            domain.leases = tuple(
-                self._lease(nic.mac, nic.network, rank) for rank, nic in enumerate(domain.spec.nics)
-            )
+            leases = [self._lease(nic.mac, nic.network, rank) for rank, nic in enumerate(domain.spec.nics)]
+            domain.leases = tuple(lease for lease in leases if lease is not None)
             domain.state = DomainState.RUNNING
 
-    def _lease(self, mac: str, network: str, rank: int) -> AddressInfo:
+    def _lease(self, mac: str, network: str, rank: int) -> AddressInfo | None:
         if network not in self._networks:
             raise NetworkNotFound(network)
         spec = self._networks[network]
+        if spec.host_bridge:
+            return None
         taken = {lease.address for d in self._domains.values() for lease in d.leases}
         address = ipaddress.IPv4Address(spec.dhcp_start) + rank
         while str(address) in taken:
@@ -239,3 +296,10 @@ class FakeDriver(HypervisorDriver):
 
     def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:
         return self._get(uuid).leases
+
+    def leases(self, uuid: str) -> tuple[AddressInfo, ...]:
+        return self._get(uuid).leases
+
+    def guest_agent_ping(self, uuid: str) -> bool:
+        self._get(uuid)
+        return False

@@ -108,16 +108,22 @@ class SeedSpec:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """An IPv4 network with DHCP; `nat` False keeps it isolated. `address` is the gateway's."""
+    """A network for guests, of one of three kinds.
+
+    An IPv4 network with DHCP on a bridge that the host makes, with NAT or (`nat` False) isolated:
+    `address` is the gateway's. Or, with `host_bridge`, a bridge that the host's administrator made
+    (a LAN): then nothing but `name`, `uuid` and `bridge` counts, and addresses must be empty.
+    """
 
     name: str
     uuid: str
     bridge: str
-    address: str
-    prefix: int
-    dhcp_start: str
-    dhcp_end: str
+    address: str = ""
+    prefix: int = 24
+    dhcp_start: str = ""
+    dhcp_end: str = ""
     nat: bool = True
+    host_bridge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +147,36 @@ class VolumeInfo:
     capacity_bytes: int
     allocation_bytes: int
     backing_path: str | None = None
+    format: str = "qcow2"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """A storage pool as the host reports it; sizes of an inactive one are 0, `path` may be empty."""
+
+    name: str
+    uuid: str
+    path: str
+    active: bool
+    capacity_bytes: int
+    allocation_bytes: int
+    available_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkInfo:
-    """A network as the host reports it."""
+    """A network as the host reports it; `forward` is libvirt's word, empty for an isolated one."""
 
     name: str
     uuid: str
     bridge: str
     active: bool
+    forward: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressInfo:
-    """An address that the host's DHCP server leased to a network card."""
+    """An address of a network card: leased by the host's DHCP server, or told by the guest."""
 
     mac: str
     address: str
@@ -172,3 +193,31 @@ class HostInfo:
     hypervisor_version: int
     cpus: int
     memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostReadiness:
+    """What a host says about itself; that KVM is offered does not prove that a guest runs on it.
+
+    `virtualization_flag` is `vmx`, `svm` or empty; `iommu` None when the host does not say.
+    """
+
+    host: HostInfo
+    arch: str
+    cpu_model: str
+    cpu_vendor: str
+    virtualization_flag: str
+    kvm_offered: bool
+    emulation_offered: bool
+    max_vcpus: int
+    machine_types: tuple[str, ...]
+    iommu: bool | None
+    security_models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Whether a guest booted under one accelerator, and what was seen."""
+
+    works: bool
+    evidence: str

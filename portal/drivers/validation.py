@@ -100,12 +100,10 @@ def check_pool(spec: PoolSpec) -> None:
 def check_volume(spec: VolumeSpec) -> None:
     """Raise InvalidSpec unless a volume's values may reach a host."""
     check_name(spec.pool)
-    check_name(spec.name)
+    check_image_name(spec.name)
     check_positive(spec.capacity_bytes, "capacity")
     if spec.capacity_bytes % 512:
         raise InvalidSpec("capacity must be whole sectors of 512 bytes")
-    if spec.name.endswith(".iso"):
-        raise InvalidSpec("the suffix .iso belongs to seeds")
     if spec.backing_path is not None:
         check_path(spec.backing_path)
         check_format(spec.backing_format)
@@ -119,11 +117,22 @@ def check_seed(spec: SeedSpec) -> None:
         raise InvalidSpec("a seed's name ends in .iso")
 
 
+def check_image_name(value: str) -> str:
+    """Return the name of a disk or image volume, or raise InvalidSpec."""
+    if value.endswith(".iso"):
+        raise InvalidSpec("the suffix .iso belongs to seeds")
+    return check_name(value)
+
+
 def check_network(spec: NetworkSpec) -> None:
-    """Raise InvalidSpec unless gateway and DHCP range fit the subnet."""
+    """Raise InvalidSpec unless gateway and DHCP range fit the subnet (a host's bridge has neither)."""
     check_name(spec.name)
     check_uuid(spec.uuid)
     _match(BRIDGE, spec.bridge, "bridge")
+    if spec.host_bridge:
+        if spec.address or spec.dhcp_start or spec.dhcp_end:
+            raise InvalidSpec("a bridge of the host gets no addresses from libvirt")
+        return
     try:
         subnet = ipaddress.IPv4Network(f"{spec.address}/{spec.prefix}", strict=False)
         gateway = ipaddress.IPv4Address(spec.address)

@@ -31,10 +31,8 @@ def hold(operation: Operation, amounts: Amounts) -> None:
                 pk=counter.pk, limit__gte=F("held") + F("used") + amount
             ).update(held=F("held") + amount)
             if not taken:
-                raise Denied(
-                    f"Not enough {counter.get_resource_display()} left in {counter.scope}: "
-                    f"{amount} asked, limit {counter.limit}."
-                )
+                counter.refresh_from_db()
+                raise Denied(shortage(counter, amount))
             Reservation.objects.create(operation=operation, counter=counter, amount=amount)
 
 
@@ -46,6 +44,23 @@ def release(operation: Operation) -> None:
 def use(operation: Operation) -> None:
     """Turn what `operation` holds into used. Idempotent."""
     _settle(operation, Reservation.Stage.USED)
+
+
+def shortage(counter: Counter, amount: int) -> str:
+    """Return the sentence that says how far `amount` is beyond what `counter` has left."""
+    resource, where = Counter.Resource(counter.resource), counter.title or counter.scope
+    left = amount_text(resource, max(0, counter.limit - counter.held - counter.used))
+    return (
+        f"There is not enough {resource.label.lower()} left for {where}: {amount_text(resource, amount)} "
+        f"asked, {left} of {amount_text(resource, counter.limit)} left."
+    )
+
+
+def amount_text(resource: str, amount: int) -> str:
+    """Return an amount with its unit: GiB for memory and disk, a plain number otherwise."""
+    if resource in {Counter.Resource.MEMORY, Counter.Resource.DISK}:
+        return f"{round(amount / (1 << 30), 1):,g} GiB"
+    return str(amount)
 
 
 def _counters(amounts: Amounts) -> list[Counter]:

@@ -1,12 +1,15 @@
 """Operations, their frozen requests, and the ledger. Not for: machines, which the rooms above own."""
 
+import json
+from typing import Any
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
 from portal.accounts.models import Project
 from portal.core.querysets import RestrictedQuerySet
-from portal.operations.states import State
+from portal.operations.states import WORKING, State
 
 
 class Operation(models.Model):
@@ -21,7 +24,8 @@ class Operation(models.Model):
     """
 
     kind = models.CharField(max_length=64)
-    project = models.ForeignKey(Project, on_delete=models.PROTECT)
+    #: Empty for what is about the estate, such as a host.
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, null=True)
     requester = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="operations"
     )
@@ -30,6 +34,11 @@ class Operation(models.Model):
     spec_hash = models.CharField(max_length=64)
     # Names fixed before anything is created on a host (UUID, MAC, volume names).
     identifiers = models.JSONField(default=dict)
+    #: What it is about, such as `vms.machine:12`, once that exists.
+    subject = models.CharField(max_length=64, blank=True, db_index=True)
+    title = models.CharField(max_length=120, blank=True)
+    #: Where it is carried out, such as `host:2`; one lane holds a limited number at a time.
+    lane = models.CharField(max_length=64, blank=True)
     revision = models.PositiveIntegerField(default=1)
     token = models.UUIDField(unique=True)
     attempt = models.PositiveIntegerField(default=0)
@@ -38,9 +47,32 @@ class Operation(models.Model):
     finished_at = models.DateTimeField(null=True)
 
     objects = RestrictedQuerySet.as_manager()
+    #: A requester sees what is their own, other roles what is their project's.
+    owner_field = "requester"
+
+    class Meta:
+        constraints = [
+            # Two clicks, two people: one change at a time to one machine.
+            models.UniqueConstraint(
+                fields=["subject"],
+                condition=~Q(subject="") & Q(state__in=[State.QUEUED, *sorted(WORKING)]),
+                name="one_operation_a_subject",
+            ),
+        ]
+        indexes = [models.Index(fields=["lane", "state"])]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.pk}"
+        return self.title or f"{self.kind} {self.pk}"
+
+    @property
+    def frozen(self) -> dict[str, Any]:
+        """The request as it was frozen: `sizes` and `pinned`."""
+        return json.loads(self.spec)
+
+    @property
+    def topic(self) -> str:
+        """The topic of live pages that show this operation."""
+        return f"operations.operation:{self.pk}"
 
 
 class Decision(models.Model):
@@ -71,6 +103,8 @@ class StepRecord(models.Model):
     stage = models.CharField(max_length=8, choices=Stage.choices, default=Stage.INTENDED)
     error_code = models.CharField(max_length=64, blank=True)
     error_raw = models.TextField(blank=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
@@ -95,6 +129,8 @@ class Counter(models.Model):
         MACHINES = "machines", "Machines"
 
     scope = models.CharField(max_length=64)
+    #: What people call the scope: `project Example`, `host rack-1`.
+    title = models.CharField(max_length=120, blank=True)
     resource = models.CharField(max_length=16, choices=Resource.choices)
     limit = models.PositiveBigIntegerField()
     held = models.PositiveBigIntegerField(default=0)

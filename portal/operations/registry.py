@@ -1,26 +1,40 @@
 """Operation kinds: what rooms above register, so that the runner need not import them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from portal.operations.models import Operation
+    from portal.operations.states import State
 
 
 class StepFailed(Exception):
-    """A step cannot be done; what was done before it is undone. `code` selects the sentence for people."""
+    """A step cannot be done; what was done before it is undone.
 
-    def __init__(self, code: str, raw: str = "") -> None:
+    `code` selects the sentence for people, `raw` is for operators, and `retryable` says that the same step
+    may succeed a little later (a host that comes back).
+    """
+
+    def __init__(self, code: str, raw: str = "", *, retryable: bool = False) -> None:
         super().__init__(raw or code)
         self.code = code
         self.raw = raw
+        self.retryable = retryable
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step may know: the frozen request and the names fixed before anything was created."""
+    """What a step may know: the frozen request and the names fixed before anything was created.
+
+    A step that waits calls `check` between looks: it raises StaleAttempt once somebody else has the
+    operation.
+    """
 
     spec: Mapping[str, Any]
     identifiers: Mapping[str, Any]
+    check: Callable[[], None]
 
 
 class Step(ABC):
@@ -31,6 +45,8 @@ class Step(ABC):
     """
 
     name: str
+    #: What people read while it runs.
+    title: str
 
     @abstractmethod
     def do(self, context: StepContext) -> None:
@@ -41,12 +57,29 @@ class Step(ABC):
         """Take it back. Raises StepFailed when it cannot now; the reaper comes back to it."""
 
 
+def _nothing_to_place(operation: "Operation") -> None:
+    """Accept an operation whose place is known already."""
+
+
+def _nothing_to_settle(operation: "Operation", state: "State") -> None:
+    """Accept the end of an operation that leaves no row behind."""
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of operation: its steps, in the order in which they are done."""
+    """A kind of operation.
+
+    `steps` in the order in which they are done. `place` runs in the transaction of the final approval: it
+    chooses the host, holds its capacity, sets `operation.lane` and `operation.identifiers`, and raises
+    Denied when there is no room. `settle` runs in the transaction that ends the operation and moves the
+    life-cycle of what it was about.
+    """
 
     name: str
+    title: str
     steps: Sequence[Step]
+    place: Callable[["Operation"], None] = _nothing_to_place
+    settle: Callable[["Operation", "State"], None] = _nothing_to_settle
 
 
 _kinds: dict[str, Kind] = {}

@@ -5,9 +5,15 @@ finds an operation half done (after `take_over_lapsed`) calls `carry_on` with it
 """
 
 import json
+import time
+from collections.abc import Callable
+from functools import partial
 
 from django.db import transaction
+from django.utils import timezone
 
+from portal.live.publish import publish
+from portal.operations.heartbeat import Heartbeat
 from portal.operations.models import Operation, StepRecord
 from portal.operations.registry import Kind, Step, StepContext, StepFailed, kind_of
 from portal.operations.services import beat
@@ -15,6 +21,9 @@ from portal.operations.states import State
 from portal.operations.transitions import move
 
 Stage = StepRecord.Stage
+#: Seconds for which a step that failed for now (a host that restarts) is tried again.
+PATIENCE = 20.0
+PAUSE = 0.5
 
 
 def carry_on(operation: Operation, *, worker: str) -> None:
@@ -24,11 +33,16 @@ def carry_on(operation: Operation, *, worker: str) -> None:
     cannot be undone now, the operation stays `undoing` and its rows list what is left. Idempotent.
     """
     kind = kind_of(operation.kind)
-    context = StepContext(spec=json.loads(operation.spec), identifiers=operation.identifiers)
-    if operation.state == State.RUNNING:
-        _do_all(operation, kind, context, worker)
-    if operation.state == State.UNDOING:
-        _undo_all(operation, kind, context, worker)
+    context = StepContext(
+        spec=json.loads(operation.spec),
+        identifiers=operation.identifiers,
+        check=partial(beat, operation),
+    )
+    with Heartbeat(operation):
+        if operation.state == State.RUNNING:
+            _do_all(operation, kind, context, worker)
+        if operation.state == State.UNDOING:
+            _undo_all(operation, kind, context, worker)
 
 
 def leftovers(operation: Operation) -> list[str]:
@@ -37,13 +51,26 @@ def leftovers(operation: Operation) -> list[str]:
     return list(rows.values_list("name", flat=True))
 
 
+def _patiently(act: Callable[[StepContext], None], context: StepContext) -> None:
+    """Act, and again while the failure is one that may pass. Raises the last StepFailed."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return act(context)
+        except StepFailed as failure:
+            if not failure.retryable or time.monotonic() > end:
+                raise
+        time.sleep(PAUSE)
+        context.check()
+
+
 def _do_all(operation: Operation, kind: Kind, context: StepContext, worker: str) -> None:
     for index, step in enumerate(kind.steps):
         record = _intend(operation, index, step)
         if record.stage == Stage.DONE:
             continue
         try:
-            step.do(context)
+            _patiently(step.do, context)
         except StepFailed as failure:
             _note(operation, record, record.stage, failure)
             move(operation, State.UNDOING, actor=worker)
@@ -57,7 +84,7 @@ def _undo_all(operation: Operation, kind: Kind, context: StepContext, worker: st
     for record in operation.steps.exclude(stage=Stage.UNDONE).order_by("-index"):
         beat(operation)
         try:
-            steps[record.name].undo(context)
+            _patiently(steps[record.name].undo, context)
         except StepFailed as failure:
             _note(operation, record, record.stage, failure)
             return
@@ -68,9 +95,11 @@ def _undo_all(operation: Operation, kind: Kind, context: StepContext, worker: st
 def _intend(operation: Operation, index: int, step: Step) -> StepRecord:
     with transaction.atomic():
         beat(operation)
-        record, _ = StepRecord.objects.get_or_create(
-            operation=operation, name=step.name, defaults={"index": index}
+        record, created = StepRecord.objects.get_or_create(
+            operation=operation, name=step.name, defaults={"index": index, "started_at": timezone.now()}
         )
+        if created:
+            publish(operation.topic)
     return record
 
 
@@ -78,6 +107,10 @@ def _note(operation: Operation, record: StepRecord, stage: str, failure: StepFai
     with transaction.atomic():
         beat(operation)
         record.stage = stage
-        record.error_code = failure.code if failure else ""
-        record.error_raw = failure.raw if failure else ""
+        record.finished_at = timezone.now()
+        # What failed stays readable after it was undone.
+        if failure:
+            record.error_code = failure.code
+            record.error_raw = failure.raw
         record.save()
+        publish(operation.topic)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -13,14 +13,19 @@ from portal.accounts.backends import may
 from portal.accounts.models import Project
 from portal.audit import services as audit
 from portal.core.errors import Denied
+from portal.live.publish import publish
 from portal.operations import ledger
+from portal.operations.dispatch import CARRY_OUT, dispatch, send
 from portal.operations.models import Decision, Operation
+from portal.operations.registry import kind_of
 from portal.operations.spec import RequestSpec
 from portal.operations.states import WORKING, State
 from portal.operations.transitions import StaleAttempt, move
 
 #: A worker beats more often than this; one that does not is taken for dead.
 HEARTBEAT_LAPSE = timedelta(seconds=15)
+#: Operations carried out at a time in one lane.
+LANE_CAP = 8
 
 
 def request_operation(
@@ -31,6 +36,7 @@ def request_operation(
     amounts: ledger.Amounts,
     token: uuid.UUID,
     identifiers: Mapping[str, Any] | None = None,
+    title: str = "",
 ) -> Operation:
     """Freeze `spec`, hold its quota and leave it to the approvers, in one transaction.
 
@@ -50,6 +56,7 @@ def request_operation(
                 "spec": spec.text(),
                 "spec_hash": spec.hash(),
                 "identifiers": dict(identifiers or {}),
+                "title": title,
             },
         )
         if not created:
@@ -61,19 +68,51 @@ def request_operation(
     return operation
 
 
-def decide(
+def begin_operation(
     *,
     actor: Any,
-    operation: Operation,
-    spec_hash: str,
-    approved: bool,
-    capacity: ledger.Amounts | None = None,
-    reason: str = "",
+    project: Project | None,
+    spec: RequestSpec,
+    subject: str,
+    title: str,
+    identifiers: Mapping[str, Any],
+    lane: str,
+) -> Operation:
+    """Queue an operation that needs nobody's consent; the calling service has checked the verb.
+
+    Raises Denied when another operation on `subject` is not finished.
+    """
+    try:
+        with transaction.atomic():
+            operation = Operation.objects.create(
+                token=uuid.uuid4(),
+                kind=spec.kind,
+                project=project,
+                requester=actor,
+                state=State.QUEUED,
+                spec=spec.text(),
+                spec_hash=spec.hash(),
+                identifiers=dict(identifiers),
+                subject=subject,
+                title=title,
+                lane=lane,
+            )
+            audit.record(actor=actor, verb="operation.begun", target=operation, after=spec.as_dict())
+            dispatch(operation.pk)
+            publish(operation.topic, subject)
+    except IntegrityError as error:
+        raise Denied("Another change to this machine is not finished yet; wait for it.") from error
+    return operation
+
+
+def decide(
+    *, actor: Any, operation: Operation, spec_hash: str, approved: bool, reason: str = ""
 ) -> Operation:
     """Approve or reject exactly the request whose hash the approver saw.
 
-    Approving holds `capacity` of host and pool. Raises Denied when the actor is no approver or is the
-    requester, when the request changed meanwhile, when another was first, or when capacity is short.
+    Approving lets the kind choose a place and hold its capacity. Raises Denied when the actor is no
+    approver or is the requester, when the request changed meanwhile, when another was first, or when
+    capacity is short.
     """
     if not may(actor, "approve", operation.project):
         raise Denied(f"You may not decide for {operation.project}.")
@@ -91,12 +130,19 @@ def decide(
             move(current, State.QUEUED if approved else State.REJECTED, actor=actor)
         except StaleAttempt as stale:
             raise Denied("Somebody else decided on this request at the same moment.") from stale
-        if approved and capacity:
-            ledger.hold(current, capacity)
+        if approved:
+            place(current)
         Decision.objects.create(
             operation=current, approver=actor, spec_hash=spec_hash, approved=approved, reason=reason
         )
     return current
+
+
+def place(operation: Operation) -> None:
+    """Let the operation's kind choose where it is carried out, and queue it. Joins the transaction."""
+    kind_of(operation.kind).place(operation)
+    operation.save(update_fields=["identifiers", "lane", "subject"])
+    dispatch(operation.pk)
 
 
 def withdraw(*, actor: Any, operation: Operation) -> Operation:
@@ -112,9 +158,13 @@ def withdraw(*, actor: Any, operation: Operation) -> Operation:
 
 
 def claim(operation_id: int, *, worker: str) -> Operation | None:
-    """Take a queued operation for `worker`; None when it is not to be had. Of racing claims one wins."""
+    """Take a queued operation for `worker`; None when it is not to be had. Of racing claims one wins.
+
+    A lane that is busy to its cap gives nothing: a frozen host must not eat the workers. Whoever ends an
+    operation there calls `next_in_lane`.
+    """
     operation = Operation.objects.filter(pk=operation_id, state=State.QUEUED).first()
-    if operation is None:
+    if operation is None or _is_full(operation.lane):
         return None
     try:
         move(
@@ -127,6 +177,26 @@ def claim(operation_id: int, *, worker: str) -> Operation | None:
     except StaleAttempt:
         return None
     return operation
+
+
+def _is_full(lane: str) -> bool:
+    return bool(lane) and Operation.objects.filter(lane=lane, state__in=WORKING).count() >= LANE_CAP
+
+
+def next_in_lane(lane: str) -> None:
+    """Send the operations that wait longest for `lane`, as many as it has room for. Idempotent."""
+    working = Operation.objects.filter(lane=lane, state__in=WORKING).count()
+    queued = Operation.objects.filter(lane=lane, state=State.QUEUED).order_by("pk")
+    for waiting in queued.values_list("pk", flat=True)[: max(0, LANE_CAP - working)]:
+        send(CARRY_OUT, waiting)
+
+
+def sweep() -> int:
+    """Send queued operations that no message reached; return how many. Idempotent."""
+    lanes = Operation.objects.filter(state=State.QUEUED).values_list("lane", flat=True).distinct()
+    for lane in lanes:
+        next_in_lane(lane)
+    return len(lanes)
 
 
 def beat(operation: Operation) -> None:

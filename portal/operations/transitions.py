@@ -6,8 +6,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from portal.audit import services as audit
+from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Operation
+from portal.operations.registry import kind_of
 from portal.operations.states import FINAL, NOTHING_LEFT, TRANSITIONS, State
 
 
@@ -18,8 +20,9 @@ class StaleAttempt(Exception):
 def move(operation: Operation, to: State, *, actor: Any, **changes: Any) -> None:
     """Move `operation` from the state and attempt that the caller saw to `to`, and record it.
 
-    Final states settle the ledger. Raises ValueError for a transition that the table does not hold and
-    StaleAttempt when the row changed since it was read. One transaction; `changes` are further fields.
+    Final states settle the ledger and let the operation's kind settle its models. Raises ValueError for a
+    transition that the table does not hold and StaleAttempt when the row changed since it was read. One
+    transaction; `changes` are further fields.
     """
     seen = State(operation.state)
     if to not in TRANSITIONS[seen]:
@@ -40,6 +43,8 @@ def move(operation: Operation, to: State, *, actor: Any, **changes: Any) -> None
             ledger.use(operation)
         elif to in NOTHING_LEFT:
             ledger.release(operation)
+        if to in FINAL:
+            kind_of(operation.kind).settle(operation, to)
         audit.record(
             actor=actor,
             verb=f"operation.{to}",
@@ -47,6 +52,7 @@ def move(operation: Operation, to: State, *, actor: Any, **changes: Any) -> None
             before={"state": seen, "attempt": operation.attempt},
             after={"state": to, "spec_hash": operation.spec_hash},
         )
+        publish(operation.topic)
     operation.state = to
     for name, value in changes.items():
         setattr(operation, name, value)

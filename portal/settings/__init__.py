@@ -1,6 +1,5 @@
 """Settings, read from the environment only.
 
-GATEHOUSE_STATE  folder of all state (default: var/ beside manage.py)
 DATABASE_URL     default: SQLite in the state folder, WAL and immediate transactions
 """
 
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import dj_database_url
 
-BASE_DIR = Path(__file__).resolve().parent.parent.parent
-STATE_DIR = Path(os.environ.get("GATEHOUSE_STATE", BASE_DIR / "var"))
-STATE_DIR.mkdir(parents=True, exist_ok=True)
+from portal.settings.paths import STATE_DIR
+from portal.settings.queues import *  # noqa: F403
+from portal.settings.web import *  # noqa: F403
+from portal.settings.web import WEB_APPS, WEB_AUTHENTICATION_BACKENDS
 
 
 def _secret_key(path: Path) -> str:
@@ -39,11 +39,14 @@ ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost").split(","
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    *WEB_APPS,
     "portal.audit",
     "portal.accounts",
     "portal.operations",
+    "portal.hosts",
+    "networks",
+    "vms",
 ]
-MIDDLEWARE: list[str] = []
 
 DATABASES = {
     "default": dj_database_url.parse(
@@ -63,8 +66,10 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
+    *WEB_AUTHENTICATION_BACKENDS,
     "portal.accounts.backends.RoleBackend",
 ]
+#: cloud-init's own JSON schema, which the image build takes out of the Debian package.
+CLOUD_CONFIG_SCHEMA = STATE_DIR / "images" / "cloud-config-schema.json"
 USE_TZ = True
 TIME_ZONE = "UTC"

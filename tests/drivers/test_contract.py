@@ -2,9 +2,15 @@
 
 import os
 import secrets
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -26,6 +32,7 @@ from portal.drivers.types import (
 )
 
 MIB = 1024 * 1024
+LIVE_URI = os.environ.get("GATEHOUSE_TEST_LIBVIRT_URI", "qemu:///system")
 POOL_ROOT = os.environ.get("GATEHOUSE_TEST_POOL_ROOT", "/var/lib/libvirt/images")
 
 
@@ -76,16 +83,14 @@ class Bench:
                 self.driver.destroy(info.uuid)
                 self.driver.undefine(info.uuid)
         self.driver.remove_network(self.network.name)
-        for name in ("copy", "disk", "base"):
-            self.driver.delete_volume(self.pool.name, self.volume(name).name)
-        self.driver.delete_volume(self.pool.name, f"{self.prefix}-seed.iso")
+        for info in self.driver.list_volumes(self.pool.name):
+            self.driver.delete_volume(self.pool.name, info.name)
         self.driver.remove_pool(self.pool.name)
 
 
 @pytest.fixture(params=["fake", pytest.param("libvirt", marks=pytest.mark.live)])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    uri = os.environ.get("GATEHOUSE_TEST_LIBVIRT_URI", "qemu:///system")
-    driver = driver_for("fake:///" if request.param == "fake" else uri)
+    driver = driver_for("fake:///" if request.param == "fake" else LIVE_URI)
     prefix = f"gttest-{secrets.token_hex(4)}"
     pool = PoolSpec(f"{prefix}-pool", str(uuid.uuid4()), f"{POOL_ROOT}/{prefix}")
     made = Bench(driver, prefix, pool)
@@ -97,10 +102,43 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         driver.close()
 
 
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Make a qcow2 of 16 MiB with 3 MiB of noise in it."""
+    raw, path = tmp_path / "noise.raw", tmp_path / "image.qcow2"
+    raw.write_bytes(secrets.token_bytes(3 * MIB).ljust(16 * MIB, b"\0"))
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, path], check=True)
+    return path
+
+
 def test_host_info_has_sizes(bench: Bench) -> None:
     info = bench.driver.host_info()
     assert info.cpus > 0
     assert info.memory_bytes > 256 * MIB
+
+
+def test_readiness_names_what_is_offered(bench: Bench) -> None:
+    bench.driver.ping()
+    found = bench.driver.readiness()
+    assert found.host == bench.driver.host_info()
+    assert found.emulation_offered
+    assert found.arch and found.cpu_model and found.max_vcpus > 0
+    assert "q35" in found.machine_types
+
+
+def test_emulation_is_proven_and_leaves_nothing(bench: Bench) -> None:
+    """Red when the proof listens for another word than its guest's, or does not remove its pool."""
+    proof = bench.driver.prove(Accelerator.EMULATION, 60)
+    assert proof.works, proof.evidence
+    assert proof.evidence
+    for found in (*bench.driver.list_pools(), *bench.driver.list_domains()):
+        assert not found.name.startswith("gatehouse-probe")
+
+
+def test_pools_are_listed_with_sizes(bench: Bench) -> None:
+    (found,) = [pool for pool in bench.driver.list_pools() if pool.name == bench.pool.name]
+    assert (found.uuid, found.path, found.active) == (bench.pool.uuid, bench.pool.path, True)
+    assert found.capacity_bytes >= found.available_bytes > 0
 
 
 def test_pool_is_idempotent_and_guards_its_name(bench: Bench) -> None:
@@ -120,6 +158,74 @@ def test_network_is_idempotent_and_guards_its_name(bench: Bench) -> None:
     assert bench.driver.ensure_network(bench.network) == first
 
 
+def test_networks_are_listed_with_their_kind(bench: Bench) -> None:
+    for changes, forward in (
+        ({}, "nat"),
+        ({"nat": False}, ""),
+        ({"host_bridge": True, "address": "", "dhcp_start": "", "dhcp_end": ""}, "bridge"),
+    ):
+        spec = replace(bench.network, **changes)
+        made = bench.driver.ensure_network(spec)
+        assert (made.forward, made.bridge, made.active) == (forward, spec.bridge, True)
+        assert made in bench.driver.list_networks()
+        bench.driver.remove_network(spec.name)
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.ensure_network(replace(bench.network, host_bridge=True))
+
+
+def test_image_is_uploaded_once(bench: Bench, image: Path) -> None:
+    name = bench.volume("image").name
+    first = bench.driver.upload_image(bench.pool.name, name, str(image))
+    assert (first.format, first.capacity_bytes) == ("qcow2", 16 * MIB)
+    assert bench.driver.upload_image(bench.pool.name, name, str(image)) == first
+    assert bench.driver.list_volumes(bench.pool.name) == (first,)
+    clone = bench.driver.create_volume(bench.volume(backing_path=first.path, capacity_bytes=16 * MIB))
+    assert clone.backing_path == first.path
+
+
+def test_upload_guards_its_name_and_its_source(bench: Bench, image: Path, tmp_path: Path) -> None:
+    """Red when a backing file's name in the header is not refused."""
+    disk = bench.driver.create_volume(bench.volume())
+    with pytest.raises(errors.AlreadyExists):
+        bench.driver.upload_image(bench.pool.name, disk.name, str(image))
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image, tmp_path / "child.qcow2"],
+        check=True,
+    )
+    for source in ("child.qcow2", "noise.raw", "missing.qcow2"):
+        with pytest.raises(errors.InvalidSpec):
+            bench.driver.upload_image(bench.pool.name, "other.qcow2", str(tmp_path / source))
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.upload_image(bench.pool.name, "seed.iso", str(image))
+    with pytest.raises(errors.PoolNotFound):
+        bench.driver.upload_image(f"{bench.prefix}-none", "other.qcow2", str(image))
+    assert [info.name for info in bench.driver.list_volumes(bench.pool.name)] == [disk.name]
+
+
+UPLOAD_AND_DIE = """
+import os, signal, sys
+from portal.drivers.libvirt import upload
+from portal.drivers.registry import driver_for
+upload.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+driver_for(sys.argv[1]).upload_image(*sys.argv[2:])
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_half_an_upload_is_no_image_and_is_mended(bench: Bench, image: Path) -> None:
+    """Red when the first sector is written with the rest, or a half is not recognised."""
+    name = bench.volume("image").name
+    where = (bench.pool.name, name, str(image))
+    died = subprocess.run([sys.executable, "-c", UPLOAD_AND_DIE, LIVE_URI, *where], check=False)
+    assert died.returncode == -signal.SIGKILL
+    (half,) = bench.driver.list_volumes(bench.pool.name)
+    assert (half.name, half.format) == (name, "raw")
+    whole = bench.driver.upload_image(*where)
+    assert (whole.format, whole.capacity_bytes) == ("qcow2", 16 * MIB)
+    assert Path(whole.path).read_bytes() == image.read_bytes()
+
+
 def test_volume_is_idempotent_and_guards_its_name(bench: Bench) -> None:
     first = bench.driver.create_volume(bench.volume())
     assert first.capacity_bytes == 8 * MIB
@@ -130,6 +236,26 @@ def test_volume_is_idempotent_and_guards_its_name(bench: Bench) -> None:
     bench.driver.delete_volume(first.pool, first.name)
     with pytest.raises(errors.VolumeNotFound):
         bench.driver.volume_info(first.pool, first.name)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_volumes_are_made_at_once_in_one_pool(bench: Bench, image: Path) -> None:
+    """Red when a pool that is busy with another volume is an error."""
+    base = bench.driver.upload_image(bench.pool.name, bench.volume("base").name, str(image))
+    drivers = [driver_for(LIVE_URI) for _ in range(4)]
+
+    def clone(rank: int) -> None:
+        for step in range(5):
+            name = f"{bench.prefix}-{rank}-{step}"
+            full = bench.volume(backing_path=base.path, capacity_bytes=16 * MIB, clone=CloneMode.FULL)
+            drivers[rank].create_volume(replace(full, name=name))
+
+    with ThreadPoolExecutor(len(drivers)) as threads:
+        list(threads.map(clone, range(len(drivers))))
+    assert len(bench.driver.list_volumes(bench.pool.name)) == 1 + 4 * 5
+    for driver in drivers:
+        driver.close()
 
 
 @pytest.mark.parametrize("mode", list(CloneMode))
@@ -171,6 +297,34 @@ def test_definition_is_idempotent_and_guards_name_and_uuid(bench: Bench) -> None
     assert first in bench.driver.list_domains()
 
 
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+@pytest.mark.parametrize("same_uuid", [True, False])
+def test_two_at_once_end_in_one_domain(bench: Bench, same_uuid: bool) -> None:
+    """Red when define_once does not look again after libvirt refused."""
+    spec = bench.domain()
+    drivers = [driver_for(LIVE_URI) for _ in range(2)]
+    for _round in range(20):
+        specs = [spec, spec if same_uuid else replace(spec, uuid=str(uuid.uuid4()))]
+        gate = Barrier(2)
+
+        def define(driver: HypervisorDriver, wanted: DomainSpec, gate: Barrier = gate) -> object:
+            gate.wait()
+            try:
+                return driver.define(wanted)
+            except errors.AlreadyExists as error:
+                return error
+
+        with ThreadPoolExecutor(2) as threads:
+            answers = list(threads.map(define, drivers, specs))
+        (made,) = [info for info in bench.driver.list_domains() if info.name == spec.name]
+        refused = sum(isinstance(answer, errors.AlreadyExists) for answer in answers)
+        assert (refused, answers.count(made)) == ((0, 2) if same_uuid else (1, 1))
+        bench.driver.undefine(made.uuid)
+    for driver in drivers:
+        driver.close()
+
+
 def test_life_of_a_domain(bench: Bench) -> None:
     driver, spec = bench.driver, bench.domain()
     driver.define(spec)
@@ -188,7 +342,8 @@ def test_life_of_a_domain(bench: Bench) -> None:
     ):
         action(spec.uuid)
         assert driver.domain_info(spec.uuid).state is expected, action
-    assert driver.addresses(spec.uuid) == ()
+    assert driver.addresses(spec.uuid) == driver.leases(spec.uuid) == ()
+    assert not driver.guest_agent_ping(spec.uuid)
     driver.undefine(spec.uuid)
     driver.undefine(spec.uuid)
     with pytest.raises(errors.DomainNotFound):
@@ -218,7 +373,20 @@ def test_start_names_a_missing_network(bench: Bench) -> None:
         bench.driver.start(spec.uuid)
 
 
-@pytest.mark.parametrize("call", ["start", "shutdown", "reboot", "destroy", "suspend", "resume", "addresses"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "start",
+        "shutdown",
+        "reboot",
+        "destroy",
+        "suspend",
+        "resume",
+        "addresses",
+        "leases",
+        "guest_agent_ping",
+    ],
+)
 def test_unknown_domain_is_named(bench: Bench, call: str) -> None:
     with pytest.raises(errors.DomainNotFound) as caught:
         getattr(bench.driver, call)(str(uuid.uuid4()))

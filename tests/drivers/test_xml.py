@@ -107,12 +107,30 @@ DOMAIN_DISKS = """    <controller type="scsi" index="0" model="virtio-scsi" />
       <model type="virtio" />
     </interface>
 """
+DOMAIN_CONSOLES = """    <serial type="pty">
+      <target port="0" />
+    </serial>
+    <console type="pty">
+      <target type="serial" port="0" />
+    </console>
+    <channel type="unix">
+      <target type="virtio" name="org.qemu.guest_agent.0" />
+    </channel>
+    <controller type="usb" index="0" model="qemu-xhci" />
+    <input type="tablet" bus="usb" />
+    <graphics type="vnc">
+      <listen type="none" />
+    </graphics>
+    <video>
+      <model type="virtio" />
+    </video>
+"""
 
 
 def test_domain_is_golden_and_reads_back() -> None:
     text = DomainElement.to_xml(DOMAIN)
     port = '    <controller type="pci" model="pcie-root-port" />\n'
-    assert text.startswith(DOMAIN_HEAD + port * 12 + DOMAIN_DISKS)
+    assert text.startswith(DOMAIN_HEAD + port * 12 + DOMAIN_DISKS + DOMAIN_CONSOLES)
     assert DomainElement.from_xml(text) == DOMAIN
 
 

@@ -28,7 +28,7 @@ def main():
         """Makes one real file under the name that the database fixed."""
 
         def __init__(self, name):
-            self.name = name
+            self.name = self.title = name
 
         def path(self, context):
             return Path(context.identifiers["folder"]) / self.name
@@ -45,7 +45,7 @@ def main():
             self.path(context).unlink(missing_ok=True)
             die_at(f"undo-after:{self.name}")
 
-    registry.register(registry.Kind("vm.create", [FileStep(name) for name in STEPS]))
+    registry.register(registry.Kind("test.files", "Make files", [FileStep(name) for name in STEPS]))
     if sys.argv[1] == "reap":
         for operation in services.take_over_lapsed(worker="reaper"):
             runner.carry_on(operation, worker="reaper")

@@ -17,13 +17,14 @@ pytestmark = [
 ]
 
 
-def ask(cast, amounts=None, token=None):
+def ask(cast, amounts=None, token=None, takes=()):
     return services.request_operation(
         actor=cast.requester,
         project=cast.project,
         spec=make_spec(),
         amounts=amounts or {},
         token=token or uuid.uuid4(),
+        identifiers={"takes": list(takes)},
     )
 
 
@@ -41,7 +42,7 @@ def test_hundred_racing_requests_get_exactly_the_quota_of_ten(cast):
 def test_hundred_racing_approvals_fill_a_host_for_ten_and_no_more(cast):
     """Red when decide() holds the capacity outside its transaction."""
     host = Counter.objects.create(scope="host:1", resource="machines", limit=10)
-    waiting = [ask(cast) for _ in range(100)]
+    waiting = [ask(cast, takes=[("host:1", "machines", 1)]) for _ in range(100)]
 
     def approve(operation):
         return lambda: services.decide(
@@ -49,7 +50,6 @@ def test_hundred_racing_approvals_fill_a_host_for_ten_and_no_more(cast):
             operation=operation,
             spec_hash=operation.spec_hash,
             approved=True,
-            capacity={("host:1", "machines"): 1},
         )
 
     results = race([approve(operation) for operation in waiting])

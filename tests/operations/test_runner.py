@@ -52,7 +52,7 @@ def queued(cast, quota, tmp_path):
         spec=make_spec(),
         amounts={(quota.scope, "memory"): GIB},
         token=uuid.uuid4(),
-        identifiers={"folder": str(tmp_path)},
+        identifiers={"folder": str(tmp_path), "takes": []},
     )
     return services.decide(
         actor=cast.approver, operation=operation, spec_hash=operation.spec_hash, approved=True

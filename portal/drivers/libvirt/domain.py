@@ -2,13 +2,15 @@
 
 import libvirt
 
-from portal.drivers.errors import AlreadyExists, DomainNotFound, InvalidState
+from portal.drivers.errors import DomainNotFound, InvalidState
+from portal.drivers.libvirt import agent
 from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.types import AddressInfo, DomainInfo, DomainSpec, DomainState
 from portal.drivers.validation import check_domain, check_uuid
 
-_STATES = {
+STATES = {
     libvirt.VIR_DOMAIN_RUNNING: DomainState.RUNNING,
     libvirt.VIR_DOMAIN_BLOCKED: DomainState.RUNNING,
     libvirt.VIR_DOMAIN_PAUSED: DomainState.PAUSED,
@@ -25,12 +27,23 @@ _UNDEFINE = (
 )
 
 
-def _info(domain: libvirt.virDomain) -> DomainInfo:
+def leased(domain: libvirt.virDomain) -> tuple[AddressInfo, ...]:
+    """Return what libvirt's DHCP server leased to an active domain; never asks the guest."""
+    source = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE
+    return tuple(
+        AddressInfo(mac=card["hwaddr"], address=entry["addr"], prefix=entry["prefix"])
+        for card in domain.interfaceAddresses(source).values()
+        for entry in card["addrs"] or ()
+    )
+
+
+def describe(domain: libvirt.virDomain) -> DomainInfo:
+    """Return one domain's state and sizes; does not hang when its emulator is frozen."""
     state, memory_kib, _used, vcpus, _time = domain.info()
     return DomainInfo(
         name=domain.name(),
         uuid=domain.UUIDString(),
-        state=_STATES.get(state, DomainState.UNKNOWN),
+        state=STATES.get(state, DomainState.UNKNOWN),
         vcpus=vcpus,
         memory_bytes=memory_kib * 1024,
     )
@@ -50,14 +63,16 @@ class Domains:
     def define(self, spec: DomainSpec) -> DomainInfo:
         """Define a domain unless the same one exists."""
         check_domain(spec)
-        for domain in self._connection.listAllDomains():
-            name, uuid = domain.name(), domain.UUIDString()
-            if (name, uuid) == (spec.name, spec.uuid):
-                return _info(domain)
-            if name == spec.name or uuid == spec.uuid:
-                raise AlreadyExists(f"domain {name} has uuid {uuid}")
         flags = libvirt.VIR_DOMAIN_DEFINE_VALIDATE
-        return _info(self._connection.defineXMLFlags(DomainElement.to_xml(spec), flags))
+        return describe(
+            define_once(
+                self._connection.lookupByUUIDString,
+                self._connection.lookupByName,
+                spec.name,
+                spec.uuid,
+                lambda: self._connection.defineXMLFlags(DomainElement.to_xml(spec), flags),
+            )
+        )
 
     @translated()
     def undefine(self, uuid: str) -> None:
@@ -77,7 +92,7 @@ class Domains:
         domain = self._get(uuid)
         if not domain.isActive():
             domain.create()
-        elif _info(domain).state is DomainState.PAUSED:
+        elif describe(domain).state is DomainState.PAUSED:
             raise InvalidState("the domain is paused")
 
     @translated()
@@ -109,14 +124,14 @@ class Domains:
     def suspend(self, uuid: str) -> None:
         """Pause a domain; paused is no error."""
         domain = self._active(uuid)
-        if _info(domain).state is not DomainState.PAUSED:
+        if describe(domain).state is not DomainState.PAUSED:
             domain.suspend()
 
     @translated()
     def resume(self, uuid: str) -> None:
         """Continue a paused domain; running is no error."""
         domain = self._active(uuid)
-        if _info(domain).state is DomainState.PAUSED:
+        if describe(domain).state is DomainState.PAUSED:
             domain.resume()
 
     def _active(self, uuid: str) -> libvirt.virDomain:
@@ -128,7 +143,7 @@ class Domains:
     @translated()
     def info(self, uuid: str) -> DomainInfo:
         """Return one domain."""
-        return _info(self._get(uuid))
+        return describe(self._get(uuid))
 
     @translated()
     def list(self) -> tuple[DomainInfo, ...]:
@@ -136,7 +151,7 @@ class Domains:
         found = []
         for domain in self._connection.listAllDomains():
             try:
-                found.append(_info(domain))
+                found.append(describe(domain))
             except libvirt.libvirtError as error:
                 if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                     raise
@@ -144,13 +159,20 @@ class Domains:
 
     @translated()
     def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:
-        """Return addresses leased by libvirt's DHCP server."""
+        """Return addresses leased by libvirt's DHCP server, else those that the guest tells."""
         domain = self._get(uuid)
         if not domain.isActive():
             return ()
-        source = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE
-        return tuple(
-            AddressInfo(mac=card["hwaddr"], address=entry["addr"], prefix=entry["prefix"])
-            for card in domain.interfaceAddresses(source).values()
-            for entry in card["addrs"] or ()
-        )
+        return leased(domain) or agent.addresses(domain)
+
+    @translated()
+    def leases(self, uuid: str) -> tuple[AddressInfo, ...]:
+        """Return addresses leased by libvirt's DHCP server."""
+        domain = self._get(uuid)
+        return leased(domain) if domain.isActive() else ()
+
+    @translated()
+    def guest_agent_ping(self, uuid: str) -> bool:
+        """Say whether the guest's agent answers."""
+        domain = self._get(uuid)
+        return bool(domain.isActive()) and agent.answers(domain)

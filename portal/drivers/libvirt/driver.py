@@ -1,19 +1,29 @@
 """The libvirt driver, assembled; not for logic of its own."""
 
+import time
+
 from portal.drivers.base import HypervisorDriver
+from portal.drivers.libvirt import host
 from portal.drivers.libvirt.connection import open_connection
 from portal.drivers.libvirt.domain import Domains
 from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.events import Changed, Closed, Lifecycle
 from portal.drivers.libvirt.network import Networks
+from portal.drivers.libvirt.pool import Pools
+from portal.drivers.libvirt.proof import Prover
 from portal.drivers.libvirt.volume import Volumes
 from portal.drivers.types import (
+    Accelerator,
     AddressInfo,
     DomainInfo,
     DomainSpec,
     HostInfo,
+    HostReadiness,
     NetworkInfo,
     NetworkSpec,
+    PoolInfo,
     PoolSpec,
+    Proof,
     SeedSpec,
     VolumeInfo,
     VolumeSpec,
@@ -26,9 +36,12 @@ class LibvirtDriver(HypervisorDriver):
     def __init__(self, uri: str) -> None:
         self._connection = open_connection(uri)
         self._open = True
+        self._lifecycle: Lifecycle | None = None
         self._domains = Domains(self._connection)
         self._networks = Networks(self._connection)
-        self._volumes = Volumes(self._connection)
+        self._pools = Pools(self._connection)
+        self._volumes = Volumes(self._connection, self._pools)
+        self._prover = Prover(self._connection, self._pools, self._volumes)
 
     @translated()
     def close(self) -> None:
@@ -36,23 +49,34 @@ class LibvirtDriver(HypervisorDriver):
             self._open = False
             self._connection.close()
 
+    def on_lifecycle(self, changed: Changed, closed: Closed) -> bool:
+        self._lifecycle = Lifecycle(self._connection, changed, closed)
+        return True
+
     @translated()
+    def ping(self) -> None:
+        self._connection.getLibVersion()
+
     def host_info(self) -> HostInfo:
-        _model, memory_mib, cpus, *_rest = self._connection.getInfo()
-        return HostInfo(
-            hostname=self._connection.getHostname(),
-            hypervisor=self._connection.getType(),
-            libvirt_version=self._connection.getLibVersion(),
-            hypervisor_version=self._connection.getVersion(),
-            cpus=cpus,
-            memory_bytes=memory_mib * 1024 * 1024,
-        )
+        return host.host_info(self._connection)
+
+    def readiness(self) -> HostReadiness:
+        return host.readiness(self._connection)
+
+    def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
+        return self._prover.prove(accelerator, seconds)
+
+    def list_pools(self) -> tuple[PoolInfo, ...]:
+        return self._pools.list()
 
     def ensure_pool(self, spec: PoolSpec) -> None:
-        self._volumes.ensure_pool(spec)
+        self._pools.ensure(spec)
 
     def remove_pool(self, name: str) -> None:
-        self._volumes.remove_pool(name)
+        self._pools.remove(name)
+
+    def list_networks(self) -> tuple[NetworkInfo, ...]:
+        return self._networks.list()
 
     def ensure_network(self, spec: NetworkSpec) -> NetworkInfo:
         return self._networks.ensure(spec)
@@ -62,6 +86,12 @@ class LibvirtDriver(HypervisorDriver):
 
     def create_volume(self, spec: VolumeSpec) -> VolumeInfo:
         return self._volumes.create(spec)
+
+    def upload_image(self, pool: str, name: str, source: str) -> VolumeInfo:
+        return self._volumes.upload_image(pool, name, source)
+
+    def list_volumes(self, pool: str) -> tuple[VolumeInfo, ...]:
+        return self._volumes.list(pool)
 
     def delete_volume(self, pool: str, name: str) -> None:
         self._volumes.delete(pool, name)
@@ -100,7 +130,17 @@ class LibvirtDriver(HypervisorDriver):
         return self._domains.info(uuid)
 
     def list_domains(self) -> tuple[DomainInfo, ...]:
-        return self._domains.list()
+        began = time.monotonic()
+        found = self._domains.list()
+        if self._lifecycle is not None:
+            self._lifecycle.learn(found, began)
+        return found
 
     def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:
         return self._domains.addresses(uuid)
+
+    def leases(self, uuid: str) -> tuple[AddressInfo, ...]:
+        return self._domains.leases(uuid)
+
+    def guest_agent_ping(self, uuid: str) -> bool:
+        return self._domains.guest_agent_ping(uuid)

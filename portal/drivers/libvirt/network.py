@@ -4,15 +4,14 @@ import libvirt
 
 from portal.drivers.errors import NetworkNotFound
 from portal.drivers.libvirt.errors import translated
-from portal.drivers.libvirt.lookup import find_same
+from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.network import NetworkElement
 from portal.drivers.types import NetworkInfo, NetworkSpec
 from portal.drivers.validation import check_name, check_network
 
 
 def _info(network: libvirt.virNetwork) -> NetworkInfo:
-    spec = NetworkElement.from_xml(network.XMLDesc())
-    return NetworkInfo(spec.name, spec.uuid, spec.bridge, bool(network.isActive()))
+    return NetworkElement.info(network.XMLDesc(), bool(network.isActive()))
 
 
 class Networks:
@@ -25,13 +24,38 @@ class Networks:
     def ensure(self, spec: NetworkSpec) -> NetworkInfo:
         """Define a network unless it exists, and start it."""
         check_network(spec)
-        network = find_same(self._connection.listAllNetworks(), spec.name, spec.uuid, "network")
-        if network is None:
-            network = self._connection.networkDefineXML(NetworkElement.to_xml(spec))
+        network = define_once(
+            self._connection.networkLookupByUUIDString,
+            self._connection.networkLookupByName,
+            spec.name,
+            spec.uuid,
+            lambda: self._connection.networkDefineXML(NetworkElement.to_xml(spec)),
+        )
         if not network.isActive():
-            network.create()
+            self._start(network)
         network.setAutostart(1)
         return _info(network)
+
+    @staticmethod
+    def _start(network: libvirt.virNetwork) -> None:
+        try:
+            network.create()
+        except libvirt.libvirtError:
+            # Someone else may have started it between the two calls.
+            if not network.isActive():
+                raise
+
+    @translated()
+    def list(self) -> tuple[NetworkInfo, ...]:
+        """Return every network by name; one that vanishes meanwhile is left out."""
+        found = []
+        for network in self._connection.listAllNetworks():
+            try:
+                found.append(_info(network))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
+                    raise
+        return tuple(sorted(found, key=lambda info: info.name))
 
     @translated()
     def _get(self, name: str) -> libvirt.virNetwork:

@@ -1,4 +1,4 @@
-"""Pool and volume calls; not for XML."""
+"""Volume calls; not for pools or XML."""
 
 import libvirt
 
@@ -9,14 +9,14 @@ from portal.drivers.errors import (
     PoolNotFound,
     VolumeNotFound,
 )
+from portal.drivers.libvirt import upload
 from portal.drivers.libvirt.errors import translated
-from portal.drivers.libvirt.lookup import find_same
-from portal.drivers.libvirt.xml.volume import PoolElement, VolumeElement
+from portal.drivers.libvirt.pool import Pools, refresh, refresh_surely
+from portal.drivers.libvirt.xml.volume import VolumeElement
+from portal.drivers.qcow2 import Qcow2, inspect
 from portal.drivers.seed import build_iso
-from portal.drivers.types import CloneMode, PoolSpec, SeedSpec, VolumeInfo, VolumeSpec
-from portal.drivers.validation import check_name, check_pool, check_seed, check_volume
-
-CHUNK = 64 * 1024  # measured faster than sendAll
+from portal.drivers.types import CloneMode, SeedSpec, VolumeInfo, VolumeSpec
+from portal.drivers.validation import check_image_name, check_name, check_seed, check_volume
 
 
 def _is_same(info: VolumeInfo, spec: VolumeSpec) -> bool:
@@ -24,45 +24,20 @@ def _is_same(info: VolumeInfo, spec: VolumeSpec) -> bool:
     return (info.capacity_bytes, info.backing_path) == (spec.capacity_bytes, linked)
 
 
+def _length(volume: libvirt.virStorageVol) -> int:
+    return volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)[2]
+
+
 class Volumes:
-    """The pools and volumes of one connection; the contract is in `portal.drivers.base`."""
+    """The volumes of one connection; the contract is in `portal.drivers.base`."""
 
-    def __init__(self, connection: libvirt.virConnect) -> None:
+    def __init__(self, connection: libvirt.virConnect, pools: Pools) -> None:
         self._connection = connection
-
-    @translated()
-    def ensure_pool(self, spec: PoolSpec) -> None:
-        """Define a directory pool unless it exists, build its directory and start it."""
-        check_pool(spec)
-        pool = find_same(self._connection.listAllStoragePools(), spec.name, spec.uuid, "pool")
-        if pool is None:
-            pool = self._connection.storagePoolDefineXML(PoolElement.to_xml(spec))
-        if not pool.isActive():
-            pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
-        pool.setAutostart(1)
-
-    @translated()
-    def remove_pool(self, name: str) -> None:
-        """Stop and undefine a pool and remove its directory when empty; absent is no error."""
-        try:
-            pool = self._pool(name)
-        except PoolNotFound:
-            return
-        if pool.isActive():
-            pool.refresh()
-            empty = not pool.listAllVolumes()
-            pool.destroy()
-            if empty:
-                pool.delete()
-        pool.undefine()
-
-    @translated()
-    def _pool(self, name: str) -> libvirt.virStoragePool:
-        return self._connection.storagePoolLookupByName(check_name(name))
+        self._pools = pools
 
     @translated()
     def _get(self, pool: str, name: str) -> libvirt.virStorageVol:
-        return self._pool(pool).storageVolLookupByName(check_name(name))
+        return self._pools.get(pool).storageVolLookupByName(check_name(name))
 
     @translated()
     def info(self, pool: str, name: str) -> VolumeInfo:
@@ -70,11 +45,25 @@ class Volumes:
         return VolumeElement.from_xml(pool, self._get(pool, name).XMLDesc())
 
     @translated()
+    def list(self, pool: str) -> tuple[VolumeInfo, ...]:
+        """Return a pool's volumes by name; one that vanishes meanwhile is left out."""
+        there = self._pools.get(pool)
+        refresh(there)  # a busy pool is being changed by libvirt, which then knows what is there
+        found = []
+        for volume in there.listAllVolumes():
+            try:
+                found.append(VolumeElement.from_xml(pool, volume.XMLDesc()))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
+                    raise
+        return tuple(sorted(found, key=lambda info: info.name))
+
+    @translated()
     def create(self, spec: VolumeSpec) -> VolumeInfo:
         """Create a blank, linked or full volume unless the same one exists."""
         check_volume(spec)
-        pool = self._pool(spec.pool)
-        pool.refresh()  # files that came or went without libvirt
+        pool = self._pools.get(spec.pool)
+        refresh(pool)  # files that came or went without libvirt
         try:
             existing = self.info(spec.pool, spec.name)
         except VolumeNotFound:
@@ -121,25 +110,56 @@ class Volumes:
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:
         """Write a seed as a raw volume, replacing one of that name."""
         check_seed(spec)
-        content = build_iso(spec)
-        pool = self._pool(spec.pool)
         self.delete(spec.pool, spec.name)
-        volume = pool.createXML(VolumeElement.raw_xml(spec.name, len(content)))
+        self.write_raw(spec.pool, spec.name, build_iso(spec))
+        return self.info(spec.pool, spec.name)
+
+    @translated()
+    def write_raw(self, pool: str, name: str, content: bytes) -> None:
+        """Create a raw volume with that content, or nothing."""
+        volume = self._pools.get(pool).createXML(VolumeElement.raw_xml(name, len(content)))
         try:
-            self._upload(volume, content)
+            upload.write(self._connection, volume, content)
         except libvirt.libvirtError:
             volume.delete()
             raise
-        return self.info(spec.pool, spec.name)
 
-    def _upload(self, volume: libvirt.virStorageVol, content: bytes) -> None:
-        stream = self._connection.newStream()
-        volume.upload(stream, 0, len(content))
+    @translated()
+    def upload_image(self, pool: str, name: str, source: str) -> VolumeInfo:
+        """Copy a local qcow2 into the pool; the contract tells how a half-made one is known."""
+        check_image_name(name)
+        image = inspect(source)
+        there = self._pools.get(pool)
+        refresh_surely(there)
         try:
-            offset = 0
-            while offset < len(content):
-                offset += stream.send(content[offset : offset + CHUNK])
+            volume = self._get(pool, name)
+        except VolumeNotFound:
+            if image.length_bytes > there.info()[3]:
+                raise PoolFull(f"{image.length_bytes} bytes do not fit pool {pool}") from None
+            volume = there.createXML(VolumeElement.raw_xml(name, image.length_bytes))
+        else:
+            if self._is_complete(volume, pool, image):
+                return self.info(pool, name)
+        self._fill(volume, source)
+        refresh_surely(there)  # only now does libvirt read format and virtual size
+        return self.info(pool, name)
+
+    def _is_complete(self, volume: libvirt.virStorageVol, pool: str, image: Qcow2) -> bool:
+        """Say whether a volume is the image (True) or its half (False). Raises AlreadyExists."""
+        info, length = VolumeElement.from_xml(pool, volume.XMLDesc()), _length(volume)
+        if (info.format, info.capacity_bytes, length) == ("qcow2", image.capacity_bytes, image.length_bytes):
+            return True
+        half = info.format == "raw" and length in {0, image.length_bytes}
+        if half and not upload.first_sector(self._connection, volume).strip(b"\0"):
+            return False
+        raise AlreadyExists(f"volume {info.name} is not this image")
+
+    def _fill(self, volume: libvirt.virStorageVol, source: str) -> None:
+        try:
+            upload.write_file(self._connection, volume, source)
+        except OSError as error:
+            volume.delete()
+            raise InvalidSpec(f"{source}: {error.strerror}") from error
         except libvirt.libvirtError:
-            stream.abort()
+            volume.delete()
             raise
-        stream.finish()

@@ -75,6 +75,9 @@ class DomainElement:
         child(child(devices, "console", type="pty"), "target", type="serial", port="0")
         agent = child(devices, "channel", type="unix")
         child(agent, "target", type="virtio", name="org.qemu.guest_agent.0")
+        # Without a pointer that knows absolute places, a browser's mouse and the guest's drift apart.
+        child(devices, "controller", type="usb", index="0", model="qemu-xhci")
+        child(devices, "input", type="tablet", bus="usb")
         child(child(devices, "graphics", type="vnc"), "listen", type="none")
         child(child(devices, "video"), "model", type="virtio")
         child(child(devices, "memballoon", model="virtio"), "stats", period="10")

@@ -3,7 +3,7 @@
 from xml.etree import ElementTree as ET
 
 from portal.drivers.libvirt.xml.build import child, parse, serialise, text_at
-from portal.drivers.types import CloneMode, PoolSpec, VolumeInfo, VolumeSpec
+from portal.drivers.types import CloneMode, PoolInfo, PoolSpec, VolumeInfo, VolumeSpec
 from portal.drivers.validation import check_name, check_pool, check_positive, check_volume
 
 
@@ -28,6 +28,14 @@ class PoolElement:
         """Read a definition back."""
         root = parse(text)
         return PoolSpec(text_at(root, "name"), text_at(root, "uuid"), text_at(root, "target/path"))
+
+    @staticmethod
+    def info(text: str, active: bool) -> PoolInfo:
+        """Read what a pool of any type reports (libvirt always does so in bytes)."""
+        root = parse(text)
+        sizes = [int(root.findtext(tag) or 0) for tag in ("capacity", "allocation", "available")]
+        path = root.findtext("target/path") or ""
+        return PoolInfo(text_at(root, "name"), text_at(root, "uuid"), path, active, *sizes)
 
 
 class VolumeElement:
@@ -57,6 +65,7 @@ class VolumeElement:
         child(root, "name", check_name(name))
         size = str(check_positive(size_bytes, "capacity"))
         child(root, "capacity", size, unit="bytes")
+        child(root, "allocation", "0", unit="bytes")
         child(child(root, "target"), "format", type="raw")
         return serialise(root)
 
@@ -64,6 +73,7 @@ class VolumeElement:
     def from_xml(pool: str, text: str) -> VolumeInfo:
         """Read what libvirt reports (it always does so in bytes)."""
         root = parse(text)
+        kind = root.find("target/format")
         return VolumeInfo(
             pool=pool,
             name=text_at(root, "name"),
@@ -71,4 +81,5 @@ class VolumeElement:
             capacity_bytes=int(text_at(root, "capacity")),
             allocation_bytes=int(text_at(root, "allocation")),
             backing_path=root.findtext("backingStore/path"),
+            format="" if kind is None else kind.get("type", ""),
         )

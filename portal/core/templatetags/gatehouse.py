@@ -1,0 +1,121 @@
+"""Tags and filters of every page: icons, sizes, spans of time, instants, fields. Known without {% load %}."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import template
+from django.core.paginator import Page
+from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, RadioSelect, Select
+from django.utils import timezone
+from django.utils.formats import date_format, number_format
+from django.utils.safestring import SafeString
+from django.utils.translation import ngettext
+
+register = template.Library()
+
+GIB = 1024**3
+NOTHING = "–"  # for a value that is not known
+
+
+@register.filter
+def gib(value: int | None, decimals: int = 1) -> str:
+    """Return `value` bytes as GiB with at most `decimals` decimals ('2 GiB', '1.5 GiB')."""
+    if value is None:
+        return NOTHING
+    number = round(value / GIB, decimals)
+    return f"{number_format(int(number) if number == int(number) else number)} GiB"
+
+
+_UNITS = (
+    (86_400, lambda n: ngettext("%d day", "%d days", n)),
+    (3_600, lambda n: ngettext("%d h", "%d h", n)),
+    (60, lambda n: ngettext("%d min", "%d min", n)),
+    (1, lambda n: ngettext("%d s", "%d s", n)),
+)
+
+
+@register.filter
+def duration(value: timedelta | float | None) -> str:
+    """Return a span (timedelta or seconds) in its two greatest units ('3 days 4 h', '12 s')."""
+    if value is None:
+        return NOTHING
+    left = int(value.total_seconds() if isinstance(value, timedelta) else value)
+    sign, left = ("-" if left < 0 else ""), abs(left)
+    parts: list[str] = []
+    for length, words in _UNITS:
+        count, left = divmod(left, length)
+        if count:
+            parts.append(words(count) % count)
+        elif parts:
+            break
+    return sign + " ".join(parts[:2] or [_UNITS[-1][1](0) % 0])
+
+
+@register.inclusion_tag("partials/time.html")
+def moment(at: datetime | None, style: str = "") -> dict[str, Any]:
+    """Draw an instant in the reader's zone, exact on hover.
+
+    `style`: '' date and time, 'date' the day alone, 'since' how long ago, 'until' how long from now.
+    """
+    if at is None:
+        return {"text": NOTHING}
+    local = timezone.localtime(at)
+    exact = f"{local:%Y-%m-%d %H:%M:%S} {local.tzname()}"
+    if style == "since":
+        text = duration(timezone.now() - at)
+    elif style == "until":
+        text = duration(at - timezone.now())
+    else:
+        text = date_format(local, "j M Y" if style == "date" else "j M Y H:i")
+    return {"at": at, "exact": exact, "text": text}
+
+
+@register.inclusion_tag("partials/icon.html")
+def icon(name: str, extra: str = "") -> dict[str, str]:
+    """Draw the icon `name` of static/icons.txt (add it there first), hidden from screen readers."""
+    return {"name": name, "extra": extra}
+
+
+@register.filter
+def kind(field: BoundField) -> str:
+    """Tell how a field is drawn: 'check', 'choices' or 'line'."""
+    widget = field.field.widget
+    if isinstance(widget, RadioSelect | CheckboxSelectMultiple):
+        return "choices"
+    return "check" if isinstance(widget, CheckboxInput) else "line"
+
+
+@register.filter
+def control(field: BoundField) -> SafeString:
+    """Draw the widget of `field` with the look of the house."""
+    widget = field.field.widget
+    look = "form-check-input" if kind(field) != "line" else "form-control"
+    if kind(field) == "line" and isinstance(widget, Select):
+        look = "form-select"
+    classes = [str(widget.attrs.get("class", "")), look, "is-invalid" if field.errors else ""]
+    return field.as_widget(attrs={"class": " ".join(filter(None, classes))})
+
+
+#: Tone -> shape, so that a state is told apart without its colour.
+SHAPES = {
+    "good": "circle-check",
+    "busy": "progress",
+    "waiting": "clock",
+    "warn": "triangle-filled",
+    "bad": "square-filled",
+    "off": "circle",
+    "unknown": "help-circle",
+}
+
+
+@register.inclusion_tag("partials/state.html")
+def state(word: str, tone: str) -> dict[str, str]:
+    """Draw a state as word, shape and colour. Raises KeyError for a tone that SHAPES does not hold."""
+    return {"word": word, "tone": tone, "shape": SHAPES[tone]}
+
+
+@register.filter
+def page_numbers(page: Page) -> Iterable[int | str]:
+    """Return the numbers of a long list of pages worth a link, with an ellipsis for what is left out."""
+    return page.paginator.get_elided_page_range(page.number, on_each_side=2, on_ends=1)

@@ -1,0 +1,59 @@
+"""What a host says about itself; not for proving it."""
+
+import libvirt
+
+from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.xml.capabilities import Capabilities
+from portal.drivers.types import HostInfo, HostReadiness
+
+_NOT_OFFERED = {
+    libvirt.VIR_ERR_INVALID_ARG,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    libvirt.VIR_ERR_NO_SUPPORT,
+}
+
+
+@translated()
+def host_info(connection: libvirt.virConnect) -> HostInfo:
+    """Return the host's name, versions, CPU count and memory."""
+    _model, memory_mib, cpus, *_rest = connection.getInfo()
+    return HostInfo(
+        hostname=connection.getHostname(),
+        hypervisor=connection.getType(),
+        libvirt_version=connection.getLibVersion(),
+        hypervisor_version=connection.getVersion(),
+        cpus=cpus,
+        memory_bytes=memory_mib * 1024 * 1024,
+    )
+
+
+@translated()
+def readiness(connection: libvirt.virConnect) -> HostReadiness:
+    """Return what the host offers, in its own words."""
+    found = Capabilities.from_xml(connection.getCapabilities())
+    return HostReadiness(
+        host=host_info(connection),
+        arch=found.arch,
+        cpu_model=found.cpu_model,
+        cpu_vendor=found.cpu_vendor,
+        virtualization_flag=found.virtualization_flag,
+        kvm_offered=_offers(connection, found, "kvm"),
+        emulation_offered=_offers(connection, found, "qemu"),
+        max_vcpus=found.max_vcpus,
+        machine_types=found.machine_types,
+        iommu=found.iommu,
+        security_models=found.security_models,
+    )
+
+
+def _offers(connection: libvirt.virConnect, found: Capabilities, kind: str) -> bool:
+    """Say whether libvirt would start a domain of this type (it looks at /dev/kvm itself)."""
+    if kind not in found.domain_types:
+        return False
+    try:
+        connection.getDomainCapabilities(None, found.arch, None, kind)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in _NOT_OFFERED:
+            return False
+        raise
+    return True

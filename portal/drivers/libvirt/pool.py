@@ -1,0 +1,102 @@
+"""Pool calls; not for volumes or XML."""
+
+import time
+
+import libvirt
+
+from portal.drivers.errors import CallTimeout, PoolNotFound
+from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.lookup import define_once
+from portal.drivers.libvirt.xml.volume import PoolElement
+from portal.drivers.types import PoolInfo, PoolSpec
+from portal.drivers.validation import check_name, check_pool
+
+BUSY = "asynchronous jobs running"  # libvirt has no code of its own for it
+RETRY_SECONDS = 0.05
+
+
+def refresh(pool: libvirt.virStoragePool, wait_seconds: float = 0.0) -> bool:
+    """Read the pool's folder again; return False when it stayed busy for `wait_seconds`.
+
+    libvirt refuses while it makes a volume in that pool, which may take as long as a full clone.
+    """
+    end = time.monotonic() + wait_seconds
+    while True:
+        try:
+            pool.refresh()
+            return True
+        except libvirt.libvirtError as error:
+            if BUSY not in str(error):
+                raise
+        if time.monotonic() >= end:
+            return False
+        time.sleep(RETRY_SECONDS)
+
+
+def refresh_surely(pool: libvirt.virStoragePool, wait_seconds: float = 60.0) -> None:
+    """Read the pool's folder again. Raises CallTimeout when it stays busy."""
+    if not refresh(pool, wait_seconds):
+        raise CallTimeout(f"pool {pool.name()} is busy")
+
+
+class Pools:
+    """The storage pools of one connection; the contract is in `portal.drivers.base`."""
+
+    def __init__(self, connection: libvirt.virConnect) -> None:
+        self._connection = connection
+
+    @translated()
+    def get(self, name: str) -> libvirt.virStoragePool:
+        """Return libvirt's pool. Raises PoolNotFound."""
+        return self._connection.storagePoolLookupByName(check_name(name))
+
+    @translated()
+    def ensure(self, spec: PoolSpec) -> None:
+        """Define a directory pool unless it exists, build its directory and start it."""
+        check_pool(spec)
+        pool = define_once(
+            self._connection.storagePoolLookupByUUIDString,
+            self._connection.storagePoolLookupByName,
+            spec.name,
+            spec.uuid,
+            lambda: self._connection.storagePoolDefineXML(PoolElement.to_xml(spec)),
+        )
+        if not pool.isActive():
+            self._start(pool)
+        pool.setAutostart(1)
+
+    @staticmethod
+    def _start(pool: libvirt.virStoragePool) -> None:
+        try:
+            pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
+        except libvirt.libvirtError:
+            # Someone else may have started it between the two calls.
+            if not pool.isActive():
+                raise
+
+    @translated()
+    def list(self) -> tuple[PoolInfo, ...]:
+        """Return every pool by name; one that vanishes meanwhile is left out."""
+        found = []
+        for pool in self._connection.listAllStoragePools():
+            try:
+                found.append(PoolElement.info(pool.XMLDesc(), bool(pool.isActive())))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_POOL:
+                    raise
+        return tuple(sorted(found, key=lambda info: info.name))
+
+    @translated()
+    def remove(self, name: str) -> None:
+        """Stop and undefine a pool and remove its directory when empty; absent is no error."""
+        try:
+            pool = self.get(name)
+        except PoolNotFound:
+            return
+        if pool.isActive():
+            refresh_surely(pool)
+            empty = not pool.listAllVolumes()
+            pool.destroy()
+            if empty:
+                pool.delete()
+        pool.undefine()

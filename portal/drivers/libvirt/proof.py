@@ -1,0 +1,116 @@
+"""Boot a tiny guest to see whether an accelerator works; not for what the host merely claims."""
+
+import secrets
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import libvirt
+
+from portal.drivers.errors import CallTimeout, HostUnreachable
+from portal.drivers.libvirt.errors import translate, translated
+from portal.drivers.libvirt.pool import Pools
+from portal.drivers.libvirt.volume import Volumes
+from portal.drivers.libvirt.xml.probe import boot_disk, probe_xml
+from portal.drivers.types import Accelerator, PoolSpec, Proof
+
+PREFIX = "gatehouse-probe"
+DISK = "sector.img"
+STALE_SECONDS = 600
+POLL_SECONDS = 0.05
+MOST_BYTES = 64 * 1024  # read from a guest that is not ours to trust
+_NO_DATA = -2  # what recv returns when nothing waits
+
+
+class Prover:
+    """Proofs on one connection; the contract is in `portal.drivers.base`."""
+
+    def __init__(self, connection: libvirt.virConnect, pools: Pools, volumes: Volumes) -> None:
+        self._connection = connection
+        self._pools = pools
+        self._volumes = volumes
+
+    @translated()
+    def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
+        """Boot the sector and wait for its word."""
+        self._sweep()
+        name = f"{PREFIX}-{int(time.time())}-{secrets.token_hex(4)}"
+        word = f"GATEHOUSE-{secrets.token_hex(8)}"
+        with self._disk(name, word) as path:
+            try:
+                return self._boot(probe_xml(name, accelerator, path), word, seconds)
+            except libvirt.libvirtError as error:
+                problem = translate(error)
+                if isinstance(problem, HostUnreachable | CallTimeout):
+                    raise
+                return Proof(False, f"The host refused to start the guest: {problem.raw}")
+
+    def _boot(self, xml: str, word: str, seconds: float) -> Proof:
+        # Whatever becomes of this process, the guest goes with its connection.
+        flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_VALIDATE
+        start = time.monotonic()
+        domain = self._connection.createXML(xml, flags)
+        try:
+            heard = self._listen(domain, word.encode("ascii"), start + seconds)
+            passed = time.monotonic() - start
+        finally:
+            _destroy(domain)
+        if heard:
+            return Proof(True, f"A guest booted and wrote {word} to its serial port after {passed:.1f} s.")
+        return Proof(False, f"A guest started but wrote nothing to its serial port within {passed:.1f} s.")
+
+    def _listen(self, domain: libvirt.virDomain, word: bytes, end: float) -> bool:
+        stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        domain.openConsole(None, stream, 0)
+        seen = b""
+        try:
+            while word not in seen:
+                part = stream.recv(4096)
+                if part == _NO_DATA:
+                    if time.monotonic() >= end or not domain.isActive():
+                        return False
+                    time.sleep(POLL_SECONDS)
+                elif not part or len(seen) > MOST_BYTES:
+                    return False
+                else:
+                    seen += part
+            return True
+        finally:
+            stream.abort()
+
+    @contextmanager
+    def _disk(self, name: str, word: str) -> Iterator[str]:
+        """Make a pool with the sector in it, and remove both."""
+        folder = f"{self._base()}/{name}"
+        try:
+            self._pools.ensure(PoolSpec(name, str(uuid.uuid4()), folder))
+            self._volumes.write_raw(name, DISK, boot_disk(word))
+            yield f"{folder}/{DISK}"
+        finally:
+            self._remove(name)
+
+    def _base(self) -> str:
+        """Return a folder that the emulator may read: a user's own daemon cannot write the system's."""
+        return "/var/lib/libvirt/images" if self._connection.getURI().endswith("/system") else "/var/tmp"  # noqa: S108
+
+    def _remove(self, name: str) -> None:
+        self._volumes.delete(name, DISK)
+        self._pools.remove(name)
+
+    def _sweep(self) -> None:
+        """Remove the pools of proofs that were interrupted; their guests went with their connections."""
+        for pool in self._connection.listAllStoragePools():
+            name = pool.name()
+            prefix, _, rest = name.rpartition("-")[0].rpartition("-")
+            if prefix == PREFIX and rest.isdecimal() and int(rest) < time.time() - STALE_SECONDS:
+                self._remove(name)
+
+
+def _destroy(domain: libvirt.virDomain) -> None:
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as error:
+        # A guest that ended by itself is gone already.
+        if error.get_error_code() not in {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}:
+            raise

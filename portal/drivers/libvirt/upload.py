@@ -1,0 +1,59 @@
+"""Move bytes into volumes; not for choosing or making them."""
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+import libvirt
+
+from portal.drivers.qcow2 import SECTOR
+
+CHUNK = 64 * 1024  # measured faster than sendAll
+
+
+def _send(stream: libvirt.virStream, chunks: Iterable[bytes]) -> None:
+    try:
+        for chunk in chunks:
+            sent = 0
+            while sent < len(chunk):
+                sent += stream.send(chunk[sent:])
+    except BaseException:
+        stream.abort()
+        raise
+    stream.finish()
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK):
+        yield chunk
+
+
+def write(connection: libvirt.virConnect, volume: libvirt.virStorageVol, content: bytes, at: int = 0) -> None:
+    """Write bytes at an offset; libvirt has synced them to disk when this returns."""
+    stream = connection.newStream()
+    volume.upload(stream, at, len(content))
+    _send(stream, (content[i : i + CHUNK] for i in range(0, len(content), CHUNK)))
+
+
+def write_file(connection: libvirt.virConnect, volume: libvirt.virStorageVol, source: str) -> None:
+    """Write a file's content, its first sector last, so that a half-written image is no image."""
+    with open(source, "rb") as file:
+        head = file.read(SECTOR)
+        stream = connection.newStream()
+        volume.upload(stream, SECTOR, 0)
+        _send(stream, _chunks(file))
+    write(connection, volume, head)
+
+
+def first_sector(connection: libvirt.virConnect, volume: libvirt.virStorageVol) -> bytes:
+    """Return up to 512 bytes from the start of a volume."""
+    stream = connection.newStream()
+    volume.download(stream, 0, SECTOR)
+    content = b""
+    try:
+        while part := stream.recv(SECTOR - len(content) or 1):
+            content += part
+    except libvirt.libvirtError:
+        stream.abort()
+        raise
+    stream.finish()
+    return content

@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+
+
+class HostsConfig(AppConfig):
+    name = "portal.hosts"
+    label = "hosts"
+
+    def ready(self) -> None:
+        """Register the kinds of operation that this room owns."""
+        from portal.hosts.enrolment import ENROL
+        from portal.operations.registry import register
+
+        register(ENROL)

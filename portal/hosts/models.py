@@ -1,0 +1,151 @@
+"""Hosts, storage pools and images: what a machine can be built on. Not for: networks or machines.
+
+A pool or an image has one identity and one attachment per host that offers it. `observed_*` fields are
+written by the watcher alone, everything else by services.
+"""
+
+import uuid
+
+from django.db import models
+
+from portal.core.querysets import RestrictedQuerySet
+from portal.drivers.types import Accelerator
+
+
+class Health(models.TextChoices):
+    """Whether a host answers its watcher."""
+
+    NEW = "new", "Not seen yet"
+    UP = "up", "Up"
+    STALE = "stale", "Stale"
+
+
+class Host(models.Model):
+    """A hypervisor that the portal builds machines on."""
+
+    name = models.CharField(max_length=64, unique=True)
+    uri = models.CharField(max_length=255, unique=True)
+    maintenance = models.BooleanField(default=False)
+    maintenance_reason = models.CharField(max_length=200, blank=True)
+    #: What a booted guest proved, not what the host claims; empty until the probe ran.
+    accelerator = models.CharField(
+        max_length=8, choices=[(item.value, item.name) for item in Accelerator], blank=True
+    )
+    proof = models.TextField(blank=True)
+    proven_at = models.DateTimeField(null=True)
+    readiness = models.JSONField(default=dict)
+    cpu_overcommit = models.PositiveSmallIntegerField(default=4)
+    memory_reserve = models.PositiveBigIntegerField(default=1 << 30, help_text="bytes kept for the host")
+    enrolled_at = models.DateTimeField(auto_now_add=True)
+
+    observed_health = models.CharField(max_length=8, choices=Health.choices, default=Health.NEW)
+    observed_at = models.DateTimeField(null=True)
+    observed_reason = models.CharField(max_length=200, blank=True)
+    observed_cpus = models.PositiveIntegerField(default=0)
+    observed_memory = models.PositiveBigIntegerField(default=0)
+
+    objects = RestrictedQuerySet.as_manager()
+    #: Belongs to no project: roles held in every project decide.
+    estate = True
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def topic(self) -> str:
+        """The topic of live pages that show this host, and the subject of its operations."""
+        return f"hosts.host:{self.pk}"
+
+    @property
+    def scope(self) -> str:
+        """The name of this host's counters in the ledger."""
+        return f"host:{self.pk}"
+
+
+class StoragePool(models.Model):
+    """A storage pool by identity; one shared by several hosts counts once."""
+
+    #: As the hosts call it; pools of one name on two hosts are two pools.
+    name = models.CharField(max_length=64)
+    uuid = models.UUIDField(unique=True, default=uuid.uuid4)
+
+    objects = RestrictedQuerySet.as_manager()
+    estate = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def scope(self) -> str:
+        """The name of this pool's counters in the ledger."""
+        return f"pool:{self.pk}"
+
+
+class PoolAttachment(models.Model):
+    """A pool as one host offers it: a directory on that host."""
+
+    host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="pools")
+    pool = models.ForeignKey(StoragePool, on_delete=models.PROTECT, related_name="attachments")
+    path = models.CharField(max_length=255)
+    observed_capacity = models.PositiveBigIntegerField(default=0)
+    observed_available = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["host", "pool"], name="one_attachment_a_host_and_pool"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pool} on {self.host}"
+
+
+class Image(models.Model):
+    """A guest image by identity, as the image builder or an upload described it; sizes in bytes."""
+
+    name = models.SlugField(max_length=64)
+    title = models.CharField(max_length=100)
+    version = models.CharField(max_length=64)
+    sha256 = models.CharField(max_length=64, unique=True)
+    architecture = models.CharField(max_length=16, default="x86_64")
+    format = models.CharField(max_length=8, default="qcow2")
+    size = models.PositiveBigIntegerField()
+    virtual_size = models.PositiveBigIntegerField()
+    login_user = models.CharField(max_length=32)
+    min_memory = models.PositiveBigIntegerField()
+    cloud_init = models.BooleanField(default=True)
+    description = models.TextField(blank=True)
+    #: Where the portal keeps the file that it uploads to hosts.
+    source = models.CharField(max_length=255)
+
+    objects = RestrictedQuerySet.as_manager()
+    estate = True
+
+    class Meta:
+        ordering = ["title"]
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def volume_name(self) -> str:
+        """The image's name as a volume, by content: a new build never overwrites one that clones need."""
+        return f"gatehouse-{self.name}-{self.sha256[:12]}.qcow2"
+
+
+class ImageAttachment(models.Model):
+    """An image as a volume in one host's pool."""
+
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="attachments")
+    pool = models.ForeignKey(PoolAttachment, on_delete=models.PROTECT, related_name="images")
+    path = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["image", "pool"], name="one_volume_an_image_and_pool"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.image} in {self.pool}"

@@ -1,0 +1,117 @@
+"""Enrol hosts, import images, maintenance. Not for: what the watcher sees."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from portal.accounts.backends import may
+from portal.audit import services as audit
+from portal.core.errors import Denied
+from portal.hosts.models import Host, Image
+from portal.live.publish import publish
+from portal.operations.models import Operation
+from portal.operations.services import begin_operation
+from portal.operations.spec import RequestSpec
+
+POOL_NAMESPACE = uuid.UUID("9b2f0a4e-8c55-4d0e-9e0c-5a4f4b7f2d10")
+
+
+def _check_estate(actor: Any, action: str, what: str) -> None:
+    if not may(actor, action, None):
+        raise Denied(f"You may not {what}: that needs a role in every project.")
+
+
+def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
+    """Add a host and queue what makes it ready. Raises Denied for a name or URI that is known already."""
+    _check_estate(actor, "administer", "enrol hosts")
+    try:
+        with transaction.atomic():
+            host = Host.objects.create(name=name, uri=uri)
+            audit.record(actor=actor, verb="host.enrolled", target=host, after={"uri": uri})
+            return _begin(actor, host, pool_path)
+    except IntegrityError as error:
+        raise Denied("A host of this name or address is enrolled already.") from error
+
+
+def enrol_again(*, actor: Any, host: Host) -> Operation:
+    """Prove the host again and bring images that are new. Idempotent. Raises Denied."""
+    _check_estate(actor, "administer", "enrol hosts")
+    attachment = host.pools.order_by("pk").first()
+    if attachment is None:
+        raise Denied("This host never got a pool; remove it and enrol it anew.")
+    return _begin(actor, host, attachment.path)
+
+
+def _begin(actor: Any, host: Host, pool_path: str) -> Operation:
+    # By host and folder: a portal that is installed anew finds its pool, another portal has another.
+    identity = uuid.uuid5(POOL_NAMESPACE, f"{host.uri} {pool_path}")
+    pool = {"name": f"gatehouse-{str(identity)[:6]}", "uuid": str(identity), "path": pool_path}
+    return begin_operation(
+        actor=actor,
+        project=None,
+        spec=RequestSpec(kind="hosts.enrol", sizes={}, pinned={"pool": pool}),
+        subject=host.topic,
+        title=f"Enrol {host.name}",
+        identifiers={"host": host.pk},
+        lane=host.scope,
+    )
+
+
+def set_maintenance(*, actor: Any, host: Host, on: bool, reason: str = "") -> None:
+    """Keep new machines off a host, or let them on again. Idempotent. Raises Denied."""
+    _check_estate(actor, "operate", "change hosts")
+    if on and not reason.strip():
+        raise Denied("Say why the host goes into maintenance.")
+    with transaction.atomic():
+        current = Host.objects.select_for_update().get(pk=host.pk)
+        before = {"maintenance": current.maintenance, "reason": current.maintenance_reason}
+        current.maintenance, current.maintenance_reason = on, reason.strip() if on else ""
+        current.save(update_fields=["maintenance", "maintenance_reason"])
+        audit.record(
+            actor=actor,
+            verb="host.maintenance",
+            target=current,
+            before=before,
+            after={"maintenance": on, "reason": current.maintenance_reason},
+        )
+        publish(current.topic)
+
+
+def import_images(*, actor: Any, manifest: Path) -> list[Image]:
+    """Make the images that the builder's manifest describes known. Idempotent by content (SHA-256).
+
+    Raises Denied, and ValueError for a manifest that names no file beside it.
+    """
+    _check_estate(actor, "administer", "import images")
+    known = []
+    for entry in json.loads(manifest.read_text()):
+        source = manifest.parent / Path(entry["file"]).name
+        if not source.is_file():
+            raise ValueError(f"{source} of the image manifest is missing")
+        with transaction.atomic():
+            image, created = Image.objects.update_or_create(
+                sha256=entry["sha256"],
+                defaults={
+                    "name": entry["name"],
+                    "title": entry["title"],
+                    "version": entry["version"],
+                    "architecture": entry["architecture"],
+                    "format": entry["format"],
+                    "size": source.stat().st_size,
+                    "virtual_size": entry["virtual_size_bytes"],
+                    "login_user": entry["login_user"],
+                    "min_memory": entry["min_memory_bytes"],
+                    "cloud_init": entry["cloud_init"],
+                    "description": entry["description"],
+                    "source": str(source),
+                },
+            )
+            if created:
+                audit.record(
+                    actor=actor, verb="image.imported", target=image, after={"sha256": image.sha256}
+                )
+        known.append(image)
+    return known

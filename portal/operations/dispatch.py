@@ -1,0 +1,27 @@
+"""Hand queued operations to Celery. Not for: carrying them out.
+
+A message is only a hint: what must be done is in the database, and a sweep finds what no message reached.
+"""
+
+import logging
+
+from celery import current_app
+from django.db import transaction
+from kombu.exceptions import OperationalError
+
+_log = logging.getLogger(__name__)
+CARRY_OUT = "operations.carry_out"
+RESUME = "operations.resume"
+
+
+def dispatch(operation_id: int) -> None:
+    """Queue the operation by name once the present transaction is committed. Never raises."""
+    transaction.on_commit(lambda: send(CARRY_OUT, operation_id), robust=True)
+
+
+def send(task: str, *args: int) -> None:
+    """Send `task` now; a broker that is away is logged, and the sweep sends again. Never raises."""
+    try:
+        current_app.send_task(task, args=args, retry=False, ignore_result=True, queue="provision")
+    except (OperationalError, OSError) as error:
+        _log.warning("%s%r waits for the sweep: %s", task, args, error)

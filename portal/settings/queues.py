@@ -1,0 +1,49 @@
+"""Celery and Channels by environment.
+
+REDIS_URL   Redis for live pages (default: the Unix socket that scripts/run starts it on)
+BROKER_URL  the broker of work, Redis or RabbitMQ (default: the same Redis)
+"""
+
+import os
+
+from kombu import Queue
+
+from portal.settings.paths import STATE_DIR
+
+REDIS_URL = os.environ.get("REDIS_URL", f"unix://{STATE_DIR}/run/redis.sock")
+
+
+def _broker(redis_url: str) -> str:
+    """Return `redis_url` in Celery's words, which calls a Unix socket redis+socket://."""
+    return redis_url.replace("unix://", "redis+socket://", 1)
+
+
+CELERY_BROKER_URL = os.environ.get("BROKER_URL", _broker(REDIS_URL))
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A broker that is away must not hold up a page: the sweep finds what it did not take.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 1,
+    "socket_timeout": 10,
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0,
+}
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_QUEUES = [Queue("default"), Queue("provision"), Queue("backup")]
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+# Seconds. A message that waited longer than the next one is of no use.
+CELERY_BEAT_SCHEDULE = {
+    "seal the trail": {"task": "audit.seal", "schedule": 1.0, "options": {"expires": 5}},
+    "sweep": {"task": "operations.sweep", "schedule": 3.0, "options": {"expires": 10}},
+    "reap": {"task": "operations.reap", "schedule": 5.0, "options": {"expires": 10}},
+}
+
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [{"address": REDIS_URL}], "prefix": "gatehouse"},
+    }
+}

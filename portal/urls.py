@@ -1,0 +1,13 @@
+"""Which room answers which address."""
+
+from django.urls import include, path
+
+from portal.core.web import health
+from portal.navigation import first_page
+
+urlpatterns = [
+    path("", first_page, name="first_page"),
+    path("healthz/live", health.live, name="health_live"),
+    path("healthz/ready", health.ready, name="health_ready"),
+    path("accounts/", include("portal.accounts.urls")),
+]

@@ -1,0 +1,118 @@
+"""What a host can run is proven by running something, and a proof never hangs its caller."""
+
+import os
+import secrets
+import signal
+import time
+import uuid
+
+import pytest
+
+from portal.drivers import probe
+from portal.drivers.errors import HostUnreachable
+from portal.drivers.libvirt import proof
+from portal.drivers.libvirt.xml.capabilities import Capabilities
+from portal.drivers.libvirt.xml.probe import boot_disk, probe_xml
+from portal.drivers.registry import driver_for
+from portal.drivers.types import Accelerator, PoolSpec
+from tests.drivers.test_pool import daemon  # noqa: F401 (a fixture)
+
+CAPABILITIES = """<capabilities>
+  <host>
+    <cpu><arch>x86_64</arch><model>EPYC</model><vendor>AMD</vendor><feature name='svm'/></cpu>
+    <iommu support='yes'/>
+    <secmodel><model>apparmor</model></secmodel>
+  </host>
+  <guest><arch name='i686'><machine maxCpus='999'>old</machine><domain type='xen'/></arch></guest>
+  <guest>
+    <arch name='x86_64'>
+      <machine maxCpus='288'>q35</machine><machine maxCpus='many'>pc</machine>
+      <domain type='qemu'/><domain type='kvm'/>
+    </arch>
+  </guest>
+</capabilities>"""
+
+
+def test_fake_host_is_proven_both_ways():
+    found = probe.prove_accelerator("fake:///", timeout=20)
+    assert (found.kvm_works, found.emulation_works) == (True, True)
+    assert "KVM: " in found.evidence and "Emulation: " in found.evidence
+
+
+def test_sector_is_bootable_and_its_word_is_bounded():
+    disk = boot_disk("GATEHOUSE-1")
+    assert len(disk) == 1024 * 1024
+    assert disk[510:512] == b"\x55\xaa"
+    assert disk.index(b"GATEHOUSE-1\0") < 510
+    for word in ("", "x" * 64):
+        with pytest.raises(ValueError, match="word"):
+            boot_disk(word)
+
+
+def test_kvm_is_tried_with_the_processor_that_machines_get():
+    """Red when the proof drops host-model: a plain processor may start where machines cannot."""
+    assert 'cpu mode="host-model"' in probe_xml("a", Accelerator.KVM, "/a")
+    assert "<cpu" not in probe_xml("a", Accelerator.EMULATION, "/a")
+
+
+def test_capabilities_are_read_for_the_hosts_own_processor():
+    found = Capabilities.from_xml(CAPABILITIES)
+    assert (found.arch, found.cpu_model, found.cpu_vendor) == ("x86_64", "EPYC", "AMD")
+    assert (found.virtualization_flag, found.max_vcpus, found.iommu) == ("svm", 288, True)
+    assert found.domain_types == {"qemu", "kvm"}
+    assert found.machine_types == ("pc", "q35")
+    assert found.security_models == ("apparmor",)
+    empty = Capabilities.from_xml("<capabilities/>")
+    assert (empty.arch, empty.max_vcpus, empty.iommu, empty.machine_types) == ("", 0, None, ())
+
+
+@pytest.mark.live
+def test_emulation_is_proven_on_this_machine_and_nothing_stays():
+    """Red when the pool or the guest of a proof is not removed."""
+    found = probe.prove_accelerator("qemu:///system", timeout=20)
+    assert found.emulation_works, found.evidence
+    # Whatever KVM is here: a host that does not work by it must say why.
+    assert (
+        found.kvm_works or found.evidence.startswith("KVM: The host refused") or "nothing" in found.evidence
+    )
+    driver = driver_for("qemu:///system")
+    left = [thing.name for thing in (*driver.list_pools(), *driver.list_domains())]
+    driver.close()
+    assert not [name for name in left if name.startswith("gatehouse-probe")]
+
+
+@pytest.mark.live
+def test_what_an_interrupted_proof_left_is_swept():
+    """Red when _sweep does nothing, or looks at no age and takes the disk from a proof that runs."""
+    driver, ages = driver_for("qemu:///system"), {"old": proof.STALE_SECONDS + 60, "new": 0}
+    names = {}
+    for word, age in ages.items():
+        name = names[word] = f"{proof.PREFIX}-{int(time.time()) - age}-{secrets.token_hex(4)}"
+        driver.ensure_pool(PoolSpec(name, str(uuid.uuid4()), f"/var/lib/libvirt/images/{name}"))
+    try:
+        driver.prove(Accelerator.EMULATION, 20)
+        left = {pool.name for pool in driver.list_pools()}
+        assert (names["old"] in left, names["new"] in left) == (False, True)
+    finally:
+        for name in names.values():
+            driver.remove_pool(name)
+        driver.close()
+
+
+@pytest.mark.live
+def test_a_frozen_host_is_not_proven_and_does_not_hang(daemon, monkeypatch):  # noqa: F811
+    """Never ends when the proof runs in the caller's own process."""
+    pid, uri = daemon
+    monkeypatch.setattr(probe, "MARGIN_SECONDS", 1.0)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = probe.prove_accelerator(uri, timeout=1)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (found.kvm_works, found.emulation_works) == (False, False)
+    assert "did not finish in time" in found.evidence
+
+
+def test_an_absent_host_is_unreachable():
+    with pytest.raises(HostUnreachable):
+        probe.prove_accelerator("qemu+unix:///system?socket=/nonexistent", timeout=5)

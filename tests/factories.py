@@ -1,0 +1,85 @@
+"""Rows that tests need: a host, its pool, an image, something to ask for. Plain example data."""
+
+import uuid
+from types import SimpleNamespace
+
+from django.utils import timezone
+
+from networks.models import Network
+from portal.hosts.models import Health, Host, Image, ImageAttachment, PoolAttachment, StoragePool
+from vms.models import CatalogueItem, Flavour
+from vms.services import Wish
+
+MIB, GIB = 1 << 20, 1 << 30
+
+
+def make_host(name="example-host", uri="fake:///", **changes):
+    """A host that is up and was proven."""
+    values = {
+        "accelerator": "qemu",
+        "observed_health": Health.UP,
+        "observed_at": timezone.now(),
+        "observed_cpus": 8,
+        "observed_memory": 16 * GIB,
+    }
+    return Host.objects.create(name=name, uri=uri, **values | changes)
+
+
+def make_place(host, pool_name="example-pool", path="/example", image=None):
+    """A pool on `host` that holds `image`."""
+    pool = StoragePool.objects.create(name=pool_name)
+    attachment = PoolAttachment.objects.create(host=host, pool=pool, path=path)
+    image = image or make_image()
+    ImageAttachment.objects.create(image=image, pool=attachment, path=f"{path}/{image.volume_name}")
+    return attachment
+
+
+def make_image(**changes):
+    values = {
+        "name": "tiny",
+        "title": "Tiny",
+        "version": "1",
+        "sha256": uuid.uuid4().hex * 2,
+        "size": 20 * MIB,
+        "virtual_size": 128 * MIB,
+        "login_user": "root",
+        "min_memory": 64 * MIB,
+        "source": "/example/tiny.qcow2",
+    }
+    return Image.objects.create(**values | changes)
+
+
+def make_network(number=77, **changes):
+    values = {
+        "name": f"example{number}",
+        "title": f"Example {number}",
+        "bridge": f"gttbr{number}",
+        "address": f"10.213.{number}.1",
+        "dhcp_start": f"10.213.{number}.10",
+        "dhcp_end": f"10.213.{number}.200",
+    }
+    return Network.objects.create(**values | changes)
+
+
+def make_catalogue(image, network):
+    """An item in one size."""
+    flavour = Flavour.objects.create(
+        name="small", vcpus=1, memory=128 * MIB, disk=256 * MIB, cost_month="2.50"
+    )
+    item = CatalogueItem.objects.create(name="Tiny", description="To try things.", image=image)
+    item.flavours.add(flavour)
+    item.networks.add(network)
+    return SimpleNamespace(item=item, flavour=flavour, network=network)
+
+
+def make_wish(catalogue, **changes):
+    values = {
+        "item": catalogue.item,
+        "flavour": catalogue.flavour,
+        "network": catalogue.network,
+        "name": "example-vm",
+        "lease_days": 30,
+        "why": "to try it",
+        "user": "root",
+    }
+    return Wish(**values | changes)

@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+
+
+class VmsConfig(AppConfig):
+    name = "vms"
+    label = "vms"
+
+    def ready(self) -> None:
+        """Register the kinds of operation that this room owns."""
+        from portal.operations.registry import register
+        from vms.building import CREATE
+
+        register(CREATE)

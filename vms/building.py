@@ -1,0 +1,124 @@
+"""The steps from an approved request to a machine that runs. Not for: choosing where."""
+
+import time
+
+from django.utils import timezone
+
+from networks.models import Port
+from portal.drivers.types import DomainInfo
+from portal.hosts.steps import HostStep
+from portal.operations.models import Operation
+from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.states import State
+from vms import placement, specs
+from vms.models import Observed, Status, VirtualMachine
+
+#: Seconds a guest gets to ask for its address; a full Debian under emulation needs up to 100.
+BOOT_LIMIT = 300.0
+LOOK_EVERY = 0.5
+
+
+class MakeNetwork(HostStep):
+    """The network exists on the host; others may use it, so undoing leaves it."""
+
+    name, title = "network", "Make the network ready"
+
+    def do(self, context: StepContext) -> None:
+        self.call(context, "ensure_network", specs.network_spec(context))
+
+
+class CloneVolume(HostStep):
+    name, title = "volume", "Clone the disk"
+    timeout = 600.0
+
+    def do(self, context: StepContext) -> None:
+        self.call(context, "create_volume", specs.volume_spec(context))
+
+    def undo(self, context: StepContext) -> None:
+        self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["volume"])
+
+
+class WriteSeed(HostStep):
+    name, title = "seed", "Write the cloud-init seed"
+
+    def do(self, context: StepContext) -> None:
+        self.call(context, "write_seed", specs.seed_spec(context))
+
+    def undo(self, context: StepContext) -> None:
+        self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["seed"])
+
+
+class DefineDomain(HostStep):
+    name, title = "domain", "Define the machine"
+
+    def do(self, context: StepContext) -> None:
+        self.call(context, "define", specs.domain_spec(context))
+
+    def undo(self, context: StepContext) -> None:
+        self.call(context, "undefine", context.identifiers["uuid"])
+
+
+class StartDomain(HostStep):
+    name, title = "start", "Start the machine"
+    timeout = 60.0
+
+    def do(self, context: StepContext) -> None:
+        self.call(context, "start", context.identifiers["uuid"])
+
+    def undo(self, context: StepContext) -> None:
+        try:
+            self.call(context, "destroy", context.identifiers["uuid"])
+        except StepFailed as failure:
+            if failure.code != "domain_not_found":
+                raise
+
+
+class WaitForAddress(HostStep):
+    name, title = "address", "Wait for the guest's address"
+
+    def do(self, context: StepContext) -> None:
+        end = time.monotonic() + BOOT_LIMIT
+        uuid = context.identifiers["uuid"]
+        while time.monotonic() < end:
+            found = self.call(context, "addresses", uuid)
+            if found:
+                Port.objects.filter(mac=context.identifiers["mac"]).update(observed_address=found[0].address)
+                VirtualMachine.objects.filter(uuid=uuid).update(observed_address=found[0].address)
+                return
+            info: DomainInfo = self.call(context, "domain_info", uuid)
+            if info.state == Observed.SHUTOFF:
+                raise StepFailed("guest_stopped", "the guest powered off before it had an address")
+            time.sleep(LOOK_EVERY)
+            context.check()
+        raise StepFailed("no_address", f"no address within {BOOT_LIMIT:g} s")
+
+
+def settle(operation: Operation, state: State) -> None:
+    """Make the machine active, or forget its rows when nothing was built."""
+    machine = VirtualMachine.objects.filter(built_by=operation).first()
+    if machine is None:
+        return
+    if state == State.SUCCEEDED:
+        machine.status = Status.ACTIVE
+        machine.observed_state = Observed.RUNNING
+        machine.observed_at = timezone.now()
+        machine.save(update_fields=["status", "observed_state", "observed_at"])
+        return
+    Port.objects.filter(domain_uuid=machine.uuid).delete()
+    machine.delete()
+
+
+CREATE = Kind(
+    name="vm.create",
+    title="Create a machine",
+    steps=(
+        MakeNetwork(),
+        CloneVolume(),
+        WriteSeed(),
+        DefineDomain(),
+        StartDomain(),
+        WaitForAddress(),
+    ),
+    place=placement.place,
+    settle=settle,
+)

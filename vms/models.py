@@ -1,0 +1,151 @@
+"""The catalogue and the machines made from it. Not for: operations on machines, which carry them out."""
+
+from django.conf import settings
+from django.db import models
+
+from networks.models import Network
+from portal.accounts.models import Project
+from portal.core.querysets import RestrictedQuerySet
+from portal.hosts.models import Host, Image, PoolAttachment
+from portal.operations.models import Operation
+
+
+class Flavour(models.Model):
+    """A size that a machine can have; memory and disk in bytes, cost in the portal's currency a month."""
+
+    name = models.CharField(max_length=50, unique=True)
+    vcpus = models.PositiveSmallIntegerField()
+    memory = models.PositiveBigIntegerField()
+    disk = models.PositiveBigIntegerField()
+    cost_month = models.DecimalField(max_digits=10, decimal_places=2, default=0)
+
+    objects = RestrictedQuerySet.as_manager()
+    estate = True
+
+    class Meta:
+        ordering = ["memory", "vcpus"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Virtualization(models.TextChoices):
+    """How a guest runs: the accelerator and the device model, as people name them."""
+
+    HARDWARE = "hardware", "Hardware-assisted, paravirtual devices"
+    HARDWARE_FULL = "hardware_full", "Hardware-assisted, emulated devices"
+    EMULATED = "emulated", "Emulated processor, paravirtual devices"
+    FULL = "full", "Full emulation"
+
+
+class CatalogueItem(models.Model):
+    """Something people can ask for."""
+
+    name = models.CharField(max_length=80, unique=True)
+    description = models.TextField()
+    icon = models.CharField(max_length=40, default="server")
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="items")
+    flavours = models.ManyToManyField(Flavour, related_name="items")
+    networks = models.ManyToManyField(Network, related_name="items")
+    lease_days = models.PositiveSmallIntegerField(default=90, help_text="days, when nothing else is asked")
+    longest_lease_days = models.PositiveSmallIntegerField(default=365)
+    linked_clone = models.BooleanField(default=True)
+    offered = models.BooleanField(default=True)
+
+    objects = RestrictedQuerySet.as_manager()
+    estate = True
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Status(models.TextChoices):
+    """Where a machine is in its life; written by services and tasks alone."""
+
+    BUILDING = "building", "Building"
+    ACTIVE = "active", "Active"
+    BINNED = "binned", "In the bin"
+
+
+class Observed(models.TextChoices):
+    """What the watcher saw last."""
+
+    UNKNOWN = "unknown", "Unknown"
+    RUNNING = "running", "Running"
+    PAUSED = "paused", "Paused"
+    SHUTTING_DOWN = "shutting_down", "Shutting down"
+    SHUTOFF = "shutoff", "Off"
+    CRASHED = "crashed", "Crashed"
+    MISSING = "missing", "Missing"
+
+
+class VirtualMachine(models.Model):
+    """A machine on a host, from the final approval until it is deleted for good; memory in bytes."""
+
+    name = models.CharField(max_length=63, unique=True)
+    uuid = models.UUIDField(unique=True)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="machines")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="machines")
+    host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="machines")
+    #: The operation that built it holds its reservations.
+    built_by = models.OneToOneField(Operation, on_delete=models.PROTECT, related_name="machine")
+    item_name = models.CharField(max_length=80)
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="machines")
+    vcpus = models.PositiveSmallIntegerField()
+    memory = models.PositiveBigIntegerField()
+    login_user = models.CharField(max_length=32)
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.BUILDING)
+    lease_until = models.DateTimeField()
+    bin_until = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    observed_state = models.CharField(max_length=16, choices=Observed.choices, default=Observed.UNKNOWN)
+    observed_at = models.DateTimeField(null=True)
+    observed_address = models.GenericIPAddressField(null=True, blank=True)
+
+    objects = RestrictedQuerySet.as_manager()
+    #: A requester sees what is their own, other roles what is their project's.
+    owner_field = "owner"
+
+    class Meta:
+        ordering = ["name"]
+        indexes = [
+            models.Index(fields=["project", "name"]),
+            models.Index(fields=["owner", "name"]),
+            models.Index(fields=["host", "status"]),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def topic(self) -> str:
+        """The topic of live pages that show this machine, and the subject of its operations."""
+        return f"vms.machine:{self.pk}"
+
+    @property
+    def domain_name(self) -> str:
+        """The domain's name on the host: people's names may repeat over time, a domain's may not."""
+        return f"{self.name}-{str(self.uuid)[:8]}"
+
+
+class Disk(models.Model):
+    """A machine's disk: a volume in a host's pool; bytes."""
+
+    machine = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="disks")
+    pool = models.ForeignKey(PoolAttachment, on_delete=models.PROTECT, related_name="disks")
+    volume_name = models.CharField(max_length=127)
+    target = models.CharField(max_length=3, default="vda")
+    capacity = models.PositiveBigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["pool", "volume_name"], name="one_disk_a_volume"),
+            models.UniqueConstraint(fields=["machine", "target"], name="one_disk_a_target"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.machine} {self.target}"

@@ -1,0 +1,119 @@
+"""Choose a host for a request, hold its capacity and fix every name. Not for: building anything."""
+
+import secrets
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from networks.models import Network, Port
+from portal.core.errors import Denied
+from portal.hosts.models import Health, Image, ImageAttachment
+from portal.operations import ledger
+from portal.operations.models import Counter, Operation
+from vms.models import Disk, VirtualMachine
+
+
+def mac() -> str:
+    """Return a random MAC under the prefix that QEMU and libvirt use for guests (52:54:00)."""
+    tail = secrets.token_bytes(3)
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
+
+
+def candidates(image_sha256: str) -> QuerySet[ImageAttachment]:
+    """Return where the image lies on hosts that take machines now, the emptiest pool first."""
+    return (
+        ImageAttachment.objects.filter(
+            image__sha256=image_sha256,
+            pool__host__maintenance=False,
+            pool__host__observed_health=Health.UP,
+        )
+        .exclude(pool__host__accelerator="")
+        .select_related("pool__host", "pool__pool", "image")
+        .order_by("-pool__observed_available", "pk")
+    )
+
+
+def amounts(attachment: ImageAttachment, sizes: dict[str, int]) -> ledger.Amounts:
+    """Return what a machine of `sizes` takes from the host's and the pool's counters."""
+    host, pool = attachment.pool.host.scope, attachment.pool.pool.scope
+    return {
+        (host, Counter.Resource.VCPU): sizes["vcpu"],
+        (host, Counter.Resource.MEMORY): sizes["memory"],
+        (host, Counter.Resource.MACHINES): 1,
+        (pool, Counter.Resource.DISK): sizes["disk"],
+    }
+
+
+def place(operation: Operation) -> None:
+    """Choose a host with room, hold its capacity and make the machine's rows. Joins the transaction.
+
+    Raises Denied when no host has room, when the image or network is gone, or when the name is taken.
+    """
+    spec = operation.frozen
+    chosen = _hold(operation, spec["sizes"], candidates(spec["pinned"]["image"]["sha256"]))
+    network = Network.objects.filter(uuid=spec["pinned"]["network"]["uuid"]).first()
+    if network is None:
+        raise Denied("The network of this request was removed.")
+    try:
+        with transaction.atomic():
+            _make_rows(operation, spec, chosen, network)
+    except IntegrityError as error:
+        raise Denied(f"The name {spec['pinned']['name']} is taken by another machine.") from error
+
+
+def _hold(
+    operation: Operation, sizes: dict[str, int], places: QuerySet[ImageAttachment]
+) -> ImageAttachment:
+    refused = None
+    for place in places:
+        try:
+            ledger.hold(operation, amounts(place, sizes))
+            return place
+        except Denied as denied:
+            refused = denied
+    if refused is not None:
+        raise refused
+    raise Denied("No host can take this machine now: none that is up and not in maintenance has its image.")
+
+
+def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachment, network: Network) -> None:
+    pinned, sizes, host = spec["pinned"], spec["sizes"], chosen.pool.host
+    project = operation.project
+    if project is None:
+        raise ValueError(f"{operation} builds a machine for no project")
+    machine = VirtualMachine.objects.create(
+        name=pinned["name"],
+        uuid=uuid.uuid4(),
+        project=project,
+        owner=operation.requester,
+        host=host,
+        built_by=operation,
+        item_name=pinned["item"],
+        image=Image.objects.get(sha256=pinned["image"]["sha256"]),
+        vcpus=sizes["vcpu"],
+        memory=sizes["memory"],
+        login_user=pinned["cloud"]["user"],
+        lease_until=timezone.now() + timedelta(seconds=sizes["lease"]),
+    )
+    port = Port.objects.create(network=network, host=host, domain_uuid=machine.uuid, mac=mac())
+    volume, seed = f"{machine.domain_name}-vda.qcow2", f"{machine.domain_name}-seed.iso"
+    Disk.objects.create(machine=machine, pool=chosen.pool, volume_name=volume, capacity=sizes["disk"])
+    operation.subject = machine.topic
+    operation.lane = host.scope
+    operation.identifiers = {
+        "host": host.pk,
+        "uuid": str(machine.uuid),
+        "domain": machine.domain_name,
+        "mac": port.mac,
+        "pool": chosen.pool.pool.name,
+        "volume": volume,
+        "volume_path": f"{chosen.pool.path}/{volume}",
+        "seed": seed,
+        "seed_path": f"{chosen.pool.path}/{seed}",
+        "image_path": chosen.path,
+        "accelerator": host.accelerator,
+    }

@@ -1,0 +1,80 @@
+"""Map a frozen request and the names fixed for it to what drivers take. Not for: reading models."""
+
+from typing import Any
+
+import yaml
+
+from portal.drivers.types import (
+    Accelerator,
+    CloneMode,
+    DiskSpec,
+    DomainSpec,
+    NetworkSpec,
+    NicSpec,
+    SeedSpec,
+    VolumeSpec,
+)
+from portal.operations.registry import StepContext
+
+
+def volume_spec(context: StepContext) -> VolumeSpec:
+    """Return the machine's first disk, cloned from the pinned image and grown to its size."""
+    names = context.identifiers
+    return VolumeSpec(
+        pool=names["pool"],
+        name=names["volume"],
+        capacity_bytes=context.spec["sizes"]["disk"],
+        backing_path=names["image_path"],
+        clone=CloneMode(context.spec["pinned"]["clone"]),
+    )
+
+
+def seed_spec(context: StepContext) -> SeedSpec:
+    """Return the cloud-init seed. Format: cloud-init's NoCloud data source."""
+    names = context.identifiers
+    cloud = context.spec["pinned"]["cloud"]
+    meta = {"instance-id": names["uuid"], "local-hostname": cloud["hostname"]}
+    card = {"match": {"macaddress": names["mac"]}, "dhcp4": True}
+    return SeedSpec(
+        pool=names["pool"],
+        name=names["seed"],
+        meta_data=yaml.safe_dump(meta),
+        user_data=user_data(cloud),
+        network_config=yaml.safe_dump({"version": 2, "ethernets": {"primary": card}}),
+    )
+
+
+def user_data(cloud: dict[str, Any]) -> str:
+    """Return cloud-init's user-data: the person's own document under what the form fixes."""
+    own = yaml.safe_load(cloud["user_data"]) if cloud["user_data"] else None
+    document: dict[str, Any] = {"locale": False, "ssh_pwauth": False, "disable_root": cloud["user"] != "root"}
+    document |= own or {}
+    document |= {"hostname": cloud["hostname"], "fqdn": cloud["hostname"]}
+    person: dict[str, Any] = {"name": cloud["user"], "ssh_authorized_keys": cloud["ssh_keys"]}
+    if cloud["user"] != "root":
+        person |= {"sudo": "ALL=(ALL) NOPASSWD:ALL", "shell": "/bin/bash", "lock_passwd": True}
+    document["users"] = [person, *document.get("users", [])]
+    if cloud["packages"]:
+        document["packages"] = [*document.get("packages", []), *cloud["packages"]]
+    return "#cloud-config\n" + yaml.safe_dump(document, sort_keys=False)
+
+
+def network_spec(context: StepContext) -> NetworkSpec:
+    """Return the pinned network as it was when the request was frozen."""
+    return NetworkSpec(**context.spec["pinned"]["network"])
+
+
+def domain_spec(context: StepContext) -> DomainSpec:
+    """Return the domain under the name and UUID that were fixed at the approval."""
+    names, sizes = context.identifiers, context.spec["sizes"]
+    return DomainSpec(
+        name=names["domain"],
+        uuid=names["uuid"],
+        vcpus=sizes["vcpu"],
+        memory_bytes=sizes["memory"],
+        disks=(DiskSpec(names["volume_path"]),),
+        nics=(NicSpec(names["mac"], context.spec["pinned"]["network"]["name"]),),
+        seed_path=names["seed_path"],
+        title=context.spec["pinned"]["name"],
+        accelerator=Accelerator(names["accelerator"]),
+    )
