@@ -10,4 +10,6 @@ urlpatterns = [
     path("healthz/live", health.live, name="health_live"),
     path("healthz/ready", health.ready, name="health_ready"),
     path("accounts/", include("portal.accounts.urls")),
+    path("machines/", include("vms.urls")),
+    path("requests/", include("portal.operations.urls")),
 ]

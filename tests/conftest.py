@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+import portal.celery  # noqa: F401 (services queue work through the current app)
 from portal.accounts.models import Membership, Project, Role, User
 from portal.audit import triggers
 from portal.operations import ledger

@@ -8,6 +8,10 @@ class VmsConfig(AppConfig):
     def ready(self) -> None:
         """Register the kinds of operation that this room owns."""
         from portal.operations.registry import register
+        from vms import live
         from vms.building import CREATE
+        from vms.power import KINDS
 
-        register(CREATE)
+        for kind in (CREATE, *KINDS):
+            register(kind)
+        live.register_panels()

@@ -13,7 +13,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import cloud
+from vms import cloud, placement
 from vms.models import CatalogueItem, Flavour, VirtualMachine
 
 DAY = 24 * 3600
@@ -132,4 +132,42 @@ def request_machine(*, actor: Any, project: Project, wish: Wish, token: uuid.UUI
         amounts=quota_amounts(actor, project, spec.sizes),
         token=token,
         title=title_of(wish.name),
+    )
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a request would mean now: where it would land, what it takes, what stands in its way."""
+
+    place: str
+    cost_month: str
+    quotas: list[dict[str, str]]
+    refusal: str
+
+
+def outlook(actor: Any, project: Project, item: CatalogueItem, flavour: Flavour) -> Outlook:
+    """Look at a request before it is made. Changes nothing; asking and approving decide."""
+    sizes = {"vcpu": flavour.vcpus, "memory": flavour.memory, "disk": flavour.disk}
+    amounts = quota_amounts(actor, project, sizes)
+    scopes = {scope for scope, _resource in amounts}
+    quotas, refusal = [], ""
+    for counter in Counter.objects.filter(scope__in=scopes).order_by("scope", "resource"):
+        asked = amounts.get((counter.scope, counter.resource), 0)
+        left = counter.limit - counter.held - counter.used - asked
+        if left < 0:
+            refusal = refusal or ledger.shortage(counter, asked)
+        quotas.append(
+            {
+                "title": counter.title or counter.scope,
+                "resource": counter.get_resource_display(),
+                "left": ledger.amount_text(counter.resource, max(0, left)),
+                "limit": ledger.amount_text(counter.resource, counter.limit),
+            }
+        )
+    first = placement.candidates(item.image.sha256).first()
+    return Outlook(
+        place=first.pool.host.name if first else "",
+        cost_month=str(flavour.cost_month),
+        quotas=quotas,
+        refusal=refusal,
     )

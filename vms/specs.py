@@ -47,11 +47,12 @@ def seed_spec(context: StepContext) -> SeedSpec:
 def user_data(cloud: dict[str, Any]) -> str:
     """Return cloud-init's user-data: the person's own document under what the form fixes."""
     own = yaml.safe_load(cloud["user_data"]) if cloud["user_data"] else None
-    document: dict[str, Any] = {"locale": False, "ssh_pwauth": False, "disable_root": cloud["user"] != "root"}
+    root = cloud["user"] == "root"
+    document: dict[str, Any] = {"locale": "C.UTF-8", "ssh_pwauth": False, "disable_root": not root}
     document |= own or {}
     document |= {"hostname": cloud["hostname"], "fqdn": cloud["hostname"]}
     person: dict[str, Any] = {"name": cloud["user"], "ssh_authorized_keys": cloud["ssh_keys"]}
-    if cloud["user"] != "root":
+    if not root:
         person |= {"sudo": "ALL=(ALL) NOPASSWD:ALL", "shell": "/bin/bash", "lock_passwd": True}
     document["users"] = [person, *document.get("users", [])]
     if cloud["packages"]:

@@ -96,11 +96,13 @@ class UploadImages(HostStep):
 
 
 def set_limits(host: Host) -> None:
-    """Let the ledger know what the host has: vCPUs with overcommit, memory without the host's own share."""
-    limits = {
-        Counter.Resource.VCPU: host.observed_cpus * host.cpu_overcommit,
-        Counter.Resource.MEMORY: max(0, host.observed_memory - host.memory_reserve),
-    }
+    """Let the ledger know what the host can give: vCPUs with overcommit, memory without its own share.
+
+    What foreign domains take is not there to give.
+    """
+    vcpus = host.observed_cpus * host.cpu_overcommit - host.observed_foreign_vcpus
+    memory = host.observed_memory - host.memory_reserve - host.observed_foreign_memory
+    limits = {Counter.Resource.VCPU: max(0, vcpus), Counter.Resource.MEMORY: max(0, memory)}
     for resource, limit in limits.items():
         Counter.objects.update_or_create(
             scope=host.scope, resource=resource, defaults={"limit": limit, "title": f"host {host.name}"}

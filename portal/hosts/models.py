@@ -43,6 +43,9 @@ class Host(models.Model):
     observed_reason = models.CharField(max_length=200, blank=True)
     observed_cpus = models.PositiveIntegerField(default=0)
     observed_memory = models.PositiveBigIntegerField(default=0)
+    #: What running domains that nobody manages take; it counts against what the host can give.
+    observed_foreign_vcpus = models.PositiveIntegerField(default=0)
+    observed_foreign_memory = models.PositiveBigIntegerField(default=0)
 
     objects = RestrictedQuerySet.as_manager()
     #: Belongs to no project: roles held in every project decide.

@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
+from portal.hosts.addresses import check_pool_path, check_uri
 from portal.hosts.models import Host, Image
 from portal.live.publish import publish
 from portal.operations.models import Operation
@@ -25,8 +26,13 @@ def _check_estate(actor: Any, action: str, what: str) -> None:
 
 
 def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
-    """Add a host and queue what makes it ready. Raises Denied for a name or URI that is known already."""
+    """Add a host and queue what makes it ready.
+
+    Raises Denied for a name or URI that is known already, and for an address or folder that is no plain one.
+    """
     _check_estate(actor, "administer", "enrol hosts")
+    check_uri(uri)
+    check_pool_path(pool_path)
     try:
         with transaction.atomic():
             host = Host.objects.create(name=name, uri=uri)
@@ -36,13 +42,24 @@ def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
         raise Denied("A host of this name or address is enrolled already.") from error
 
 
-def enrol_again(*, actor: Any, host: Host) -> Operation:
-    """Prove the host again and bring images that are new. Idempotent. Raises Denied."""
+def enrol_again(*, actor: Any, host: Host, pool_path: str = "") -> Operation:
+    """Prove the host again and bring images that are new. Idempotent. Raises Denied.
+
+    `pool_path` counts only for a host whose first enrolment ended before it had a pool.
+    """
     _check_estate(actor, "administer", "enrol hosts")
     attachment = host.pools.order_by("pk").first()
-    if attachment is None:
-        raise Denied("This host never got a pool; remove it and enrol it anew.")
-    return _begin(actor, host, attachment.path)
+    if attachment is None and not pool_path:
+        pool_path = _asked_path(host)
+    return _begin(actor, host, attachment.path if attachment else check_pool_path(pool_path))
+
+
+def _asked_path(host: Host) -> str:
+    """Return the folder that the last enrolment asked for. Raises Denied."""
+    last = Operation.objects.filter(subject=host.topic, kind="hosts.enrol").order_by("-pk").first()
+    if last is None:
+        raise Denied("This host never got a pool; enrol it from the command line with --pool.")
+    return last.frozen["pinned"]["pool"]["path"]
 
 
 def _begin(actor: Any, host: Host, pool_path: str) -> Operation:

@@ -4,7 +4,7 @@ Taking is one conditional UPDATE, never SUM-then-insert: the database serialises
 PostgreSQL alike. Counters are always touched in order of their key, so that two takers cannot deadlock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from django.db import transaction
 from django.db.models import F
@@ -46,6 +46,37 @@ def use(operation: Operation) -> None:
     _settle(operation, Reservation.Stage.USED)
 
 
+def give_back(operation: Operation, *, keep: Collection[str] = ()) -> None:
+    """Free what `operation` has in use, but for the resources in `keep`. Idempotent."""
+    with transaction.atomic():
+        used = operation.reservations.filter(stage=Reservation.Stage.USED).order_by("counter_id")
+        for reservation in used.exclude(counter__resource__in=keep):
+            if _step(reservation, Reservation.Stage.RELEASED):
+                Counter.objects.filter(pk=reservation.counter_id).update(used=F("used") - reservation.amount)
+
+
+def take_again(operation: Operation) -> None:
+    """Take again what `give_back` freed, all or nothing. Idempotent. Raises Denied when there is no room."""
+    with transaction.atomic():
+        freed = operation.reservations.filter(stage=Reservation.Stage.RELEASED).order_by("counter_id")
+        for reservation in freed.select_related("counter"):
+            if not _step(reservation, Reservation.Stage.USED):
+                continue
+            amount = reservation.amount
+            taken = Counter.objects.filter(
+                pk=reservation.counter_id, limit__gte=F("held") + F("used") + amount
+            ).update(used=F("used") + amount)
+            if not taken:
+                raise Denied(shortage(reservation.counter, amount))
+
+
+def _step(reservation: Reservation, stage: str) -> bool:
+    """Move a reservation on, unless another did."""
+    return bool(
+        Reservation.objects.filter(pk=reservation.pk, stage=reservation.stage).update(stage=stage)
+    )
+
+
 def shortage(counter: Counter, amount: int) -> str:
     """Return the sentence that says how far `amount` is beyond what `counter` has left."""
     resource, where = Counter.Resource(counter.resource), counter.title or counter.scope
@@ -73,10 +104,7 @@ def _settle(operation: Operation, stage: Reservation.Stage) -> None:
     with transaction.atomic():
         held = operation.reservations.filter(stage=Reservation.Stage.HELD).order_by("counter_id")
         for reservation in held:
-            moved = Reservation.objects.filter(
-                pk=reservation.pk, stage=Reservation.Stage.HELD
-            ).update(stage=stage)
-            if not moved:
+            if not _step(reservation, stage):
                 continue
             changes = {"held": F("held") - reservation.amount}
             if stage == Reservation.Stage.USED:

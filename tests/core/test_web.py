@@ -133,6 +133,8 @@ def test_a_form_from_elsewhere_is_refused_in_the_look_of_the_house():
     response = Client(enforce_csrf_checks=True).post("/accounts/login/", {"login": "a", "password": "b"})
     assert response.status_code == 403
     assert b"Nothing was changed" in response.content and b"Gatehouse" in response.content
+    piece = Client(enforce_csrf_checks=True).post("/accounts/login/", {}, headers={"HX-Request": "true"})
+    assert piece.headers["HX-Retarget"] == "#messages" and b"<html" not in piece.content
 
 
 @pytest.mark.django_db

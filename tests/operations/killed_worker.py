@@ -22,6 +22,7 @@ def die_at(point):
 
 def main():
     django.setup()
+    import portal.celery  # noqa: F401 (dispatch needs the current app)
     from portal.operations import registry, runner, services
 
     class FileStep(registry.Step):

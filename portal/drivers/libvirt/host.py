@@ -16,15 +16,30 @@ _NOT_OFFERED = {
 @translated()
 def host_info(connection: libvirt.virConnect) -> HostInfo:
     """Return the host's name, versions, CPU count and memory."""
-    _model, memory_mib, cpus, *_rest = connection.getInfo()
+    cpus = connection.getInfo()[2]
     return HostInfo(
         hostname=connection.getHostname(),
         hypervisor=connection.getType(),
         libvirt_version=connection.getLibVersion(),
         hypervisor_version=connection.getVersion(),
         cpus=cpus,
-        memory_bytes=memory_mib * 1024 * 1024,
+        memory_bytes=_memory(connection),
     )
+
+
+def _memory(connection: libvirt.virConnect) -> int:
+    """Return the host's memory in bytes.
+
+    getInfo counts NUMA cells and was found too low by far on a host whose cells do not say; it serves
+    where the host offers no statistics (libvirt's test driver).
+    """
+    try:
+        stats = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in _NOT_OFFERED:
+            raise
+        stats = {}
+    return stats["total"] * 1024 if "total" in stats else connection.getInfo()[1] * 1024 * 1024
 
 
 @translated()

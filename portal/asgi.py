@@ -1,0 +1,22 @@
+"""The web process: pages over HTTP and sockets on the same port. Wiring only."""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+from django.core.asgi import get_asgi_application
+
+pages = get_asgi_application()  # sets Django up; what follows imports models
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.urls import path
+
+import portal.celery  # noqa: F401 (services queue work through the current app)
+from portal.live.consumer import LiveConsumer
+
+sockets = URLRouter([path("live/", LiveConsumer.as_asgi())])
+application = ProtocolTypeRouter(
+    {"http": pages, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
+)

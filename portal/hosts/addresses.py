@@ -1,0 +1,33 @@
+"""Which host addresses and folders the portal accepts. Not for: connecting to them."""
+
+import posixpath
+import re
+
+from portal.core.errors import Denied
+
+#: A libvirt URI's query may name a program to run (`command`, `netcat`, `proxy`), so there is none at all.
+_URI = re.compile(
+    r"(qemu:///system"
+    r"|qemu\+ssh://([a-z_][a-z0-9_-]{0,31}@)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?/system"
+    r"|(fake|test):///[a-z0-9-]{0,32})"
+)
+_PATH = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
+
+
+def check_uri(uri: str) -> str:
+    """Return `uri` if it is one that the portal connects to. Raises Denied."""
+    if not _URI.fullmatch(uri):
+        raise Denied(
+            "Use qemu:///system for this machine, or qemu+ssh://user@host/system for another one; "
+            "nothing may follow."
+        )
+    return uri
+
+
+def check_pool_path(path: str) -> str:
+    """Return `path` if it is a plain absolute folder below the root. Raises Denied."""
+    if not _PATH.fullmatch(path) or posixpath.normpath(path) != path or len(path) > 255:
+        raise Denied(
+            "Name a folder by its full path, such as /var/lib/gatehouse; letters, digits, . _ - and / only."
+        )
+    return path

@@ -1,0 +1,152 @@
+"""What hosts told since the last write, and the writing of it. Not for: listening, which `watcher` does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from django.db.models import Q
+
+from portal.drivers.observations import (
+    AddressesSeen,
+    Changes,
+    DomainList,
+    Heartbeat,
+    HostLost,
+    HostSilent,
+    Observation,
+    Snapshot,
+)
+from portal.drivers.types import AddressInfo, DomainInfo, DomainState, HostInfo, PoolInfo
+from portal.hosts.enrolment import note_pool, set_limits
+from portal.hosts.models import Health, Host, PoolAttachment
+from portal.live.publish import publish
+from portal.operations.observers import DomainSeen, observers
+
+#: States in which a domain holds its memory and processors.
+_HOLDS = frozenset({DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTTING_DOWN})
+_REASON_LENGTH = 200
+
+
+def moment(message: Observation) -> datetime:
+    """Return when the observation began."""
+    return datetime.fromtimestamp(message.observed_at, UTC)
+
+
+@dataclass
+class Seen:
+    """What one host told and nobody wrote yet; of each thing only the newest is kept."""
+
+    health: Health | None = None
+    health_began: datetime | None = None
+    reason: str = ""
+    stale_began: datetime | None = None
+    listed: tuple[DomainInfo, ...] | None = None
+    listed_began: datetime | None = None
+    changes: dict[str, DomainSeen] = field(default_factory=dict)
+    addresses: dict[str, tuple[AddressInfo, ...]] = field(default_factory=dict)
+    pools: tuple[PoolInfo, ...] | None = None
+    host: HostInfo | None = None
+
+    def take(self, message: Observation) -> None:
+        """Keep what `message` tells, unless something newer is kept already."""
+        began = moment(message)
+        match message:
+            case HostLost():
+                self._stale(began, message.reason)
+            case HostSilent():
+                self._stale(began, f"No answer for {message.silent_seconds:.0f} seconds.")
+            case Changes():
+                for change in message.changes:
+                    self._change(DomainSeen(change.uuid, change.state, moment(change)))
+            case Heartbeat():
+                self._up(began)
+            case AddressesSeen():
+                self.addresses.update(message.addresses)
+            case DomainList():
+                self._list(began, message.domains)
+            case Snapshot():
+                self._list(began, message.domains)
+                self.addresses.update(message.addresses)
+                self.pools = message.pools or self.pools
+                self.host = message.host or self.host
+
+    def _stale(self, began: datetime, reason: str) -> None:
+        if self.health_began is None or began > self.health_began:
+            # What a host says about itself may hold anything; NUL is the one that databases refuse.
+            self.health, self.reason = Health.STALE, reason.replace("\0", "")[:_REASON_LENGTH]
+            self.health_began = self.stale_began = began
+
+    def _up(self, began: datetime) -> None:
+        if self.health_began is None or began > self.health_began:
+            self.health, self.reason, self.health_began = Health.UP, "", began
+
+    def _list(self, began: datetime, domains: tuple[DomainInfo, ...]) -> None:
+        self._up(began)
+        if self.listed_began is None or began > self.listed_began:
+            self.listed, self.listed_began = domains, began
+
+    def _change(self, seen: DomainSeen) -> None:
+        known = self.changes.get(seen.uuid)
+        if known is None or seen.began > known.began:
+            self.changes[seen.uuid] = seen
+
+
+def write(host: Host, seen: Seen) -> None:
+    """Write what `seen` holds of `host`. Joins the caller's transaction; idempotent."""
+    _write_health(host, seen)
+    for observer in observers():
+        if seen.stale_began is not None:
+            observer.host_stale(host.pk, seen.stale_began)
+        if seen.listed is not None and seen.listed_began is not None:
+            began = seen.listed_began
+            whole = [DomainSeen(domain.uuid, domain.state, began) for domain in seen.listed]
+            observer.domains(host.pk, whole, True, began)
+        if seen.changes:
+            changed = list(seen.changes.values())
+            observer.domains(host.pk, changed, False, max(change.began for change in changed))
+        if seen.addresses:
+            observer.addresses(host.pk, seen.addresses)
+    _write_size(host, seen)
+    if seen.pools is not None:
+        _write_pools(host, {pool.uuid: pool for pool in seen.pools})
+
+
+def _write_health(host: Host, seen: Seen) -> None:
+    if seen.health is None:
+        return
+    older = Q(observed_at=None) | Q(observed_at__lt=seen.health_began)
+    written = Host.objects.filter(older, pk=host.pk).update(
+        observed_health=seen.health, observed_at=seen.health_began, observed_reason=seen.reason
+    )
+    if written and (host.observed_health, host.observed_reason) != (seen.health, seen.reason):
+        publish(host.topic)
+
+
+def _write_size(host: Host, seen: Seen) -> None:
+    """Write what the host has and what foreign domains take of it; limits follow when it changed."""
+    values: dict[str, int] = {}
+    if seen.host is not None:
+        values |= {"observed_cpus": seen.host.cpus, "observed_memory": seen.host.memory_bytes}
+    if seen.listed is not None:
+        managed = {uuid for observer in observers() for uuid in observer.managed(host.pk)}
+        foreign = [d for d in seen.listed if d.uuid not in managed and d.state in _HOLDS]
+        values["observed_foreign_vcpus"] = sum(domain.vcpus for domain in foreign)
+        values["observed_foreign_memory"] = sum(domain.memory_bytes for domain in foreign)
+    if all(getattr(host, name) == value for name, value in values.items()):
+        return
+    for name, value in values.items():
+        setattr(host, name, value)
+    host.save(update_fields=list(values))
+    set_limits(host)
+    publish(host.topic)
+
+
+def _write_pools(host: Host, found: Mapping[str, PoolInfo]) -> None:
+    for attachment in PoolAttachment.objects.filter(host=host).select_related("pool"):
+        info = found.get(str(attachment.pool.uuid))
+        if info is None or not info.active:
+            continue
+        known = (attachment.observed_capacity, attachment.observed_available)
+        if known != (info.capacity_bytes, info.available_bytes):
+            note_pool(attachment, info)
+            publish(host.topic)

@@ -1,0 +1,108 @@
+"""Listen to every host and write what they tell, in batches. Not for: what an observation means.
+
+One process, one thread: `portal.drivers.watch` waits for no host, so neither does this.
+"""
+
+import logging
+import threading
+import time
+
+from django.db import InterfaceError, OperationalError, close_old_connections, transaction
+
+from portal.drivers.observations import Observation, ObservationFailed
+from portal.drivers.watch import SILENCE_SECONDS, Watch
+from portal.hosts.models import Host
+from portal.hosts.observations import Seen, write
+
+_log = logging.getLogger(__name__)
+
+READ_HOSTS_SECONDS = 2.0
+#: Seconds until a database that was away or locked is asked again.
+RETRY_SECONDS = 0.5
+
+
+class Watcher:
+    """Watches the hosts that are enrolled, which may come and go. `close` it in the end."""
+
+    def __init__(self, *, silence: float = SILENCE_SECONDS) -> None:
+        self._watch = Watch(silence=silence)
+        self._hosts: dict[str, int] = {}
+        self._pending: dict[int, Seen] = {}
+        self._read_at = 0.0
+        self._write_at = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Watch until `stop` is set."""
+        while not stop.is_set():
+            self.turn(0.5)
+
+    def close(self) -> None:
+        """Write what is left, if the database takes it, and end every child. Idempotent."""
+        self._watch.close()
+        self.flush()
+
+    def turn(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for something to be told, and write it."""
+        close_old_connections()
+        if time.monotonic() >= self._read_at:
+            self._read_hosts()
+        try:
+            for uri, message in self._watch.events(timeout):
+                self.hear(uri, message)
+        except Exception:
+            # One host's nonsense must not end the watch of the others; the pause keeps it from spinning.
+            _log.exception("an observation could not be read")
+            time.sleep(RETRY_SECONDS)
+        if time.monotonic() >= self._write_at:
+            self.flush()
+
+    def _read_hosts(self) -> None:
+        self._read_at = time.monotonic() + READ_HOSTS_SECONDS
+        try:
+            hosts = dict(Host.objects.values_list("uri", "pk"))
+        except (OperationalError, InterfaceError) as error:
+            _log.warning("the list of hosts cannot be read now: %s", error)
+            return
+        for uri in self._watch.uris - hosts.keys():
+            self._watch.remove(uri)
+        for uri in hosts.keys() - self._watch.uris:
+            self._watch.add(uri)
+        self._hosts = hosts
+
+    def hear(self, uri: str, message: Observation) -> None:
+        """Keep what a host told until the next write."""
+        if uri not in self._hosts:
+            return
+        if isinstance(message, ObservationFailed):
+            _log.warning("%s would not tell %s: %s", uri, message.what, message.reason)
+            return
+        try:
+            self._pending.setdefault(self._hosts[uri], Seen()).take(message)
+        except Exception:
+            _log.exception("an observation of %s makes no sense", uri)
+
+    def flush(self) -> None:
+        """Write what hosts told, in one transaction. It is kept while the database is locked or away."""
+        if not self._pending:
+            return
+        try:
+            with transaction.atomic():
+                hosts = Host.objects.in_bulk(list(self._pending))
+                for pk, host in hosts.items():
+                    self._write_one(host, self._pending[pk])
+        except (OperationalError, InterfaceError) as error:
+            self._write_at = time.monotonic() + RETRY_SECONDS
+            _log.warning("observations wait for the database: %s", error)
+            return
+        self._pending = {}
+
+    @staticmethod
+    def _write_one(host: Host, seen: Seen) -> None:
+        try:
+            with transaction.atomic():
+                write(host, seen)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            # Dropped, not tried again: the host's next list says all of it anew.
+            _log.exception("what %s told cannot be written", host)

@@ -1,0 +1,132 @@
+"""The socket of open pages: renders again what changed, as the person who looks. Not for: consoles."""
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from typing import Any
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.contrib.auth import get_user_model
+
+from portal.live.panels import find
+from portal.live.publish import group_of
+
+_log = logging.getLogger(__name__)
+#: Seconds in which a burst of changes is gathered into one message.
+GATHER = 0.04
+#: Panels that one page may watch; a browser that asks for more is not ours.
+MOST = 300
+SIGNED_OUT = 4401
+#: Seconds between looks whether the session still holds.
+RECHECK = 30.0
+
+
+def _render(user_id: Any, wanted: list[str]) -> tuple[list[dict[str, str]], list[str]] | None:
+    """Return fragments and what is gone, None when the person may not sign in any more."""
+    user = get_user_model().objects.filter(pk=user_id, is_active=True).first()
+    if user is None:
+        return None
+    by_panel: dict[str, list[str]] = defaultdict(list)
+    for key in wanted:
+        name, _, identity = key.partition(":")
+        by_panel[name].append(identity)
+    fragments, gone = [], []
+    for name, identities in by_panel.items():
+        panel = find(name)
+        found = panel.render(user, identities) if panel else {}
+        for identity in identities:
+            key = f"{name}:{identity}"
+            if identity in found:
+                fragments.append({"panel": key, "html": found[identity]})
+            else:
+                gone.append(key)
+    return fragments, gone
+
+
+class LiveConsumer(AsyncWebsocketConsumer):
+    """Speaks the protocol that static/js/live.js describes."""
+
+    async def connect(self) -> None:
+        self.watched: dict[str, set[str]] = {}
+        self.dirty: set[str] = set()
+        self.wake = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+        await self.accept()
+        user = self.scope.get("user")
+        if user is None or not user.is_authenticated:
+            await self.close(SIGNED_OUT)
+            return
+        self.user_id = user.pk
+        self.session_hash = user.get_session_auth_hash()
+        self.tasks = [asyncio.create_task(self._flush()), asyncio.create_task(self._recheck())]
+
+    async def disconnect(self, code: int) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await self._leave(set(self.watched))
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Take the list of panels that the page shows now, and answer with the state of the new ones."""
+        try:
+            wanted = json.loads(text_data or "")["watch"]
+            keys = {key for key in wanted if isinstance(key, str) and 0 < len(key) <= 100}
+        except (ValueError, TypeError, KeyError):
+            await self.close(4400)
+            return
+        if len(keys) > MOST:
+            await self.close(4400)
+            return
+        topics = {topic for group in self.watched.values() for topic in group}
+        self.watched = {key: set(self._topics(key)) for key in sorted(keys)}
+        now = {topic for group in self.watched.values() for topic in group}
+        for topic in now - topics:
+            await self.channel_layer.group_add(group_of(topic), self.channel_name)
+        await self._leave(topics - now)
+        # All of them: between the page and this message something may have changed.
+        self.dirty |= keys
+        self.wake.set()
+
+    @staticmethod
+    def _topics(key: str) -> list[str]:
+        name, _, identity = key.partition(":")
+        panel = find(name)
+        return list(panel.topics(identity)) if panel else []
+
+    async def _leave(self, topics: set[str]) -> None:
+        for topic in topics:
+            await self.channel_layer.group_discard(group_of(topic), self.channel_name)
+
+    async def live_changed(self, event: dict[str, Any]) -> None:
+        """Note what a bell concerns; the flush sends it with whatever else rings meanwhile."""
+        concerned = {key for key, topics in self.watched.items() if event["topic"] in topics}
+        if concerned:
+            self.dirty |= concerned
+            self.wake.set()
+
+    async def _flush(self) -> None:
+        while True:
+            await self.wake.wait()
+            await asyncio.sleep(GATHER)
+            self.wake.clear()
+            wanted, self.dirty = sorted(self.dirty & set(self.watched)), set()
+            if not wanted:
+                continue
+            rendered = await database_sync_to_async(_render)(self.user_id, wanted)
+            if rendered is None:
+                await self.close(SIGNED_OUT)
+                return
+            fragments, gone = rendered
+            await self.send(json.dumps({"fragments": fragments, "gone": gone}))
+
+    async def _recheck(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK)
+            if not await database_sync_to_async(self._session_holds)():
+                await self.close(SIGNED_OUT)
+                return
+
+    def _session_holds(self) -> bool:
+        user = get_user_model().objects.filter(pk=self.user_id, is_active=True).first()
+        return user is not None and user.get_session_auth_hash() == self.session_hash

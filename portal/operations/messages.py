@@ -1,0 +1,26 @@
+"""What failed, in sentences: what happened and what to do. Selected by the driver's or the step's code."""
+
+from django.utils.translation import gettext_lazy as _
+
+SENTENCES = {
+    "host_unreachable": _("The host did not answer. It is tried again when the host is back."),
+    "call_timeout": _("The host took too long to answer. An operator should look at its load."),
+    "pool_full": _("The host's storage is full. Ask an operator to make room, then ask again."),
+    "pool_not_found": _("The host's storage pool is gone. An operator must enrol the host again."),
+    "volume_not_found": _("The image is not on the host. An operator must enrol the host again."),
+    "network_not_found": _("The network is gone from the host. An operator should look at it."),
+    "domain_not_found": _("The machine is not on its host any more. Somebody removed it there."),
+    "already_exists": _("The host already has something of this name that is not the portal's."),
+    "invalid_spec": _("The host refused a value of the request. Tell an operator."),
+    "invalid_state": _("The machine's state changed meanwhile. Look at it and try again."),
+    "not_supported": _("The host cannot do this."),
+    "no_address": _("The guest started but never asked for an address. Everything was taken back."),
+    "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),
+    "nothing_boots": _("No guest boots on this host, neither with KVM nor emulated."),
+}
+OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
+
+
+def sentence(code: str) -> str:
+    """Return the sentence for an error code, '' for none."""
+    return str(SENTENCES.get(code, OTHER)) if code else ""

@@ -1,0 +1,49 @@
+# What the portal is made of while it runs. Sourced, not run. Each process's id lies in var/run/NAME.pid.
+RUN=$STATE/run
+LOG=$STATE/log
+
+# is_up NAME: its process lives and is still the one that was started.
+is_up() {
+  local pid
+  pid=$(cat "$RUN/$1.pid" 2>/dev/null) && [ -n "$pid" ] && grep -qz "GATEHOUSE_PART=$1" "/proc/$pid/environ" 2>/dev/null
+}
+
+# start NAME COMMAND...: in a session of its own, unless it runs already.
+start() {
+  local name=$1
+  shift
+  is_up "$name" && return 0
+  GATEHOUSE_PART=$name setsid "$@" >>"$LOG/$name.log" 2>&1 </dev/null &
+  echo $! >"$RUN/$name.pid"
+}
+
+# stop NAME: ask, wait up to ten seconds, then insist.
+stop() {
+  local pid tries
+  if is_up "$1"; then
+    pid=$(cat "$RUN/$1.pid")
+    kill "$pid" 2>/dev/null || true
+    for tries in $(seq 100); do
+      is_up "$1" || break
+      sleep 0.1
+    done
+    if is_up "$1"; then
+      say "$1 did not end in ${tries} tenths of a second and is killed."
+      kill -9 "$pid" 2>/dev/null || true
+    fi
+  fi
+  rm -f "$RUN/$1.pid"
+}
+
+start_redis() {
+  is_up redis && return 0
+  start redis redis-server --port 0 --unixsocket "$RUN/redis.sock" --unixsocketperm 770 --dir "$STATE" \
+    --save "" --appendonly no
+  local tries
+  for tries in $(seq 50); do
+    redis-cli -s "$RUN/redis.sock" ping >/dev/null 2>&1 && return 0
+    sleep 0.1
+  done
+  say "Redis does not answer after 5 s (tried $tries times): see $LOG/redis.log"
+  return 1
+}

@@ -1,0 +1,182 @@
+"""Each image, built by the script and booted through the driver, does what its list entry promises."""
+
+import hashlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from portal.drivers.registry import driver_for
+from tests.images.guests import GIB, HASH, HOSTNAME, URI, Guest, as_json, as_yaml, wait_for
+
+pytestmark = pytest.mark.live
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "scripts/images/build"
+IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", ROOT / "var/images"))
+TO_KEPT_FOLDER = "if [ -d /data ]; then cd /data; fi"
+CASES = {
+    # name of the case: image, its user-data, its subnet, seconds until it answers on a busy machine
+    "debian": ("debian-12", as_yaml, "10.213.91", 360),
+    "tiny": ("tiny", as_yaml, "10.213.92", 120),
+    "tiny-json": ("tiny", as_json, "10.213.93", 120),
+}
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, dict]:
+    """The list of images, built now unless current ones are there."""
+    subprocess.run([BUILD, IMAGES], check=True, timeout=1800)
+    return {entry["name"]: entry for entry in json.loads((IMAGES / "images.json").read_text())}
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("key") / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def guest(request: pytest.FixtureRequest, images: dict[str, dict], key: Path) -> Iterator[Guest]:
+    """A machine that answers by SSH; one for all tests of a case."""
+    name, user_data, subnet, patience = CASES[request.param]
+    driver = driver_for(URI)
+    made = Guest(driver, f"gttest-a-{secrets.token_hex(4)}", images[name], subnet, key, patience, user_data)
+    try:
+        made.start(IMAGES)
+        made.address = wait_for("lease", patience, made.lease)
+        wait_for("SSH", patience, lambda: made.ssh("true").returncode == 0)
+        yield made
+    finally:
+        made.remove()
+        driver.close()
+
+
+def test_list_describes_the_files(images: dict[str, dict]) -> None:
+    assert set(images) == {"debian-12", "tiny"}
+    for entry in images.values():
+        file = IMAGES / entry["file"]
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
+        shown = subprocess.check_output(["qemu-img", "info", "--output=json", file])
+        assert json.loads(shown)["virtual-size"] == entry["virtual_size_bytes"]
+        assert json.loads(shown)["format"] == entry["format"]
+    schema = json.loads((IMAGES / "cloud-config-schema.json").read_text())
+    assert "cc_ssh" in schema["$defs"]
+
+
+def test_second_build_touches_nothing(images: dict[str, dict]) -> None:
+    """Red when `is_current` in scripts/images/build always fails."""
+    before = {path: path.stat().st_mtime_ns for path in IMAGES.iterdir()}
+    subprocess.run([BUILD, IMAGES], check=True)
+    assert {path: path.stat().st_mtime_ns for path in IMAGES.iterdir()} == before
+
+
+def test_build_without_root_says_so(tmp_path: Path) -> None:
+    """Red when the line with `id -u` in scripts/images/build is removed."""
+    tmp_path.chmod(0o755)
+    call = ["setpriv", "--reuid", "65534", "--clear-groups", str(BUILD), str(tmp_path / "new"), "tiny"]
+    result = subprocess.run(call, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "needs root" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_interrupted_build_leaves_no_half_image(tmp_path: Path) -> None:
+    """Red when `clean` in scripts/images/build does nothing."""
+
+    def files(pattern: str) -> set[str]:
+        return {path.name for path in tmp_path.glob(pattern)}
+
+    running = subprocess.Popen([BUILD, tmp_path, "tiny"], start_new_session=True)
+    wait_for("packages", 60, lambda: files(".build-*/packages"))
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert files(".build-*") and not files("[!.]*")
+    subprocess.run([BUILD, tmp_path, "tiny"], check=True)
+    assert files("*") == {".lock", "images.json", "tiny.qcow2"}
+
+
+def test_missing_library_stops_the_build(tmp_path: Path) -> None:
+    """Red when `fail` in tiny_libraries is replaced by `continue`."""
+    for name in ("from/lib", "from/usr/lib", "to/lib"):
+        (tmp_path / name).mkdir(parents=True)
+    script = 'cd "$1"; . scripts/lib/common.sh; . scripts/images/lib.sh; . scripts/images/tiny/recipe.sh'
+    call = [
+        "bash",
+        "-euc",
+        f'{script}; tiny_libraries "$2/from" "$2/to" /bin/bash',
+        "bash",
+        str(ROOT),
+        str(tmp_path),
+    ]
+    result = subprocess.run(call, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "no package holds lib" in result.stderr
+
+
+def test_address_is_in_the_subnet(guest: Guest) -> None:
+    assert guest.address.startswith(f"{guest.subnet}.")
+
+
+def test_hostname_comes_from_the_seed(guest: Guest) -> None:
+    """Red when tiny's /etc/seed looks for `hostname` in place of `local-hostname` in meta-data."""
+    assert guest.ssh("hostname").stdout.strip() == HOSTNAME
+
+
+def test_password_login_is_refused(guest: Guest) -> None:
+    """Red when dropbear is started without -s, or 60-keys-only.conf is removed."""
+    result = guest.ssh("true", "-o", "PubkeyAuthentication=no")
+    assert result.returncode == 255
+    assert "Permission denied (publickey)" in result.stderr
+
+
+def test_only_the_seed_sets_a_password(guest: Guest) -> None:
+    """Red when `password` in tiny's /etc/seed is misspelt, or root is not locked in its recipe."""
+    shadow = guest.ssh("sudo -n cat /etc/shadow 2>/dev/null || cat /etc/shadow").stdout.splitlines()
+    people = {line.split(":")[0]: line.split(":")[1] for line in shadow}
+    assert people
+    expected = {"root": HASH} if guest.user_data is as_json else {}
+    assert {name: word for name, word in people.items() if word[:1] not in {"!", "*"}} == expected
+
+
+def test_disk_grew(guest: Guest) -> None:
+    """Red when 90_gatehouse.cfg turns growpart off (`growpart: {mode: "off"}`)."""
+    wanted = guest.image["virtual_size_bytes"] + GIB
+    assert int(guest.ssh("cat /sys/block/vda/size").stdout) * 512 == wanted
+    if guest.image["cloud_init"]:  # tiny keeps its file system's size: see docs/images.md
+        kib = int(guest.ssh("df --output=size / | tail -n 1").stdout)
+        assert kib * 1024 > wanted - 0.2 * GIB
+
+
+def test_agent_answers(guest: Guest) -> None:
+    def ping() -> bool:
+        request = json.dumps({"execute": "guest-ping"})
+        return guest.virsh("qemu-agent-command", f"{guest.prefix}-vm", request).returncode == 0
+
+    wait_for("answer from the agent", guest.patience, ping)
+
+
+def test_serial_console_shows_a_login(guest: Guest) -> None:
+    """Red when `console=ttyS0` is taken out of grub.cfg (debian) or of inittab (tiny)."""
+    wait_for("login prompt", guest.patience, lambda: guest.serial_says(f"{HOSTNAME} login:"))
+
+
+def test_power_button_powers_off(guest: Guest) -> None:
+    assert guest.ssh(f"{TO_KEPT_FOLDER} && echo kept >marker").returncode == 0
+    guest.virsh("shutdown", f"{guest.prefix}-vm", "--mode", "acpi")
+    wait_for("power off", guest.patience, guest.is_off)
+
+
+def test_shutdown_powers_off(guest: Guest) -> None:
+    """Last: it leaves the machine off. What was written before the power button is still there."""
+    guest.driver.start(guest.uuid)
+    wait_for("SSH", guest.patience, lambda: guest.ssh("true").returncode == 0)
+    assert guest.ssh(f"{TO_KEPT_FOLDER} && cat marker").stdout == "kept\n"
+    guest.driver.shutdown(guest.uuid)
+    wait_for("power off", guest.patience, guest.is_off)

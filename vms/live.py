@@ -1,0 +1,54 @@
+"""Live pieces of the machines' pages."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.template.loader import render_to_string
+
+from portal.live.panels import Panel, register
+from vms import power
+from vms.models import VirtualMachine
+
+
+def _ids(ids: Sequence[str]) -> list[int]:
+    return [int(identity) for identity in ids if identity.isdecimal() and len(identity) < 19]
+
+
+def visible(user: Any) -> Any:
+    """Return the machines that `user` may see, with what their rows show."""
+    return VirtualMachine.objects.restrict(user, "view").select_related("host", "owner", "project")
+
+
+def actions_for(user: Any, machine: VirtualMachine) -> list[dict[str, str]]:
+    """Return the power buttons of `machine`: those that fit its state, with why one is disabled."""
+    shown = []
+    for name, verb in power.VERBS.items():
+        if machine.observed_state in verb.states or name in {"start", "shutdown", "destroy"}:
+            denied = power.why_not(user, machine, name)
+            shown.append({"name": name, "label": verb.label, "icon": verb.icon, "denied": denied})
+    return shown
+
+
+def _rows(user: Any, ids: Sequence[str]) -> dict[str, str]:
+    found = visible(user).filter(pk__in=_ids(ids))
+    return {str(vm.pk): render_to_string("vms/row.html", {"vm": vm}) for vm in found}
+
+
+def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
+    found = visible(user).filter(pk__in=_ids(ids))
+    return {
+        str(vm.pk): render_to_string(
+            "vms/status.html", {"vm": vm, "power_buttons": actions_for(user, vm), "live": True}
+        )
+        for vm in found
+    }
+
+
+def _topics(identity: str) -> list[str]:
+    return [f"vms.machine:{identity}"]
+
+
+def register_panels() -> None:
+    """Make the panels known to the live socket."""
+    register(Panel("vms.row", _rows, _topics))
+    register(Panel("vms.status", _heads, _topics))

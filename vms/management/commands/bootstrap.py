@@ -1,0 +1,134 @@
+"""Make a new portal usable: first accounts, the first project, images, a network and a catalogue."""
+
+import os
+import secrets
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from django.db import transaction
+
+from networks.models import Network
+from portal.accounts.models import Membership, Project, Role, User
+from portal.audit import services as audit
+from portal.core.errors import Denied
+from portal.hosts import services as hosts
+from portal.hosts.models import Host, Image
+from portal.operations import runner, services
+from portal.operations.models import Counter, Operation
+from portal.operations.states import State
+from vms.models import CatalogueItem, Flavour
+
+MIB, GIB = 1 << 20, 1 << 30
+ACTOR = "set-up"
+FLAVOURS = (
+    # name, vCPUs, memory, disk, cost a month
+    ("Tiny", 1, 256 * MIB, 1 * GIB, "1.00"),
+    ("Small", 2, 1 * GIB, 10 * GIB, "5.00"),
+    ("Medium", 2, 2 * GIB, 20 * GIB, "10.00"),
+    ("Large", 4, 4 * GIB, 40 * GIB, "20.00"),
+)
+QUOTA = {
+    Counter.Resource.VCPU: 20,
+    Counter.Resource.MEMORY: 20 * GIB,
+    Counter.Resource.DISK: 200 * GIB,
+    Counter.Resource.MACHINES: 10,
+}
+
+
+class Command(BaseCommand):
+    """Idempotent: what exists is left as it is."""
+
+    help = __doc__
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--images", type=Path, help="the image builder's images.json")
+        parser.add_argument("--host", nargs=3, metavar=("NAME", "URI", "POOL"), help="a host to enrol")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self._accounts(Path(settings.STATE_DIR) / "credentials")
+        admin = User.objects.get(username=Role.ADMIN)
+        if options["images"]:
+            hosts.import_images(actor=admin, manifest=options["images"])
+        self._catalogue()
+        if options["host"]:
+            self._host(admin, *options["host"])
+
+    def _accounts(self, path: Path) -> None:
+        """Make one account a role with a random password, told in `path` alone (mode 600)."""
+        if User.objects.exists():
+            return
+        lines = []
+        with transaction.atomic():
+            project = Project.objects.create(name="First project")
+            audit.record(actor=ACTOR, verb="project.created", target=project)
+            for resource, limit in QUOTA.items():
+                Counter.objects.create(
+                    scope=f"project:{project.pk}",
+                    resource=resource,
+                    limit=limit,
+                    title=f"project {project.name}",
+                )
+            for role in Role.values:
+                password = secrets.token_urlsafe(12)
+                user = User.objects.create_user(role, password=password)
+                where = project if role == Role.REQUESTER else None
+                Membership.objects.create(user=user, role=role, project=where)
+                audit.record(actor=ACTOR, verb="person.created", target=user, after={"role": role})
+                lines.append(f"{role}:{password}\n")
+            # Inside the transaction: accounts whose passwords nobody was told would be of no use.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as handle:
+                handle.writelines(lines)
+        self.stdout.write(f"First accounts: {path}")
+
+    def _catalogue(self) -> None:
+        if CatalogueItem.objects.exists() or not Image.objects.exists():
+            return
+        with transaction.atomic():
+            network = Network.objects.create(
+                name="nat",
+                title="Behind this host (NAT)",
+                # The same network for every portal on a host: one that is installed anew finds it.
+                uuid="5d8a6c1e-2b0f-4f6e-9a37-6a3c2e7f10b4",
+                bridge="gatehouse0",
+                address="192.168.140.1",
+                dhcp_start="192.168.140.10",
+                dhcp_end="192.168.140.250",
+            )
+            for name, vcpus, memory, disk, cost in FLAVOURS:
+                Flavour.objects.create(name=name, vcpus=vcpus, memory=memory, disk=disk, cost_month=cost)
+            for image in Image.objects.all():
+                item = CatalogueItem.objects.create(
+                    name=image.title, description=image.description, image=image
+                )
+                item.networks.add(network)
+                fitting = Flavour.objects.filter(memory__gte=image.min_memory, disk__gte=image.virtual_size)
+                item.flavours.set(fitting)
+                audit.record(actor=ACTOR, verb="catalogue.added", target=item)
+
+    def _host(self, admin: User, name: str, uri: str, pool: str) -> None:
+        host = Host.objects.filter(uri=uri).first()
+        try:
+            if host is None:
+                operation = hosts.enrol_host(actor=admin, name=name, uri=uri, pool_path=pool)
+            elif Image.objects.exclude(attachments__pool__host=host).exists() or not host.accelerator:
+                operation = hosts.enrol_again(actor=admin, host=host)
+            else:
+                return
+        except Denied as denied:
+            self.stdout.write(denied.reason)
+            return
+        self._carry_out(operation)
+
+    def _carry_out(self, operation: Operation) -> None:
+        self.stdout.write(f"{operation.title}: reach it, boot a test guest, copy the images")
+        claimed = services.claim(operation.pk, worker=ACTOR)
+        if claimed is not None:
+            runner.carry_on(claimed, worker=ACTOR)
+            operation = claimed
+        if operation.state != State.SUCCEEDED:
+            errors = operation.steps.exclude(error_code="").values_list("error_code", "error_raw")
+            self.stdout.write(f"{operation.title} failed: {list(errors)}")

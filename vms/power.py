@@ -1,0 +1,227 @@
+"""What is done to machines that exist: power, the bin, and the end. Not for: building them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from networks.models import Port
+from portal.accounts.backends import may
+from portal.audit import services as audit
+from portal.core.errors import Denied
+from portal.hosts.models import Health
+from portal.hosts.steps import HostStep
+from portal.live.publish import publish
+from portal.operations import ledger
+from portal.operations.models import Counter, Operation
+from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.services import begin_operation
+from portal.operations.spec import RequestSpec
+from portal.operations.states import WORKING, State
+from vms.models import Observed, Status, VirtualMachine
+
+#: How long a deleted machine can be had back.
+BIN_DAYS = 7
+
+_ON = (Observed.RUNNING, Observed.PAUSED)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A power action: what people call it, libvirt's verb, and the observed states it makes sense in."""
+
+    label: str
+    call: str
+    states: tuple[str, ...]
+    icon: str
+
+
+VERBS: Mapping[str, Verb] = {
+    "start": Verb("Start", "start", (Observed.SHUTOFF, Observed.CRASHED), "player-play"),
+    "shutdown": Verb("Shut down", "shutdown", (Observed.RUNNING,), "power"),
+    "reboot": Verb("Reboot", "reboot", (Observed.RUNNING,), "refresh"),
+    "suspend": Verb("Pause", "suspend", (Observed.RUNNING,), "player-pause"),
+    "resume": Verb("Resume", "resume", (Observed.PAUSED,), "player-play"),
+    "destroy": Verb("Force off", "destroy", (*_ON, Observed.SHUTTING_DOWN, Observed.CRASHED), "bolt"),
+}
+
+
+class CallVerb(HostStep):
+    """One driver call on the machine's domain."""
+
+    timeout = 60.0
+
+    def __init__(self, name: str, title: str, call: str) -> None:
+        self.name, self.title, self._call = name, title, call
+
+    def do(self, context: StepContext) -> None:
+        self.call(context, self._call, context.identifiers["uuid"])
+
+
+class ForceOff(HostStep):
+    """Off, also when the domain is gone already."""
+
+    name, title = "off", "Switch the machine off"
+    timeout = 60.0
+
+    def do(self, context: StepContext) -> None:
+        try:
+            self.call(context, "destroy", context.identifiers["uuid"])
+        except StepFailed as failure:
+            if failure.code != "domain_not_found":
+                raise
+
+
+class Undefine(CallVerb):
+    def __init__(self) -> None:
+        super().__init__("undefine", "Remove the machine's definition", "undefine")
+
+
+class DeleteVolumes(HostStep):
+    name, title = "volumes", "Delete its disks"
+
+    def do(self, context: StepContext) -> None:
+        for pool, volume in context.identifiers["volumes"]:
+            self.call(context, "delete_volume", pool, volume)
+            context.check()
+
+
+def why_not(actor: Any, machine: VirtualMachine, verb: str) -> str:
+    """Return why `actor` cannot do `verb` to `machine` now, '' when it can be done.
+
+    The same sentence explains the disabled button and refuses the call.
+    """
+    if not _may_use(actor, machine):
+        return "Only the owner, an operator or an admin may do this."
+    if machine.status == Status.BUILDING:
+        return "The machine is still being built."
+    if machine.status == Status.BINNED:
+        return "The machine is in the bin; restore it first."
+    if machine.host.observed_health != Health.UP:
+        return "The host does not answer."
+    if verb in VERBS and machine.observed_state not in VERBS[verb].states:
+        return f"The machine is {machine.get_observed_state_display().lower()}."
+    return ""
+
+
+def _may_use(actor: Any, machine: VirtualMachine) -> bool:
+    return VirtualMachine.objects.restrict(actor, "use").filter(pk=machine.pk).exists()
+
+
+def _begin(actor: Any, machine: VirtualMachine, kind: str, title: str) -> Operation:
+    return begin_operation(
+        actor=actor,
+        project=machine.project,
+        spec=RequestSpec(kind=kind, sizes={}, pinned={"machine": str(machine.uuid), "name": machine.name}),
+        subject=machine.topic,
+        title=f"{title} {machine.name}",
+        identifiers={
+            "host": machine.host_id,
+            "uuid": str(machine.uuid),
+            "volumes": volumes_of(machine),
+        },
+        lane=machine.host.scope,
+    )
+
+
+def volumes_of(machine: VirtualMachine) -> list[list[str]]:
+    """Return [pool, volume] of every disk and of the seed beside the first."""
+    disks = list(machine.disks.select_related("pool__pool").order_by("target"))
+    found = [[disk.pool.pool.name, disk.volume_name] for disk in disks]
+    if disks:
+        found.append([disks[0].pool.pool.name, f"{machine.domain_name}-seed.iso"])
+    return found
+
+
+def act(*, actor: Any, machine: VirtualMachine, verb: str) -> Operation:
+    """Queue a power action. Raises Denied with the reason, and KeyError for a verb nobody defined."""
+    chosen = VERBS[verb]
+    if reason := why_not(actor, machine, verb):
+        raise Denied(reason)
+    return _begin(actor, machine, f"vm.{verb}", chosen.label)
+
+
+def bin_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Operation:
+    """Switch a machine off and put it into the bin for BIN_DAYS days. Raises Denied."""
+    if confirm_name != machine.name:
+        raise Denied("Type the machine's name exactly to delete it.")
+    if reason := why_not(actor, machine, "bin"):
+        raise Denied(reason)
+    return _begin(actor, machine, "vm.bin", "Delete")
+
+
+def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
+    """Take a machine out of the bin, off as it is; its share of the host and quota is taken again.
+
+    Raises Denied when there is no room any more.
+    """
+    if not _may_use(actor, machine):
+        raise Denied("Only the owner, an operator or an admin may do this.")
+    with transaction.atomic():
+        restored = VirtualMachine.objects.filter(pk=machine.pk, status=Status.BINNED).update(
+            status=Status.ACTIVE, bin_until=None
+        )
+        if not restored:
+            raise Denied("This machine is not in the bin.")
+        ledger.take_again(machine.built_by)
+        audit.record(actor=actor, verb="machine.restored", target=machine)
+        publish(machine.topic)
+
+
+def purge_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Operation:
+    """Delete a machine in the bin for good, now. Raises Denied."""
+    if confirm_name != machine.name:
+        raise Denied("Type the machine's name exactly to delete it for good.")
+    if not may(actor, "operate", machine.project) and not _may_use(actor, machine):
+        raise Denied("Only the owner, an operator or an admin may do this.")
+    if machine.status != Status.BINNED:
+        raise Denied("Only a machine in the bin can be deleted for good.")
+    return _begin(actor, machine, "vm.purge", "Delete for good")
+
+
+def settle_bin(operation: Operation, state: State) -> None:
+    """Put the machine into the bin: it keeps its disk and gives everything else back."""
+    machine = VirtualMachine.objects.filter(uuid=operation.identifiers["uuid"]).first()
+    if machine is None or state != State.SUCCEEDED:
+        return
+    machine.status = Status.BINNED
+    machine.bin_until = timezone.now() + timedelta(days=BIN_DAYS)
+    machine.save(update_fields=["status", "bin_until"])
+    ledger.give_back(machine.built_by, keep={Counter.Resource.DISK})
+    publish(machine.topic)
+
+
+def settle_purge(operation: Operation, state: State) -> None:
+    """Forget the machine and give its disk back."""
+    machine = VirtualMachine.objects.filter(uuid=operation.identifiers["uuid"]).first()
+    if machine is None or state != State.SUCCEEDED:
+        return
+    ledger.give_back(machine.built_by)
+    Port.objects.filter(domain_uuid=machine.uuid).delete()
+    publish(machine.topic)
+    machine.delete()
+
+
+def purge_what_is_due() -> int:
+    """Queue the end of every machine whose time in the bin is over; return how many. Idempotent."""
+    due = VirtualMachine.objects.filter(status=Status.BINNED, bin_until__lt=timezone.now())
+    begun = 0
+    for machine in due.select_related("host", "project", "owner")[:100]:
+        unfinished = Operation.objects.filter(subject=machine.topic, state__in=[State.QUEUED, *WORKING])
+        if not unfinished.exists():
+            _begin(machine.owner, machine, "vm.purge", "Delete for good")
+            begun += 1
+    return begun
+
+
+KINDS = (
+    *(
+        Kind(f"vm.{name}", verb.label, (CallVerb(name, verb.label, verb.call),))
+        for name, verb in VERBS.items()
+    ),
+    Kind("vm.bin", "Delete a machine", (ForceOff(),), settle=settle_bin),
+    Kind("vm.purge", "Delete for good", (ForceOff(), Undefine(), DeleteVolumes()), settle=settle_purge),
+)
