@@ -15,8 +15,9 @@ from django.urls import path
 
 import portal.celery  # noqa: F401 (services queue work through the current app)
 from portal.live.consumer import LiveConsumer
+from vms.console.urls import websocket_urlpatterns as consoles
 
-sockets = URLRouter([path("live/", LiveConsumer.as_asgi())])
+sockets = URLRouter([path("live/", LiveConsumer.as_asgi()), *consoles])
 application = ProtocolTypeRouter(
     {"http": pages, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
 )

@@ -32,20 +32,20 @@ ENTRIES: Sequence[Entry] = (
     Entry(_("Ask for a machine"), "vms:catalogue", "plus", "request", _WORK),
     Entry(_("Requests"), "operations:list", "list-check", "view", _WORK),
     Entry(_("Inbox"), "operations:inbox", "inbox", "approve", _WORK),
-    Entry(_("Hosts"), "hosts:list", "server-2", "operate", _ESTATE),
-    Entry(_("Networks"), "networks:list", "network", "operate", _ESTATE),
+    Entry(_("Hosts"), "hosts:list", "server-2", "operate_everywhere", _ESTATE),
+    Entry(_("Networks"), "networks:list", "network", "operate_everywhere", _ESTATE),
     Entry(_("Catalogue"), "vms:catalogue_admin", "layout-grid", "administer", _RULES),
     Entry(_("Policies"), "operations:policies", "gavel", "administer", _RULES),
     Entry(_("People"), "accounts:people", "users", EVERYWHERE, _RULES),
     Entry(_("Projects"), "accounts:projects", "folders", "administer", _RULES),
-    Entry(_("Audit trail"), "audit:trail", "shield-check", "audit", _RULES),
+    Entry(_("Audit trail"), "audit:trail", "shield-check", "audit_everywhere", _RULES),
 )
 
 #: What each sees first, by the first of these that they hold and that is there.
 FIRST_PAGES = (
     ("approve", "operations:inbox"),
-    ("operate", "hosts:list"),
-    ("audit", "audit:trail"),
+    ("operate_everywhere", "hosts:list"),
+    ("audit_everywhere", "audit:trail"),
     ("view", "vms:list"),
 )
 

@@ -10,6 +10,10 @@ urlpatterns = [
     path("healthz/live", health.live, name="health_live"),
     path("healthz/ready", health.ready, name="health_ready"),
     path("accounts/", include("portal.accounts.urls")),
+    path("audit/", include("portal.audit.urls")),
+    path("hosts/", include("portal.hosts.urls")),
+    path("networks/", include("networks.urls")),
+    path("machines/", include("vms.console.urls")),
     path("machines/", include("vms.urls")),
     path("requests/", include("portal.operations.urls")),
 ]

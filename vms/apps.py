@@ -7,11 +7,15 @@ class VmsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the kinds of operation that this room owns."""
+        from portal.operations import observers
         from portal.operations.registry import register
-        from vms import live
+        from vms import live, panels
         from vms.building import CREATE
+        from vms.observer import MachineObserver
         from vms.power import KINDS
 
         for kind in (CREATE, *KINDS):
             register(kind)
         live.register_panels()
+        panels.register_panels()
+        observers.register(MachineObserver())

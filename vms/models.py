@@ -149,3 +149,6 @@ class Disk(models.Model):
 
     def __str__(self) -> str:
         return f"{self.machine} {self.target}"
+
+
+from vms.console.models import ConsoleSession, ConsoleTicket  # noqa: E402, F401 (Django looks here for models)

@@ -53,6 +53,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "operations": Operation.objects.restrict(request.user, "view").filter(
             Q(subject=vm.topic) | Q(pk=vm.built_by_id)
         ).select_related("requester").order_by("-pk")[:10],
+        "may_use": VirtualMachine.objects.restrict(request.user, "use").filter(pk=pk).exists(),
         "delete": ConfirmForm(name=vm.name),
         "no_delete": power.why_not(request.user, vm, "bin"),
     }

@@ -19,6 +19,7 @@ def abilities(user: Any) -> dict[str, Any]:
         held = list(Membership.objects.filter(user=user).values_list("role", "project"))
     roles = {role for role, _project in held}
     can: dict[str, Any] = {action: bool(roles & holders) for action, holders in ACTIONS.items()}
-    can[EVERYWHERE] = any(role == Role.ADMIN and project is None for role, project in held)
+    everywhere = {role for role, project in held if project is None}
+    can |= {f"{action}_everywhere": bool(everywhere & holders) for action, holders in ACTIONS.items()}
     can["roles"] = [role.label for role in Role if role in roles]
     return can

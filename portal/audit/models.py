@@ -2,9 +2,14 @@
 
 from django.db import models
 
+from portal.audit.querysets import AuditQuerySet
+
 
 class AuditEntry(models.Model):
     """One change or one console, names and ids as they were. No foreign keys: it outlives what it names."""
+
+    #: Of no project: read only by those who hold `audit` in every project.
+    estate = True
 
     at = models.DateTimeField(db_index=True)
     actor_id = models.CharField(max_length=64)
@@ -15,6 +20,8 @@ class AuditEntry(models.Model):
     target_name = models.CharField(max_length=255)
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
+
+    objects = AuditQuerySet.as_manager()
 
     class Meta:
         ordering = ["pk"]

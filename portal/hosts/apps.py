@@ -7,7 +7,9 @@ class HostsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the kinds of operation that this room owns."""
+        from portal.hosts import live
         from portal.hosts.enrolment import ENROL
         from portal.operations.registry import register
 
         register(ENROL)
+        live.register_panels()

@@ -43,7 +43,6 @@ class Watcher:
 
     def turn(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for something to be told, and write it."""
-        close_old_connections()
         if time.monotonic() >= self._read_at:
             self._read_hosts()
         try:
@@ -62,6 +61,7 @@ class Watcher:
             hosts = dict(Host.objects.values_list("uri", "pk"))
         except (OperationalError, InterfaceError) as error:
             _log.warning("the list of hosts cannot be read now: %s", error)
+            close_old_connections()
             return
         for uri in self._watch.uris - hosts.keys():
             self._watch.remove(uri)
@@ -93,6 +93,8 @@ class Watcher:
         except (OperationalError, InterfaceError) as error:
             self._write_at = time.monotonic() + RETRY_SECONDS
             _log.warning("observations wait for the database: %s", error)
+            # A connection that broke never heals; the next query opens another.
+            close_old_connections()
             return
         self._pending = {}
 

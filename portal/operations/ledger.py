@@ -88,9 +88,11 @@ def shortage(counter: Counter, amount: int) -> str:
 
 
 def amount_text(resource: str, amount: int) -> str:
-    """Return an amount with its unit: GiB for memory and disk, a plain number otherwise."""
+    """Return an amount with its unit: GiB or MiB for memory and disk, a plain number otherwise."""
     if resource in {Counter.Resource.MEMORY, Counter.Resource.DISK}:
-        return f"{round(amount / (1 << 30), 1):,g} GiB"
+        if 0 < amount < 1 << 30:
+            return f"{round(amount / (1 << 20)):,} MiB"
+        return f"{amount / (1 << 30):,.1f}".removesuffix(".0") + " GiB"
     return str(amount)
 
 

@@ -1,0 +1,14 @@
+"""Addresses of the hosts pages."""
+
+from django.urls import path
+
+from portal.hosts import views
+
+app_name = "hosts"
+urlpatterns = [
+    path("", views.host_list, name="list"),
+    path("add/", views.add, name="add"),
+    path("<int:pk>/", views.detail, name="detail"),
+    path("<int:pk>/maintenance/", views.maintenance, name="maintenance"),
+    path("<int:pk>/prove/", views.prove, name="prove"),
+]

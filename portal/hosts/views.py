@@ -1,0 +1,116 @@
+"""Pages of hosts, for those who operate the whole estate."""
+
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from portal.accounts.backends import may
+from portal.core.web.htmx import attempt, denied_at, render_page
+from portal.core.web.lists import ordering
+from portal.hosts import services
+from portal.hosts.forms import HostForm, MaintenanceForm
+from portal.hosts.live import rows, visible
+from portal.hosts.models import Host
+from portal.hosts.readiness import report
+from portal.operations.models import Operation
+from portal.operations.pages import pieces
+
+PAGE_SIZE = 50
+RECENT = 10
+ORDER = {
+    "name": ["name"],
+    "health": ["observed_health", "name"],
+    "accelerator": ["accelerator", "name"],
+}
+
+
+def _for(request: HttpRequest, action: str) -> None:
+    # Hosts belong to no project; for anybody else their pages are not there.
+    if not may(request.user, action, None):
+        raise Http404
+
+
+@require_safe
+def host_list(request: HttpRequest) -> HttpResponse:
+    """List the hosts, searched, sorted and paginated by the server."""
+    _for(request, "operate")
+    search = request.GET.get("q", "").strip()
+    found = visible(request.user).prefetch_related("pools__pool")
+    if search:
+        found = found.filter(name__icontains=search)
+    sort, columns = ordering(request, ORDER, default="name")
+    page = Paginator(found.order_by(*columns), PAGE_SIZE).get_page(request.GET.get("page"))
+    context = {
+        "page": page,
+        "rows": rows(list(page.object_list)),
+        "search": search,
+        "sort": sort,
+        "may_add": may(request.user, "administer", None),
+    }
+    return render_page(request, "hosts/list.html", context, partial="hosts/table.html")
+
+
+@require_safe
+def detail(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show what a host is fit for, what runs there and what was done to it."""
+    return _page(request, _host(request, pk), MaintenanceForm())
+
+
+def _host(request: HttpRequest, pk: int) -> Host:
+    host: Host = get_object_or_404(visible(request.user).prefetch_related("pools__pool"), pk=pk)
+    return host
+
+
+def _page(request: HttpRequest, host: Host, form: MaintenanceForm) -> HttpResponse:
+    operations = Operation.objects.restrict(request.user, "view").filter(lane=host.scope)
+    context = {
+        "host": host,
+        "row": rows([host])[0],
+        "findings": report(host),
+        "operations": operations.select_related("requester").order_by("-pk")[:RECENT],
+        "pieces": pieces("hosts.detail", request, host),
+        "form": form,
+        "cannot_prove": "" if may(request.user, "administer", None) else _("Only an admin proves a host."),
+    }
+    return render(request, "hosts/detail.html", context, status=422 if form.errors else 200)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def add(request: HttpRequest) -> HttpResponse:
+    """Enrol a host."""
+    _for(request, "administer")
+    form = HostForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        with denied_at(form):
+            operation = services.enrol_host(actor=request.user, **form.cleaned_data)
+            return redirect("hosts:detail", operation.identifiers["host"])
+    return render(request, "hosts/add.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@require_POST
+def maintenance(request: HttpRequest, pk: int) -> HttpResponse:
+    """Keep new machines off a host, with a reason, or let them on again."""
+    host = _host(request, pk)
+    if request.POST.get("on") != "1":
+        with attempt(request, _("%(host)s takes new machines again.") % {"host": host}):
+            services.set_maintenance(actor=request.user, host=host, on=False)
+        return redirect("hosts:detail", pk)
+    form = MaintenanceForm(request.POST)
+    if form.is_valid():
+        with denied_at(form):
+            services.set_maintenance(
+                actor=request.user, host=host, on=True, reason=form.cleaned_data["reason"]
+            )
+            return redirect("hosts:detail", pk)
+    return _page(request, host, form)
+
+
+@require_POST
+def prove(request: HttpRequest, pk: int) -> HttpResponse:
+    """Boot a test guest again and bring images that are new."""
+    host = _host(request, pk)
+    with attempt(request, _("%(host)s is being proven again.") % {"host": host}):
+        services.enrol_again(actor=request.user, host=host)
+    return redirect("hosts:detail", pk)

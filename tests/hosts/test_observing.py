@@ -1,0 +1,269 @@
+"""What hosts tell becomes the picture in the database, in few queries and in the right order."""
+
+import uuid
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+
+from networks.models import Port
+from portal.drivers.observations import (
+    AddressesSeen,
+    Changes,
+    DomainChanged,
+    DomainList,
+    Heartbeat,
+    HostLost,
+    HostSilent,
+    Snapshot,
+)
+from portal.drivers.types import AddressInfo, DomainInfo, DomainState, HostInfo, PoolInfo
+from portal.hosts import watcher as watching
+from portal.hosts.enrolment import set_limits
+from portal.hosts.models import Health
+from portal.hosts.watcher import Watcher
+from portal.operations.models import Counter, Operation
+from portal.operations.states import State
+from tests.factories import GIB, make_host, make_image, make_network, make_place
+from vms.models import Observed, Status, VirtualMachine
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+
+RUNNING, OFF = DomainState.RUNNING, DomainState.SHUTOFF
+
+
+@pytest.fixture
+def estate(cast):
+    """A host and another one, with machines on the first."""
+    host, other, image = make_host(observed_at=None), make_host("other", "fake:///other"), make_image()
+
+    def machine(name, on=host, **changes):
+        built = Operation.objects.create(
+            kind="test.files", requester=cast.requester, state=State.SUCCEEDED, spec="{}", token=uuid.uuid4()
+        )
+        values = {
+            "status": Status.ACTIVE,
+            "vcpus": 1,
+            "memory": GIB,
+            "lease_until": datetime(2100, 1, 1, tzinfo=UTC),
+            "project": cast.project,
+            "owner": cast.requester,
+            "image": image,
+        }
+        return VirtualMachine.objects.create(
+            name=name, uuid=uuid.uuid4(), host=on, built_by=built, **values | changes
+        )
+
+    return SimpleNamespace(host=host, other=other, machine=machine, cast=cast)
+
+
+@pytest.fixture
+def watcher(estate):
+    made = Watcher()
+    made._hosts = {estate.host.uri: estate.host.pk, estate.other.uri: estate.other.pk}
+    yield made
+    made._pending = {}
+    made.close()
+
+
+def seen(machine):
+    machine.refresh_from_db()
+    return machine.observed_state
+
+
+def listed(at, *machines, state=RUNNING):
+    infos = [DomainInfo(m.domain_name, str(m.uuid), state, m.vcpus, m.memory) for m in machines]
+    return DomainList(at, 0, tuple(infos))
+
+
+def changed(at, *machines, state=RUNNING):
+    found = tuple(DomainChanged(at, 0, str(m.uuid), m.domain_name, state) for m in machines)
+    return Changes(at, 0, found)
+
+
+def tell(watcher, host, *messages):
+    for message in messages:
+        watcher.hear(host.uri, message)
+    watcher.flush()
+
+
+def test_a_list_and_changes_are_written(estate, watcher):
+    one, two = estate.machine("one"), estate.machine("two")
+    tell(watcher, estate.host, listed(10, one, two), changed(11, two, state=OFF))
+    assert (seen(one), seen(two)) == (Observed.RUNNING, Observed.SHUTOFF)
+    estate.host.refresh_from_db()
+    assert estate.host.observed_health == Health.UP
+    assert estate.host.observed_at == datetime.fromtimestamp(10, UTC)
+
+
+def test_an_older_observation_never_overwrites_a_newer_one(estate, watcher):
+    """Untried: when _is_older is always true, in one batch or in two."""
+    one = estate.machine("one")
+    tell(watcher, estate.host, changed(20, one, state=OFF))
+    tell(watcher, estate.host, listed(15, one))
+    assert seen(one) == Observed.SHUTOFF
+    tell(watcher, estate.host, changed(30, one, state=RUNNING), listed(25, one, state=OFF))
+    assert seen(one) == Observed.RUNNING
+    # Seen as it was by a later list: what began before that list is old too.
+    tell(watcher, estate.host, listed(40, one))
+    tell(watcher, estate.host, changed(35, one, state=OFF))
+    assert seen(one) == Observed.RUNNING
+
+
+def test_only_an_active_machine_at_rest_can_be_missing(estate, watcher):
+    """Untried: when _missing looks at no status, or at no operation."""
+    gone, building = estate.machine("gone"), estate.machine("building", status=Status.BUILDING)
+    binned, moving = estate.machine("binned", status=Status.BINNED), estate.machine("moving")
+    elsewhere = estate.machine("elsewhere", on=estate.other)
+    just = estate.machine("just")
+    operation = {"kind": "test.files", "requester": estate.cast.requester, "spec": "{}"}
+    Operation.objects.create(
+        **operation, state=State.RUNNING, subject=moving.topic, token=uuid.uuid4()
+    )
+    Operation.objects.create(
+        **operation,
+        state=State.SUCCEEDED,
+        subject=just.topic,
+        token=uuid.uuid4(),
+        finished_at=datetime.fromtimestamp(12, UTC),
+    )
+    tell(watcher, estate.host, listed(10))
+    assert seen(gone) == Observed.MISSING
+    assert {seen(vm) for vm in (building, binned, moving, elsewhere, just)} == {Observed.UNKNOWN}
+    tell(watcher, estate.host, listed(20, gone))
+    assert seen(gone) == Observed.RUNNING
+    tell(watcher, estate.host, changed(30, gone, state=None))
+    assert seen(gone) == Observed.MISSING
+    assert VirtualMachine.objects.count() == 6
+
+
+@pytest.mark.parametrize("trouble", [HostLost(20, 0, "gone"), HostSilent(20, 0, 6.0)])
+def test_a_stale_host_knows_nothing_until_its_next_list(estate, watcher, trouble):
+    """Untried: when host_stale forgets the host, or the list after it is taken for old."""
+    one, other = estate.machine("one"), estate.machine("other", on=estate.other)
+    tell(watcher, estate.host, listed(10, one))
+    tell(watcher, estate.other, listed(10, other))
+    tell(watcher, estate.host, trouble)
+    estate.host.refresh_from_db()
+    assert estate.host.observed_health == Health.STALE and estate.host.observed_reason
+    assert (seen(one), seen(other)) == (Observed.UNKNOWN, Observed.RUNNING)
+    tell(watcher, estate.host, listed(19, one))
+    assert seen(one) == Observed.UNKNOWN
+    tell(watcher, estate.host, Heartbeat(21, 0), listed(22, one))
+    estate.host.refresh_from_db()
+    assert (estate.host.observed_health, estate.host.observed_reason) == (Health.UP, "")
+    assert seen(one) == Observed.RUNNING
+
+
+def test_a_burst_takes_few_queries(estate, watcher):
+    """Untried: when a change is written by a query of its own."""
+    image_of = estate.machine("model")
+    built = Operation.objects.bulk_create(
+        Operation(
+            kind="test.files",
+            requester=estate.cast.requester,
+            state=State.SUCCEEDED,
+            spec="{}",
+            token=uuid.uuid4(),
+        )
+        for _ in range(1000)
+    )
+    fields = {f.attname: getattr(image_of, f.attname) for f in VirtualMachine._meta.concrete_fields}
+    own = ("id", "name", "uuid", "built_by_id")
+    common = {name: value for name, value in fields.items() if name not in own}
+    VirtualMachine.objects.bulk_create(
+        VirtualMachine(name=f"m{i}", uuid=uuid.uuid4(), built_by=operation, **common)
+        for i, operation in enumerate(built)
+    )
+    machines = list(VirtualMachine.objects.filter(name__startswith="m").exclude(name="model"))
+    for number, machine in enumerate(machines):
+        watcher.hear(estate.host.uri, changed(10 + number / 1e4, machine))
+    with CaptureQueriesContext(connection) as queries:
+        watcher.flush()
+    assert VirtualMachine.objects.filter(observed_state=Observed.RUNNING).count() == 1000
+    assert len(queries) < 20, [query["sql"][:80] for query in queries]
+
+
+def test_foreign_domains_lower_what_the_host_can_give(estate, watcher):
+    """Untried: when set_limits leaves the foreign ones out, or managed ones are taken for foreign."""
+    ours = estate.machine("ours", memory=2 * GIB)
+    stranger = DomainInfo("stranger", str(uuid.uuid4()), RUNNING, 2, 3 * GIB)
+    off = DomainInfo("off", str(uuid.uuid4()), OFF, 4, 4 * GIB)
+    set_limits(estate.host)
+    domains = (*listed(10, ours).domains, stranger, off)
+    tell(watcher, estate.host, DomainList(10, 0, domains))
+    limits = dict(Counter.objects.filter(scope=estate.host.scope).values_list("resource", "limit"))
+    assert limits == {"vcpu": 8 * 4 - 2, "memory": 16 * GIB - GIB - 3 * GIB}
+    tell(watcher, estate.host, listed(20, ours))
+    limits = dict(Counter.objects.filter(scope=estate.host.scope).values_list("resource", "limit"))
+    assert limits == {"vcpu": 8 * 4, "memory": 15 * GIB}
+
+
+def test_a_snapshot_tells_pools_and_the_size_of_the_host(estate, watcher):
+    place = make_place(estate.host)
+    pool = PoolInfo("example-pool", str(place.pool.uuid), "/example", True, 100, 40, 60)
+    host = HostInfo("h", "QEMU", 9_000_000, 7_000_000, 4, 8 * GIB)
+    tell(watcher, estate.host, Snapshot(10, 0, (), {}, (pool,), (), host))
+    place.refresh_from_db()
+    estate.host.refresh_from_db()
+    assert (place.observed_capacity, place.observed_available) == (100, 60)
+    assert (estate.host.observed_cpus, estate.host.observed_memory) == (4, 8 * GIB)
+    assert Counter.objects.get(scope=place.pool.scope, resource="disk").limit == 100
+
+
+def test_an_address_counts_only_for_the_card_it_was_given_to(estate, watcher):
+    """Untried: when _address_of does not compare the MAC, or takes what is no address."""
+    one = estate.machine("one")
+    port = Port.objects.create(
+        network=make_network(), host=estate.host, domain_uuid=one.uuid, mac="52:54:00:00:00:01"
+    )
+    told = [("52:54:00:00:00:02", "10.0.0.9"), (port.mac, "<b>"), (port.mac, "127.0.0.1")]
+    told += [(port.mac, "fd00::5"), (port.mac, "10.213.77.12")]
+    addresses = {str(one.uuid): tuple(AddressInfo(mac, address, 24) for mac, address in told)}
+    tell(watcher, estate.host, AddressesSeen(10, 0, addresses))
+    one.refresh_from_db()
+    port.refresh_from_db()
+    assert one.observed_address == port.observed_address == "10.213.77.12"
+
+
+def test_what_was_seen_waits_for_a_locked_database(estate, watcher, monkeypatch):
+    """Untried: when flush forgets what is pending before it is written."""
+    one = estate.machine("one")
+
+    def locked(*_args):
+        raise OperationalError("database is locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "write", locked)
+        # The connection that holds the test's own transaction must stay.
+        patched.setattr(watching, "close_old_connections", lambda: None)
+        tell(watcher, estate.host, listed(10, one))
+        tell(watcher, estate.host, changed(12, one, state=OFF))
+    assert seen(one) == Observed.UNKNOWN
+    watcher.flush()
+    assert seen(one) == Observed.SHUTOFF
+
+
+def test_a_broken_observation_costs_only_itself(estate, watcher, caplog):
+    """Untried: when _write_one lets any error out."""
+    one, other = estate.machine("one"), estate.machine("other", on=estate.other)
+    watcher.hear(estate.host.uri, DomainList("nonsense", 0, ()))
+    watcher.hear(estate.host.uri, DomainList(10, 0, (None,)))
+    watcher.hear(estate.other.uri, listed(10, other))
+    watcher.flush()
+    assert seen(other) == Observed.RUNNING
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 2
+    tell(watcher, estate.host, listed(11, one))
+    assert seen(one) == Observed.RUNNING
+
+
+def test_hosts_are_read_again(estate, watcher, monkeypatch):
+    """Untried: when _read_hosts never removes."""
+    monkeypatch.setattr(watching, "READ_HOSTS_SECONDS", 0)
+    watcher.turn(0)
+    assert watcher._watch.uris == {estate.host.uri, estate.other.uri}
+    estate.other.delete()
+    watcher.turn(0)
+    assert watcher._watch.uris == {estate.host.uri}

@@ -1,0 +1,29 @@
+import asyncio
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from vms.console.broker import Broker
+from vms.console.wire import socket_path
+
+
+class Command(BaseCommand):
+    help = "Open consoles on hypervisors for the web process, until stopped."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BlockingIOError as error:
+            raise CommandError("A console broker runs here already.") from error
+
+    async def _serve(self) -> None:
+        broker = Broker(socket_path())
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        await broker.start()
+        self.stdout.write(f"Consoles are served at {broker.path}.")
+        self.stdout.flush()
+        await stopped.wait()
+        await broker.stop()
