@@ -5,7 +5,9 @@ LOG=$STATE/log
 # is_up NAME: its process lives and is still the one that was started.
 is_up() {
   local pid
-  pid=$(cat "$RUN/$1.pid" 2>/dev/null) && [ -n "$pid" ] && grep -qz "GATEHOUSE_PART=$1" "/proc/$pid/environ" 2>/dev/null
+  pid=$(cat "$RUN/$1.pid" 2>/dev/null) && [ -n "$pid" ] || return 1
+  # Redis writes its title over its environment; the title names its socket.
+  grep -qz "GATEHOUSE_PART=$1" "/proc/$pid/environ" 2>/dev/null || grep -qzF "$RUN/" "/proc/$pid/cmdline" 2>/dev/null
 }
 
 # start NAME COMMAND...: in a session of its own, unless it runs already.

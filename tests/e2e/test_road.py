@@ -38,6 +38,17 @@ def _script(name: str, env: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
+def _environment(state: Path) -> dict[str, str]:
+    """Return what a portal of its own needs: a state, a free port, a pool, and the images built already."""
+    (state / "images").symlink_to(IMAGES)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    pool = f"/var/lib/libvirt/images/gttest-{secrets.token_hex(4)}"
+    kept = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+    return kept | {"GATEHOUSE_STATE": str(state), "PORT": port, "GATEHOUSE_POOL": pool}
+
+
 def _remove_pool(path: str) -> None:
     """Remove what the portal built in its pool, machines first."""
     driver = driver_for("qemu:///system")
@@ -58,20 +69,14 @@ def _remove_pool(path: str) -> None:
 def portal(tmp_path_factory) -> Iterator[Portal]:
     """A portal of its own, by the command that the README names."""
     state = tmp_path_factory.mktemp("state")
-    (state / "images").symlink_to(IMAGES)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    pool = f"/var/lib/libvirt/images/gttest-{secrets.token_hex(4)}"
-    env = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
-    env |= {"GATEHOUSE_STATE": str(state), "PORT": port, "GATEHOUSE_POOL": pool}
+    env = _environment(state)
     try:
         _script("run", env, "--background")
         lines = (state / "credentials").read_text().splitlines()
-        yield Portal(f"http://127.0.0.1:{port}", dict(line.split(":", 1) for line in lines))
+        yield Portal(f"http://127.0.0.1:{env['PORT']}", dict(line.split(":", 1) for line in lines))
     finally:
         _script("stop", env)
-        _remove_pool(pool)
+        _remove_pool(env["GATEHOUSE_POOL"])
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +144,28 @@ def _ssh(key: Path, target: str) -> str:
             break
         time.sleep(1)
     return done.stdout.strip()
+
+
+def _processes_of(state: str) -> list[str]:
+    """Return the command lines of processes that name `state`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+        if state in line:
+            found.append(line)
+    return found
+
+
+def test_stop_ends_everything_that_run_started(tmp_path):
+    """Red when is_up looks for the environment alone: Redis overwrites its own."""
+    env = _environment(tmp_path)
+    try:
+        _script("run", env, "--background")
+        assert any("redis" in line for line in _processes_of(str(tmp_path)))
+    finally:
+        _script("stop", env)
+        _remove_pool(env["GATEHOUSE_POOL"])
+    assert _processes_of(str(tmp_path)) == []
