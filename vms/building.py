@@ -12,6 +12,7 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
 from vms import placement, specs
 from vms.models import Observed, Status, VirtualMachine
+from vms.steps import DomainStep
 
 #: Seconds a guest gets to ask for its address; a full Debian under emulation needs up to 100.
 BOOT_LIMIT = 300.0
@@ -58,19 +59,14 @@ class DefineDomain(HostStep):
         self.call(context, "undefine", context.identifiers["uuid"])
 
 
-class StartDomain(HostStep):
+class StartDomain(DomainStep):
     name, title = "start", "Start the machine"
-    timeout = 60.0
 
     def do(self, context: StepContext) -> None:
         self.call(context, "start", context.identifiers["uuid"])
 
     def undo(self, context: StepContext) -> None:
-        try:
-            self.call(context, "destroy", context.identifiers["uuid"])
-        except StepFailed as failure:
-            if failure.code != "domain_not_found":
-                raise
+        self.force_off(context)
 
 
 class WaitForAddress(HostStep):

@@ -5,13 +5,9 @@ from typing import Any
 
 from django.template.loader import render_to_string
 
-from portal.live.panels import Panel, register
+from portal.live.panels import Panel, register, row_keys
 from vms import power
 from vms.models import VirtualMachine
-
-
-def _ids(ids: Sequence[str]) -> list[int]:
-    return [int(identity) for identity in ids if identity.isdecimal() and len(identity) < 19]
 
 
 def visible(user: Any) -> Any:
@@ -22,20 +18,21 @@ def visible(user: Any) -> Any:
 def actions_for(user: Any, machine: VirtualMachine) -> list[dict[str, str]]:
     """Return the power buttons of `machine`: those that fit its state, with why one is disabled."""
     shown = []
+    stranger = power.right_lacks(user, machine)
     for name, verb in power.VERBS.items():
         if machine.observed_state in verb.states or name in {"start", "shutdown", "destroy"}:
-            denied = power.why_not(user, machine, name)
+            denied = stranger or power.state_forbids(machine, name)
             shown.append({"name": name, "label": verb.label, "icon": verb.icon, "denied": denied})
     return shown
 
 
 def _rows(user: Any, ids: Sequence[str]) -> dict[str, str]:
-    found = visible(user).filter(pk__in=_ids(ids))
+    found = visible(user).filter(pk__in=row_keys(ids))
     return {str(vm.pk): render_to_string("vms/row.html", {"vm": vm}) for vm in found}
 
 
 def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
-    found = visible(user).filter(pk__in=_ids(ids))
+    found = visible(user).filter(pk__in=row_keys(ids))
     return {
         str(vm.pk): render_to_string(
             "vms/status.html", {"vm": vm, "power_buttons": actions_for(user, vm), "live": True}

@@ -9,7 +9,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from networks.models import Port
-from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.hosts.models import Health
@@ -17,11 +16,12 @@ from portal.hosts.steps import HostStep
 from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
-from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.registry import Kind, StepContext
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import WORKING, State
 from vms.models import Observed, Status, VirtualMachine
+from vms.steps import DomainStep
 
 #: How long a deleted machine can be had back.
 BIN_DAYS = 7
@@ -49,10 +49,8 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
-class CallVerb(HostStep):
+class CallVerb(DomainStep):
     """One driver call on the machine's domain."""
-
-    timeout = 60.0
 
     def __init__(self, name: str, title: str, call: str) -> None:
         self.name, self.title, self._call = name, title, call
@@ -61,18 +59,11 @@ class CallVerb(HostStep):
         self.call(context, self._call, context.identifiers["uuid"])
 
 
-class ForceOff(HostStep):
-    """Off, also when the domain is gone already."""
-
+class ForceOff(DomainStep):
     name, title = "off", "Switch the machine off"
-    timeout = 60.0
 
     def do(self, context: StepContext) -> None:
-        try:
-            self.call(context, "destroy", context.identifiers["uuid"])
-        except StepFailed as failure:
-            if failure.code != "domain_not_found":
-                raise
+        self.force_off(context)
 
 
 class Undefine(CallVerb):
@@ -94,8 +85,18 @@ def why_not(actor: Any, machine: VirtualMachine, verb: str) -> str:
 
     The same sentence explains the disabled button and refuses the call.
     """
-    if not _may_use(actor, machine):
-        return "Only the owner, an operator or an admin may do this."
+    return right_lacks(actor, machine) or state_forbids(machine, verb)
+
+
+def right_lacks(actor: Any, machine: VirtualMachine) -> str:
+    """Return why `actor` may do nothing to `machine`, '' when they may. Asks the database."""
+    if VirtualMachine.objects.restrict(actor, "use").filter(pk=machine.pk).exists():
+        return ""
+    return "Only the owner, an operator or an admin may do this."
+
+
+def state_forbids(machine: VirtualMachine, verb: str) -> str:
+    """Return why nobody can do `verb` to `machine` as it is now, '' when it can be done."""
     if machine.status == Status.BUILDING:
         return "The machine is still being built."
     if machine.status == Status.BINNED:
@@ -105,10 +106,6 @@ def why_not(actor: Any, machine: VirtualMachine, verb: str) -> str:
     if verb in VERBS and machine.observed_state not in VERBS[verb].states:
         return f"The machine is {machine.get_observed_state_display().lower()}."
     return ""
-
-
-def _may_use(actor: Any, machine: VirtualMachine) -> bool:
-    return VirtualMachine.objects.restrict(actor, "use").filter(pk=machine.pk).exists()
 
 
 def _begin(actor: Any, machine: VirtualMachine, kind: str, title: str) -> Operation:
@@ -158,8 +155,8 @@ def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
 
     Raises Denied when there is no room any more.
     """
-    if not _may_use(actor, machine):
-        raise Denied("Only the owner, an operator or an admin may do this.")
+    if reason := right_lacks(actor, machine):
+        raise Denied(reason)
     with transaction.atomic():
         restored = VirtualMachine.objects.filter(pk=machine.pk, status=Status.BINNED).update(
             status=Status.ACTIVE, bin_until=None
@@ -175,8 +172,8 @@ def purge_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> 
     """Delete a machine in the bin for good, now. Raises Denied."""
     if confirm_name != machine.name:
         raise Denied("Type the machine's name exactly to delete it for good.")
-    if not may(actor, "operate", machine.project) and not _may_use(actor, machine):
-        raise Denied("Only the owner, an operator or an admin may do this.")
+    if reason := right_lacks(actor, machine):
+        raise Denied(reason)
     if machine.status != Status.BINNED:
         raise Denied("Only a machine in the bin can be deleted for good.")
     return _begin(actor, machine, "vm.purge", "Delete for good")

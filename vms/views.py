@@ -46,6 +46,7 @@ def machines(request: HttpRequest) -> HttpResponse:
 def machine(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one machine."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
+    stranger = power.right_lacks(request.user, vm)
     context = {
         "vm": vm,
         "power_buttons": live.actions_for(request.user, vm),
@@ -53,9 +54,9 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "operations": Operation.objects.restrict(request.user, "view").filter(
             Q(subject=vm.topic) | Q(pk=vm.built_by_id)
         ).select_related("requester").order_by("-pk")[:10],
-        "may_use": VirtualMachine.objects.restrict(request.user, "use").filter(pk=pk).exists(),
+        "may_use": not stranger,
         "delete": ConfirmForm(name=vm.name),
-        "no_delete": power.why_not(request.user, vm, "bin"),
+        "no_delete": stranger or power.state_forbids(vm, "bin"),
     }
     return render(request, "vms/detail.html", context)
 

@@ -9,7 +9,7 @@ from django.template.loader import render_to_string
 
 from portal.hosts.models import Host
 from portal.hosts.readiness import accelerator, health
-from portal.live.panels import Panel, register
+from portal.live.panels import Panel, register, row_keys
 from portal.operations.models import Counter
 from portal.operations.observers import observers
 
@@ -87,8 +87,7 @@ def _usages(counters: Sequence[Counter]) -> list[Usage]:
 
 
 def _render(user: Any, ids: Sequence[str]) -> dict[str, str]:
-    wanted = [int(identity) for identity in ids if identity.isdecimal() and len(identity) < 19]
-    found = visible(user).filter(pk__in=wanted).prefetch_related("pools__pool")
+    found = visible(user).filter(pk__in=row_keys(ids)).prefetch_related("pools__pool")
     return {str(row.host.pk): render_to_string("hosts/row.html", {"row": row}) for row in rows(list(found))}
 
 

@@ -32,6 +32,11 @@ def register(panel: Panel) -> None:
     _panels[panel.name] = panel
 
 
+def row_keys(ids: Sequence[str]) -> list[int]:
+    """Return the ids that can be a row's key: they come from browsers, and a longer number fits no column."""
+    return [int(identity) for identity in ids if identity.isdecimal() and len(identity) < 19]
+
+
 def find(name: str) -> Panel | None:
     """Return the panel called `name`, None when there is none: names come from browsers."""
     return _panels.get(name)

@@ -6,7 +6,7 @@ from typing import Any
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from portal.live.panels import Panel, register
+from portal.live.panels import Panel, register, row_keys
 from portal.operations.ledger import amount_text
 from portal.operations.messages import sentence
 from portal.operations.models import Operation, StepRecord
@@ -90,8 +90,7 @@ def facts(operation: Operation) -> list[tuple[str, str]]:
 
 
 def _render(user: Any, ids: Sequence[str]) -> dict[str, str]:
-    wanted = [int(identity) for identity in ids if identity.isdecimal() and len(identity) < 19]
-    found = Operation.objects.restrict(user, "view").filter(pk__in=wanted).prefetch_related("steps")
+    found = Operation.objects.restrict(user, "view").filter(pk__in=row_keys(ids)).prefetch_related("steps")
     return {
         str(item.pk): render_to_string("operations/progress.html", {"progress": progress(item)})
         for item in found

@@ -164,7 +164,7 @@ def claim(operation_id: int, *, worker: str) -> Operation | None:
     operation there calls `next_in_lane`.
     """
     operation = Operation.objects.filter(pk=operation_id, state=State.QUEUED).first()
-    if operation is None or _is_full(operation.lane):
+    if operation is None or (operation.lane and not _room(operation.lane)):
         return None
     try:
         move(
@@ -179,15 +179,15 @@ def claim(operation_id: int, *, worker: str) -> Operation | None:
     return operation
 
 
-def _is_full(lane: str) -> bool:
-    return bool(lane) and Operation.objects.filter(lane=lane, state__in=WORKING).count() >= LANE_CAP
+def _room(lane: str) -> int:
+    """Return how many more operations `lane` takes now."""
+    return max(0, LANE_CAP - Operation.objects.filter(lane=lane, state__in=WORKING).count())
 
 
 def next_in_lane(lane: str) -> None:
     """Send the operations that wait longest for `lane`, as many as it has room for. Idempotent."""
-    working = Operation.objects.filter(lane=lane, state__in=WORKING).count()
     queued = Operation.objects.filter(lane=lane, state=State.QUEUED).order_by("pk")
-    for waiting in queued.values_list("pk", flat=True)[: max(0, LANE_CAP - working)]:
+    for waiting in queued.values_list("pk", flat=True)[: _room(lane)]:
         send(CARRY_OUT, waiting)
 
 

@@ -1,29 +1,20 @@
 """A worker in a process of its own, that dies by SIGKILL at a chosen point. Run by test_runner.py.
 
-Arguments: OPERATION-ID (claim it) or `reap` (take over what lapsed); then POINT, like `before:disk`,
-`after:seed`, `undo-before:disk`, `undo-after:disk`, or `never`; then the step that fails, or `none`.
+Its arguments are those of tests/dying.py.
 """
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import django
 
-POINT, FAILING = sys.argv[2], sys.argv[3]
+from tests.dying import FAILING, die_at, work
+
 STEPS = ("disk", "seed", "domain")
-
-
-def die_at(point):
-    if point == POINT:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main():
     django.setup()
-    import portal.celery  # noqa: F401 (dispatch needs the current app)
-    from portal.operations import registry, runner, services
+    from portal.operations import registry
 
     class FileStep(registry.Step):
         """Makes one real file under the name that the database fixed."""
@@ -47,13 +38,7 @@ def main():
             die_at(f"undo-after:{self.name}")
 
     registry.register(registry.Kind("test.files", "Make files", [FileStep(name) for name in STEPS]))
-    if sys.argv[1] == "reap":
-        for operation in services.take_over_lapsed(worker="reaper"):
-            runner.carry_on(operation, worker="reaper")
-    else:
-        operation = services.claim(int(sys.argv[1]), worker="worker")
-        if operation is not None:
-            runner.carry_on(operation, worker="worker")
+    work()
 
 
 if __name__ == "__main__":
