@@ -21,11 +21,13 @@ need_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# need_python REQUIREMENTS: a .venv that holds exactly what the file pins; made again when the file changed.
+# need_python REQUIREMENTS: a .venv that holds what the file pins; installed again when a file changed.
+# What tests need holds all that a run needs, so a run after a test installs nothing.
 need_python() {
-  local want
+  local want have
   want=$(cat "$ROOT"/requirements*.txt | sha256sum)
-  if [ "$(cat "$ROOT/.venv/installed" 2>/dev/null)" != "$1 $want" ]; then
+  have=$(cat "$ROOT/.venv/installed" 2>/dev/null || true)
+  if [ "$have" != "$1 $want" ] && [ "$have" != "requirements-dev.txt $want" ]; then
     say "Installing Python packages into .venv"
     [ -x "$ROOT/.venv/bin/python" ] || /usr/bin/python3 -m venv "$ROOT/.venv"
     "$ROOT/.venv/bin/pip" install --quiet --disable-pip-version-check -r "$ROOT/$1"
