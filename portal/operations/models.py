@@ -40,6 +40,9 @@ class Operation(models.Model):
     #: Where it is carried out, such as `host:2`; one lane holds a limited number at a time.
     lane = models.CharField(max_length=64, blank=True)
     revision = models.PositiveIntegerField(default=1)
+    #: The revision that the requester last asked for: decisions on an earlier one count no more. A lowering
+    #: makes a new revision and leaves this, since it is nowhere larger than what was approved.
+    asked_revision = models.PositiveIntegerField(default=1)
     token = models.UUIDField(unique=True)
     attempt = models.PositiveIntegerField(default=0)
     heartbeat_at = models.DateTimeField(null=True)
@@ -80,6 +83,13 @@ class Decision(models.Model):
 
     operation = models.ForeignKey(Operation, on_delete=models.PROTECT, related_name="decisions")
     approver = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT)
+    #: Whom the approver stood in for while they were away.
+    on_behalf_of = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="+"
+    )
+    #: The level of the policy that it serves, counted from 1, and the revision that was looked at.
+    level = models.PositiveSmallIntegerField(default=1)
+    revision = models.PositiveIntegerField(default=1)
     spec_hash = models.CharField(max_length=64)
     approved = models.BooleanField()
     reason = models.TextField(blank=True)

@@ -121,7 +121,8 @@ def decide(
     if not approved and not reason.strip():
         raise Denied("A rejection needs a reason.")
     with transaction.atomic():
-        current = Operation.objects.get(pk=operation.pk)
+        # Two approvers of one level take turns, so that the second sees what the first did.
+        current = Operation.objects.select_for_update().get(pk=operation.pk)
         if current.state != State.AWAITING_APPROVAL:
             raise Denied(f"This request is already {State(current.state).label.lower()}.")
         if current.spec_hash != spec_hash:
@@ -133,7 +134,12 @@ def decide(
         if approved:
             place(current)
         Decision.objects.create(
-            operation=current, approver=actor, spec_hash=spec_hash, approved=approved, reason=reason
+            operation=current,
+            approver=actor,
+            revision=current.revision,
+            spec_hash=spec_hash,
+            approved=approved,
+            reason=reason,
         )
     return current
 

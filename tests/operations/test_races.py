@@ -69,7 +69,7 @@ def test_doubled_submit_makes_one_request(cast):
 
 
 def test_two_approvers_at_once_make_one_decision(cast):
-    """Red on PostgreSQL when move() no longer asks for the state it saw (SQLite takes turns)."""
+    """Red on PostgreSQL when decide() does not lock and move() does not ask for the state it saw."""
     operation = ask(cast)
 
     def decide(approver):
