@@ -68,8 +68,16 @@ class Membership(models.Model):
 
     class Meta:
         constraints = [
+            # Two, because to SQLite every NULL is another: `nulls_distinct` does nothing there.
             models.UniqueConstraint(
-                fields=["user", "project", "role"], name="one_role_once_a_project", nulls_distinct=False
+                fields=["user", "project", "role"],
+                condition=models.Q(project__isnull=False),
+                name="one_role_once_a_project",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "role"],
+                condition=models.Q(project__isnull=True),
+                name="one_role_once_everywhere",
             ),
         ]
 
