@@ -117,4 +117,5 @@ CREATE = Kind(
     ),
     place=placement.place,
     settle=settle,
+    cancellable=True,
 )

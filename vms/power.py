@@ -19,7 +19,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.registry import Kind, StepContext
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
-from portal.operations.states import WORKING, State
+from portal.operations.states import UNFINISHED, State
 from vms.models import Observed, Status, VirtualMachine
 from vms.steps import DomainStep
 
@@ -207,7 +207,7 @@ def purge_what_is_due() -> int:
     due = VirtualMachine.objects.filter(status=Status.BINNED, bin_until__lt=timezone.now())
     begun = 0
     for machine in due.select_related("host", "project", "owner")[:100]:
-        unfinished = Operation.objects.filter(subject=machine.topic, state__in=[State.QUEUED, *WORKING])
+        unfinished = Operation.objects.filter(subject=machine.topic, state__in=UNFINISHED)
         if not unfinished.exists():
             _begin(machine.owner, machine, "vm.purge", "Delete for good")
             begun += 1
@@ -216,9 +216,10 @@ def purge_what_is_due() -> int:
 
 KINDS = (
     *(
-        Kind(f"vm.{name}", verb.label, (CallVerb(name, verb.label, verb.call),))
+        # Nobody wants a machine forced off by a click of yesterday, when its host comes back today.
+        Kind(f"vm.{name}", verb.label, (CallVerb(name, verb.label, verb.call),), waits_for_host=False)
         for name, verb in VERBS.items()
     ),
-    Kind("vm.bin", "Delete a machine", (ForceOff(),), settle=settle_bin),
+    Kind("vm.bin", "Delete a machine", (ForceOff(),), settle=settle_bin, waits_for_host=False),
     Kind("vm.purge", "Delete for good", (ForceOff(), Undefine(), DeleteVolumes()), settle=settle_purge),
 )

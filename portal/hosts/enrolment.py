@@ -125,4 +125,7 @@ ENROL = Kind(
     name="hosts.enrol",
     title="Enrol a host",
     steps=(Reach(), Prove(), MakePool(), UploadImages()),
+    # Whoever enrols a host that does not answer wants to know it now.
+    waits_for_host=False,
+    cancellable=True,
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 from portal.drivers.errors import DriverError
 from portal.hosts.calls import call
+from portal.hosts.models import Health, Host
 from portal.operations.registry import Step, StepContext, StepFailed
 
 
@@ -18,7 +19,11 @@ class HostStep(Step):
         try:
             return call(context.identifiers["host"], verb, *args, timeout=self.timeout)
         except DriverError as error:
-            raise StepFailed(error.code, error.raw, retryable=error.retryable) from error
+            # The watcher knows whether it is this call or the whole host.
+            away = error.retryable and Host.objects.filter(
+                pk=context.identifiers["host"], observed_health=Health.STALE
+            ).exists()
+            raise StepFailed(error.code, error.raw, retryable=error.retryable, away=away) from error
 
     def undo(self, context: StepContext) -> None:
         """Leave what was done: there is nothing of its own to take back."""

@@ -19,6 +19,11 @@ def dispatch(operation_id: int) -> None:
     transaction.on_commit(lambda: send(CARRY_OUT, operation_id), robust=True)
 
 
+def dispatch_resume(operation_id: int, attempt: int) -> None:
+    """Queue that the operation goes on under `attempt` once the transaction is committed. Never raises."""
+    transaction.on_commit(lambda: send(RESUME, operation_id, attempt), robust=True)
+
+
 def send(task: str, *args: int) -> None:
     """Send `task` now; a broker that is away is logged, and the sweep sends again. Never raises."""
     try:

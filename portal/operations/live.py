@@ -5,6 +5,7 @@ from typing import Any
 
 from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from portal.live.panels import Panel, register, row_keys
 from portal.operations.ledger import amount_text
@@ -59,9 +60,19 @@ def progress(operation: Operation) -> dict[str, Any]:
         "moving": operation.state in WORKING or operation.state == State.QUEUED,
         "over": operation.state in FINAL,
         "left": [step["title"] for step in steps if step["tone"] in {"busy", "good"}]
-        if operation.state == State.UNDOING
+        if operation.state in {State.UNDOING, State.CANCELLING, State.LOST}
         else [],
+        "lost": _lost(operation),
     }
+
+
+def _lost(operation: Operation) -> str:
+    """Say what becomes of an operation whose host is away, '' for any other."""
+    if operation.state != State.LOST:
+        return ""
+    if operation.lost_from == State.RUNNING:
+        return _("The host is away. The work goes on by itself when it is back; what was promised is kept.")
+    return _("The host is away. What is left there is taken back by itself when it is back.")
 
 
 def facts(operation: Operation) -> list[tuple[str, str]]:

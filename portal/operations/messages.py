@@ -3,7 +3,7 @@
 from django.utils.translation import gettext_lazy as _
 
 SENTENCES = {
-    "host_unreachable": _("The host did not answer. It is tried again when the host is back."),
+    "host_unreachable": _("The host did not answer."),
     "call_timeout": _("The host took too long to answer. An operator should look at its load."),
     "pool_full": _("The host's storage is full. Ask an operator to make room, then ask again."),
     "pool_not_found": _("The host's storage pool is gone. An operator must enrol the host again."),

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from portal.accounts.models import Project
 from portal.core.querysets import RestrictedQuerySet
-from portal.operations.states import WORKING, State
+from portal.operations.states import UNFINISHED, WORKING, State
 
 
 class Operation(models.Model):
@@ -48,6 +48,10 @@ class Operation(models.Model):
     heartbeat_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
+    #: The state that one whose host went away goes on in; empty otherwise.
+    lost_from = models.CharField(
+        max_length=24, blank=True, choices=[(state.value, state.label) for state in sorted(WORKING)]
+    )
 
     objects = RestrictedQuerySet.as_manager()
     #: A requester sees what is their own, other roles what is their project's.
@@ -58,7 +62,7 @@ class Operation(models.Model):
             # Two clicks, two people: one change at a time to one machine.
             models.UniqueConstraint(
                 fields=["subject"],
-                condition=~Q(subject="") & Q(state__in=[State.QUEUED, *sorted(WORKING)]),
+                condition=~Q(subject="") & Q(state__in=sorted(UNFINISHED)),
                 name="one_operation_a_subject",
             ),
         ]

@@ -14,14 +14,16 @@ class StepFailed(Exception):
     """A step cannot be done; what was done before it is undone.
 
     `code` selects the sentence for people, `raw` is for operators, and `retryable` says that the same step
-    may succeed a little later (a host that comes back).
+    may succeed a little later (a host that comes back). `away` says that the host is known to be gone:
+    nothing can be done or taken back there until it returns.
     """
 
-    def __init__(self, code: str, raw: str = "", *, retryable: bool = False) -> None:
+    def __init__(self, code: str, raw: str = "", *, retryable: bool = False, away: bool = False) -> None:
         super().__init__(raw or code)
         self.code = code
         self.raw = raw
         self.retryable = retryable
+        self.away = away
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class StepContext:
     """What a step may know: the frozen request and the names fixed before anything was created.
 
     A step that waits calls `check` between looks: it raises StaleAttempt once somebody else has the
-    operation.
+    operation, and CancelAsked once it is to be taken back.
     """
 
     spec: Mapping[str, Any]
@@ -72,7 +74,8 @@ class Kind:
     `steps` in the order in which they are done. `place` runs in the transaction of the final approval: it
     chooses the host, holds its capacity, sets `operation.lane` and `operation.identifiers`, and raises
     Denied when there is no room. `settle` runs in the transaction that ends the operation and moves the
-    life-cycle of what it was about.
+    life-cycle of what it was about. `waits_for_host`: when the host goes away it is lost until the host
+    returns and then goes on, instead of failing. `cancellable`: it may be taken back while it runs.
     """
 
     name: str
@@ -80,6 +83,8 @@ class Kind:
     steps: Sequence[Step]
     place: Callable[["Operation"], None] = _nothing_to_place
     settle: Callable[["Operation", "State"], None] = _nothing_to_settle
+    waits_for_host: bool = True
+    cancellable: bool = False
 
 
 _kinds: dict[str, Kind] = {}

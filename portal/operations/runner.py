@@ -18,7 +18,7 @@ from portal.operations.models import Operation, StepRecord
 from portal.operations.registry import Kind, Step, StepContext, StepFailed, kind_of
 from portal.operations.services import beat
 from portal.operations.states import State
-from portal.operations.transitions import move
+from portal.operations.transitions import CancelAsked, StaleAttempt, move
 
 Stage = StepRecord.Stage
 #: Seconds for which a step that failed for now (a host that restarts) is tried again.
@@ -30,19 +30,29 @@ def carry_on(operation: Operation, *, worker: str) -> None:
     """Bring a running or undoing operation to its end.
 
     Raises StaleAttempt as soon as somebody else has the operation, before the next step acts. When a step
-    cannot be undone now, the operation stays `undoing` and its rows list what is left. Idempotent.
+    cannot be undone now, the operation stays `undoing` and its rows list what is left; when its host is away,
+    it is `lost` until `find_lost` of the services brings it back. Idempotent.
     """
     kind = kind_of(operation.kind)
     context = StepContext(
         spec=json.loads(operation.spec),
         identifiers=operation.identifiers,
-        check=partial(beat, operation),
+        check=partial(_check, operation),
     )
     with Heartbeat(operation):
         if operation.state == State.RUNNING:
-            _do_all(operation, kind, context, worker)
-        if operation.state == State.UNDOING:
+            try:
+                _do_all(operation, kind, context, worker)
+            except CancelAsked:
+                operation.state = State.CANCELLING
+        if operation.state in {State.UNDOING, State.CANCELLING}:
             _undo_all(operation, kind, context, worker)
+
+
+def _check(operation: Operation) -> None:
+    """Beat. Raises StaleAttempt when somebody else has the operation, CancelAsked when it is to be undone."""
+    if beat(operation) == State.CANCELLING != operation.state:
+        raise CancelAsked(f"{operation} is to be taken back")
 
 
 def leftovers(operation: Operation) -> list[str]:
@@ -58,7 +68,7 @@ def _patiently(act: Callable[[StepContext], None], context: StepContext) -> None
         try:
             return act(context)
         except StepFailed as failure:
-            if not failure.retryable or time.monotonic() > end:
+            if failure.away or not failure.retryable or time.monotonic() > end:
                 raise
         time.sleep(PAUSE)
         context.check()
@@ -73,10 +83,27 @@ def _do_all(operation: Operation, kind: Kind, context: StepContext, worker: str)
             _patiently(step.do, context)
         except StepFailed as failure:
             _note(operation, record, record.stage, failure)
-            move(operation, State.UNDOING, actor=worker)
+            _move_on(operation, kind, failure, worker)
             return
         _note(operation, record, Stage.DONE)
-    move(operation, State.SUCCEEDED, actor=worker)
+    _turn(operation, State.SUCCEEDED, worker)
+
+
+def _move_on(operation: Operation, kind: Kind, failure: StepFailed, worker: str) -> None:
+    """Leave a step that failed: begin to undo, or wait for a host that is away."""
+    if failure.away and kind.waits_for_host:
+        _turn(operation, State.LOST, worker, lost_from=operation.state)
+    elif operation.state == State.RUNNING:
+        _turn(operation, State.UNDOING, worker)
+
+
+def _turn(operation: Operation, state: State, worker: str, **changes: str) -> None:
+    """Move an operation on. Raises CancelAsked when somebody asked for that at the same moment."""
+    try:
+        move(operation, state, actor=worker, **changes)
+    except StaleAttempt:
+        _check(operation)
+        raise
 
 
 def _undo_all(operation: Operation, kind: Kind, context: StepContext, worker: str) -> None:
@@ -87,14 +114,16 @@ def _undo_all(operation: Operation, kind: Kind, context: StepContext, worker: st
             _patiently(steps[record.name].undo, context)
         except StepFailed as failure:
             _note(operation, record, record.stage, failure)
+            _move_on(operation, kind, failure, worker)
             return
         _note(operation, record, Stage.UNDONE)
-    move(operation, State.FAILED, actor=worker)
+    end = State.CANCELLED if operation.state == State.CANCELLING else State.FAILED
+    move(operation, end, actor=worker)
 
 
 def _intend(operation: Operation, index: int, step: Step) -> StepRecord:
     with transaction.atomic():
-        beat(operation)
+        _check(operation)
         record, created = StepRecord.objects.get_or_create(
             operation=operation, name=step.name, defaults={"index": index, "started_at": timezone.now()}
         )
@@ -108,9 +137,9 @@ def _note(operation: Operation, record: StepRecord, stage: str, failure: StepFai
         beat(operation)
         record.stage = stage
         record.finished_at = timezone.now()
-        # What failed stays readable after it was undone.
-        if failure:
-            record.error_code = failure.code
-            record.error_raw = failure.raw
+        # What failed stays readable after it was undone, until it was done after all.
+        if failure or stage == Stage.DONE:
+            record.error_code = failure.code if failure else ""
+            record.error_raw = failure.raw if failure else ""
         record.save()
         publish(operation.topic)

@@ -1,7 +1,7 @@
 """Ask, decide, claim, keep alive, take over. Not for: what an operation does, which its kind knows."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
 from portal.operations import ledger
-from portal.operations.dispatch import CARRY_OUT, dispatch, send
+from portal.operations.dispatch import CARRY_OUT, dispatch, dispatch_resume, send
 from portal.operations.models import Decision, Operation
 from portal.operations.registry import kind_of
 from portal.operations.spec import RequestSpec
@@ -163,6 +163,48 @@ def withdraw(*, actor: Any, operation: Operation) -> Operation:
     return current
 
 
+def cancel(*, actor: Any, operation: Operation) -> Operation:
+    """Ask the worker to stop and take back what was made. Raises Denied when it is too late or not possible.
+
+    The worker itself turns round at its next look, so that nothing is undone while it is still being made.
+    """
+    if reason := why_not_cancel(actor, operation):
+        raise Denied(reason)
+    current = Operation.objects.get(pk=operation.pk)
+    if current.state == State.LOST:
+        return _cancel_lost(actor, current)
+    try:
+        move(current, State.CANCELLING, actor=actor)
+    except (StaleAttempt, ValueError) as late:
+        raise Denied("It is too late to cancel this.") from late
+    return current
+
+
+def _cancel_lost(actor: Any, operation: Operation) -> Operation:
+    """Let a lost operation be taken back, not finished, once its host returns."""
+    with transaction.atomic():
+        changed = Operation.objects.filter(
+            pk=operation.pk, state=State.LOST, lost_from=State.RUNNING
+        ).update(lost_from=State.CANCELLING)
+        if not changed:
+            raise Denied("It is being taken back already.")
+        audit.record(actor=actor, verb="operation.cancel_when_found", target=operation)
+        publish(operation.topic)
+    operation.lost_from = State.CANCELLING
+    return operation
+
+
+def why_not_cancel(actor: Any, operation: Operation) -> str:
+    """Return why `actor` cannot cancel `operation` now, '' when they can."""
+    if operation.requester_id != actor.pk and not may(actor, "operate", operation.project):
+        return "Only the requester or an operator may cancel this."
+    if operation.state not in {State.RUNNING, State.LOST}:
+        return "Only what is running can be cancelled."
+    if not kind_of(operation.kind).cancellable:
+        return "This cannot be cancelled; it is done in a moment."
+    return ""
+
+
 def claim(operation_id: int, *, worker: str) -> Operation | None:
     """Take a queued operation for `worker`; None when it is not to be had. Of racing claims one wins.
 
@@ -205,13 +247,40 @@ def sweep() -> int:
     return len(lanes)
 
 
-def beat(operation: Operation) -> None:
-    """Say that the worker lives; called before each step acts. Raises StaleAttempt when taken over."""
-    alive = Operation.objects.filter(
-        pk=operation.pk, attempt=operation.attempt, state__in=WORKING
-    ).update(heartbeat_at=timezone.now())
-    if not alive:
-        raise StaleAttempt(f"{operation} was taken over")
+def beat(operation: Operation) -> State:
+    """Say that the worker lives and return the state, which may be `cancelling` by now.
+
+    Called before each step acts. Raises StaleAttempt when taken over.
+    """
+    mine = Operation.objects.filter(pk=operation.pk, attempt=operation.attempt)
+    for state in (State(operation.state), State.CANCELLING):
+        if state in WORKING and mine.filter(state=state).update(heartbeat_at=timezone.now()):
+            return state
+    raise StaleAttempt(f"{operation} was taken over")
+
+
+def find_lost(*, lanes: Collection[str], worker: str) -> int:
+    """Let the lost operations of `lanes`, whose hosts are back, go on where they were; return how many.
+
+    Idempotent. A message that does not reach a worker is made up for by the reaper.
+    """
+    found = 0
+    for operation in Operation.objects.filter(state=State.LOST, lane__in=lanes).order_by("pk"):
+        try:
+            with transaction.atomic():
+                move(
+                    operation,
+                    State(operation.lost_from),
+                    actor=worker,
+                    attempt=operation.attempt + 1,
+                    heartbeat_at=timezone.now(),
+                    lost_from="",
+                )
+                dispatch_resume(operation.pk, operation.attempt)
+        except StaleAttempt:
+            continue
+        found += 1
+    return found
 
 
 def take_over_lapsed(*, worker: str) -> list[Operation]:

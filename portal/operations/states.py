@@ -35,6 +35,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 #: States in which a worker holds the operation and must keep its heartbeat.
 WORKING = frozenset({State.RUNNING, State.UNDOING, State.CANCELLING})
+#: States between the decision and the end: something may exist or be about to.
+UNFINISHED = WORKING | {State.QUEUED, State.LOST}
 FINAL = frozenset(state for state, following in TRANSITIONS.items() if not following)
 #: Final states in which nothing exists, so that the reservation goes back.
 NOTHING_LEFT = FINAL - {State.SUCCEEDED}

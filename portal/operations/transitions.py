@@ -17,6 +17,10 @@ class StaleAttempt(Exception):
     """Someone else moved the operation, or took it over; the caller must stop at once."""
 
 
+class CancelAsked(Exception):
+    """Somebody asked to take the operation back; its worker stops doing and begins to undo."""
+
+
 def move(operation: Operation, to: State, *, actor: Any, **changes: Any) -> None:
     """Move `operation` from the state and attempt that the caller saw to `to`, and record it.
 

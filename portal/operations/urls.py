@@ -10,5 +10,6 @@ urlpatterns = [
     path("inbox/", views.inbox, name="inbox"),
     path("<int:pk>/", views.operation, name="detail"),
     path("<int:pk>/decide/", views.decide, name="decide"),
+    path("<int:pk>/cancel/", views.cancel, name="cancel"),
     path("<int:pk>/withdraw/", views.withdraw, name="withdraw"),
 ]

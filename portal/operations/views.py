@@ -51,6 +51,7 @@ def operation(request: HttpRequest, pk: int) -> HttpResponse:
         and Operation.objects.restrict(request.user, "approve").filter(pk=pk).exists(),
         "may_withdraw": found.state in {State.AWAITING_APPROVAL, State.QUEUED}
         and found.requester_id == request.user.pk,
+        "no_cancel": services.why_not_cancel(request.user, found),
         "raw": Operation.objects.restrict(request.user, "operate").filter(pk=pk).exists(),
     }
     return render(request, "operations/detail.html", context)
@@ -69,6 +70,15 @@ def decide(request: HttpRequest, pk: int) -> HttpResponse:
             approved=approved,
             reason=request.POST.get("reason", ""),
         )
+    return go_to(request, "operations:detail", pk)
+
+
+@require_POST
+def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    """Stop what runs and take back what was made."""
+    found = get_object_or_404(Operation.objects.restrict(request.user, "view"), pk=pk)
+    with attempt(request, _("It is being taken back.")):
+        services.cancel(actor=request.user, operation=found)
     return go_to(request, "operations:detail", pk)
 
 

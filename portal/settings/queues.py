@@ -39,6 +39,7 @@ CELERY_BEAT_SCHEDULE = {
     "seal the trail": {"task": "audit.seal", "schedule": 1.0, "options": {"expires": 5}},
     "sweep": {"task": "operations.sweep", "schedule": 3.0, "options": {"expires": 10}},
     "empty the bin": {"task": "vms.empty_bin", "schedule": 600.0, "options": {"expires": 300}},
+    "find what was lost": {"task": "hosts.find_lost", "schedule": 5.0, "options": {"expires": 10}},
     "reap": {"task": "operations.reap", "schedule": 5.0, "options": {"expires": 10}},
 }
 

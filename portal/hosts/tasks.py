@@ -1,0 +1,18 @@
+"""What the scheduler runs for hosts. Not for: watching them, which a process of its own does."""
+
+from celery import shared_task
+
+from portal.hosts.models import Health, Host
+from portal.operations.models import Operation
+from portal.operations.services import find_lost
+from portal.operations.states import State
+
+
+@shared_task(name="hosts.find_lost")
+def find_lost_operations() -> None:
+    """Let operations go on whose host went away and is back. Idempotent."""
+    lanes = set(Operation.objects.filter(state=State.LOST).values_list("lane", flat=True))
+    if not lanes:
+        return
+    back = [host.scope for host in Host.objects.filter(observed_health=Health.UP) if host.scope in lanes]
+    find_lost(lanes=back, worker="the host's return")
