@@ -1,0 +1,232 @@
+"""What each address answers to whom: one line an address, and a test fails for one that has no line.
+
+A line says for GET and for POST who gets what. `page(SEES)` is 200 for those and 404 for everybody else, as
+if nothing were there; `change(MAY, told=SEES)` lets MAY change something, which then stands in the audit
+trail, tells SEES a reason and changes nothing, and is 404 for the rest. Who is signed out is asked to sign
+in, but for `public(...)`. `row` names a row of `world.py` whose key stands in the address.
+
+A new page: give it a line; a new thing: give it a row in `world.make_world`.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.permissions.world import ANONYMOUS, PEOPLE
+
+# Who
+ALL = frozenset(PEOPLE)
+NONE: frozenset[str] = frozenset()
+EVERY_ADMIN = frozenset({"admin_everywhere"})
+ADMINS = EVERY_ADMIN | {"admin"}
+#: An admin of any project: lists that hold what they administer.
+ADMINS_ANYWHERE = ADMINS | {"stranger"}
+ESTATE = frozenset({"operator_everywhere", "admin_everywhere"})
+TRAIL = frozenset({"auditor_everywhere", "admin_everywhere"})
+#: Anybody with a role anywhere, for what the whole estate offers.
+ANY_ROLE = ALL - {"nobody"}
+#: Requesters see their own; every other role of the project sees the project's.
+SEE = frozenset({"owner", "approver", "operator", "auditor"}) | ADMINS
+SEE |= {"approver_everywhere", "operator_everywhere", "auditor_everywhere"}
+USE = frozenset({"owner", "operator", "operator_everywhere"}) | ADMINS
+APPROVE = frozenset({"approver", "approver_everywhere"}) | ADMINS
+REQUEST = frozenset({"owner", "colleague", "requester_everywhere"}) | ADMINS
+
+LOGIN, CHANGED, REFUSED = "sign-in", "changed", "refused"
+Answers = Mapping[str, Any]
+
+
+def _answers(by_person: Mapping[str, Any], others: Any = 404) -> Answers:
+    return {name: by_person.get(name, others) for name in PEOPLE} | {ANONYMOUS: LOGIN}
+
+
+def page(sees: frozenset[str], status: int = 200) -> Answers:
+    """A page for some; for others it is not there."""
+    return _answers(dict.fromkeys(sees, status))
+
+
+def change(
+    may: frozenset[str], *, told: frozenset[str] = NONE, status: int = 302, refusal: int = 302
+) -> Answers:
+    """A change that some may make; some are told why not; for others the address is not there."""
+    refused = dict.fromkeys(told - may, (refusal, REFUSED))
+    return _answers(refused | dict.fromkeys(may, (status, CHANGED)))
+
+
+def public(status: int, signed_in: int | None = None) -> Answers:
+    """The same for everybody, also signed out."""
+    return {name: signed_in or status for name in PEOPLE} | {ANONYMOUS: status}
+
+
+#: There is no such method here, whoever asks.
+NO = _answers({}, 405)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One address."""
+
+    url: str
+    get: Answers
+    post: Answers
+    row: str = ""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    data: Callable[[Any], Mapping[str, Any]] = lambda world: {}
+    #: Why a change here leaves no entry in the trail.
+    silent: str = ""
+
+
+def _wish(world: Any) -> dict[str, Any]:
+    return {
+        "token": uuid.uuid4(),
+        "project": world.project.pk,
+        "name": "another",
+        "flavour": world.catalogue.flavour.pk,
+        "network": world.network.pk,
+        "lease_days": 7,
+        "why": "to try it",
+        "user": "root",
+    }
+
+
+def _approval(world: Any) -> dict[str, Any]:
+    return {"decision": "approve", "spec_hash": world.request.spec_hash}
+
+
+def _new_person(world: Any) -> dict[str, Any]:
+    return {"username": "fresh", "email": "fresh@example.org", "password": "a long enough phrase"}
+
+
+def _colleague(world: Any) -> dict[str, Any]:
+    return {"person": "nobody", "role": "auditor"}
+
+
+def _new_host(world: Any) -> dict[str, Any]:
+    return {"name": "fresh", "uri": "qemu+ssh://root@198.51.100.7/system", "pool_path": "/var/lib/fresh"}
+
+
+LINES = (
+    Line("first_page", page(ALL, 302), NO),
+    # Sign-in (allauth's pages)
+    Line("account_login", public(200, 302), public(200, 302)),
+    Line("account_logout", public(302, 200), public(302), silent="signing out is no change"),
+    Line("account_inactive", public(200), public(405)),
+    Line("account_signup", public(200, 302), public(200, 302)),
+    Line("account_reauthenticate", page(ALL), page(ALL)),
+    Line("account_change_password", page(ALL), page(ALL)),
+    Line("account_set_password", page(ALL, 302), page(ALL, 302)),
+    Line("account_reset_password", public(200), public(200)),
+    Line("account_reset_password_done", public(200), public(405)),
+    Line(
+        "account_reset_password_from_key",
+        public(200),
+        public(200),
+        kwargs={"uidb36": "1", "key": "set-password"},
+    ),
+    Line("account_reset_password_from_key_done", public(200), public(405)),
+    # Health
+    Line("health_live", public(200), public(405)),
+    Line("health_ready", public(200), public(405)),
+    # One's own
+    Line("accounts:profile", page(ALL), change(ALL), data=lambda w: {"first_name": "F", "theme": "dark"}),
+    Line(
+        "accounts:theme",
+        NO,
+        change(ALL, status=204),
+        data=lambda w: {"theme": "dark"},
+        silent="a matter of taste",
+    ),
+    # An open link, followed by whoever is signed in already: they have an account.
+    Line(
+        "accounts:accept",
+        public(200, signed_in=410),
+        public(200, signed_in=410) | {ANONYMOUS: (302, CHANGED)},
+        data=_new_person,
+    ),
+    # People and projects
+    Line("accounts:people", page(EVERY_ADMIN), NO),
+    Line(
+        "accounts:invite",
+        page(EVERY_ADMIN),
+        change(EVERY_ADMIN, status=200),
+        data=lambda w: {"project": w.project.pk, "role": "auditor", "days": 3},
+    ),
+    Line("accounts:person", page(EVERY_ADMIN), NO, "person"),
+    Line("accounts:person_active", NO, change(EVERY_ADMIN), "person", data=lambda w: {"active": "0"}),
+    Line(
+        "accounts:person_grant",
+        NO,
+        change(EVERY_ADMIN),
+        "person",
+        data=lambda w: {"project": w.project.pk, "role": "auditor"},
+    ),
+    Line("accounts:role_revoke", NO, change(ADMINS), "role"),
+    Line("accounts:invitation_revoke", NO, change(ADMINS), "invitation"),
+    Line(
+        "accounts:projects",
+        page(ALL),
+        change(EVERY_ADMIN, told=ALL, refusal=422),
+        data=lambda w: {"name": "fresh"},
+    ),
+    Line("accounts:project", page(ADMINS), NO, "project"),
+    Line("accounts:project_rename", NO, change(ADMINS), "project", data=lambda w: {"rename-name": "fresh"}),
+    Line("accounts:project_grant", NO, change(ADMINS), "project", data=_colleague),
+    Line(
+        "accounts:project_invite",
+        NO,
+        change(ADMINS, status=200),
+        "project",
+        data=lambda w: {"invite-role": "auditor", "invite-days": 3},
+    ),
+    # The trail
+    Line("audit:trail", page(TRAIL), NO),
+    Line("audit:verify", NO, change(TRAIL)),
+    Line("audit:download_csv", NO, change(TRAIL, status=200)),
+    Line("audit:download_json", NO, change(TRAIL, status=200)),
+    Line("audit:download_pdf", NO, change(TRAIL, status=200)),
+    # The estate
+    Line("hosts:list", page(ESTATE), NO),
+    Line("hosts:add", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_new_host),
+    Line("hosts:detail", page(ESTATE), NO, "host"),
+    Line(
+        "hosts:maintenance", NO, change(ESTATE), "host", data=lambda w: {"on": "1", "reason": "new memory"}
+    ),
+    Line("hosts:prove", NO, change(EVERY_ADMIN, told=ESTATE), "host"),
+    Line("networks:list", page(ESTATE), NO),
+    # Asking and deciding
+    Line("vms:catalogue", page(ALL), NO),
+    Line("vms:ask", page(ANY_ROLE), change(REQUEST, told=ANY_ROLE, refusal=422), "item", data=_wish),
+    Line("vms:what_if", page(ANY_ROLE), NO, "item"),
+    Line("operations:list", page(ALL), NO),
+    Line("operations:inbox", page(ALL), NO),
+    Line("operations:detail", page(SEE), NO, "request"),
+    Line("operations:decide", NO, change(APPROVE), "request", data=_approval),
+    Line("operations:withdraw", NO, change(frozenset({"owner"}), told=SEE), "request"),
+    Line("operations:cancel", NO, change(USE, told=SEE), "running"),
+    # Machines
+    Line("vms:list", page(ALL), NO),
+    Line("vms:detail", page(SEE), NO, "machine"),
+    Line("vms:act", NO, change(USE, told=SEE), "machine", {"verb": "start"}),
+    Line(
+        "vms:delete", NO, change(USE, told=SEE), "machine", data=lambda w: {"confirm_name": w.machine.name}
+    ),
+    Line("vms:restore", NO, change(USE, told=SEE), "binned"),
+    Line("console:vnc", page(USE), NO, "machine"),
+    Line("console:serial", page(USE), NO, "machine"),
+    Line(
+        "console:ticket",
+        NO,
+        _answers(dict.fromkeys(USE, (409, REFUSED))),
+        "machine",
+        data=lambda w: {"kind": "vnc"},
+    ),
+)
+
+#: Live pieces of pages, by the name of their panel: the row they are about, and who is sent it.
+PANELS = {
+    "operations.progress": ("request", SEE),
+    "hosts.row": ("host", ESTATE),
+    "vms.row": ("machine", SEE),
+    "vms.status": ("machine", SEE),
+}

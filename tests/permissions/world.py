@@ -1,0 +1,110 @@
+"""A small world that every address can be asked in: people of every role, and one row of each thing."""
+
+import secrets
+import uuid
+from datetime import timedelta
+from types import SimpleNamespace
+
+from django.utils import timezone
+
+from portal.accounts import services as accounts
+from portal.accounts.models import Membership, Project, Role, User
+from portal.operations.models import Operation
+from portal.operations.services import request_operation
+from portal.operations.spec import RequestSpec
+from tests import factories
+from vms.models import Observed, Status, VirtualMachine
+from vms.services import request_machine
+
+ANONYMOUS = "anonymous"
+#: Who asks. `owner` asked for everything in the world; `colleague` is another requester of the same project,
+#: `stranger` holds every role, but in another project; `nobody` is signed in and holds none.
+IN_PROJECT = {
+    "owner": Role.REQUESTER,
+    "colleague": Role.REQUESTER,
+    "approver": Role.APPROVER,
+    "operator": Role.OPERATOR,
+    "auditor": Role.AUDITOR,
+    "admin": Role.ADMIN,
+}
+EVERYWHERE = {f"{role}_everywhere": role for role in Role}
+PEOPLE = ("nobody", "stranger", *IN_PROJECT, *EVERYWHERE)
+EVERYBODY = (ANONYMOUS, *PEOPLE)
+
+
+def make_world():
+    """Return the rows by name; nothing in it was changed by anybody yet."""
+    world = SimpleNamespace(project=Project.objects.create(name="own"))
+    other = Project.objects.create(name="other")
+    world.people = {name: User.objects.create(username=name) for name in PEOPLE}
+    for role in Role:
+        Membership.objects.create(user=world.people["stranger"], project=other, role=role)
+    for name, role in IN_PROJECT.items():
+        Membership.objects.create(user=world.people[name], project=world.project, role=role)
+    for name, role in EVERYWHERE.items():
+        Membership.objects.create(user=world.people[name], role=role)
+    world.person = world.people["nobody"]
+    world.role = Membership.objects.get(user=world.people["colleague"])
+    _things(world)
+    return world
+
+
+def _things(world):
+    owner, chief = world.people["owner"], world.people["admin_everywhere"]
+    world.host = factories.make_host(uri="fake://permissions/")
+    place = factories.make_place(world.host)
+    world.network = factories.make_network()
+    world.catalogue = factories.make_catalogue(place.images.get().image, world.network)
+    world.item = world.catalogue.item
+    wish = factories.make_wish(world.catalogue, name="asked")
+    world.request = request_machine(actor=owner, project=world.project, wish=wish, token=uuid.uuid4())
+    world.machine = make_machine(world, "machine", place)
+    world.binned = make_machine(
+        world, "binned", place, status=Status.BINNED, bin_until=timezone.now() + timedelta(days=7)
+    )
+    world.running = make_operation(world, "running", state="running")
+    world.invited = accounts.invite(
+        actor=chief, project=world.project, role=Role.REQUESTER, link_for=lambda token: token
+    )
+    world.invitation = world.invited.invitation
+
+
+def make_operation(world, name, *, state):
+    """An operation of the owner's that builds a machine and has come to `state`."""
+    made = request_operation(
+        actor=world.people["owner"],
+        project=world.project,
+        spec=RequestSpec(kind="vm.create", sizes={"vcpu": 1}, pinned={"name": name}),
+        amounts={},
+        token=uuid.uuid4(),
+        title=f"Create {name}",
+    )
+    Operation.objects.filter(pk=made.pk).update(state=state)
+    return made
+
+
+def make_machine(world, name, place, **changes):
+    """A machine of the owner's, switched off, on the one host."""
+    built_by = make_operation(world, name, state="succeeded")
+    values = {
+        "status": Status.ACTIVE,
+        "observed_state": Observed.SHUTOFF,
+        "lease_until": timezone.now() + timedelta(days=30),
+        "login_user": "root",
+        "item_name": "Tiny",
+    }
+    machine = VirtualMachine.objects.create(
+        name=name,
+        uuid=uuid.uuid4(),
+        project=world.project,
+        owner=world.people["owner"],
+        host=world.host,
+        built_by=built_by,
+        image=world.item.image,
+        vcpus=1,
+        memory=128 * factories.MIB,
+        **values | changes,
+    )
+    Operation.objects.filter(pk=built_by.pk).update(subject=machine.topic)
+    machine.disks.create(pool=place, volume_name=f"{name}-{secrets.token_hex(4)}", capacity=factories.GIB)
+    return machine
