@@ -11,9 +11,10 @@ from django.utils import timezone
 import portal.celery  # noqa: F401 (services queue work through the current app)
 from portal.accounts.models import Membership, Project, Role, User
 from portal.audit import triggers
+from portal.core.errors import Denied
 from portal.operations import ledger
 from portal.operations.models import Operation
-from portal.operations.registry import Kind, register
+from portal.operations.registry import Asking, Kind, Outlook, register
 from portal.operations.services import HEARTBEAT_LAPSE
 from portal.operations.spec import RequestSpec
 
@@ -26,8 +27,28 @@ def place_where_told(operation):
     ledger.hold(operation, {(scope, what): amount for scope, what, amount in takes})
 
 
+class AskingForFiles(Asking):
+    """Quota of the project alone."""
+
+    def amounts(self, operation, sizes):
+        return {(f"project:{operation.project_id}", name): value for name, value in sizes.items()}
+
+    def check_lowered(self, spec):
+        if spec["sizes"]["disk"] < GIB:
+            raise Denied("The disk is smaller than the image.", field="disk")
+
+    def outlooks(self, operations):
+        return {operation.pk: Outlook() for operation in operations}
+
+    def edit_url(self, operation):
+        return f"/edit/{operation.pk}/"
+
+    def copy_url(self, operation):
+        return f"/copy/{operation.pk}/"
+
+
 #: A kind for tests of the operations themselves; its steps are in killed_worker.py.
-FILES = Kind("test.files", "Make files", (), place=place_where_told)
+FILES = Kind("test.files", "Make files", (), place=place_where_told, asking=AskingForFiles())
 register(FILES)
 
 

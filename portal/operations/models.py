@@ -6,6 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import Project
 from portal.core.querysets import RestrictedQuerySet
@@ -101,6 +103,53 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.approver} {'approved' if self.approved else 'rejected'} {self.operation}"
+
+
+class RequestRevision(models.Model):
+    """A request as it was before or after it was changed; the rows of one that never changed are none."""
+
+    class Change(models.TextChoices):
+        ASKED = "asked", _("Asked")
+        EDITED = "edited", _("Edited")
+        LOWERED = "lowered", _("Lowered")
+
+    operation = models.ForeignKey(Operation, on_delete=models.PROTECT, related_name="revisions")
+    number = models.PositiveIntegerField()
+    change = models.CharField(max_length=8, choices=Change.choices)
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    spec = models.TextField()
+    spec_hash = models.CharField(max_length=64)
+    note = models.TextField(blank=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [
+            models.UniqueConstraint(fields=["operation", "number"], name="one_row_a_revision"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.operation}, revision {self.number}"
+
+    @property
+    def frozen(self) -> dict[str, Any]:
+        """The request as this revision froze it."""
+        return json.loads(self.spec)
+
+
+class Comment(models.Model):
+    """What somebody said about a request; plain text, kept with it."""
+
+    operation = models.ForeignKey(Operation, on_delete=models.PROTECT, related_name="comments")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    text = models.TextField()
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.author} on {self.operation}"
 
 
 class StepRecord(models.Model):

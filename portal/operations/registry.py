@@ -59,6 +59,54 @@ class Step(ABC):
         """Take it back. Raises StepFailed when it cannot now; the reaper comes back to it."""
 
 
+@dataclass(frozen=True)
+class QuotaLeft:
+    """What a counter has left once a request has what it asks: texts with units, and the rest as a share."""
+
+    title: str
+    resource: str
+    left: str
+    limit: str
+    #: How much of the limit is taken after it, in percent; more than 100 when it does not fit.
+    percent: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a request would mean now. Looking changes nothing; asking and approving decide."""
+
+    #: Where it would land; empty when no host has room now.
+    place: str = ""
+    cost_month: str = ""
+    quotas: Sequence[QuotaLeft] = ()
+    #: What stands in the way of approving it now, in sentences.
+    warnings: Sequence[str] = ()
+
+
+class Asking(ABC):
+    """How a kind's requests are dealt with before they are carried out. The room that owns the kind knows."""
+
+    @abstractmethod
+    def amounts(self, operation: "Operation", sizes: Mapping[str, int]) -> Mapping[tuple[str, str], int]:
+        """Return what a request of `sizes` takes from the quotas of its project and its requester."""
+
+    @abstractmethod
+    def check_lowered(self, spec: Mapping[str, Any]) -> None:
+        """Raise Denied, with the size as its field, when the lowered request could not be built."""
+
+    @abstractmethod
+    def outlooks(self, operations: Sequence["Operation"]) -> Mapping[int, Outlook]:
+        """Return the what-if of each waiting operation, by its key, in a constant number of queries."""
+
+    @abstractmethod
+    def edit_url(self, operation: "Operation") -> str:
+        """Return the address of the page that edits a waiting request."""
+
+    @abstractmethod
+    def copy_url(self, operation: "Operation") -> str:
+        """Return the address of the form that is filled in like this request."""
+
+
 def _nothing_to_place(operation: "Operation") -> None:
     """Accept an operation whose place is known already."""
 
@@ -76,6 +124,7 @@ class Kind:
     Denied when there is no room. `settle` runs in the transaction that ends the operation and moves the
     life-cycle of what it was about. `waits_for_host`: when the host goes away it is lost until the host
     returns and then goes on, instead of failing. `cancellable`: it may be taken back while it runs.
+    `asking` is there for what waits for an approval first.
     """
 
     name: str
@@ -85,6 +134,7 @@ class Kind:
     settle: Callable[["Operation", "State"], None] = _nothing_to_settle
     waits_for_host: bool = True
     cancellable: bool = False
+    asking: Asking | None = None
 
 
 _kinds: dict[str, Kind] = {}

@@ -114,10 +114,7 @@ def decide(
     approver or is the requester, when the request changed meanwhile, when another was first, or when
     capacity is short.
     """
-    if not may(actor, "approve", operation.project):
-        raise Denied(f"You may not decide for {operation.project}.")
-    if operation.requester_id == actor.pk:
-        raise Denied("Nobody decides on their own request.")
+    check_decider(actor, operation)
     if not approved and not reason.strip():
         raise Denied("A rejection needs a reason.")
     with transaction.atomic():
@@ -142,6 +139,14 @@ def decide(
             reason=reason,
         )
     return current
+
+
+def check_decider(actor: Any, operation: Operation) -> None:
+    """Raise Denied, saying why, unless `actor` may decide on `operation` now."""
+    if not may(actor, "approve", operation.project):
+        raise Denied(f"You may not decide for {operation.project}.")
+    if operation.requester_id == actor.pk:
+        raise Denied("Nobody decides on their own request.")
 
 
 def place(operation: Operation) -> None:

@@ -45,12 +45,16 @@ def go_to(request: HttpRequest, to: Any, *args: Any, **kwargs: Any) -> HttpRespo
 
 
 @contextmanager
-def denied_at(form: BaseForm) -> Iterator[None]:
-    """Show a service's refusal above the fields of `form`; check `form.errors` afterwards."""
+def denied_at(form: BaseForm, fields: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Show a service's refusal at the field it names, else above the fields; check `form.errors` afterwards.
+
+    `fields` tells the form's names of what the service calls otherwise.
+    """
     try:
         yield
     except Denied as denied:
-        form.add_error(None, denied.reason)
+        field = (fields or {}).get(denied.field, denied.field)
+        form.add_error(field if field in form.fields else None, denied.reason)
 
 
 @contextmanager
