@@ -15,10 +15,12 @@ def visible(user: Any) -> Any:
     return VirtualMachine.objects.restrict(user, "view").select_related("host", "owner", "project")
 
 
-def actions_for(user: Any, machine: VirtualMachine) -> list[dict[str, str]]:
-    """Return the power buttons of `machine`: those that fit its state, with why one is disabled."""
+def actions_for(machine: VirtualMachine, stranger: str) -> list[dict[str, str]]:
+    """Return the power buttons of `machine`: those that fit its state, with why one is disabled.
+
+    `stranger` is what `power.right_lacks` says.
+    """
     shown = []
-    stranger = power.right_lacks(user, machine)
     for name, verb in power.VERBS.items():
         if machine.observed_state in verb.states or name in {"start", "shutdown", "destroy"}:
             denied = stranger or power.state_forbids(machine, name)
@@ -32,13 +34,12 @@ def _rows(user: Any, ids: Sequence[str]) -> dict[str, str]:
 
 
 def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
-    found = visible(user).filter(pk__in=row_keys(ids))
-    return {
-        str(vm.pk): render_to_string(
-            "vms/status.html", {"vm": vm, "power_buttons": actions_for(user, vm), "live": True}
-        )
-        for vm in found
-    }
+    shown: dict[str, str] = {}
+    for vm in visible(user).filter(pk__in=row_keys(ids)):
+        buttons = actions_for(vm, power.right_lacks(user, vm))
+        context = {"vm": vm, "power_buttons": buttons, "live": True}
+        shown[str(vm.pk)] = render_to_string("vms/status.html", context)
+    return shown
 
 
 def _topics(identity: str) -> list[str]:

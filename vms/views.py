@@ -1,6 +1,5 @@
 """Pages of machines: the catalogue, asking, the list, one machine. Each parses, calls a service, renders."""
 
-from django.core.paginator import Paginator
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -10,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.accounts.models import Project
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to, render_page
-from portal.core.web.lists import ordering
+from portal.core.web.lists import KeyedPaginator, ordering
 from portal.operations.models import Operation
 from vms import live, power, services
 from vms.forms import RequestForm
@@ -37,7 +36,7 @@ def machines(request: HttpRequest) -> HttpResponse:
     if search:
         found = found.filter(Q(name__icontains=search) | Q(observed_address__startswith=search))
     sort, columns = ordering(request, ORDER, default="name")
-    page = Paginator(found.order_by(*columns), PAGE_SIZE).get_page(request.GET.get("page"))
+    page = KeyedPaginator(found.order_by(*columns), PAGE_SIZE).get_page(request.GET.get("page"))
     context = {"page": page, "search": search, "sort": sort, "binned": binned}
     return render_page(request, "vms/list.html", context, partial="vms/table.html")
 
@@ -49,7 +48,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
     stranger = power.right_lacks(request.user, vm)
     context = {
         "vm": vm,
-        "power_buttons": live.actions_for(request.user, vm),
+        "power_buttons": live.actions_for(vm, stranger),
         "disks": vm.disks.select_related("pool__pool"),
         "operations": Operation.objects.restrict(request.user, "view").filter(
             Q(subject=vm.topic) | Q(pk=vm.built_by_id)

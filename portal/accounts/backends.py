@@ -1,11 +1,13 @@
 """Roles as an authentication backend, so that `portal.core` needs to know none of them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth.backends import BaseBackend
 from django.db import models
 
 from portal.accounts.models import Membership, Project, Role
+from portal.core.querysets import EVERY_ROW
 
 #: Action -> roles that hold it in their project.
 ACTIONS: dict[str, frozenset[str]] = {
@@ -45,25 +47,28 @@ class RoleBackend(BaseBackend):
     """
 
     def rows_for(self, user: Any, action: str, model: type[models.Model]) -> models.Q | None:
-        """Return the condition on rows of `model` for `action`, None where roles have no say.
+        """Return the condition on rows of `model` for `action`, None where roles grant nothing. One query.
 
         Raises KeyError for an action nobody defined: a misspelt action must not pass as 'no'.
         """
-        held = _memberships(user, action)
+        held = list(_memberships(user, action).values_list("role", "project"))
+        everywhere = [role for role, project in held if project is None]
         if getattr(model, "estate", False):
-            granted = held if action == "view" else held.filter(project=None)
-            return models.Q(pk__isnull=not granted.exists())
+            return EVERY_ROW if (held if action == "view" else everywhere) else None
         path = "pk" if model is Project else getattr(model, "project_field", "project")
         if path == "project" and not any(field.name == "project" for field in model._meta.get_fields()):
             return None
         owner_field = getattr(model, "owner_field", None)
+        in_projects = _in(path, (project for _role, project in held))
         if owner_field is None:
-            return _in_projects(held, path)
-        owned = models.Q(**{owner_field: user}) & _in_projects(held, path)
-        return owned | _in_projects(held.exclude(role=Role.REQUESTER), path)
+            return in_projects
+        of_others = _in(path, (project for role, project in held if role != Role.REQUESTER))
+        if of_others == EVERY_ROW:
+            return EVERY_ROW
+        return (models.Q(**{owner_field: user}) & in_projects) | of_others
 
 
-def _in_projects(held: models.QuerySet[Membership], path: str) -> models.Q:
-    if held.filter(project=None).exists():
-        return models.Q(pk__isnull=False)
-    return models.Q(**{f"{path}__in": held.values("project")})
+def _in(path: str, projects: Iterable[int | None]) -> models.Q:
+    """Return the condition on rows of `projects`, None among them standing for every one."""
+    wanted = set(projects)
+    return EVERY_ROW if None in wanted else models.Q(**{f"{path}__in": wanted})

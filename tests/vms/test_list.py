@@ -1,0 +1,89 @@
+"""The list of machines and a machine's page: as many queries for a thousand machines as for one."""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from portal.accounts.models import Membership, Role
+from portal.core.web.lists import KeyedPaginator
+from tests.bench import estate
+from tests.factories import make_image
+from vms.models import VirtualMachine
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+#: The session, the person, roles for the rows, the count, the keys, the rows, and roles for the menu.
+LIST_QUERIES = 7
+DETAIL_QUERIES = 10
+PATHS = ("", "?q=0", *(f"?sort={sort}" for sort in ("name", "-state", "host", "-host", "owner", "size")))
+
+
+@pytest.fixture
+def admin(cast):
+    """Somebody who may see every machine."""
+    Membership.objects.create(user=cast.admin, project=None, role=Role.ADMIN)
+    make_image()
+    return cast.admin
+
+
+def queries_of(client, path):
+    with CaptureQueriesContext(connection) as queries:
+        answer = client.get(path)
+    assert answer.status_code == 200
+    return len(queries), answer
+
+
+def names(answer):
+    return [vm.name for vm in answer.context["page"]]
+
+
+@pytest.mark.parametrize("who", ["requester", "admin"])
+def test_a_list_takes_as_many_queries_however_long_it_is(cast, admin, client, who):
+    """Red when vms.live.visible selects no host along with the machines, or vms.views lists all in memory."""
+    hosts = estate.hosts(["fake:///a", "fake:///b"])
+    client.force_login(getattr(cast, who))
+    estate.machines(20, hosts)
+    for path in PATHS:
+        assert queries_of(client, f"/machines/{path}")[0] == LIST_QUERIES, path
+    VirtualMachine.objects.update(owner=cast.requester)
+    for path in (*PATHS, "?page=2"):
+        assert queries_of(client, f"/machines/{path}")[0] == LIST_QUERIES, path
+
+
+@pytest.mark.parametrize("who", ["requester", "admin"])
+def test_a_machines_page_takes_as_many_queries_however_many_there_are(cast, admin, client, who):
+    estate.machines(20, estate.hosts(["fake:///a"]))
+    client.force_login(getattr(cast, who))
+    pk = VirtualMachine.objects.filter(owner=cast.requester, status="active").first().pk
+    counted, _answer = queries_of(client, f"/machines/{pk}/")
+    assert counted == DETAIL_QUERIES
+
+
+def test_pages_hold_every_row_once_in_the_order_asked_for(cast, admin, client):
+    """Red when KeyedPaginator gives the rows as the second query does, without the order of the keys."""
+    estate.machines(60, estate.hosts(["fake:///b", "fake:///a"]))
+    client.force_login(admin)
+    pages = [client.get(f"/machines/?sort=-host&page={number}") for number in (1, 2, 3)]
+    shown = [name for page in pages for name in names(page)]
+    wanted = VirtualMachine.objects.exclude(status="binned").order_by("-host__name", "name")
+    assert shown == list(wanted.values_list("name", flat=True)) and len(shown) == 57
+
+
+def test_a_row_that_went_between_the_queries_is_left_out(cast, admin, monkeypatch):
+    estate.machines(10, estate.hosts(["fake:///a"]))
+    rows = VirtualMachine.objects.order_by("name")
+    first = rows[0].pk
+    real = type(rows).in_bulk
+
+    def gone(self, keys):
+        return real(self, [key for key in keys if key != first])
+
+    monkeypatch.setattr(type(rows), "in_bulk", gone)
+    page = KeyedPaginator(rows, 5).get_page(1)
+    assert len(page.object_list) == 4
+
+
+def test_who_may_see_everything_costs_no_subquery(cast, admin):
+    """Red when RoleBackend answers a role in every project with a condition on the project."""
+    sql = str(VirtualMachine.objects.restrict(admin, "view").query)
+    assert "WHERE" not in sql and "IN (" not in sql
+    assert "IN (" in str(VirtualMachine.objects.restrict(cast.requester, "view").query)
