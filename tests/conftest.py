@@ -17,6 +17,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Asking, Kind, Outlook, register
 from portal.operations.services import HEARTBEAT_LAPSE
 from portal.operations.spec import RequestSpec
+from tests.secondhost.lab import Lab
 
 GIB = 1024**3
 
@@ -106,3 +107,18 @@ def new_token():
 
 def pytest_report_header():
     return f"database: {connection.vendor}"
+
+
+@pytest.fixture(scope="module")
+def lab():
+    """A network for real further hosts; see tests/secondhost/lab.py. It and they end with the module."""
+    with Lab() as made:
+        yield made
+
+
+@pytest.fixture
+def second_host(lab):
+    """A real further host of the test's own: libvirtd and SSH server in their own namespaces."""
+    host = lab.host()
+    yield host
+    host.power_cut()

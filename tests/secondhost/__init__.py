@@ -1,0 +1,1 @@
+"""Real further hosts on this machine, for tests: see `lab.Lab`. Not for: anything but tests."""
