@@ -8,7 +8,7 @@ from typing import Any
 from networks.models import Network
 from portal.accounts.models import Project
 from portal.core.errors import Denied
-from portal.operations import ledger
+from portal.operations import counters, ledger, scopes
 from portal.operations.models import Counter, Operation
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
@@ -96,9 +96,9 @@ def _check(wish: Wish) -> None:
 
 
 def quota_amounts(actor: Any, project: Project, sizes: Mapping[str, int]) -> ledger.Amounts:
-    """Return what a machine of `sizes` takes from the quotas of `project` and of `actor` in it."""
+    """Return what a machine of `sizes` takes: of `project`, of `actor` in it, and of `actor` anywhere."""
     amounts = {}
-    for scope in (f"project:{project.pk}", f"person:{actor.pk}"):
+    for scope in scopes.of_project(project), scopes.of_member(project, actor), scopes.of_person(actor):
         for resource in (Counter.Resource.VCPU, Counter.Resource.MEMORY, Counter.Resource.DISK):
             amounts[scope, resource.value] = sizes[resource.value]
         amounts[scope, Counter.Resource.MACHINES.value] = 1
@@ -149,16 +149,18 @@ def outlook(actor: Any, project: Project, item: CatalogueItem, flavour: Flavour)
     """Look at a request before it is made. Changes nothing; asking and approving decide."""
     sizes = {"vcpu": flavour.vcpus, "memory": flavour.memory, "disk": flavour.disk}
     amounts = quota_amounts(actor, project, sizes)
-    scopes = {scope for scope, _resource in amounts}
+    titles = scopes.titles({scope for scope, _resource in amounts})
     quotas, refusal = [], ""
-    for counter in Counter.objects.filter(scope__in=scopes).order_by("scope", "resource"):
-        asked = amounts.get((counter.scope, counter.resource), 0)
-        left = counter.limit - counter.held - counter.used - asked
+    for counter in counters.look(amounts):
+        if counter.limit is None:
+            continue
+        asked = amounts[counter.scope, counter.resource]
+        left = counter.limit - counter.taken - asked
         if left < 0:
             refusal = refusal or ledger.shortage(counter, asked)
         quotas.append(
             {
-                "title": counter.title or counter.scope,
+                "title": titles[counter.scope],
                 "resource": counter.get_resource_display(),
                 "left": ledger.amount_text(counter.resource, max(0, left)),
                 "limit": ledger.amount_text(counter.resource, counter.limit),

@@ -81,8 +81,8 @@ def _usages(counters: Sequence[Counter]) -> list[Usage]:
     found = []
     for resource, title in _TITLES.items():
         of_it = [counter for counter in counters if counter.resource == resource]
-        taken = sum(counter.held + counter.used for counter in of_it)
-        found.append(Usage(str(resource), title, taken, sum(counter.limit for counter in of_it)))
+        taken = sum(counter.taken for counter in of_it)
+        found.append(Usage(str(resource), title, taken, sum(counter.limit or 0 for counter in of_it)))
     return found
 
 

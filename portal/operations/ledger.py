@@ -4,36 +4,52 @@ Taking is one conditional UPDATE, never SUM-then-insert: the database serialises
 PostgreSQL alike. Counters are always touched in order of their key, so that two takers cannot deadlock.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import BigIntegerField, F, Q, QuerySet, Value
+from django.db.models.functions import Coalesce
 
 from portal.core.errors import Denied
+from portal.live.publish import publish
+from portal.operations import scopes
+from portal.operations.counters import Key, counters
 from portal.operations.models import Counter, Operation, Reservation
 
-Amounts = Mapping[tuple[str, str], int]
+Amounts = Mapping[Key, int]
+#: Where a counter without a limit ends, so that the column cannot overflow.
+ROOF = 1 << 60
 
 
 def hold(operation: Operation, amounts: Amounts) -> None:
     """Hold `amounts` ({(scope, resource): amount}) for `operation`, all or nothing.
 
-    A scope and resource without a counter are unlimited. Raises Denied naming the first counter that is
-    too small, and ValueError for an amount under one. Not idempotent: a second hold violates a constraint.
+    A quota without a counter gets one, limited as the default above it says; a host or pool without one has
+    no limit. Raises Denied naming the first counter that is too small, and ValueError for an amount under
+    one. Not idempotent: a second hold violates a constraint.
     """
     with transaction.atomic():
-        counters = {(counter.scope, counter.resource): counter for counter in _counters(amounts)}
-        for key, counter in counters.items():
-            amount = amounts[key]
+        found = counters(amounts)
+        for counter in found:
+            amount = amounts[counter.scope, counter.resource]
             if amount < 1:
-                raise ValueError(f"cannot hold {amount} of {key}")
-            taken = Counter.objects.filter(
-                pk=counter.pk, limit__gte=F("held") + F("used") + amount
-            ).update(held=F("held") + amount)
-            if not taken:
+                raise ValueError(f"cannot hold {amount} of {counter.scope} {counter.resource}")
+            if not _with_room(counter.pk, amount).update(held=F("held") + amount):
                 counter.refresh_from_db()
                 raise Denied(shortage(counter, amount), field=counter.resource)
-            Reservation.objects.create(operation=operation, counter=counter, amount=amount)
+        Reservation.objects.bulk_create(
+            Reservation(
+                operation=operation, counter=counter, amount=amounts[counter.scope, counter.resource]
+            )
+            for counter in found
+        )
+        _ring(found)
+
+
+def _with_room(pk: int, amount: int) -> QuerySet[Counter]:
+    """Return the counter `pk` if `amount` more fits. Subtracts, because a sum might not fit the column."""
+    limit = Coalesce("limit", Value(ROOF), output_field=BigIntegerField())
+    return Counter.objects.filter(Q(held__lte=limit - F("used") - amount), pk=pk)
 
 
 def rehold(operation: Operation, amounts: Amounts) -> None:
@@ -45,10 +61,10 @@ def rehold(operation: Operation, amounts: Amounts) -> None:
     """
     with transaction.atomic():
         held = {reservation.counter_id: reservation for reservation in _held(operation)}
-        counters = {counter.pk: counter for counter in _counters(amounts)}
-        counters |= {key: reservation.counter for key, reservation in held.items()}
-        for key in sorted(counters):
-            counter = counters[key]
+        concerned = {counter.pk: counter for counter in counters(amounts)}
+        concerned |= {key: reservation.counter for key, reservation in held.items()}
+        for key in sorted(concerned):
+            counter = concerned[key]
             _rehold_one(operation, counter, held.get(key), amounts.get((counter.scope, counter.resource), 0))
 
 
@@ -83,9 +99,10 @@ def give_back(operation: Operation, *, keep: Collection[str] = ()) -> None:
     """Free what `operation` has in use, but for the resources in `keep`. Idempotent."""
     with transaction.atomic():
         used = operation.reservations.filter(stage=Reservation.Stage.USED).order_by("counter_id")
-        for reservation in used.exclude(counter__resource__in=keep):
+        for reservation in used.exclude(counter__resource__in=keep).select_related("counter"):
             if _step(reservation, Reservation.Stage.RELEASED):
                 Counter.objects.filter(pk=reservation.counter_id).update(used=F("used") - reservation.amount)
+                _ring([reservation.counter])
 
 
 def take_again(operation: Operation) -> None:
@@ -96,11 +113,10 @@ def take_again(operation: Operation) -> None:
             if not _step(reservation, Reservation.Stage.USED):
                 continue
             amount = reservation.amount
-            taken = Counter.objects.filter(
-                pk=reservation.counter_id, limit__gte=F("held") + F("used") + amount
-            ).update(used=F("used") + amount)
-            if not taken:
+            if not _with_room(reservation.counter_id, amount).update(used=F("used") + amount):
+                reservation.counter.refresh_from_db()
                 raise Denied(shortage(reservation.counter, amount), field=reservation.counter.resource)
+            _ring([reservation.counter])
 
 
 def _held(operation: Operation) -> QuerySet[Reservation]:
@@ -116,10 +132,11 @@ def _rehold_one(
     if amount == own:
         return
     # What is smaller is always accepted, also when the limit was lowered below what is held.
-    room = Q(limit__gte=F("held") + F("used") + amount - own) if amount > own else Q()
-    if not Counter.objects.filter(room, pk=counter.pk).update(held=F("held") + amount - own):
+    row = _with_room(counter.pk, amount - own) if amount > own else Counter.objects.filter(pk=counter.pk)
+    if not row.update(held=F("held") + amount - own):
         counter.refresh_from_db()
         raise Denied(shortage(counter, amount, own), field=counter.resource)
+    _ring([counter])
     if reservation is None:
         Reservation.objects.create(operation=operation, counter=counter, amount=amount)
     elif amount:
@@ -140,12 +157,23 @@ def shortage(counter: Counter, amount: int, own: int = 0) -> str:
 
     `own` is what the asking operation holds of it already.
     """
-    resource, where = Counter.Resource(counter.resource), counter.title or counter.scope
-    left = amount_text(resource, max(0, counter.limit - counter.held - counter.used + own))
+    resource = Counter.Resource(counter.resource)
+    asked = amount_text(resource, amount)
+    if counter.limit is None:
+        return f"{asked} is more {word(resource)} than can be counted."
+    where = scopes.titles([counter.scope]).get(counter.scope) or counter.title or counter.scope
+    left = amount_text(resource, max(0, counter.limit - counter.taken + own))
+    verb = "is" if resource in {Counter.Resource.MEMORY, Counter.Resource.DISK} else "are"
     return (
-        f"There is not enough {resource.label.lower()} left for {where}: {amount_text(resource, amount)} "
-        f"asked, {left} of {amount_text(resource, counter.limit)} left."
+        f"There {verb} not enough {word(resource)} left for {where}: {asked} asked, "
+        f"{left} of {amount_text(resource, counter.limit)} left."
     )
+
+
+def word(resource: str) -> str:
+    """Return a resource as it stands inside a sentence: `vCPUs`, `memory`."""
+    label = Counter.Resource(resource).label
+    return label if resource == Counter.Resource.VCPU else label.lower()
 
 
 def amount_text(resource: str, amount: int) -> str:
@@ -157,19 +185,18 @@ def amount_text(resource: str, amount: int) -> str:
     return str(amount)
 
 
-def _counters(amounts: Amounts) -> list[Counter]:
-    scopes = {scope for scope, _ in amounts}
-    found = Counter.objects.filter(scope__in=scopes).order_by("pk")
-    return [counter for counter in found if (counter.scope, counter.resource) in amounts]
+def _ring(touched: Iterable[Counter]) -> None:
+    """Tell pages that show a quota that it changed."""
+    publish(*(scopes.topic(counter.scope) for counter in touched))
 
 
 def _settle(operation: Operation, stage: Reservation.Stage) -> None:
     with transaction.atomic():
-        held = operation.reservations.filter(stage=Reservation.Stage.HELD).order_by("counter_id")
-        for reservation in held:
+        for reservation in _held(operation).order_by("counter_id"):
             if not _step(reservation, stage):
                 continue
             changes = {"held": F("held") - reservation.amount}
             if stage == Reservation.Stage.USED:
                 changes["used"] = F("used") + reservation.amount
             Counter.objects.filter(pk=reservation.counter_id).update(**changes)
+            _ring([reservation.counter])

@@ -181,8 +181,9 @@ class StepRecord(models.Model):
 class Counter(models.Model):
     """How much of one resource a scope may take, has promised and has in use.
 
-    `scope` reads like `project:3`, `person:7`, `host:2` or `pool:5`. Units: vcpu in virtual CPUs,
-    memory and disk in bytes, machines in machines.
+    `portal.operations.scopes` names the scopes. Units: vcpu in virtual CPUs, memory and disk in bytes,
+    machines in machines. A scope that takes anything has a counter, with a limit or without, so that a
+    limit that is set later finds what was taken before.
     """
 
     class Resource(models.TextChoices):
@@ -195,7 +196,10 @@ class Counter(models.Model):
     #: What people call the scope: `project Example`, `host rack-1`.
     title = models.CharField(max_length=120, blank=True)
     resource = models.CharField(max_length=16, choices=Resource.choices)
-    limit = models.PositiveBigIntegerField()
+    #: None: as much as anybody likes.
+    limit = models.PositiveBigIntegerField(null=True)
+    #: Whether the limit was set for this scope; else it is a copy of the default above it.
+    own = models.BooleanField(default=True)
     held = models.PositiveBigIntegerField(default=0)
     used = models.PositiveBigIntegerField(default=0)
 
@@ -206,6 +210,36 @@ class Counter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.scope} {self.resource}: {self.held} held, {self.used} used of {self.limit}"
+
+    @property
+    def taken(self) -> int:
+        """What is promised or in use."""
+        return self.held + self.used
+
+    @property
+    def left(self) -> int | None:
+        """What can still be taken, None without a limit."""
+        return None if self.limit is None else max(0, self.limit - self.taken)
+
+
+class DefaultLimit(models.Model):
+    """The limit of every counter below it that has none of its own; `portal.operations.scopes` says which.
+
+    Counters hold a copy, so that taking looks at one row. Whoever makes a counter or changes a default
+    locks the default's row first: no counter can miss the change.
+    """
+
+    scope = models.CharField(max_length=64)
+    resource = models.CharField(max_length=16, choices=Counter.Resource.choices)
+    limit = models.PositiveBigIntegerField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["scope", "resource"], name="one_default_a_scope_and_resource"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.resource}: {self.limit}"
 
 
 class Reservation(models.Model):

@@ -71,7 +71,7 @@ def test_an_edit_to_less_gives_quota_back(cast, asked, quota):
     """Red when rehold takes only what is more."""
     edit(cast, asked, make_spec(memory=GIB // 2))
     quota.refresh_from_db()
-    assert quota.held == asked.reservations.get().amount == GIB // 2
+    assert quota.held == asked.reservations.get(counter=quota).amount == GIB // 2
 
 
 def test_an_edit_over_the_quota_changes_nothing_and_says_how_much_there_is(cast, asked, quota):

@@ -22,6 +22,7 @@ THROUGH_ANOTHER = {
     "networks.Port": "through its network or machine",
     "operations.Comment": "through its operation",
     "operations.Counter": "through its scope",
+    "operations.DefaultLimit": "what an admin says for many; the counters hold it",
     "operations.Decision": "through its operation",
     "operations.RequestRevision": "through its operation",
     "operations.Reservation": "through its operation",

@@ -17,7 +17,9 @@ from portal.core.errors import Denied
 from portal.hosts import services as hosts
 from portal.hosts.models import Host, Image
 from portal.operations import runner, services
-from portal.operations.models import Counter, Operation
+from portal.operations.models import Counter, DefaultLimit, Operation
+from portal.operations.quotas import set_quota
+from portal.operations.scopes import EVERY_PROJECT
 from portal.operations.states import State
 from vms.models import CatalogueItem, Flavour
 
@@ -30,7 +32,7 @@ FLAVOURS = (
     ("Medium", 2, 2 * GIB, 20 * GIB, "10.00"),
     ("Large", 4, 4 * GIB, 40 * GIB, "20.00"),
 )
-QUOTA = {
+QUOTA: dict[str, int | None] = {
     Counter.Resource.VCPU: 20,
     Counter.Resource.MEMORY: 20 * GIB,
     Counter.Resource.DISK: 200 * GIB,
@@ -50,6 +52,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         self._accounts(Path(settings.STATE_DIR) / "credentials")
         admin = User.objects.get(username=Role.ADMIN)
+        # What a project gets until somebody says otherwise; once, for an admin may take it away.
+        if not DefaultLimit.objects.filter(scope=EVERY_PROJECT).exists():
+            set_quota(actor=admin, scope=EVERY_PROJECT, limits=QUOTA)
         if options["images"]:
             hosts.import_images(actor=admin, manifest=options["images"])
         self._catalogue()
@@ -64,13 +69,6 @@ class Command(BaseCommand):
         with transaction.atomic():
             project = Project.objects.create(name="First project")
             audit.record(actor=ACTOR, verb="project.created", target=project)
-            for resource, limit in QUOTA.items():
-                Counter.objects.create(
-                    scope=f"project:{project.pk}",
-                    resource=resource,
-                    limit=limit,
-                    title=f"project {project.name}",
-                )
             for role in Role.values:
                 password = secrets.token_urlsafe(12)
                 user = User.objects.create_user(role, password=password)
