@@ -11,8 +11,6 @@ from portal.operations.states import State
 @shared_task(name="hosts.find_lost")
 def find_lost_operations() -> None:
     """Let operations go on whose host went away and is back. Idempotent."""
-    lanes = set(Operation.objects.filter(state=State.LOST).values_list("lane", flat=True))
-    if not lanes:
-        return
-    back = [host.scope for host in Host.objects.filter(observed_health=Health.UP) if host.scope in lanes]
-    find_lost(lanes=back, worker="the host's return")
+    if Operation.objects.filter(state=State.LOST).exists():
+        back = Host.objects.filter(observed_health=Health.UP)
+        find_lost(lanes=[host.scope for host in back], worker="the host's return")

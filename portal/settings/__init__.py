@@ -41,6 +41,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     *WEB_APPS,
     "portal.audit",
+    "portal.upkeep",
     "portal.accounts",
     "portal.operations",
     "portal.hosts",

@@ -1,6 +1,15 @@
 # What the portal is made of while it runs. Sourced, not run. Each process's id lies in var/run/NAME.pid.
 RUN=$STATE/run
 LOG=$STATE/log
+#: In the order in which they are stopped.
+PARTS=(consoles watcher scheduler worker web redis)
+
+# need_database_client: what copies a PostgreSQL database out and in.
+need_database_client() {
+  case ${DATABASE_URL:-} in
+    postgres*) need_packages postgresql-client ;;
+  esac
+}
 
 # is_up NAME: its process lives and is still the one that was started.
 is_up() {

@@ -46,7 +46,7 @@ def test_a_host_is_away_when_the_watcher_says_so_and_the_call_may_succeed_later(
 
 
 def test_lost_operations_go_on_when_their_own_host_is_back(cast, host):
-    """Red when the task takes every host, or those that are stale."""
+    """Red when the task takes every host."""
     away = Host.objects.create(name="rack-2", uri="fake:///away", observed_health=Health.STALE)
     lost = [
         Operation.objects.create(

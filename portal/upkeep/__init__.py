@@ -1,0 +1,1 @@
+"""The portal's own safety: copies of its database, keys and settings. Not for: machines' disks."""
