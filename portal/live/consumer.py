@@ -12,6 +12,7 @@ from django.contrib.auth import get_user_model
 
 from portal.live.panels import find
 from portal.live.publish import group_of
+from portal.live.signed_in import SignedIn
 
 _log = logging.getLogger(__name__)
 #: Seconds in which a burst of changes is gathered into one message.
@@ -54,12 +55,11 @@ class LiveConsumer(AsyncWebsocketConsumer):
         self.wake = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         await self.accept()
-        user = self.scope.get("user")
-        if user is None or not user.is_authenticated:
+        who = SignedIn.of(self.scope)
+        if who is None:
             await self.close(SIGNED_OUT)
             return
-        self.user_id = user.pk
-        self.session_hash = user.get_session_auth_hash()
+        self.who = who
         self.tasks = [asyncio.create_task(self._flush()), asyncio.create_task(self._recheck())]
 
     async def disconnect(self, code: int) -> None:
@@ -113,7 +113,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
             wanted, self.dirty = sorted(self.dirty & set(self.watched)), set()
             if not wanted:
                 continue
-            rendered = await database_sync_to_async(_render)(self.user_id, wanted)
+            rendered = await database_sync_to_async(_render)(self.who.user_id, wanted)
             if rendered is None:
                 await self.close(SIGNED_OUT)
                 return
@@ -123,10 +123,6 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def _recheck(self) -> None:
         while True:
             await asyncio.sleep(RECHECK)
-            if not await database_sync_to_async(self._session_holds)():
+            if not await database_sync_to_async(self.who.holds)():
                 await self.close(SIGNED_OUT)
                 return
-
-    def _session_holds(self) -> bool:
-        user = get_user_model().objects.filter(pk=self.user_id, is_active=True).first()
-        return user is not None and user.get_session_auth_hash() == self.session_hash

@@ -39,7 +39,6 @@ UNRESTRICTED = {
     ("portal/audit/views.py", "AuditEntry.objects.all"): "after allowed(), which spares a subquery",
     ("portal/audit/views.py", "AuditSeal.objects.order_by"): "the chain's head, after allowed()",
     ("portal/live/consumer.py", "get_user_model().objects.filter"): "who is signed in",
-    ("vms/console/consumer.py", "get_user_model().objects.filter"): "who is signed in",
     ("portal/hosts/live.py", "Counter.objects.filter"): "counters of hosts fetched by right",
 }
 

@@ -6,12 +6,11 @@ guest says (binary), and JSON texts: {"type": "open"} and {"type": "ended", "cod
 
 import asyncio
 import json
-from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.contrib.auth import get_user_model
 
+from portal.live.signed_in import SignedIn
 from vms.console import services, wire
 
 SIGNED_OUT, ENDED = 4401, 4000
@@ -32,12 +31,11 @@ class ConsoleConsumer(AsyncWebsocketConsumer):
         self.writer: asyncio.StreamWriter | None = None
         self.ended = False
         await self.accept()
-        user = self.scope.get("user")
-        if user is None or not user.is_authenticated:
+        who = SignedIn.of(self.scope)
+        if who is None:
             await self._end("signed_out", SIGNED_OUT)
             return
-        self.user_id = user.pk
-        self.session_hash = user.get_session_auth_hash()
+        self.who = who
         self.ticket: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._recheck())]
 
@@ -90,7 +88,7 @@ class ConsoleConsumer(AsyncWebsocketConsumer):
     async def _shovel(self, secret: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         """Return the code of why the console did not open or ended."""
         named = self.scope["url_route"]["kwargs"]
-        hello = {"secret": secret, "user": self.user_id, "machine": named["pk"], "kind": named["kind"]}
+        hello = {"secret": secret, "user": self.who.user_id, "machine": named["pk"], "kind": named["kind"]}
         writer.write(wire.pack_json(wire.HELLO, hello))
         kind, body = await wire.read_frame(reader)
         code = str(wire.read_fields(body).get("code", "failed"))
@@ -116,14 +114,6 @@ class ConsoleConsumer(AsyncWebsocketConsumer):
     async def _recheck(self) -> None:
         while True:
             await asyncio.sleep(RECHECK)
-            if not await database_sync_to_async(self._session_holds)():
+            if not await database_sync_to_async(self.who.holds)():
                 await self._end("signed_out", SIGNED_OUT)
                 return
-
-    def _session_holds(self) -> bool:
-        """Tell whether the session was not ended elsewhere: by signing out, or for all of the person's."""
-        session: Any = self.scope.get("session")
-        if session is not None and session.session_key and not session.exists(session.session_key):
-            return False
-        user = get_user_model().objects.filter(pk=self.user_id, is_active=True).first()
-        return user is not None and user.get_session_auth_hash() == self.session_hash
