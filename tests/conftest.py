@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import connection
+from django.test.utils import setup_databases, teardown_databases
 from django.utils import timezone
 
 import portal.celery  # noqa: F401 (services queue work through the current app)
@@ -64,6 +65,16 @@ def make_spec(**sizes):
         sizes={"vcpu": 1, "memory": GIB, "disk": 2 * GIB, **sizes},
         pinned={"image": "sha256:0", "hostname": "example"},
     )
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment, django_db_blocker):
+    """Make the database for any choice of tests: pytest-django looks at marks, and `cast` has none."""
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False)
+    yield
+    with django_db_blocker.unblock():
+        teardown_databases(made, verbosity=0)
 
 
 @pytest.fixture

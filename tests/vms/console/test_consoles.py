@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from asgiref.testing import ApplicationCommunicator
 from channels.db import database_sync_to_async
 from channels.routing import URLRouter
 from django.conf import settings
+from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
@@ -85,7 +86,7 @@ def test_only_the_hash_of_a_ticket_is_kept(cast, machine):
 
 
 def test_a_ticket_is_good_once_for_one_person_machine_and_kind(cast, machine):
-    """Untried: when `user_id`, `machine_id` or `kind` leaves the conditions of redeem_ticket."""
+    """Red when `user_id`, `machine_id` or `kind` leaves the conditions of redeem_ticket."""
     secret, who, what = issue(cast.requester, machine), cast.requester.pk, machine.pk
     assert not services.redeem_ticket(secret, cast.operator.pk, what, "serial")
     assert not services.redeem_ticket(secret, who, what + 1, "serial")
@@ -96,7 +97,7 @@ def test_a_ticket_is_good_once_for_one_person_machine_and_kind(cast, machine):
 
 
 def test_an_old_ticket_is_no_good_and_is_forgotten(cast, machine):
-    """Untried: when `expires_at__gt` leaves the conditions of redeem_ticket."""
+    """Red when `expires_at__gt` leaves the conditions of redeem_ticket."""
     secret = issue(cast.requester, machine)
     ConsoleTicket.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert not services.redeem_ticket(secret, cast.requester.pk, machine.pk, "serial")
@@ -105,10 +106,20 @@ def test_an_old_ticket_is_no_good_and_is_forgotten(cast, machine):
 
 
 def test_of_racing_readers_of_one_ticket_one_wins(trail_that_can_be_flushed, cast, machine):
-    """Untried: when redeem_ticket reads the row and saves it instead of one UPDATE."""
-    secret = issue(cast.requester, machine)
-    one = partial(services.redeem_ticket, secret, cast.requester.pk, machine.pk, "serial")
-    assert sorted(race([one] * 20)) == [False] * 19 + [True]
+    """Red when redeem_ticket reads the row and saves it instead of one UPDATE."""
+    secret, ready = issue(cast.requester, machine), threading.Barrier(4)
+
+    def last_moment(execute, sql, *rest):
+        # Nobody writes before everybody who reads first has read.
+        if sql.startswith("UPDATE"):
+            ready.wait(LIMIT)
+        return execute(sql, *rest)
+
+    def redeem():
+        with connection.execute_wrapper(last_moment):
+            return services.redeem_ticket(secret, cast.requester.pk, machine.pk, "serial")
+
+    assert sorted(race([redeem] * 4)) == [False] * 3 + [True]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +140,7 @@ def test_a_machine_without_a_console_is_refused_with_words(cast, machine, change
 
 
 def test_who_may_not_use_the_machine_gets_no_ticket(cast, machine):
-    """Untried: when issue_ticket asks for `view` in place of `use`."""
+    """Red when issue_ticket asks for `view` in place of `use`."""
     issue(cast.operator, machine)
     for other in (cast.auditor, cast.approver):
         with pytest.raises(Denied, match="may not use"):
@@ -259,7 +270,7 @@ def road(trail_that_can_be_flushed, cast, machine, path):
 
 
 def test_a_million_bytes_come_back_and_all_is_on_record(road, cast, machine):
-    """Untried: when the consumer sends only `body[:1000]`, or the broker does not call end_session."""
+    """Red when the consumer sends only `body[:1000]`, or the broker does not call end_session."""
     block = bytes(range(0x80, 0x100)) * 512  # without Ctrl-D, which powers the fake guest off
 
     async def scenario():
@@ -280,7 +291,7 @@ def test_a_million_bytes_come_back_and_all_is_on_record(road, cast, machine):
 
 
 def test_a_used_ticket_and_one_of_somebody_else_open_nothing(road, cast, machine):
-    """Untried: when the broker does not call redeem_ticket, or the consumer sends the ticket's user along."""
+    """Red when the broker does not call redeem_ticket, or the consumer sends the ticket's user along."""
 
     async def scenario():
         secret = await database_sync_to_async(issue)(cast.requester, machine)
@@ -313,7 +324,7 @@ def lose_host(user, machine):
     [(take_role, "right_gone"), (switch_off_account, "right_gone"), (lose_host, "host_stale")],
 )
 def test_a_right_taken_away_ends_the_console_and_opens_no_other(road, cast, machine, change, code):
-    """Untried: when Carrier.carry leaves out _watch_right, or Broker._open does not call standing."""
+    """Red when Carrier.carry leaves out _watch_right, or Broker._open does not call standing."""
 
     async def scenario():
         second = await database_sync_to_async(issue)(cast.requester, machine)
@@ -386,7 +397,7 @@ def broker_process(folder):
 
 
 def test_a_killed_broker_is_said_and_the_next_one_settles_the_record(road, cast, machine):
-    """Untried: when the consumer does not catch wire.Broken, or start() does not call settle_sessions."""
+    """Red when the consumer does not catch wire.Broken, or start() does not call settle_sessions."""
     process = broker_process(road.parent.parent)
 
     async def scenario():
