@@ -25,6 +25,13 @@ class Accelerator(StrEnum):
     EMULATION = "qemu"
 
 
+class DeviceModel(StrEnum):
+    """Which devices a guest sees: those made for guests (virtio), or copies of real ones for any system."""
+
+    PARAVIRTUAL = "paravirtual"
+    EMULATED = "emulated"
+
+
 class CloneMode(StrEnum):
     """How a volume relates to the image it is made from."""
 
@@ -34,7 +41,7 @@ class CloneMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """A qcow2 or raw file as a virtio disk; `target` is the device name, such as `vda`."""
+    """A qcow2 or raw file as a disk; `target` is the device name: `vda` on, of an emulated disk `sda` on."""
 
     path: str
     target: str = "vda"
@@ -43,7 +50,7 @@ class DiskSpec:
 
 @dataclass(frozen=True, slots=True)
 class NicSpec:
-    """A virtio network card on a named libvirt network."""
+    """A network card on a named libvirt network."""
 
     mac: str
     network: str
@@ -60,7 +67,11 @@ class DirectBoot:
 
 @dataclass(frozen=True, slots=True)
 class DomainSpec:
-    """A machine to define. `seed_path` is a NoCloud ISO, attached as a SCSI cdrom."""
+    """A machine to define. `seed_path` is a NoCloud ISO, attached as a cdrom.
+
+    With emulated devices there is no virtio at all: disk and cdrom are SATA, the card is an Intel 82574L,
+    the screen is VGA, and there is no channel to an agent, no balloon and no random-number device.
+    """
 
     name: str
     uuid: str
@@ -72,6 +83,7 @@ class DomainSpec:
     title: str = ""
     accelerator: Accelerator = Accelerator.KVM
     boot: DirectBoot | None = None
+    devices: DeviceModel = DeviceModel.PARAVIRTUAL
 
 
 @dataclass(frozen=True, slots=True)

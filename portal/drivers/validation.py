@@ -5,12 +5,16 @@ import re
 import uuid as uuids
 
 from portal.drivers.errors import InvalidSpec
-from portal.drivers.types import DomainSpec, NetworkSpec, PoolSpec, SeedSpec, VolumeSpec
+from portal.drivers.types import DeviceModel, DomainSpec, NetworkSpec, PoolSpec, SeedSpec, VolumeSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")  # IFNAMSIZ leaves 15 characters
 MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")  # unicast
-TARGET = re.compile(r"vd[a-z]")
+TARGETS = {
+    DeviceModel.PARAVIRTUAL: re.compile(r"vd[a-z]"),
+    # A SATA controller has six ports; the last is the seed's.
+    DeviceModel.EMULATED: re.compile(r"sd[a-e]"),
+}
 
 
 def _match(pattern: re.Pattern[str], value: str, what: str) -> str:
@@ -76,7 +80,7 @@ def check_domain(spec: DomainSpec) -> None:
     for disk in spec.disks:
         check_path(disk.path)
         check_format(disk.format)
-        _match(TARGET, disk.target, "target")
+        _match(TARGETS[spec.devices], disk.target, "target")
     if len({disk.target for disk in spec.disks}) != len(spec.disks):
         raise InvalidSpec("two disks share a target")
     for nic in spec.nics:

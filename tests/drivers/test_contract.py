@@ -21,6 +21,7 @@ from portal.drivers.registry import driver_for
 from portal.drivers.types import (
     Accelerator,
     CloneMode,
+    DeviceModel,
     DiskSpec,
     DomainSpec,
     DomainState,
@@ -348,6 +349,16 @@ def test_life_of_a_domain(bench: Bench) -> None:
     driver.undefine(spec.uuid)
     with pytest.raises(errors.DomainNotFound):
         driver.domain_info(spec.uuid)
+
+
+def test_a_domain_of_emulated_devices_starts(bench: Bench) -> None:
+    """Red when libvirt or QEMU refuse a device of that model."""
+    paravirtual = bench.domain()
+    disk = replace(paravirtual.disks[0], target="sda")
+    spec = replace(paravirtual, devices=DeviceModel.EMULATED, disks=(disk,))
+    bench.driver.define(spec)
+    bench.driver.start(spec.uuid)
+    assert bench.driver.domain_info(spec.uuid).state is DomainState.RUNNING
 
 
 def test_state_forbids(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from portal.drivers.registry import driver_for
 from portal.drivers.seed import build_iso
 from portal.drivers.types import (
     Accelerator,
+    DeviceModel,
     DirectBoot,
     DiskSpec,
     DomainSpec,
@@ -125,6 +126,57 @@ DOMAIN_CONSOLES = """    <serial type="pty">
       <model type="virtio" />
     </video>
 """
+
+
+EMULATED = replace(DOMAIN, devices=DeviceModel.EMULATED, disks=(DiskSpec("/pool/web.qcow2", "sda"),))
+EMULATED_DEVICES = """    <disk type="file" device="disk">
+      <driver name="qemu" type="qcow2" discard="unmap" />
+      <source file="/pool/web.qcow2" />
+      <target dev="sda" bus="sata" />
+    </disk>
+    <disk type="file" device="cdrom">
+      <driver name="qemu" type="raw" />
+      <source file="/pool/web.iso" />
+      <target dev="sdf" bus="sata" />
+      <readonly />
+    </disk>
+    <interface type="network">
+      <mac address="52:54:00:00:00:01" />
+      <source network="net" />
+      <model type="e1000e" />
+    </interface>
+    <serial type="pty">
+      <target port="0" />
+    </serial>
+    <console type="pty">
+      <target type="serial" port="0" />
+    </console>
+    <controller type="usb" index="0" model="ich9-ehci1" />
+    <input type="tablet" bus="usb" />
+    <graphics type="vnc">
+      <listen type="none" />
+    </graphics>
+    <video>
+      <model type="vga" />
+    </video>
+    <memballoon model="none" />
+  </devices>
+</domain>"""
+
+
+def test_emulated_devices_are_golden_and_read_back() -> None:
+    """Red when any device of it is virtio: a system without those drivers would not see it."""
+    text = DomainElement.to_xml(EMULATED)
+    port = '    <controller type="pci" model="pcie-root-port" />\n'
+    assert text == DOMAIN_HEAD + port * 12 + EMULATED_DEVICES
+    assert DomainElement.from_xml(text) == EMULATED
+
+
+def test_a_disk_is_named_as_its_devices_name_it() -> None:
+    """Red when one pattern of targets serves both models; the seed's place is no disk's."""
+    for spec, target in ((DOMAIN, "sda"), (EMULATED, "vda"), (EMULATED, "sdf")):
+        with pytest.raises(InvalidSpec):
+            DomainElement.to_xml(replace(spec, disks=(DiskSpec("/pool/web.qcow2", target),)))
 
 
 def test_domain_is_golden_and_reads_back() -> None:

@@ -3,19 +3,27 @@
 from xml.etree import ElementTree as ET
 
 from portal.drivers.libvirt.xml.build import child, need
-from portal.drivers.types import DiskSpec
+from portal.drivers.types import DeviceModel, DiskSpec
+
+#: Device model -> the bus of disks, and the name and bus of the seed's drive.
+_DISK_BUS = {DeviceModel.PARAVIRTUAL: "virtio", DeviceModel.EMULATED: "sata"}
+_SEED_PLACE = {
+    # Cloud kernels have no AHCI, so SATA would be invisible to them.
+    DeviceModel.PARAVIRTUAL: ("sda", "scsi"),
+    DeviceModel.EMULATED: ("sdf", "sata"),
+}
 
 
 class DiskElement:
-    """A file as a virtio disk."""
+    """A file as a disk."""
 
     @staticmethod
-    def add(devices: ET.Element, spec: DiskSpec) -> None:
+    def add(devices: ET.Element, spec: DiskSpec, model: DeviceModel) -> None:
         """Append the disk to <devices>."""
         disk = child(devices, "disk", type="file", device="disk")
         child(disk, "driver", name="qemu", type=spec.format, discard="unmap")
         child(disk, "source", file=spec.path)
-        child(disk, "target", dev=spec.target, bus="virtio")
+        child(disk, "target", dev=spec.target, bus=_DISK_BUS[model])
 
     @staticmethod
     def parse(disk: ET.Element) -> DiskSpec:
@@ -28,15 +36,16 @@ class DiskElement:
 
 
 class SeedElement:
-    """A NoCloud ISO as a SCSI cdrom: cloud kernels have no AHCI, so SATA would be invisible."""
+    """A NoCloud ISO as a cdrom on the bus that a guest of the device model can see."""
 
     @staticmethod
-    def add(devices: ET.Element, path: str) -> None:
+    def add(devices: ET.Element, path: str, model: DeviceModel) -> None:
         """Append the cdrom to <devices>."""
+        target, bus = _SEED_PLACE[model]
         disk = child(devices, "disk", type="file", device="cdrom")
         child(disk, "driver", name="qemu", type="raw")
         child(disk, "source", file=path)
-        child(disk, "target", dev="sda", bus="scsi")
+        child(disk, "target", dev=target, bus=bus)
         child(disk, "readonly")
 
     @staticmethod

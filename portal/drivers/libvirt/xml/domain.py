@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 from portal.drivers.libvirt.xml.build import child, need, parse, serialise, text_at
 from portal.drivers.libvirt.xml.disk import DiskElement, SeedElement
 from portal.drivers.libvirt.xml.interface import InterfaceElement
-from portal.drivers.types import Accelerator, DirectBoot, DomainSpec
+from portal.drivers.types import Accelerator, DeviceModel, DirectBoot, DomainSpec
 from portal.drivers.validation import check_domain
 
 ROOT_PORTS = 12  # each takes one hot-plugged device
@@ -15,7 +15,7 @@ _UNITS = {"b": 1, "bytes": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
 class DomainElement:
-    """A q35 machine with virtio devices."""
+    """A q35 machine, with virtio devices or with copies of real ones."""
 
     @classmethod
     def to_xml(cls, spec: DomainSpec) -> str:
@@ -64,22 +64,34 @@ class DomainElement:
         child(devices, "controller", type="pci", index="0", model="pcie-root")
         for _port in range(ROOT_PORTS):
             child(devices, "controller", type="pci", model="pcie-root-port")
-        child(devices, "controller", type="scsi", index="0", model="virtio-scsi")
+        paravirtual = spec.devices is DeviceModel.PARAVIRTUAL
+        if paravirtual:
+            child(devices, "controller", type="scsi", index="0", model="virtio-scsi")
         for disk in spec.disks:
-            DiskElement.add(devices, disk)
+            DiskElement.add(devices, disk, spec.devices)
         if spec.seed_path is not None:
-            SeedElement.add(devices, spec.seed_path)
+            SeedElement.add(devices, spec.seed_path, spec.devices)
         for nic in spec.nics:
-            InterfaceElement.add(devices, nic)
+            InterfaceElement.add(devices, nic, spec.devices)
+        DomainElement._people(devices, paravirtual)
+
+    @staticmethod
+    def _people(devices: ET.Element, paravirtual: bool) -> None:
+        """Append what people and the agent reach the guest by, and what the guest gets from the host."""
         child(child(devices, "serial", type="pty"), "target", port="0")
         child(child(devices, "console", type="pty"), "target", type="serial", port="0")
-        agent = child(devices, "channel", type="unix")
-        child(agent, "target", type="virtio", name="org.qemu.guest_agent.0")
+        if paravirtual:
+            agent = child(devices, "channel", type="unix")
+            child(agent, "target", type="virtio", name="org.qemu.guest_agent.0")
         # Without a pointer that knows absolute places, a browser's mouse and the guest's drift apart.
-        child(devices, "controller", type="usb", index="0", model="qemu-xhci")
+        child(devices, "controller", type="usb", index="0", model="qemu-xhci" if paravirtual else "ich9-ehci1")
         child(devices, "input", type="tablet", bus="usb")
         child(child(devices, "graphics", type="vnc"), "listen", type="none")
-        child(child(devices, "video"), "model", type="virtio")
+        child(child(devices, "video"), "model", type="virtio" if paravirtual else "vga")
+        if not paravirtual:
+            # Else libvirt adds one, which is virtio.
+            child(devices, "memballoon", model="none")
+            return
         child(child(devices, "memballoon", model="virtio"), "stats", period="10")
         child(child(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
 
@@ -104,4 +116,12 @@ class DomainElement:
             seed_path=None if cdrom is None else SeedElement.parse(cdrom),
             accelerator=Accelerator(root.get("type", "")),
             boot=boot,
+            devices=DomainElement._device_model(root),
         )
+
+    @staticmethod
+    def _device_model(root: ET.Element) -> DeviceModel:
+        """Tell the device model by what is there with or without disks and cards: the screen."""
+        screen = root.find("devices/video/model")
+        virtio = screen is None or screen.get("type") == "virtio"
+        return DeviceModel.PARAVIRTUAL if virtio else DeviceModel.EMULATED
