@@ -1,6 +1,7 @@
 """Rows that tests need: a host, its pool, an image, something to ask for. Plain example data."""
 
 import uuid
+from decimal import Decimal
 from types import SimpleNamespace
 
 from django.utils import timezone
@@ -64,7 +65,7 @@ def make_network(number=77, **changes):
 def make_catalogue(image, network):
     """An item in one size."""
     flavour = Flavour.objects.create(
-        name="small", vcpus=1, memory=128 * MIB, disk=256 * MIB, cost_month="2.50"
+        name="small", vcpus=1, memory=128 * MIB, disk=256 * MIB, cost_month=Decimal("2.50")
     )
     item = CatalogueItem.objects.create(name="Tiny", description="To try things.", image=image)
     item.flavours.add(flavour)

@@ -8,6 +8,7 @@ from portal.accounts.models import Project
 from portal.core.querysets import RestrictedQuerySet
 from portal.hosts.models import Host, Image, PoolAttachment
 from portal.operations.models import Operation
+from vms.virtualization import Devices, Wanted, words
 
 
 class Flavour(models.Model):
@@ -29,17 +30,19 @@ class Flavour(models.Model):
         return self.name
 
 
-class Virtualization(models.TextChoices):
-    """How a guest runs: the accelerator and the device model, as people name them."""
+def _paravirtual_alone() -> list[str]:
+    return [Devices.PARAVIRTUAL.value]
 
-    HARDWARE = "hardware", "Hardware-assisted, paravirtual devices"
-    HARDWARE_FULL = "hardware_full", "Hardware-assisted, emulated devices"
-    EMULATED = "emulated", "Emulated processor, paravirtual devices"
-    FULL = "full", "Full emulation"
+
+def _best_alone() -> list[str]:
+    return [Wanted.BEST.value]
 
 
 class CatalogueItem(models.Model):
-    """Something people can ask for."""
+    """Something people can ask for. Requests freeze its values: a change here changes none of them.
+
+    Costs are a month's and come on top of the size's own.
+    """
 
     name = models.CharField(max_length=80, unique=True)
     description = models.TextField()
@@ -51,12 +54,29 @@ class CatalogueItem(models.Model):
     longest_lease_days = models.PositiveSmallIntegerField(default=365)
     linked_clone = models.BooleanField(default=True)
     offered = models.BooleanField(default=True)
+    cost_month = models.DecimalField(max_digits=10, decimal_places=2, default=0)
+    #: For each GiB of disk beyond the size's.
+    cost_month_gib = models.DecimalField(max_digits=10, decimal_places=2, default=0)
+    #: Bytes a person may choose between; without the most, the disk is the size's.
+    disk_least = models.PositiveBigIntegerField(null=True, blank=True)
+    disk_most = models.PositiveBigIntegerField(null=True, blank=True)
+    device_models = models.JSONField(default=_paravirtual_alone)
+    default_devices = models.CharField(
+        max_length=16, choices=Devices.choices, default=Devices.PARAVIRTUAL
+    )
+    accelerators = models.JSONField(default=_best_alone)
+    default_accelerator = models.CharField(max_length=8, choices=Wanted.choices, default=Wanted.BEST)
+    #: Whom it is offered to: everybody, or the people of `projects`.
+    every_project = models.BooleanField(default=True)
+    projects = models.ManyToManyField(Project, related_name="items", blank=True)
+    position = models.PositiveIntegerField(default=0)
 
     objects = RestrictedQuerySet.as_manager()
     estate = True
+    shared_with = "projects"
 
     class Meta:
-        ordering = ["name"]
+        ordering = ["position", "name"]
 
     def __str__(self) -> str:
         return self.name
@@ -97,6 +117,9 @@ class VirtualMachine(models.Model):
     vcpus = models.PositiveSmallIntegerField()
     memory = models.PositiveBigIntegerField()
     login_user = models.CharField(max_length=32)
+    #: How it runs: what carries out its instructions (empty where nobody noted it) and what devices it has.
+    accelerator = models.CharField(max_length=8, blank=True)
+    devices = models.CharField(max_length=16, choices=Devices.choices, default=Devices.PARAVIRTUAL)
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.BUILDING)
     lease_until = models.DateTimeField()
     bin_until = models.DateTimeField(null=True)
@@ -125,6 +148,11 @@ class VirtualMachine(models.Model):
     def topic(self) -> str:
         """The topic of live pages that show this machine, and the subject of its operations."""
         return f"vms.machine:{self.pk}"
+
+    @property
+    def virtualization(self) -> str:
+        """How it runs, in words."""
+        return words(self.accelerator, self.devices)
 
     @property
     def domain_name(self) -> str:

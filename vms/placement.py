@@ -11,10 +11,13 @@ from django.utils import timezone
 
 from networks.models import Network, Port
 from portal.core.errors import Denied
-from portal.hosts.models import Health, Image, ImageAttachment
+from portal.drivers.types import Accelerator
+from portal.hosts.models import GIVEN_BY, Health, Image, ImageAttachment
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
+from vms import virtualization
 from vms.models import Disk, VirtualMachine
+from vms.virtualization import Devices, Wanted
 
 
 def mac() -> str:
@@ -23,18 +26,26 @@ def mac() -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
 
 
-def candidates(image_sha256: str) -> QuerySet[ImageAttachment]:
-    """Return where the image lies on hosts that take machines now, the emptiest pool first."""
+def candidates(image_sha256: str, wanted: str = Wanted.BEST) -> QuerySet[ImageAttachment]:
+    """Return where the image lies on hosts that take machines now, the emptiest pool first.
+
+    Only hosts that a booted guest proved to give the accelerator `wanted`.
+    """
     return (
         ImageAttachment.objects.filter(
             image__sha256=image_sha256,
             pool__host__maintenance=False,
             pool__host__observed_health=Health.UP,
+            pool__host__accelerator__in=proofs_for(wanted),
         )
-        .exclude(pool__host__accelerator="")
         .select_related("pool__host", "pool__pool", "image")
         .order_by("-pool__observed_available", "pk")
     )
+
+
+def proofs_for(wanted: str) -> list[Accelerator]:
+    """Return what a host may be proven by that gives the accelerator `wanted`."""
+    return list(Accelerator) if wanted == Wanted.BEST else list(GIVEN_BY[Accelerator(wanted)])
 
 
 def amounts(attachment: ImageAttachment, sizes: dict[str, int]) -> ledger.Amounts:
@@ -54,7 +65,8 @@ def place(operation: Operation) -> None:
     Raises Denied when no host has room, when the image or network is gone, or when the name is taken.
     """
     spec = operation.frozen
-    chosen = _hold(operation, spec["sizes"], candidates(spec["pinned"]["image"]["sha256"]))
+    wanted, _devices = virtualization.pinned(spec)
+    chosen = _hold(operation, spec["sizes"], candidates(spec["pinned"]["image"]["sha256"], wanted))
     network = Network.objects.filter(uuid=spec["pinned"]["network"]["uuid"]).first()
     if network is None:
         raise Denied("The network of this request was removed.")
@@ -77,12 +89,15 @@ def _hold(
             refused = denied
     if refused is not None:
         raise refused
-    raise Denied("No host can take this machine now: none that is up and not in maintenance has its image.")
+    raise Denied(
+        "No host can take this machine now: none that is up and not in maintenance has its image and was "
+        "proven to run it as asked."
+    )
 
 
 def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachment, network: Network) -> None:
     pinned, sizes, host = spec["pinned"], spec["sizes"], chosen.pool.host
-    project = operation.project
+    project, (wanted, devices) = operation.project, virtualization.pinned(spec)
     if project is None:
         raise ValueError(f"{operation} builds a machine for no project")
     machine = VirtualMachine.objects.create(
@@ -97,11 +112,16 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         vcpus=sizes["vcpu"],
         memory=sizes["memory"],
         login_user=pinned["cloud"]["user"],
+        accelerator=virtualization.resolve(wanted, host.accelerator),
+        devices=devices,
         lease_until=timezone.now() + timedelta(seconds=sizes["lease"]),
     )
     port = Port.objects.create(network=network, host=host, domain_uuid=machine.uuid, mac=mac())
-    volume, seed = f"{machine.domain_name}-vda.qcow2", f"{machine.domain_name}-seed.iso"
-    Disk.objects.create(machine=machine, pool=chosen.pool, volume_name=volume, capacity=sizes["disk"])
+    target = "sda" if devices == Devices.EMULATED else "vda"
+    volume, seed = f"{machine.domain_name}-{target}.qcow2", f"{machine.domain_name}-seed.iso"
+    Disk.objects.create(
+        machine=machine, pool=chosen.pool, volume_name=volume, target=target, capacity=sizes["disk"]
+    )
     operation.subject = machine.topic
     operation.lane = host.scope
     operation.identifiers = {
@@ -115,5 +135,6 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         "seed": seed,
         "seed_path": f"{chosen.pool.path}/{seed}",
         "image_path": chosen.path,
-        "accelerator": host.accelerator,
+        "accelerator": machine.accelerator,
+        "target": target,
     }

@@ -2,21 +2,24 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any
 
 from networks.models import Network
 from portal.accounts.models import Project
 from portal.core.errors import Denied
+from portal.core.templatetags.gatehouse import gib
 from portal.operations import counters, ledger, scopes
 from portal.operations.models import Counter, Operation
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import cloud, placement
+from vms import cloud, offers, placement, virtualization
 from vms.models import CatalogueItem, Flavour, VirtualMachine
 
 DAY = 24 * 3600
+GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,11 @@ class Wish:
     ssh_keys: str = ""
     packages: str = ""
     user_data: str = ""
-    disk: int | None = field(default=None)
+    #: Bytes; None for the size's own.
+    disk: int | None = None
+    #: How it should run (`vms.virtualization`); empty for what the item does by itself.
+    devices: str = ""
+    accelerator: str = ""
 
 
 def spec_of(wish: Wish) -> RequestSpec:
@@ -49,11 +56,16 @@ def spec_of(wish: Wish) -> RequestSpec:
     pinned: dict[str, Any] = {
         "name": wish.name,
         "item": item.name,
+        "item_id": item.pk,
         "flavour": flavour.name,
-        "cost_month": str(flavour.cost_month),
+        "cost_month": str(cost_month(item, flavour, wish.disk)),
         "image": {"sha256": item.image.sha256, "title": item.image.title},
         "network": asdict(wish.network.spec),
         "clone": "linked" if item.linked_clone else "full",
+        "virtualization": {
+            "accelerator": wish.accelerator or item.default_accelerator,
+            "devices": wish.devices or item.default_devices,
+        },
         "why": wish.why,
         "cloud": {
             "user": wish.user,
@@ -72,6 +84,12 @@ def spec_of(wish: Wish) -> RequestSpec:
     return RequestSpec(kind="vm.create", sizes=sizes, pinned=pinned)
 
 
+def cost_month(item: CatalogueItem, flavour: Flavour, disk: int | None = None) -> Decimal:
+    """Return what a machine costs a month: its size, its item, and each GiB beyond the size's disk."""
+    beyond = -(-max(0, (disk or flavour.disk) - flavour.disk) // GIB)
+    return flavour.cost_month + item.cost_month + beyond * item.cost_month_gib
+
+
 def _check(wish: Wish) -> None:
     item, flavour = wish.item, wish.flavour
     if not item.offered:
@@ -86,13 +104,28 @@ def _check(wish: Wish) -> None:
         raise Denied("A user's name has small letters, digits, _ and -, and starts with a letter.")
     if not 1 <= wish.lease_days <= item.longest_lease_days:
         raise Denied(f"The lease is 1 to {item.longest_lease_days} days.")
-    smallest = max(item.image.virtual_size, 1)
-    if (wish.disk or flavour.disk) < smallest:
-        raise Denied("The disk is smaller than the image.")
+    _check_disk(wish)
+    if refusal := offers.refusal(item, wish.devices, wish.accelerator):
+        raise Denied(refusal)
     if flavour.memory < item.image.min_memory:
         raise Denied(f"{item.image} needs more memory than {flavour.name} has.")
     if not wish.why.strip():
         raise Denied("Say in a few words what the machine is for.")
+
+
+def _check_disk(wish: Wish) -> None:
+    item, disk = wish.item, wish.disk or wish.flavour.disk
+    if disk < max(item.image.virtual_size, 1):
+        raise Denied("The disk is smaller than the image.")
+    if disk == wish.flavour.disk:
+        return
+    if item.disk_most is None:
+        raise Denied(f"The disk of {item.name} is the size's own and cannot be chosen.")
+    if not (item.disk_least or 0) <= disk <= item.disk_most:
+        least, most = gib(max(item.disk_least or 0, item.image.virtual_size)), gib(item.disk_most)
+        raise Denied(f"The disk of {item.name} is {least} to {most}.")
+    if disk % 512:
+        raise Denied("A disk is whole sectors of 512 bytes.")
 
 
 def quota_amounts(actor: Any, project: Project, sizes: Mapping[str, int]) -> ledger.Amounts:
@@ -122,6 +155,9 @@ def title_of(name: str) -> str:
 
 def request_machine(*, actor: Any, project: Project, wish: Wish, token: uuid.UUID) -> Operation:
     """Freeze `wish`, hold its quota and ask for approval. Idempotent by `token`. Raises Denied."""
+    item = wish.item
+    if not (item.every_project or item.projects.filter(pk=project.pk).exists()):
+        raise Denied(f"{item.name} is not offered to {project}.")
     spec = spec_of(wish)
     if not Operation.objects.filter(token=token).exists() and name_is_taken(wish.name):
         raise Denied(f"The name {wish.name} is taken; choose another.")
@@ -140,14 +176,25 @@ class Outlook:
     """What a request would mean now: where it would land, what it takes, what stands in its way."""
 
     place: str
+    #: How it would run there, in words.
+    runs: str
     cost_month: str
     quotas: list[dict[str, str]]
     refusal: str
 
 
-def outlook(actor: Any, project: Project, item: CatalogueItem, flavour: Flavour) -> Outlook:
+def outlook(
+    actor: Any,
+    project: Project,
+    item: CatalogueItem,
+    flavour: Flavour,
+    *,
+    disk: int | None = None,
+    devices: str = "",
+    accelerator: str = "",
+) -> Outlook:
     """Look at a request before it is made. Changes nothing; asking and approving decide."""
-    sizes = {"vcpu": flavour.vcpus, "memory": flavour.memory, "disk": flavour.disk}
+    sizes = {"vcpu": flavour.vcpus, "memory": flavour.memory, "disk": disk or flavour.disk}
     amounts = quota_amounts(actor, project, sizes)
     titles = scopes.titles({scope for scope, _resource in amounts})
     quotas, refusal = [], ""
@@ -166,10 +213,13 @@ def outlook(actor: Any, project: Project, item: CatalogueItem, flavour: Flavour)
                 "limit": ledger.amount_text(counter.resource, counter.limit),
             }
         )
-    first = placement.candidates(item.image.sha256).first()
+    wanted = accelerator or item.default_accelerator
+    first = placement.candidates(item.image.sha256, wanted).first()
+    runs_by = virtualization.resolve(wanted, first.pool.host.accelerator) if first else wanted
     return Outlook(
         place=first.pool.host.name if first else "",
-        cost_month=str(flavour.cost_month),
+        runs=virtualization.words(runs_by, devices or item.default_devices),
+        cost_month=str(cost_month(item, flavour, disk)),
         quotas=quotas,
         refusal=refusal,
     )

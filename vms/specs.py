@@ -7,6 +7,7 @@ import yaml
 from portal.drivers.types import (
     Accelerator,
     CloneMode,
+    DeviceModel,
     DiskSpec,
     DomainSpec,
     NetworkSpec,
@@ -15,6 +16,7 @@ from portal.drivers.types import (
     VolumeSpec,
 )
 from portal.operations.registry import StepContext
+from vms import virtualization
 
 
 def volume_spec(context: StepContext) -> VolumeSpec:
@@ -68,14 +70,16 @@ def network_spec(context: StepContext) -> NetworkSpec:
 def domain_spec(context: StepContext) -> DomainSpec:
     """Return the domain under the name and UUID that were fixed at the approval."""
     names, sizes = context.identifiers, context.spec["sizes"]
+    _wanted, devices = virtualization.pinned(dict(context.spec))
     return DomainSpec(
         name=names["domain"],
         uuid=names["uuid"],
         vcpus=sizes["vcpu"],
         memory_bytes=sizes["memory"],
-        disks=(DiskSpec(names["volume_path"]),),
+        disks=(DiskSpec(names["volume_path"], names.get("target", "vda")),),
         nics=(NicSpec(names["mac"], context.spec["pinned"]["network"]["name"]),),
         seed_path=names["seed_path"],
         title=context.spec["pinned"]["name"],
         accelerator=Accelerator(names["accelerator"]),
+        devices=DeviceModel(devices),
     )

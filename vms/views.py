@@ -92,7 +92,7 @@ def restore(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def catalogue(request: HttpRequest) -> HttpResponse:
     """Show what can be asked for."""
-    items = CatalogueItem.objects.restrict(request.user, "view").filter(offered=True)
+    items = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
     items = items.select_related("image").prefetch_related("flavours")
     return render(request, "vms/catalogue.html", {"items": items})
 
@@ -100,7 +100,7 @@ def catalogue(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def ask(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask for a machine of a catalogue item."""
-    offered = CatalogueItem.objects.restrict(request.user, "view").filter(offered=True)
+    offered = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
     item = get_object_or_404(offered.select_related("image"), pk=pk)
     projects = Project.objects.restrict(request.user, "request")
     form = RequestForm(request.POST or None, item=item, projects=projects)
@@ -121,11 +121,15 @@ def ask(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def what_if(request: HttpRequest, pk: int) -> HttpResponse:
     """Say what the request would take, while the person types."""
-    offered = CatalogueItem.objects.restrict(request.user, "view").filter(offered=True)
+    offered = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
     item = get_object_or_404(offered.select_related("image"), pk=pk)
     projects = Project.objects.restrict(request.user, "request")
     form = RequestForm(request.GET, item=item, projects=projects)
     form.is_valid()  # the rest of the form is not filled yet; two fields are enough
     project, flavour = form.cleaned_data.get("project"), form.cleaned_data.get("flavour")
-    outlook = services.outlook(request.user, project, item, flavour) if project and flavour else None
+    chosen = {name: form.cleaned_data.get(name) or "" for name in ("devices", "accelerator")}
+    outlook = None
+    if project and flavour:
+        disk = form.cleaned_data.get("disk")
+        outlook = services.outlook(request.user, project, item, flavour, disk=disk, **chosen)
     return render(request, "vms/what_if.html", {"outlook": outlook, "item": item})

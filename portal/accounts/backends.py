@@ -43,7 +43,10 @@ class RoleBackend(BaseBackend):
     """Grants rows by the roles a person holds in the row's project.
 
     A model with `estate = True` belongs to no project: anybody with a role may see it, and only roles held
-    in every project may do more. A model with an `owner_field` shows a mere requester their own rows alone.
+    in every project may do more. Where such a model names projects in `shared_with`, and a row says that it
+    is not for `every_project`, people of other projects neither see it nor ask for it; to ask for a row, one
+    holds that in a project that it is shared with. A model with an `owner_field` shows a mere requester
+    their own rows alone.
     """
 
     def rows_for(self, user: Any, action: str, model: type[models.Model]) -> models.Q | None:
@@ -54,6 +57,9 @@ class RoleBackend(BaseBackend):
         held = list(_memberships(user, action).values_list("role", "project"))
         everywhere = [role for role, project in held if project is None]
         if getattr(model, "estate", False):
+            shared = getattr(model, "shared_with", None)
+            if shared and held and not everywhere and action in {"view", "request"}:
+                return models.Q(every_project=True) | _in(shared, (project for _role, project in held))
             return EVERY_ROW if (held if action == "view" else everywhere) else None
         path = "pk" if model is Project else getattr(model, "project_field", "project")
         if path == "project" and not any(field.name == "project" for field in model._meta.get_fields()):

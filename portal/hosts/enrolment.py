@@ -85,7 +85,8 @@ class UploadImages(HostStep):
         attachment = PoolAttachment.objects.get(
             host=context.identifiers["host"], pool__uuid=context.spec["pinned"]["pool"]["uuid"]
         )
-        for image in Image.objects.all():
+        # What a newer build replaced cannot be copied any more, and what is deprecated need not be.
+        for image in Image.objects.exclude(source="").filter(deprecated_at=None):
             volume: VolumeInfo = self.call(
                 context, "upload_image", attachment.pool.name, image.volume_name, image.source
             )

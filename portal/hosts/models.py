@@ -9,7 +9,17 @@ import uuid
 from django.db import models
 
 from portal.core.querysets import RestrictedQuerySet
-from portal.drivers.types import Accelerator
+from portal.drivers.types import Accelerator, DeviceModel
+
+#: Wanted accelerator -> what a host that gives it was proven by: whoever runs KVM can emulate as well.
+GIVEN_BY = {
+    Accelerator.KVM: (Accelerator.KVM,),
+    Accelerator.EMULATION: (Accelerator.EMULATION, Accelerator.KVM),
+}
+
+
+def _paravirtual_alone() -> list[str]:
+    return [DeviceModel.PARAVIRTUAL.value]
 
 
 class Health(models.TextChoices):
@@ -56,6 +66,11 @@ class Host(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def gives(self) -> list[Accelerator]:
+        """The accelerators that a machine may have here, the best first; none before a proof."""
+        return [wanted for wanted, proofs in GIVEN_BY.items() if self.accelerator in proofs]
 
     @property
     def topic(self) -> str:
@@ -120,8 +135,14 @@ class Image(models.Model):
     min_memory = models.PositiveBigIntegerField()
     cloud_init = models.BooleanField(default=True)
     description = models.TextField(blank=True)
-    #: Where the portal keeps the file that it uploads to hosts.
+    #: The device models that its kernel has drivers for.
+    device_models = models.JSONField(default=_paravirtual_alone)
+    #: Where the portal keeps the file that it uploads to hosts; empty once a newer build replaced it.
     source = models.CharField(max_length=255)
+    imported_at = models.DateTimeField(auto_now_add=True, null=True)
+    #: Since when nothing new is made from it, and why.
+    deprecated_at = models.DateTimeField(null=True, blank=True)
+    deprecated_reason = models.CharField(max_length=200, blank=True)
 
     objects = RestrictedQuerySet.as_manager()
     estate = True

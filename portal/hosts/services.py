@@ -2,14 +2,18 @@
 
 import json
 import uuid
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
+from portal.drivers.types import DeviceModel
 from portal.hosts.addresses import check_pool_path, check_uri
 from portal.hosts.models import Host, Image
 from portal.live.publish import publish
@@ -97,6 +101,47 @@ def set_maintenance(*, actor: Any, host: Host, on: bool, reason: str = "") -> No
         publish(current.topic)
 
 
+def deprecate_image(*, actor: Any, image: Image, reason: str) -> None:
+    """Let nothing new be made from an image, with the reason that people are told. Idempotent.
+
+    Machines made from it and requests that wait are left as they are. Raises Denied.
+    """
+    _check_estate(actor, "administer", "change images")
+    reason = reason.strip()
+    if not 1 <= len(reason) <= 200:
+        raise Denied("Say in at most 200 letters why nothing new is made from this image.")
+    _set_deprecated(actor, image, timezone.now(), reason)
+
+
+def restore_image(*, actor: Any, image: Image) -> None:
+    """Let machines be made from a deprecated image again. Idempotent. Raises Denied."""
+    _check_estate(actor, "administer", "change images")
+    _set_deprecated(actor, image, None, "")
+
+
+def _set_deprecated(actor: Any, image: Image, at: datetime | None, reason: str) -> None:
+    with transaction.atomic():
+        current = Image.objects.select_for_update().get(pk=image.pk)
+        if (current.deprecated_at is None) == (at is None) and current.deprecated_reason == reason:
+            return
+        before = {"deprecated": current.deprecated_at is not None, "reason": current.deprecated_reason}
+        current.deprecated_at, current.deprecated_reason = at, reason
+        current.save(update_fields=["deprecated_at", "deprecated_reason"])
+        audit.record(
+            actor=actor,
+            verb="image.deprecated" if at else "image.restored",
+            target=current,
+            before=before,
+            after={"deprecated": at is not None, "reason": reason},
+        )
+
+
+def _device_models(entry: Mapping[str, Any]) -> list[str]:
+    """Return the device models that an entry of the manifest names; raises ValueError for an unknown one."""
+    named = entry.get("device_models", [DeviceModel.PARAVIRTUAL])
+    return [DeviceModel(name).value for name in named]
+
+
 def import_images(*, actor: Any, manifest: Path) -> list[Image]:
     """Make the images that the builder's manifest describes known. Idempotent by content (SHA-256).
 
@@ -123,9 +168,12 @@ def import_images(*, actor: Any, manifest: Path) -> list[Image]:
                     "min_memory": entry["min_memory_bytes"],
                     "cloud_init": entry["cloud_init"],
                     "description": entry["description"],
+                    "device_models": _device_models(entry),
                     "source": str(source),
                 },
             )
+            # A newer build lies where the older one lay: that cannot be copied to further hosts.
+            Image.objects.filter(source=str(source)).exclude(pk=image.pk).update(source="")
             if created:
                 audit.record(
                     actor=actor, verb="image.imported", target=image, after={"sha256": image.sha256}

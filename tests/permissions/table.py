@@ -24,14 +24,13 @@ ADMINS = EVERY_ADMIN | {"admin"}
 ADMINS_ANYWHERE = ADMINS | {"stranger"}
 ESTATE = frozenset({"operator_everywhere", "admin_everywhere"})
 TRAIL = frozenset({"auditor_everywhere", "admin_everywhere"})
-#: Anybody with a role anywhere, for what the whole estate offers.
-ANY_ROLE = ALL - {"nobody"}
 #: Requesters see their own; every other role of the project sees the project's.
 SEE = frozenset({"owner", "approver", "operator", "auditor"}) | ADMINS
 SEE |= {"approver_everywhere", "operator_everywhere", "auditor_everywhere"}
 USE = frozenset({"owner", "operator", "operator_everywhere"}) | ADMINS
 APPROVE = frozenset({"approver", "approver_everywhere"}) | ADMINS
 REQUEST = frozenset({"owner", "colleague", "requester_everywhere"}) | ADMINS
+ASK = REQUEST | {"stranger"}
 
 LOGIN, CHANGED, REFUSED = "sign-in", "changed", "refused"
 Answers = Mapping[str, Any]
@@ -196,8 +195,9 @@ LINES = (
     Line("networks:list", page(ESTATE), NO),
     # Asking and deciding
     Line("vms:catalogue", page(ALL), NO),
-    Line("vms:ask", page(ANY_ROLE), change(REQUEST, told=ANY_ROLE, refusal=422), "item", data=_wish),
-    Line("vms:what_if", page(ANY_ROLE), NO, "item"),
+    # The stranger may ask for it as well, though not for this project.
+    Line("vms:ask", page(ASK), change(REQUEST, told=ASK, refusal=422), "item", data=_wish),
+    Line("vms:what_if", page(ASK), NO, "item"),
     Line("operations:list", page(ALL), NO),
     Line("operations:inbox", page(ALL), NO),
     Line("operations:detail", page(SEE), NO, "request"),

@@ -1,5 +1,6 @@
 """How forms are drawn, and the form that wants the name typed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -13,6 +14,18 @@ class Renderer(TemplatesSetting):
 
     form_template_name = "partials/form.html"
     field_template_name = "partials/field.html"
+
+
+class ExplainedRadio(forms.RadioSelect):
+    """One of a few ways, each with a sentence on what it means (`explained`, by value)."""
+
+    template_name = "partials/explained.html"
+    explained: Mapping[str, Any] = {}
+
+    def create_option(self, name: str, value: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Add the sentence to what the template draws."""
+        option: dict[str, Any] = super().create_option(name, value, *args, **kwargs)
+        return option | {"explained": self.explained.get(str(value), "")}
 
 
 class ConfirmForm(forms.Form):

@@ -22,6 +22,7 @@ from portal.operations.quotas import set_quota
 from portal.operations.scopes import EVERY_PROJECT
 from portal.operations.states import State
 from vms.models import CatalogueItem, Flavour
+from vms.virtualization import Wanted
 
 MIB, GIB = 1 << 20, 1 << 30
 ACTOR = "set-up"
@@ -32,6 +33,7 @@ FLAVOURS = (
     ("Medium", 2, 2 * GIB, 20 * GIB, "10.00"),
     ("Large", 4, 4 * GIB, 40 * GIB, "20.00"),
 )
+ICONS = {"debian-12": "brand-debian", "tiny": "bolt"}
 QUOTA: dict[str, int | None] = {
     Counter.Resource.VCPU: 20,
     Counter.Resource.MEMORY: 20 * GIB,
@@ -98,9 +100,15 @@ class Command(BaseCommand):
             )
             for name, vcpus, memory, disk, cost in FLAVOURS:
                 Flavour.objects.create(name=name, vcpus=vcpus, memory=memory, disk=disk, cost_month=cost)
-            for image in Image.objects.all():
+            for position, image in enumerate(Image.objects.filter(deprecated_at=None).exclude(source=""), 1):
                 item = CatalogueItem.objects.create(
-                    name=image.title, description=image.description, image=image
+                    name=image.title,
+                    description=image.description,
+                    icon=ICONS.get(image.name, "server"),
+                    image=image,
+                    device_models=image.device_models,
+                    accelerators=Wanted.values,
+                    position=position,
                 )
                 item.networks.add(network)
                 fitting = Flavour.objects.filter(memory__gte=image.min_memory, disk__gte=image.virtual_size)
@@ -112,7 +120,7 @@ class Command(BaseCommand):
         try:
             if host is None:
                 operation = hosts.enrol_host(actor=admin, name=name, uri=uri, pool_path=pool)
-            elif Image.objects.exclude(attachments__pool__host=host).exists() or not host.accelerator:
+            elif self._lacks_images(host) or not host.accelerator:
                 operation = hosts.enrol_again(actor=admin, host=host)
             else:
                 return
@@ -120,6 +128,12 @@ class Command(BaseCommand):
             self.stdout.write(denied.reason)
             return
         self._carry_out(operation)
+
+    @staticmethod
+    def _lacks_images(host: Host) -> bool:
+        """Tell whether an image that can be copied there is not; one that was built anew since cannot."""
+        copied = Image.objects.exclude(source="").filter(deprecated_at=None)
+        return bool(copied.exclude(attachments__pool__host=host).exists())
 
     def _carry_out(self, operation: Operation) -> None:
         self.stdout.write(f"{operation.title}: reach it, boot a test guest, copy the images")

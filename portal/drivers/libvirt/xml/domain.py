@@ -84,7 +84,8 @@ class DomainElement:
             agent = child(devices, "channel", type="unix")
             child(agent, "target", type="virtio", name="org.qemu.guest_agent.0")
         # Without a pointer that knows absolute places, a browser's mouse and the guest's drift apart.
-        child(devices, "controller", type="usb", index="0", model="qemu-xhci" if paravirtual else "ich9-ehci1")
+        usb = "qemu-xhci" if paravirtual else "ich9-ehci1"
+        child(devices, "controller", type="usb", index="0", model=usb)
         child(devices, "input", type="tablet", bus="usb")
         child(child(devices, "graphics", type="vnc"), "listen", type="none")
         child(child(devices, "video"), "model", type="virtio" if paravirtual else "vga")

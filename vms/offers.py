@@ -1,0 +1,76 @@
+"""What items can be asked with, by what hosts were proven to give. Not for: choosing a host."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from portal.hosts.models import GIVEN_BY, Health, ImageAttachment
+from vms.models import CatalogueItem
+from vms.virtualization import Devices, Wanted
+
+
+@dataclass(frozen=True)
+class Offer:
+    """How an item can be asked for, and why no host would build it now (empty when one would)."""
+
+    devices: list[str]
+    accelerators: list[str]
+    obstacle: str
+
+
+def refusal(item: CatalogueItem, devices: str = "", accelerator: str = "") -> str:
+    """Return why `item` cannot be asked to run so, empty when it can; empty choices are its defaults."""
+    if item.image.deprecated_at is not None:
+        reason = item.image.deprecated_reason
+        return _("Nothing new is made from %(image)s: %(reason)s") % {"image": item.image, "reason": reason}
+    devices = devices or item.default_devices
+    accelerator = accelerator or item.default_accelerator
+    if devices not in _device_models(item):
+        label = Devices(devices).label if devices in Devices.values else devices
+        return _("%(item)s does not come with %(devices)s.") % {"item": item, "devices": label}
+    if accelerator not in item.accelerators:
+        label = Wanted(accelerator).label if accelerator in Wanted.values else accelerator
+        return _("%(item)s does not come with the choice %(choice)s.") % {"item": item, "choice": label}
+    return ""
+
+
+def offers(items: Iterable[CatalogueItem]) -> dict[int, Offer]:
+    """Return the offer of each of `items` by its key, whose images were fetched with them; one query."""
+    items = list(items)
+    columns = ("image", "pool__host__accelerator", "pool__host__observed_health", "pool__host__maintenance")
+    hosts: dict[int, list[tuple[str, bool]]] = {item.image_id: [] for item in items}
+    found = ImageAttachment.objects.filter(image__in=hosts).values_list(*columns)
+    for image, proof, health, maintenance in found:
+        hosts[image].append((proof, health == Health.UP and not maintenance))
+    return {item.pk: _offer(item, hosts[item.image_id]) for item in items}
+
+
+def offer(item: CatalogueItem) -> Offer:
+    """Return the offer of one item; one query."""
+    return offers([item])[item.pk]
+
+
+def _offer(item: CatalogueItem, hosts: list[tuple[str, bool]]) -> Offer:
+    proofs = {proof for proof, _ready in hosts if proof}
+    accelerators = [wanted for wanted in item.accelerators if _given(wanted, proofs)]
+    ready = {proof for proof, free in hosts if proof and free}
+    obstacle = refusal(item) if item.image.deprecated_at else ""
+    if not obstacle and not hosts:
+        obstacle = _("Its image is on no host yet.")
+    if not obstacle and not accelerators:
+        obstacle = _("No host was proven to run it as it is offered.")
+    if not obstacle and not any(_given(wanted, ready) for wanted in item.accelerators):
+        obstacle = _("The hosts that could run it are down or in maintenance just now.")
+    return Offer(_device_models(item), accelerators, obstacle)
+
+
+def _device_models(item: CatalogueItem) -> list[str]:
+    return [name for name in item.device_models if name in item.image.device_models]
+
+
+def _given(wanted: str, proofs: set[Any]) -> bool:
+    if wanted == Wanted.BEST:
+        return bool(proofs)
+    return any(proof in proofs for proof in GIVEN_BY[wanted])  # type: ignore[index]
