@@ -1,6 +1,7 @@
 """Settings, read from the environment only.
 
 DATABASE_URL     default: SQLite in the state folder, WAL and immediate transactions
+ALLOWED_HOSTS    names by which browsers may reach the portal, comma separated
 """
 
 import os
@@ -51,10 +52,12 @@ INSTALLED_APPS = [
 
 DATABASES = {
     "default": dj_database_url.parse(
-        os.environ.get("DATABASE_URL", f"sqlite:///{STATE_DIR / 'gatehouse.sqlite3'}")
+        os.environ.get("DATABASE_URL", f"sqlite:///{STATE_DIR / 'db' / 'gatehouse.sqlite3'}")
     )
 }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # A folder of its own: who writes SQLite makes files beside it, also the web process without root.
+    (STATE_DIR / "db").mkdir(exist_ok=True)
     DATABASES["default"]["OPTIONS"] = {
         # A transaction that reads first and writes later must not find the door shut: lock at once.
         "transaction_mode": "IMMEDIATE",

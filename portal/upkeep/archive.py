@@ -21,7 +21,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state"
 #: In the state folder, but made again by a run, or no state at all.
-PASSING = frozenset({"run", "log", "cache", "static", "assets", "backups", "bench.json"})
+PASSING = frozenset({"run", "log", "cache", "static", "assets", "backups", "tls", "bench.json"})
 IMAGES = "images"
 _CHUNK = 1 << 20
 

@@ -17,6 +17,8 @@ need_packages() {
     return 1
   fi
   say "Installing ${missing[*]}"
+  # An installation that was interrupted is ended first.
+  [ -z "$(ls /var/lib/dpkg/updates 2>/dev/null)" ] || dpkg --configure -a >/dev/null
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
@@ -29,7 +31,12 @@ need_python() {
   have=$(cat "$ROOT/.venv/installed" 2>/dev/null || true)
   if [ "$have" != "$1 $want" ] && [ "$have" != "requirements-dev.txt $want" ]; then
     say "Installing Python packages into .venv"
-    [ -x "$ROOT/.venv/bin/python" ] || /usr/bin/python3 -m venv "$ROOT/.venv"
+    /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+      say "Gatehouse needs Python 3.11 or later (Debian 12, Ubuntu 24.04); this machine has $(/usr/bin/python3 -V)."
+      return 1
+    }
+    # pip comes last into a new .venv: without it, its making was interrupted.
+    "$ROOT/.venv/bin/python" -m pip --version >/dev/null 2>&1 || /usr/bin/python3 -m venv --clear "$ROOT/.venv"
     "$ROOT/.venv/bin/pip" install --quiet --disable-pip-version-check -r "$ROOT/$1"
     printf '%s' "$1 $want" >"$ROOT/.venv/installed"
   fi

@@ -19,13 +19,29 @@ is_up() {
   grep -qz "GATEHOUSE_PART=$1" "/proc/$pid/environ" 2>/dev/null || grep -qzF "$RUN/" "/proc/$pid/cmdline" 2>/dev/null
 }
 
+#: What this script started, the newest first.
+STARTED=()
+
 # start NAME COMMAND...: in a session of its own, unless it runs already.
 start() {
   local name=$1
   shift
   is_up "$name" && return 0
-  GATEHOUSE_PART=$name setsid "$@" >>"$LOG/$name.log" 2>&1 </dev/null &
+  # Noted before it starts: a signal may come at any moment.
+  STARTED=("$name" "${STARTED[@]}")
+  (
+    # What the caller holds open, a lock perhaps, must not stay held for as long as the portal runs.
+    for number in $(ls "/proc/$BASHPID/fd"); do [ "$number" -le 2 ] || eval "exec $number>&-"; done
+    GATEHOUSE_PART=$name exec setsid "$@"
+  ) >>"$LOG/$name.log" 2>&1 </dev/null &
   echo $! >"$RUN/$name.pid"
+}
+
+# any_is_up: something of this portal runs.
+any_is_up() {
+  local name
+  for name in "${PARTS[@]}"; do is_up "$name" && return 0; done
+  return 1
 }
 
 # stop NAME: ask, wait up to ten seconds, then insist.

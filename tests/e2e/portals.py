@@ -1,0 +1,151 @@
+"""A portal of a test's own: started and stopped by the scripts that the README names, removed in the end."""
+
+import os
+import re
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, HTTPSHandler, Request, build_opener
+
+from portal.drivers.registry import driver_for
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", ROOT / "var/images"))
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+#: What a portal of a test's own must not take over from the one that runs the test.
+_FOREIGN = {"DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEY", "BIND"}
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on just now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def script(name: str, env: dict[str, str], *arguments: str) -> str:
+    """Run one of the project's scripts to its good end and return what it said."""
+    done = subprocess.run(
+        [ROOT / "scripts" / name, *arguments], env=env, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def environment(state: Path, **changes: str) -> dict[str, str]:
+    """Return what a portal of its own needs: a state, a free port, a pool, and the images built already."""
+    (state / "images").symlink_to(IMAGES)
+    pool = f"/var/lib/libvirt/images/gttest-{secrets.token_hex(4)}"
+    kept = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
+    own = {"GATEHOUSE_STATE": str(state), "PORT": str(free_port()), "GATEHOUSE_POOL": pool}
+    return kept | own | changes
+
+
+def remove_pool(path: str, uri: str = "qemu:///system") -> None:
+    """Remove what the portal built in its pool, machines first."""
+    driver = driver_for(uri)
+    pools = [pool for pool in driver.list_pools() if pool.path == path]
+    for pool in pools:
+        volumes = [volume.name for volume in driver.list_volumes(pool.name)]
+        for info in driver.list_domains():
+            if f"{info.name}-vda.qcow2" in volumes:
+                driver.destroy(info.uuid)
+                driver.undefine(info.uuid)
+        for volume in volumes:
+            driver.delete_volume(pool.name, volume)
+        driver.remove_pool(pool.name)
+    driver.close()
+
+
+def interruptible() -> None:
+    """Let a child hear Ctrl-C even when whoever runs the tests does not (a job in the background)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def processes_of(state: str | Path) -> list[str]:
+    """Return the command lines of processes that name `state` on it or in their environment."""
+    found, wanted = [], str(state).encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes()
+            if wanted in line or wanted in (entry / "environ").read_bytes():
+                found.append(line.replace(b"\0", b" ").decode(errors="replace"))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended meanwhile
+    return found
+
+
+@dataclass
+class Portal:
+    """A portal that runs, and the passwords of its first accounts."""
+
+    url: str
+    state: Path
+    env: dict[str, str]
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    def pid(self, part: str) -> int:
+        """Return the process id of one of its parts."""
+        return int((self.state / "run" / f"{part}.pid").read_text())
+
+
+@contextmanager
+def running(state: Path, **changes: str) -> Iterator[Portal]:
+    """Run a portal by scripts/run, and stop it and remove what it built in the end."""
+    env = environment(state, **changes)
+    try:
+        script("run", env, "--background")
+        lines = (state / "credentials").read_text().splitlines()
+        scheme = "https" if "TLS_CERT" in env else "http"
+        passwords = dict(line.split(":", 1) for line in lines)
+        yield Portal(f"{scheme}://127.0.0.1:{env['PORT']}", state, env, passwords)
+    finally:
+        script("stop", env)
+        remove_pool(env["GATEHOUSE_POOL"])
+
+
+class Visitor:
+    """A browser's manners without a browser: keeps cookies, sends the CSRF token and an Origin."""
+
+    def __init__(self, url: str, *, host: str = "", certificate: Path | None = None) -> None:
+        self.url = url
+        self.cookies = CookieJar()
+        self.headers = {"Host": host} if host else {}
+        context = ssl.create_default_context(cafile=str(certificate) if certificate else None)
+        context.check_hostname = not host
+        self._opener = build_opener(HTTPCookieProcessor(self.cookies), HTTPSHandler(context=context))
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and text of a page."""
+        return self._send(Request(self.url + path, headers=self.headers))
+
+    def post(self, path: str, *, page: str, origin: str = "", **fields: str) -> tuple[int, str]:
+        """Send a form with the token that `page` holds; redirects are followed."""
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.get(page)[1])
+        assert token is not None
+        data = urlencode({"csrfmiddlewaretoken": token[1], **fields}).encode()
+        headers = {**self.headers, "Origin": origin or self.url, "Referer": self.url + page}
+        return self._send(Request(self.url + path, data=data, headers=headers))
+
+    def sign_in(self, who: str, password: str, **more: str) -> tuple[int, str]:
+        """Sign in by the form; 200 with the first page when it worked."""
+        sign_in = "/accounts/login/"
+        return self.post(sign_in, page=sign_in, login=who, password=password, **more)
+
+    def _send(self, request: Request) -> tuple[int, str]:
+        try:
+            with self._opener.open(request, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            return error.code, error.read().decode()
