@@ -28,7 +28,8 @@ lend_sockets() {
 place_database() {
   local end
   mkdir -p "$STATE/db"
-  [ -f "$STATE/gatehouse.sqlite3" ] && [ ! -e "$STATE/db/gatehouse.sqlite3" ] || return 0
+  # An empty file is what any look through the settings makes.
+  [ -f "$STATE/gatehouse.sqlite3" ] && [ ! -s "$STATE/db/gatehouse.sqlite3" ] || return 0
   say "Moving the database into $STATE/db"
   # The log first: a database that lost its log would lose what is only there.
   for end in -shm -wal ''; do
