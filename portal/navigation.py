@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from portal.accounts.context import EVERYWHERE, abilities
+from portal.accounts.notices import unread
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,14 @@ def menu(can: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
-    """Give templates `can`, `navigation` and `theme`; the query is made only when a template asks."""
+    """Give templates `can`, `navigation`, `theme` and `unread`; a query is made only when a template asks."""
     user = getattr(request, "user", None)
     can = SimpleLazyObject(lambda: abilities(user))
     return {
         "can": can,
         "navigation": SimpleLazyObject(lambda: menu(cast(Mapping[str, Any], can), request.path)),
         "theme": getattr(user, "theme", ""),
+        "unread": SimpleLazyObject(lambda: unread(user)),
     }
 
 

@@ -2,7 +2,9 @@
 
 import time
 
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext_lazy
 
 from networks.models import Port
 from portal.drivers.types import DomainInfo
@@ -104,6 +106,11 @@ def settle(operation: Operation, state: State) -> None:
     machine.delete()
 
 
+def page_of_machine(operation: Operation) -> str:
+    """Return the address of the machine that `operation` built."""
+    return reverse("vms:detail", args=[operation.subject.rpartition(":")[2]])
+
+
 CREATE = Kind(
     name="vm.create",
     title="Create a machine",
@@ -116,6 +123,8 @@ CREATE = Kind(
         WaitForAddress(),
     ),
     place=placement.place,
+    announce=gettext_lazy("%(name)s is built and runs."),
+    page=page_of_machine,
     settle=settle,
     cancellable=True,
 )

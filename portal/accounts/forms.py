@@ -9,6 +9,7 @@ from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from portal.accounts import notices
 from portal.accounts.models import Project, Role, Theme, User
 from portal.core.web.middleware import zone_names
 
@@ -189,6 +190,19 @@ class ProfileForm(forms.ModelForm):
         if moved and not stored.check_password(password):
             self.add_error("password", _("Type your password to change the mail address."))
         return data
+
+
+class MailsForm(forms.Form):
+    """Which mails a person wants; one box a kind of notice."""
+
+    wanted = forms.MultipleChoiceField(
+        label=gettext_lazy("Send me a mail when"), required=False, widget=forms.CheckboxSelectMultiple
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices = [(kind.name, kind.label) for kind in notices.kinds()]
+        self.fields["wanted"].choices = choices  # type: ignore[attr-defined]
 
 
 class ThemeForm(forms.Form):

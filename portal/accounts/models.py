@@ -117,3 +117,63 @@ class Invitation(models.Model):
 
     def __str__(self) -> str:
         return self.email or f"link {self.pk}"
+
+
+class Notice(models.Model):
+    """Something that one person should know; `portal.accounts.notices` writes them.
+
+    Mail goes out of these rows: due -> sending -> sent | failed, or back to due for another try.
+    """
+
+    class Mail(models.TextChoices):
+        NONE = "none", "No mail"
+        DUE = "due", "To be sent"
+        SENDING = "sending", "Being sent"
+        SENT = "sent", "Sent"
+        FAILED = "failed", "Given up"
+
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="notices")
+    kind = models.CharField(max_length=32)
+    #: One line; also the subject of the mail.
+    text = models.CharField(max_length=200)
+    detail = models.TextField(blank=True)
+    #: A path of this portal.
+    link = models.CharField(max_length=200, blank=True)
+    #: What it is about, such as `operations.operation:12`, so that it can be taken back when it is settled.
+    about = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    read_at = models.DateTimeField(null=True)
+    mail = models.CharField(max_length=8, choices=Mail.choices, default=Mail.NONE)
+    #: Due: not before. Sending, sent, failed: since.
+    mail_at = models.DateTimeField(null=True)
+    mail_tries = models.PositiveSmallIntegerField(default=0)
+    mail_error = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["person", "-id"], name="notices_of_a_person"),
+            models.Index(fields=["person"], condition=models.Q(read_at=None), name="notices_unread"),
+            models.Index(fields=["about"], condition=models.Q(read_at=None), name="notices_about_what"),
+            models.Index(
+                fields=["mail_at"], condition=models.Q(mail__in=["due", "sending"]), name="notices_to_mail"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class MailChoice(models.Model):
+    """Whether a person wants mails of one kind of notice; without a row the kind's own default holds."""
+
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="mail_choices")
+    kind = models.CharField(max_length=32)
+    wanted = models.BooleanField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["person", "kind"], name="one_mail_choice_a_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.person} {'wants' if self.wanted else 'wants no'} mails of {self.kind}"

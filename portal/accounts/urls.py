@@ -3,7 +3,7 @@
 from allauth.account import views as allauth
 from django.urls import include, path, re_path
 
-from portal.accounts import own, views
+from portal.accounts import notice_views, own, views
 
 pages = [
     path("people/", views.people, name="people"),
@@ -20,6 +20,10 @@ pages = [
     path("projects/<int:pk>/invitations/", views.project_invite, name="project_invite"),
     path("profile/", own.profile, name="profile"),
     path("theme/", own.theme, name="theme"),
+    path("notices/", notice_views.notice_list, name="notices"),
+    path("notices/read/", notice_views.read_all, name="notices_read"),
+    path("notices/mails/", notice_views.mails, name="notice_mails"),
+    path("notices/<int:pk>/open/", notice_views.follow, name="notice_open"),
     path("invitation/<str:token>/", own.accept, name="accept"),
 ]
 # Of allauth's pages only those that this portal uses: mail addresses are changed in the profile.

@@ -6,7 +6,10 @@ class OperationsConfig(AppConfig):
     label = "operations"
 
     def ready(self) -> None:
-        """Register the live pieces of this room."""
-        from portal.operations import live
+        """Register the live pieces of this room, and what it tells people of."""
+        from portal.accounts import notices
+        from portal.operations import live, notifying
 
         live.register_panels()
+        for kind in notifying.KINDS:
+            notices.register(kind)

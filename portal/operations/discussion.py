@@ -9,7 +9,7 @@ from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
-from portal.operations import services
+from portal.operations import notifying, services
 from portal.operations.models import Comment, Operation
 
 #: Characters of one comment.
@@ -48,5 +48,6 @@ def comment(*, actor: Any, operation: Operation, text: str) -> Comment:
     audit.record(
         actor=actor, verb="operation.commented", target=operation, after={"comment": made.pk, "text": said}
     )
+    notifying.commented(made)
     publish(operation.topic)
     return made

@@ -3,13 +3,10 @@
 A message is only a hint: what must be done is in the database, and a sweep finds what no message reached.
 """
 
-import logging
-
-from celery import current_app
 from django.db import transaction
-from kombu.exceptions import OperationalError
 
-_log = logging.getLogger(__name__)
+from portal.core import queue
+
 CARRY_OUT = "operations.carry_out"
 RESUME = "operations.resume"
 
@@ -26,7 +23,4 @@ def dispatch_resume(operation_id: int, attempt: int) -> None:
 
 def send(task: str, *args: int) -> None:
     """Send `task` now; a broker that is away is logged, and the sweep sends again. Never raises."""
-    try:
-        current_app.send_task(task, args=args, retry=False, ignore_result=True, queue="provision")
-    except (OperationalError, OSError) as error:
-        _log.warning("%s%r waits for the sweep: %s", task, args, error)
+    queue.send(task, *args, queue="provision")

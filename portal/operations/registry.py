@@ -115,6 +115,11 @@ def _nothing_to_settle(operation: "Operation", state: "State") -> None:
     """Accept the end of an operation that leaves no row behind."""
 
 
+def _no_page(operation: "Operation") -> str:
+    """Leave it at the page of the operation itself."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of operation.
@@ -124,7 +129,8 @@ class Kind:
     Denied when there is no room. `settle` runs in the transaction that ends the operation and moves the
     life-cycle of what it was about. `waits_for_host`: when the host goes away it is lost until the host
     returns and then goes on, instead of failing. `cancellable`: it may be taken back while it runs.
-    `asking` is there for what waits for an approval first.
+    `asking` is there for what waits for an approval first. `announce` tells the requester that it is done,
+    with `%(name)s` in it; empty for what they see at once. `page` is then where they go from there.
     """
 
     name: str
@@ -135,6 +141,8 @@ class Kind:
     waits_for_host: bool = True
     cancellable: bool = False
     asking: Asking | None = None
+    announce: Any = ""
+    page: Callable[["Operation"], str] = _no_page
 
 
 _kinds: dict[str, Kind] = {}

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
-from portal.operations import ledger, services
+from portal.operations import ledger, notifying, services
 from portal.operations.models import Operation, RequestRevision
 from portal.operations.registry import Asking, kind_of
 from portal.operations.spec import RequestSpec
@@ -48,6 +48,7 @@ def edit(
         asked_revision=current.revision + 1,
     )
     ledger.rehold(current, _asking(current).amounts(current, spec.sizes))
+    notifying.waits(current, by=actor)
     return current
 
 
@@ -67,6 +68,7 @@ def lower(
     _asking(current).check_lowered(lowered.as_dict())
     _replace(current, lowered, author=actor, change=Change.LOWERED, note=note.strip())
     ledger.shrink(current, _asking(current).amounts(current, lowered.sizes))
+    notifying.lowered(current, by=actor, note=note)
     return current
 
 

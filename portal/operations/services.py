@@ -14,7 +14,7 @@ from portal.accounts.models import Project
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
-from portal.operations import ledger
+from portal.operations import ledger, notifying
 from portal.operations.dispatch import CARRY_OUT, dispatch, dispatch_resume, send
 from portal.operations.models import Decision, Operation
 from portal.operations.registry import kind_of
@@ -65,6 +65,7 @@ def request_operation(
             return operation
         ledger.hold(operation, amounts)
         audit.record(actor=actor, verb="operation.requested", target=operation, after=spec.as_dict())
+        notifying.waits(operation, by=actor)
     return operation
 
 
@@ -138,6 +139,7 @@ def decide(
             approved=approved,
             reason=reason,
         )
+        notifying.decided(current, by=actor, approved=approved, reason=reason)
     return current
 
 

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from portal.audit import services as audit
 from portal.live.publish import publish
-from portal.operations import ledger
+from portal.operations import ledger, notifying
 from portal.operations.models import Operation
 from portal.operations.registry import kind_of
 from portal.operations.states import FINAL, NOTHING_LEFT, TRANSITIONS, State
@@ -56,6 +56,7 @@ def move(operation: Operation, to: State, *, actor: Any, **changes: Any) -> None
             before={"state": seen, "attempt": operation.attempt},
             after={"state": to, "spec_hash": operation.spec_hash},
         )
+        notifying.moved(operation, to, by=actor)
         publish(operation.topic)
     operation.state = to
     for name, value in changes.items():

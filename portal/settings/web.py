@@ -7,6 +7,8 @@ CACHE_URL              redis://... when several machines serve pages; default: f
 EMAIL_HOST             SMTP server, with EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD, EMAIL_USE_TLS;
                        without it mails are written to the folder mail/ in the state folder
 DEFAULT_FROM_EMAIL     sender of mails
+PUBLIC_URL             where people reach the portal, for links in mails (https://portal.example.org);
+                       default: this machine alone, at PORT
 """
 
 import os
@@ -127,6 +129,10 @@ if os.environ.get("CACHE_URL"):
     }
 
 # Mail
+PUBLIC_URL = os.environ.get("PUBLIC_URL") or f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
+if "://" not in PUBLIC_URL:
+    PUBLIC_URL = f"{'https' if TLS else 'http'}://{PUBLIC_URL}"
+PUBLIC_URL = PUBLIC_URL.rstrip("/")
 EMAIL_SUBJECT_PREFIX = "[Gatehouse] "
 DEFAULT_FROM_EMAIL = os.environ.get("DEFAULT_FROM_EMAIL", "Gatehouse <gatehouse@localhost>")
 EMAIL_HOST = os.environ.get("EMAIL_HOST", "")

@@ -136,6 +136,22 @@ LINES = (
         data=lambda w: {"theme": "dark"},
         silent="a matter of taste",
     ),
+    Line("accounts:notices", page(ALL), NO),
+    Line("accounts:notice_mails", page(ALL), change(ALL), silent="a matter of taste"),
+    Line(
+        "accounts:notices_read",
+        NO,
+        change(ALL),
+        data=lambda w: {"up_to": w.notice.pk},
+        silent="what one has read",
+    ),
+    Line(
+        "accounts:notice_open",
+        NO,
+        change(frozenset({"owner"})),
+        "notice",
+        silent="what one has read",
+    ),
     # An open link, followed by whoever is signed in already: they have an account.
     Line(
         "accounts:accept",
@@ -225,6 +241,8 @@ LINES = (
 
 #: Live pieces of pages, by the name of their panel: the row they are about, and who is sent it.
 PANELS = {
+    "accounts.bell": ("owner", frozenset({"owner"})),
+    "accounts.newer": ("owner", frozenset({"owner"})),
     "operations.progress": ("request", SEE),
     "hosts.row": ("host", ESTATE),
     "vms.row": ("machine", SEE),

@@ -15,6 +15,8 @@ ANSWERING = ("views.py", "own.py", "live.py", "panels.py", "consumer.py")
 OURS = ("portal.", "networks", "vms")
 #: Models that no page fetches by themselves: reached only through a row that was fetched by right.
 THROUGH_ANOTHER = {
+    "accounts.MailChoice": "one's own alone: notices.mail_choices()",
+    "accounts.Notice": "one's own alone: notices.of()",
     "accounts.User": "people belong to no project: services.people_for() asks for the admin's role",
     "audit.AuditSeal": "the chain behind the trail, shown with entries alone",
     "hosts.ImageAttachment": "through its image or pool",

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 from django.utils import timezone
 
+from portal.accounts import notices
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
 from portal.operations.models import Operation
@@ -43,6 +44,7 @@ def make_world():
         Membership.objects.create(user=world.people[name], project=world.project, role=role)
     for name, role in EVERYWHERE.items():
         Membership.objects.create(user=world.people[name], role=role)
+    world.owner = world.people["owner"]
     world.person = world.people["nobody"]
     world.role = Membership.objects.get(user=world.people["colleague"])
     _things(world)
@@ -67,6 +69,8 @@ def _things(world):
         actor=chief, project=world.project, role=Role.REQUESTER, link_for=lambda token: token
     )
     world.invitation = world.invited.invitation
+    notices.notify(people=[owner], kind="request.decided", text="Approved", link="/requests/")
+    world.notice = notices.of(owner).get()
 
 
 def make_operation(world, name, *, state):

@@ -11,9 +11,9 @@ from tests.factories import make_image
 from vms.models import VirtualMachine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
-#: The session, the person, roles for the rows, the count, the keys, the rows, and roles for the menu.
-LIST_QUERIES = 7
-DETAIL_QUERIES = 10
+#: Session, person, roles for the rows, the count, the keys, the rows, roles for the menu, the bell.
+LIST_QUERIES = 8
+DETAIL_QUERIES = 11
 PATHS = ("", "?q=0", *(f"?sort={sort}" for sort in ("name", "-state", "host", "-host", "owner", "size")))
 
 
