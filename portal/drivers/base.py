@@ -70,6 +70,14 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
+    def prove_bridge(self) -> Proof:
+        """Make a bridge for a moment and say whether the host could: networks of its own need that.
+
+        Makes a transient network of a random name without addresses and removes it, and what an
+        interrupted proof left more than ten minutes ago. A refusal is an answer, not an error.
+        """
+
+    @abstractmethod
     def list_pools(self) -> tuple[PoolInfo, ...]:
         """Return every storage pool by name, active or not, with the sizes that the host last read."""
 
@@ -87,7 +95,7 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def ensure_network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Define and start a network. Idempotent. Raises AlreadyExists.
+        """Define and start a network. Idempotent. Raises AlreadyExists, and InvalidSpec for a guest's own.
 
         A bridge of the host is not looked for: a guest's start fails when it is not there.
         """
@@ -146,7 +154,10 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def start(self, uuid: str) -> None:
-        """Start a domain; running already is no error. Raises DomainNotFound, InvalidState (paused)."""
+        """Start a domain; running already is no error.
+
+        Raises DomainNotFound, InvalidState (paused), PortTaken (a card's `ssh_port` is another program's).
+        """
 
     @abstractmethod
     def shutdown(self, uuid: str) -> None:
@@ -182,7 +193,7 @@ class HypervisorDriver(ABC):
 
         The first source is the host's DHCP server. Only when it knows none and the guest's agent is
         connected is the guest asked, for at most a few seconds (a bridge of the host has no such
-        server); loopback and link-local addresses are left out of its answer.
+        server, nor has a guest's own network); loopback and link-local addresses are left out of its answer.
         """
 
     @abstractmethod

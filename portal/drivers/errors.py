@@ -88,6 +88,12 @@ class InvalidState(DriverError):
     code = "invalid_state"
 
 
+class PortTaken(DriverError):
+    """Another program listens on the port that leads to a guest."""
+
+    code = "port_taken"
+
+
 class NotSupported(DriverError):
     """The host, or the URI's scheme, does not offer the call."""
 

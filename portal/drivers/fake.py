@@ -41,6 +41,8 @@ from portal.drivers.types import (
     VolumeSpec,
 )
 
+#: What QEMU's own network stack gives each guest.
+OWN_ADDRESS = "10.0.2.15"
 _Named = PoolSpec | NetworkSpec | DomainSpec
 
 
@@ -59,6 +61,7 @@ class FakeDriver(HypervisorDriver):
         self.pool_bytes = pool_bytes
         self.reachable = True
         self.accelerators = frozenset(Accelerator)
+        self.bridges = True
         self.seeds: dict[str, bytes] = {}
         self._pools: dict[str, PoolSpec] = {}
         self._networks: dict[str, NetworkSpec] = {}
@@ -87,6 +90,10 @@ class FakeDriver(HypervisorDriver):
         self._touch()
         works = accelerator in self.accelerators
         return Proof(works, f"A fake guest {'spoke' if works else 'was silent'}.")
+
+    def prove_bridge(self) -> Proof:
+        self._touch()
+        return Proof(self.bridges, f"A fake bridge was {'made' if self.bridges else 'refused'}.")
 
     @staticmethod
     def _is_known(spec: _Named, existing: Sequence[_Named]) -> bool:
@@ -252,7 +259,11 @@ class FakeDriver(HypervisorDriver):
         if domain.state is DomainState.PAUSED:
             raise InvalidState("the domain is paused")
         if domain.state is DomainState.SHUTOFF:
-            leases = [self._lease(nic.mac, nic.network, rank) for rank, nic in enumerate(domain.spec.nics)]
+            leases = [
+                self._lease(nic.mac, nic.network, rank)
+                for rank, nic in enumerate(domain.spec.nics)
+                if nic.network
+            ]
             domain.leases = tuple(lease for lease in leases if lease is not None)
             domain.state = DomainState.RUNNING
 
@@ -295,7 +306,11 @@ class FakeDriver(HypervisorDriver):
         return tuple(sorted(found, key=lambda info: info.name))
 
     def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:
-        return self._get(uuid).leases
+        domain = self._get(uuid)
+        if domain.leases or domain.state is DomainState.SHUTOFF:
+            return domain.leases
+        # What a guest on a network of its own tells: every one has the same address there.
+        return tuple(AddressInfo(nic.mac, OWN_ADDRESS, 24) for nic in domain.spec.nics if nic.ssh_port)
 
     def leases(self, uuid: str) -> tuple[AddressInfo, ...]:
         return self._get(uuid).leases

@@ -50,10 +50,16 @@ class DiskSpec:
 
 @dataclass(frozen=True, slots=True)
 class NicSpec:
-    """A network card on a named libvirt network."""
+    """A network card on a named libvirt network, or (`network` empty) on a network of the guest's own.
+
+    The latter is part of the emulator and needs no right on the host: the guest reaches the outside by the
+    host's own connections, and nobody reaches the guest but by `ssh_port` of the host's loopback, which leads
+    to the guest's port 22.
+    """
 
     mac: str
-    network: str
+    network: str = ""
+    ssh_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +126,12 @@ class SeedSpec:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """A network for guests, of one of three kinds.
+    """A network for guests, of one of four kinds.
 
     An IPv4 network with DHCP on a bridge that the host makes, with NAT or (`nat` False) isolated:
     `address` is the gateway's. Or, with `host_bridge`, a bridge that the host's administrator made
-    (a LAN): then nothing but `name`, `uuid` and `bridge` counts, and addresses must be empty.
+    (a LAN): then nothing but `name`, `uuid` and `bridge` counts, and addresses must be empty. Or, with
+    `user`, one that each guest has of its own (see `NicSpec`): no host makes it, and no driver takes it.
     """
 
     name: str
@@ -136,6 +143,7 @@ class NetworkSpec:
     dhcp_end: str = ""
     nat: bool = True
     host_bridge: bool = False
+    user: bool = False
 
 
 @dataclass(frozen=True, slots=True)

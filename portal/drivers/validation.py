@@ -5,7 +5,7 @@ import re
 import uuid as uuids
 
 from portal.drivers.errors import InvalidSpec
-from portal.drivers.types import DeviceModel, DomainSpec, NetworkSpec, PoolSpec, SeedSpec, VolumeSpec
+from portal.drivers.types import DeviceModel, DomainSpec, NetworkSpec, NicSpec, PoolSpec, SeedSpec, VolumeSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")  # IFNAMSIZ leaves 15 characters
@@ -84,14 +84,22 @@ def check_domain(spec: DomainSpec) -> None:
     if len({disk.target for disk in spec.disks}) != len(spec.disks):
         raise InvalidSpec("two disks share a target")
     for nic in spec.nics:
-        _match(MAC, nic.mac, "mac")
-        check_name(nic.network)
+        check_nic(nic)
     if spec.seed_path is not None:
         check_path(spec.seed_path)
     if spec.boot is not None:
         check_path(spec.boot.kernel)
         check_path(spec.boot.initrd)
         check_text(spec.boot.cmdline)
+
+
+def check_nic(nic: NicSpec) -> None:
+    """Raise InvalidSpec unless a card is on a network, or on one of its own with a port of the host."""
+    _match(MAC, nic.mac, "mac")
+    if nic.ssh_port == 0:
+        check_name(nic.network)
+    elif nic.network or not 1024 <= nic.ssh_port <= 65535:
+        raise InvalidSpec("a card without a network has a port of the host from 1024 to 65535")
 
 
 def check_pool(spec: PoolSpec) -> None:
@@ -132,6 +140,8 @@ def check_network(spec: NetworkSpec) -> None:
     """Raise InvalidSpec unless gateway and DHCP range fit the subnet (a host's bridge has neither)."""
     check_name(spec.name)
     check_uuid(spec.uuid)
+    if spec.user:
+        raise InvalidSpec("a network that each guest has of its own is made on no host")
     _match(BRIDGE, spec.bridge, "bridge")
     if spec.host_bridge:
         if spec.address or spec.dhcp_start or spec.dhcp_end:

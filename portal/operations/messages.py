@@ -10,6 +10,7 @@ SENTENCES = {
     "volume_not_found": _("The image is not on the host. An operator must enrol the host again."),
     "network_not_found": _("The network is gone from the host. An operator should look at it."),
     "domain_not_found": _("The machine is not on its host any more. Somebody removed it there."),
+    "port_taken": _("Another program of the host took the port of the machine. Ask again: it gets another."),
     "already_exists": _("The host already has something of this name that is not the portal's."),
     "invalid_spec": _("The host refused a value of the request. Tell an operator."),
     "invalid_state": _("The machine's state changed meanwhile. Look at it and try again."),

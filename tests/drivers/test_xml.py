@@ -193,6 +193,36 @@ def test_network_is_golden_and_reads_back() -> None:
     assert NetworkElement.from_xml(NetworkElement.to_xml(isolated)) == isolated
 
 
+OWN = replace(DOMAIN, nics=(NicSpec("52:54:00:00:00:01", ssh_port=22022),))
+OWN_XML = """  <qemu:commandline>
+    <qemu:arg value="-netdev" />
+    <qemu:arg value="user,id=own0,hostfwd=tcp:127.0.0.1:22022-:22" />
+    <qemu:arg value="-device" />
+    <qemu:arg value="virtio-net-pci,netdev=own0,mac=52:54:00:00:00:01,bus=pcie.0,addr=0x10" />
+  </qemu:commandline>
+</domain>"""
+
+
+def test_a_network_of_ones_own_is_golden_and_reads_back() -> None:
+    """Red when the port listens on more than the host's loopback, or the card is put into <devices> too."""
+    text = DomainElement.to_xml(OWN)
+    assert text.startswith('<domain xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0" type="qemu">')
+    assert text.endswith(OWN_XML) and "<interface" not in text
+    assert DomainElement.from_xml(text) == OWN
+    emulated = replace(EMULATED, nics=OWN.nics)
+    assert 'value="e1000e,netdev=own0,mac=52:54:00:00:00:01,bus=pcie' in DomainElement.to_xml(emulated)
+    assert DomainElement.from_xml(DomainElement.to_xml(emulated)) == emulated
+
+
+@pytest.mark.parametrize(
+    "nic", [NicSpec("52:54:00:00:00:01"), NicSpec("52:54:00:00:00:01", "net", 22022)]
+    + [NicSpec("52:54:00:00:00:01", ssh_port=port) for port in (22, -1, 65536)],
+)
+def test_a_card_has_a_network_or_a_port(nic: NicSpec) -> None:
+    with pytest.raises(InvalidSpec):
+        DomainElement.to_xml(replace(DOMAIN, nics=(nic,)))
+
+
 def test_volume_is_golden_and_pool_reads_back() -> None:
     spec = VolumeSpec("pool", "web.qcow2", 1048576, backing_path="/pool/base<&.qcow2")
     assert VolumeElement.to_xml(spec) == VOLUME_XML

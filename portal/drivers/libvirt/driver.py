@@ -66,6 +66,9 @@ class LibvirtDriver(HypervisorDriver):
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
         return self._prover.prove(accelerator, seconds)
 
+    def prove_bridge(self) -> Proof:
+        return self._networks.prove()
+
     def list_pools(self) -> tuple[PoolInfo, ...]:
         return self._pools.list()
 

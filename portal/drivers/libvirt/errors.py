@@ -35,6 +35,8 @@ def translate(error: libvirt.libvirtError) -> errors.DriverError:
     code, raw = error.get_error_code(), str(error)
     if "No space left on device" in raw or "Not enough free space" in raw:
         return errors.PoolFull(raw)
+    if "Could not set up host forwarding rule" in raw:
+        return errors.PortTaken(raw)
     if error.get_error_domain() in _WIRE and code in _WIRE_CODES:
         return errors.HostUnreachable(raw)
     kind = _BY_CODE.get(code, errors.DriverError)

@@ -1,13 +1,19 @@
 """Network calls; not for XML or firewall rules."""
 
+import secrets
+import time
+
 import libvirt
 
-from portal.drivers.errors import NetworkNotFound
-from portal.drivers.libvirt.errors import translated
+from portal.drivers.errors import CallTimeout, HostUnreachable, NetworkNotFound
+from portal.drivers.libvirt.errors import translate, translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.network import NetworkElement
-from portal.drivers.types import NetworkInfo, NetworkSpec
+from portal.drivers.types import NetworkInfo, NetworkSpec, Proof
 from portal.drivers.validation import check_name, check_network
+
+PROBE = "gatehouse-probe"
+STALE_SECONDS = 600
 
 
 def _info(network: libvirt.virNetwork) -> NetworkInfo:
@@ -44,6 +50,28 @@ class Networks:
             # Someone else may have started it between the two calls.
             if not network.isActive():
                 raise
+
+    @translated()
+    def prove(self) -> Proof:
+        """Make a bridge without addresses for a moment."""
+        self._sweep()
+        token = secrets.token_hex(4)
+        name = f"{PROBE}-{int(time.time())}-{token}"
+        try:
+            network = self._connection.networkCreateXML(NetworkElement.bare_xml(name, f"ghp{token}"))
+        except libvirt.libvirtError as error:
+            problem = translate(error)
+            if isinstance(problem, HostUnreachable | CallTimeout):
+                raise
+            return Proof(False, f"The host refused to make a bridge: {problem.raw}")
+        network.destroy()
+        return Proof(True, "The host made a bridge and removed it.")
+
+    def _sweep(self) -> None:
+        for network in self._connection.listAllNetworks():
+            prefix, _, rest = network.name().rpartition("-")[0].rpartition("-")
+            if prefix == PROBE and rest.isdecimal() and int(rest) < time.time() - STALE_SECONDS:
+                network.destroy()
 
     @translated()
     def list(self) -> tuple[NetworkInfo, ...]:

@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 from portal.drivers.libvirt.xml.build import child, need, parse, serialise, text_at
 from portal.drivers.libvirt.xml.disk import DiskElement, SeedElement
 from portal.drivers.libvirt.xml.interface import InterfaceElement
+from portal.drivers.libvirt.xml.usernet import OwnNetworkElement
 from portal.drivers.types import Accelerator, DeviceModel, DirectBoot, DomainSpec
 from portal.drivers.validation import check_domain
 
@@ -33,6 +34,8 @@ class DomainElement:
         for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
             child(root, f"on_{event}", action)
         cls._devices(root, spec)
+        if own := [nic for nic in spec.nics if nic.ssh_port]:
+            OwnNetworkElement.add(root, own, spec.devices)
         return serialise(root)
 
     @staticmethod
@@ -71,7 +74,7 @@ class DomainElement:
             DiskElement.add(devices, disk, spec.devices)
         if spec.seed_path is not None:
             SeedElement.add(devices, spec.seed_path, spec.devices)
-        for nic in spec.nics:
+        for nic in (nic for nic in spec.nics if not nic.ssh_port):
             InterfaceElement.add(devices, nic, spec.devices)
         DomainElement._people(devices, paravirtual)
 
@@ -113,7 +116,10 @@ class DomainElement:
             vcpus=int(text_at(root, "vcpu")),
             memory_bytes=int(memory.text or "0") * _UNITS[memory.get("unit", "KiB")],
             disks=tuple(map(DiskElement.parse, root.findall("devices/disk[@device='disk']"))),
-            nics=tuple(map(InterfaceElement.parse, root.findall("devices/interface[@type='network']"))),
+            nics=(
+                *map(InterfaceElement.parse, root.findall("devices/interface[@type='network']")),
+                *OwnNetworkElement.parse(root),
+            ),
             seed_path=None if cdrom is None else SeedElement.parse(cdrom),
             accelerator=Accelerator(root.get("type", "")),
             boot=boot,

@@ -31,6 +31,14 @@ class NetworkElement:
         return serialise(root)
 
     @staticmethod
+    def bare_xml(name: str, bridge: str) -> str:
+        """Return a bridge that nothing is joined to: no addresses, no way out."""
+        root = ET.Element("network")
+        child(root, "name", name)
+        child(root, "bridge", name=bridge, stp="on", delay="0")
+        return serialise(root)
+
+    @staticmethod
     def _leases(root: ET.Element, spec: NetworkSpec) -> None:
         address = child(root, "ip", address=spec.address, prefix=str(spec.prefix))
         child(child(address, "dhcp"), "range", start=spec.dhcp_start, end=spec.dhcp_end)
