@@ -5,13 +5,17 @@ import re
 import secrets
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, HTTPSHandler, Request, build_opener
@@ -98,6 +102,55 @@ class Portal:
     def pid(self, part: str) -> int:
         """Return the process id of one of its parts."""
         return int((self.state / "run" / f"{part}.pid").read_text())
+
+    def kill(self, part: str) -> None:
+        """Kill a part (-9) and return when it is gone."""
+        pid = self.pid(part)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not _runs(pid), 10, f"{part} is gone")
+
+    def mend(self) -> None:
+        """Start every part that does not run; return when the portal answers. Idempotent."""
+        script("run", self.env, "--background")
+
+    def shell(self, code: str) -> str:
+        """Run Python with the portal's models, and return what it printed."""
+        command = [sys.executable, "manage.py", "shell", "--no-imports", "--verbosity", "0", "-c", code]
+        done = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def rows(self, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        """Read the portal's database."""
+        path = self.state / "db" / "gatehouse.sqlite3"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            return database.execute(sql, arguments).fetchall()
+
+    def one(self, sql: str, *arguments: Any) -> Any:
+        """Read one value, None where there is no row."""
+        found = self.rows(sql, *arguments)
+        return found[0][0] if found else None
+
+    def log(self, part: str) -> str:
+        """Return what a part wrote."""
+        return (self.state / "log" / f"{part}.log").read_text(errors="replace")
+
+
+def wait_until(what: Callable[[], Any], limit: float = 60.0, why: str = "") -> Any:
+    """Return `what()` once it is true. Raises AssertionError after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not (found := what()):
+        assert time.monotonic() < end, f"not within {limit:g} s: {why or what}"
+        time.sleep(0.1)
+    return found
+
+
+def _runs(pid: int) -> bool:
+    try:
+        # A killed process whose parent has not looked yet is as good as gone.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @contextmanager

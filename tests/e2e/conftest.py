@@ -1,0 +1,40 @@
+"""One portal and one browser for all tests here: starting them takes longer than most tests."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.e2e.people import SignIn
+from tests.e2e.portals import CHROMIUM, FLAGS, Portal, running
+
+
+@pytest.fixture(scope="package")
+def portal(tmp_path_factory) -> Iterator[Portal]:
+    """A portal with this machine as its host. A test that breaks a part of it asks for `broken` instead."""
+    with running(tmp_path_factory.mktemp("state")) as made:
+        yield made
+
+
+@pytest.fixture
+def broken(portal: Portal) -> Iterator[Portal]:
+    """The same portal, for a test that breaks it: whatever does not run is started again afterwards."""
+    yield portal
+    portal.mend()
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def sign_in(portal: Portal, browser: Browser) -> Iterator[SignIn]:
+    """Sign somebody in; a script error or a blocked resource on any page fails the test."""
+    made = SignIn(portal, browser)
+    yield made
+    made.close()
+    assert not made.complaints
