@@ -159,7 +159,8 @@ def request_machine(*, actor: Any, project: Project, wish: Wish, token: uuid.UUI
     if not (item.every_project or item.projects.filter(pk=project.pk).exists()):
         raise Denied(f"{item.name} is not offered to {project}.")
     spec = spec_of(wish)
-    if not Operation.objects.filter(token=token).exists() and name_is_taken(wish.name):
+    # In this order: between the two looks the first click of a doubled one may take the name.
+    if name_is_taken(wish.name) and not Operation.objects.filter(token=token).exists():
         raise Denied(f"The name {wish.name} is taken; choose another.")
     return request_operation(
         actor=actor,

@@ -1,6 +1,9 @@
 """One portal and one browser for all tests here: starting them takes longer than most tests."""
 
+import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -12,8 +15,18 @@ from tests.e2e.portals import CHROMIUM, FLAGS, Portal, running
 @pytest.fixture(scope="package")
 def portal(tmp_path_factory) -> Iterator[Portal]:
     """A portal with this machine as its host. A test that breaks a part of it asks for `broken` instead."""
+    kept = os.environ.get("GATEHOUSE_E2E_PORTAL")
+    if kept:
+        yield _kept(Path(kept))
+        return
     with running(tmp_path_factory.mktemp("state")) as made:
         yield made
+
+
+def _kept(state: Path) -> Portal:
+    """While tests are written: a portal that `python -m tests.e2e` started, and that goes on running."""
+    told = json.loads((state / "portal.json").read_text())
+    return Portal(told["url"], state, told["env"], told["passwords"])
 
 
 @pytest.fixture
