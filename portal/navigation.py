@@ -39,6 +39,7 @@ ENTRIES: Sequence[Entry] = (
     Entry(_("Policies"), "operations:policies", "gavel", "administer", _RULES),
     Entry(_("People"), "accounts:people", "users", EVERYWHERE, _RULES),
     Entry(_("Projects"), "accounts:projects", "folders", "administer", _RULES),
+    Entry(_("Quotas"), "quotas:overview", "gauge", EVERYWHERE, _RULES),
     Entry(_("Audit trail"), "audit:trail", "shield-check", "audit_everywhere", _RULES),
 )
 

@@ -15,5 +15,6 @@ urlpatterns = [
     path("networks/", include("networks.urls")),
     path("machines/", include("vms.console.urls")),
     path("machines/", include("vms.urls")),
+    path("quotas/", include("portal.operations.quota_urls")),
     path("requests/", include("portal.operations.urls")),
 ]

@@ -5,7 +5,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 
-from portal.operations.pages import PagePanel, register
+from portal.core.web.slots import PagePanel, register
 from vms.live import visible
 
 MOST = 200

@@ -10,6 +10,7 @@ from portal.accounts.models import Project
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to, render_page
 from portal.core.web.lists import KeyedPaginator, ordering
+from portal.core.web.slots import pieces
 from portal.operations.models import Operation
 from vms import live, power, services
 from vms.forms import RequestForm
@@ -37,7 +38,14 @@ def machines(request: HttpRequest) -> HttpResponse:
         found = found.filter(Q(name__icontains=search) | Q(observed_address__startswith=search))
     sort, columns = ordering(request, ORDER, default="name")
     page = KeyedPaginator(found.order_by(*columns), PAGE_SIZE).get_page(request.GET.get("page"))
-    context = {"page": page, "search": search, "sort": sort, "binned": binned}
+    context = {
+        "page": page,
+        "search": search,
+        "sort": sort,
+        "binned": binned,
+        # Asked for by the whole page alone.
+        "pieces": lambda: pieces("vms.list", request, None),
+    }
     return render_page(request, "vms/list.html", context, partial="vms/table.html")
 
 

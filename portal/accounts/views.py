@@ -15,6 +15,7 @@ from portal.accounts.forms import InviteForm, PlaceRoleForm, ProjectForm, Projec
 from portal.accounts.models import Invitation, Membership, Project, User
 from portal.core.web.htmx import attempt, denied_at, render_page
 from portal.core.web.lists import ordering
+from portal.core.web.slots import pieces
 
 PAGE_SIZE = 50
 PEOPLE_ORDER = {
@@ -87,6 +88,7 @@ def _person_page(request: HttpRequest, someone: User, form: PlaceRoleForm) -> Ht
         "person": someone,
         "memberships": someone.memberships.select_related("project").order_by("project__name", "role"),
         "form": form,
+        "pieces": pieces("accounts.person", request, someone),
     }
     return render(request, "accounts/person.html", context, status=422 if form.errors else 200)
 
@@ -196,8 +198,7 @@ def _project_page(request: HttpRequest, found: Project, **forms: Any) -> HttpRes
         "role_form": RoleForm(),
         "invite_form": ProjectInviteForm(prefix="invite"),
         "rename_form": ProjectForm(initial={"name": found.name}, prefix="rename"),
-        # Filled by the registry of page panels, which lives in a room above (quotas stand there).
-        "panels": [],
+        "pieces": pieces("accounts.project", request, found),
     }
     refused = any(form.errors for form in forms.values())
     return render(request, "accounts/project.html", context | forms, status=422 if refused else 200)

@@ -9,13 +9,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.accounts.backends import may
 from portal.core.web.htmx import attempt, denied_at, render_page
 from portal.core.web.lists import ordering
+from portal.core.web.slots import pieces
 from portal.hosts import services
 from portal.hosts.forms import HostForm, MaintenanceForm
 from portal.hosts.live import rows, visible
 from portal.hosts.models import Host
 from portal.hosts.readiness import report
 from portal.operations.models import Operation
-from portal.operations.pages import pieces
 
 PAGE_SIZE = 50
 RECENT = 10

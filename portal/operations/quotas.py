@@ -130,7 +130,8 @@ def _record(actor: Any, scope: str, before: dict[str, Any], after: dict[str, Any
     audit.record(
         actor=actor, verb="quota.set", target=_target(scope, name), before=before, after=after
     )
-    publish(scopes.topic(scope))
+    place = scopes.place_of(scope)
+    publish(scopes.topic(scope), *([scopes.topic(f"project:{place.project}")] if place.project else []))
 
 
 def _target(scope: str, name: str) -> Any:

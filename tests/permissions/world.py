@@ -10,6 +10,7 @@ from django.utils import timezone
 from portal.accounts import notices
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
+from portal.operations import quotas, scopes
 from portal.operations.models import Operation
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
@@ -68,6 +69,7 @@ def _things(world):
     world.invited = accounts.invite(
         actor=chief, project=world.project, role=Role.REQUESTER, link_for=lambda token: token
     )
+    quotas.set_quota(actor=chief, scope=scopes.of_project(world.project), limits={"machines": 50})
     world.invitation = world.invited.invitation
     notices.notify(people=[owner], kind="request.decided", text="Approved", link="/requests/")
     world.notice = notices.of(owner).get()

@@ -1,4 +1,8 @@
-"""Pieces of page that a higher room puts on a page of a lower one. Not for: live updates."""
+"""Pieces of page that a higher room puts on a page of a lower one. Not for: live updates.
+
+It is here and not with the registries of `portal.operations` because `portal.accounts`, whose pages have such
+places, lies below that room.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
