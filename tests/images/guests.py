@@ -15,6 +15,7 @@ from typing import TypeVar
 from portal.drivers.base import HypervisorDriver
 from portal.drivers.types import (
     Accelerator,
+    DeviceModel,
     DiskSpec,
     DomainSpec,
     DomainState,
@@ -71,6 +72,7 @@ class Guest:
     key: Path
     patience: int
     user_data: Callable[[str], str]
+    devices: DeviceModel = DeviceModel.PARAVIRTUAL
     address: str = ""
 
     def __post_init__(self) -> None:
@@ -114,11 +116,17 @@ class Guest:
             uuid=self.uuid,
             vcpus=1,
             memory_bytes=self.image["min_memory_bytes"],
-            disks=(DiskSpec(disk),),
+            disks=(DiskSpec(disk, self.disk_name),),
             nics=(NicSpec(self.mac, f"{self.prefix}-net"),),
             seed_path=seed,
             accelerator=Accelerator.EMULATION,
+            devices=self.devices,
         )
+
+    @property
+    def disk_name(self) -> str:
+        """The first disk, as libvirt and the guest both call it."""
+        return "sda" if self.devices is DeviceModel.EMULATED else "vda"
 
     def remove(self) -> None:
         """Remove everything, whatever there is of it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from portal.drivers.registry import driver_for
+from portal.drivers.types import DeviceModel
 from tests.images.guests import GIB, HASH, HOSTNAME, URI, Guest, as_json, as_yaml, wait_for
 
 pytestmark = pytest.mark.live
@@ -21,10 +22,11 @@ BUILD = ROOT / "scripts/images/build"
 IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", ROOT / "var/images"))
 TO_KEPT_FOLDER = "if [ -d /data ]; then cd /data; fi"
 CASES = {
-    # name of the case: image, its user-data, its subnet, seconds until it answers on a busy machine
-    "debian": ("debian-12", as_yaml, "10.213.91", 360),
-    "tiny": ("tiny", as_yaml, "10.213.92", 120),
-    "tiny-json": ("tiny", as_json, "10.213.93", 120),
+    # name of the case: image, its user-data, its subnet, seconds until it answers on a busy machine, devices
+    "debian": ("debian-12", as_yaml, "10.213.91", 360, DeviceModel.PARAVIRTUAL),
+    "tiny": ("tiny", as_yaml, "10.213.92", 120, DeviceModel.PARAVIRTUAL),
+    "tiny-json": ("tiny", as_json, "10.213.93", 120, DeviceModel.PARAVIRTUAL),
+    "tiny-emulated": ("tiny", as_yaml, "10.213.94", 120, DeviceModel.EMULATED),
 }
 
 
@@ -45,9 +47,10 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=list(CASES))
 def guest(request: pytest.FixtureRequest, images: dict[str, dict], key: Path) -> Iterator[Guest]:
     """A machine that answers by SSH; one for all tests of a case."""
-    name, user_data, subnet, patience = CASES[request.param]
+    name, user_data, subnet, patience, devices = CASES[request.param]
     driver = driver_for(URI)
-    made = Guest(driver, f"gttest-a-{secrets.token_hex(4)}", images[name], subnet, key, patience, user_data)
+    prefix = f"gttest-a-{secrets.token_hex(4)}"
+    made = Guest(driver, prefix, images[name], subnet, key, patience, user_data, devices)
     try:
         made.start(IMAGES)
         made.address = wait_for("lease", patience, made.lease)
@@ -148,13 +151,26 @@ def test_only_the_seed_sets_a_password(guest: Guest) -> None:
 def test_disk_grew(guest: Guest) -> None:
     """Red when 90_gatehouse.cfg turns growpart off (`growpart: {mode: "off"}`)."""
     wanted = guest.image["virtual_size_bytes"] + GIB
-    assert int(guest.ssh("cat /sys/block/vda/size").stdout) * 512 == wanted
+    assert int(guest.ssh(f"cat /sys/block/{guest.disk_name}/size").stdout) * 512 == wanted
     if guest.image["cloud_init"]:  # tiny keeps its file system's size: see docs/images.md
         kib = int(guest.ssh("df --output=size / | tail -n 1").stdout)
         assert kib * 1024 > wanted - 0.2 * GIB
 
 
+def test_the_guest_sees_the_devices_it_was_given(guest: Guest) -> None:
+    """Red when a device of the emulated model is virtio (vendor 1af4), or tiny's recipe leaves out ahci."""
+    assert guest.devices.value in guest.image.get("device_models", ["paravirtual"])
+    vendors = set(guest.ssh("cat /sys/bus/pci/devices/*/vendor").stdout.split())
+    assert ("0x1af4" in vendors) is (guest.devices is DeviceModel.PARAVIRTUAL)
+    card = Path(guest.ssh("readlink -f /sys/class/net/eth0/device/driver").stdout.strip()).name
+    assert card == ("virtio_net" if guest.devices is DeviceModel.PARAVIRTUAL else "e1000e")
+
+
 def test_agent_answers(guest: Guest) -> None:
+    if guest.devices is DeviceModel.EMULATED:
+        # There is no channel to it, and the driver says so at once.
+        assert guest.driver.guest_agent_ping(guest.uuid) is False
+        return
     def ping() -> bool:
         request = json.dumps({"execute": "guest-ping"})
         return guest.virsh("qemu-agent-command", f"{guest.prefix}-vm", request).returncode == 0
