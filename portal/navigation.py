@@ -35,7 +35,7 @@ ENTRIES: Sequence[Entry] = (
     Entry(_("Inbox"), "operations:inbox", "inbox", "approve", _WORK),
     Entry(_("Hosts"), "hosts:list", "server-2", "operate_everywhere", _ESTATE),
     Entry(_("Networks"), "networks:list", "network", "operate_everywhere", _ESTATE),
-    Entry(_("Catalogue"), "vms:catalogue_admin", "layout-grid", "administer", _RULES),
+    Entry(_("Catalogue"), "vms:catalogue_admin", "layout-grid", EVERYWHERE, _RULES),
     Entry(_("Policies"), "operations:policies", "gavel", "administer", _RULES),
     Entry(_("People"), "accounts:people", "users", EVERYWHERE, _RULES),
     Entry(_("Projects"), "accounts:projects", "folders", "administer", _RULES),

@@ -1,6 +1,7 @@
 """The request form. Not for: rules about requests, which the service keeps."""
 
 import uuid
+from functools import partial
 from typing import Any
 
 from django import forms
@@ -10,6 +11,7 @@ from networks.models import Network
 from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedRadio
+from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour
 from vms.offers import Offer, offer
 from vms.services import GIB, Wish
@@ -64,6 +66,7 @@ class RequestForm(forms.Form):
         self.item = item
         self.fields["project"].queryset = projects  # type: ignore[attr-defined]
         self.fields["flavour"].queryset = item.flavours.all()  # type: ignore[attr-defined]
+        self.fields["flavour"].label_from_instance = partial(size_label, item)  # type: ignore[attr-defined]
         self.fields["network"].queryset = item.networks.all()  # type: ignore[attr-defined]
         self._limit_disk(item)
         self._limit_virtualization(offer(item))

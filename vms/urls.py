@@ -3,11 +3,27 @@
 from django.urls import path, re_path
 
 from vms import power, views
+from vms.catalogue import views as admin
 
 app_name = "vms"
+catalogue_urls = [
+    path("catalogue/admin/", admin.items, name="catalogue_admin"),
+    path("catalogue/admin/items/add/", admin.item_add, name="item_add"),
+    path("catalogue/admin/items/<int:pk>/", admin.item_edit, name="item_edit"),
+    path("catalogue/admin/items/<int:pk>/offer/", admin.item_offer, name="item_offer"),
+    path("catalogue/admin/items/<int:pk>/move/", admin.item_move, name="item_move"),
+    path("catalogue/admin/items/<int:pk>/delete/", admin.item_delete, name="item_delete"),
+    path("catalogue/admin/sizes/", admin.sizes, name="sizes"),
+    path("catalogue/admin/sizes/<int:pk>/", admin.size_edit, name="size_edit"),
+    path("catalogue/admin/sizes/<int:pk>/delete/", admin.size_delete, name="size_delete"),
+    path("catalogue/admin/images/", admin.images, name="images"),
+    path("catalogue/admin/images/<int:pk>/", admin.image, name="image"),
+    path("catalogue/admin/images/<int:pk>/deprecate/", admin.image_deprecate, name="image_deprecate"),
+]
 urlpatterns = [
     path("", views.machines, name="list"),
     path("catalogue/", views.catalogue, name="catalogue"),
+    *catalogue_urls,
     path("catalogue/<int:pk>/", views.ask, name="ask"),
     path("catalogue/<int:pk>/what-if/", views.what_if, name="what_if"),
     path("<int:pk>/", views.machine, name="detail"),

@@ -1,6 +1,6 @@
 """Pages of machines: the catalogue, asking, the list, one machine. Each parses, calls a service, renders."""
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
@@ -13,6 +13,7 @@ from portal.core.web.lists import KeyedPaginator, ordering
 from portal.core.web.slots import pieces
 from portal.operations.models import Operation
 from vms import live, power, services
+from vms.cards import cards
 from vms.forms import RequestForm
 from vms.models import CatalogueItem, Status, VirtualMachine
 
@@ -101,8 +102,14 @@ def restore(request: HttpRequest, pk: int) -> HttpResponse:
 def catalogue(request: HttpRequest) -> HttpResponse:
     """Show what can be asked for."""
     items = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
-    items = items.select_related("image").prefetch_related("flavours")
-    return render(request, "vms/catalogue.html", {"items": items})
+    items = items.select_related("image").prefetch_related("flavours", "networks")
+    return render(request, "vms/catalogue.html", {"rows": cards(items)})
+
+
+def _projects(request: HttpRequest, item: CatalogueItem) -> QuerySet[Project]:
+    """Return the projects in which the person may ask for the item."""
+    found = Project.objects.restrict(request.user, "request")
+    return found if item.every_project else found.filter(items=item)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -110,7 +117,7 @@ def ask(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask for a machine of a catalogue item."""
     offered = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
     item = get_object_or_404(offered.select_related("image"), pk=pk)
-    projects = Project.objects.restrict(request.user, "request")
+    projects = _projects(request, item)
     form = RequestForm(request.POST or None, item=item, projects=projects)
     if request.method == "POST" and form.is_valid():
         with denied_at(form):
@@ -131,7 +138,7 @@ def what_if(request: HttpRequest, pk: int) -> HttpResponse:
     """Say what the request would take, while the person types."""
     offered = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
     item = get_object_or_404(offered.select_related("image"), pk=pk)
-    projects = Project.objects.restrict(request.user, "request")
+    projects = _projects(request, item)
     form = RequestForm(request.GET, item=item, projects=projects)
     form.is_valid()  # the rest of the form is not filled yet; two fields are enough
     project, flavour = form.cleaned_data.get("project"), form.cleaned_data.get("flavour")

@@ -13,7 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.core import signing
+
 from tests.permissions.world import ANONYMOUS, PEOPLE
+from vms.catalogue.forms import SALT
+from vms.catalogue.values import item_snapshot, size_snapshot
 
 # Who
 ALL = frozenset(PEOPLE)
@@ -103,6 +107,31 @@ def _colleague(world: Any) -> dict[str, Any]:
 
 def _new_host(world: Any) -> dict[str, Any]:
     return {"name": "fresh", "uri": "qemu+ssh://root@198.51.100.7/system", "pool_path": "/var/lib/fresh"}
+
+
+def _size(world: Any) -> dict[str, Any]:
+    return {"name": "fresh", "vcpus": 1, "memory": "1", "disk": "5", "cost_month": "2"}
+
+
+def _item(world: Any) -> dict[str, Any]:
+    return {
+        "name": "Fresh",
+        "description": "To try it.",
+        "icon": "server",
+        "image": world.image.pk,
+        "flavours": [world.catalogue.flavour.pk],
+        "networks": [world.network.pk],
+        "linked_clone": "1",
+        "device_models": ["paravirtual"],
+        "default_devices": "paravirtual",
+        "accelerators": ["best"],
+        "default_accelerator": "best",
+        "lease_days": 7,
+        "longest_lease_days": 30,
+        "cost_month": "0",
+        "cost_month_gib": "0",
+        "every_project": "1",
+    }
 
 
 LINES = (
@@ -227,6 +256,31 @@ LINES = (
     Line("audit:download_csv", NO, change(TRAIL, status=200)),
     Line("audit:download_json", NO, change(TRAIL, status=200)),
     Line("audit:download_pdf", NO, change(TRAIL, status=200)),
+    # The catalogue
+    Line("vms:catalogue_admin", page(EVERY_ADMIN), NO),
+    Line("vms:item_add", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_item),
+    Line(
+        "vms:item_edit",
+        page(EVERY_ADMIN),
+        change(EVERY_ADMIN),
+        "item",
+        data=lambda w: _item(w) | {"seen": signing.dumps(item_snapshot(w.item), salt=SALT)},
+    ),
+    Line("vms:item_offer", NO, change(EVERY_ADMIN), "item", data=lambda w: {"offered": "0"}),
+    Line("vms:item_move", NO, change(EVERY_ADMIN), "item", data=lambda w: {"to": "down"}),
+    Line("vms:item_delete", NO, change(EVERY_ADMIN), "unused", data=lambda w: {"confirm_name": "Unused"}),
+    Line("vms:sizes", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_size),
+    Line(
+        "vms:size_edit",
+        page(EVERY_ADMIN),
+        change(EVERY_ADMIN),
+        "size",
+        data=lambda w: _size(w) | {"seen": signing.dumps(size_snapshot(w.size), salt=SALT)},
+    ),
+    Line("vms:size_delete", NO, change(EVERY_ADMIN), "size"),
+    Line("vms:images", page(EVERY_ADMIN), NO),
+    Line("vms:image", page(EVERY_ADMIN), NO, "image"),
+    Line("vms:image_deprecate", NO, change(EVERY_ADMIN), "image", data=lambda w: {"reason": "too old"}),
     # The estate
     Line("hosts:list", page(ESTATE), NO),
     Line("hosts:add", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_new_host),

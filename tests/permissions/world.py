@@ -15,7 +15,7 @@ from portal.operations.models import Operation
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from tests import factories
-from vms.models import Observed, Status, VirtualMachine
+from vms.models import CatalogueItem, Flavour, Observed, Status, VirtualMachine
 from vms.services import request_machine
 
 ANONYMOUS = "anonymous"
@@ -58,7 +58,11 @@ def _things(world):
     place = factories.make_place(world.host)
     world.network = factories.make_network()
     world.catalogue = factories.make_catalogue(place.images.get().image, world.network)
-    world.item = world.catalogue.item
+    world.item, world.image = world.catalogue.item, world.catalogue.item.image
+    world.unused = CatalogueItem.objects.create(
+        name="Unused", description="", image=world.image, position=1
+    )
+    world.size = Flavour.objects.create(name="spare", vcpus=1, memory=factories.GIB, disk=factories.GIB)
     wish = factories.make_wish(world.catalogue, name="asked")
     world.request = request_machine(actor=owner, project=world.project, wish=wish, token=uuid.uuid4())
     world.machine = make_machine(world, "machine", place)

@@ -28,6 +28,13 @@ class ExplainedRadio(forms.RadioSelect):
         return option | {"explained": self.explained.get(str(value), "")}
 
 
+class ExplainedCheckboxes(ExplainedRadio, forms.CheckboxSelectMultiple):
+    """Some of a few ways, each with a sentence on what it means (`explained`, by value)."""
+
+    input_type = "checkbox"
+    allow_multiple_selected = True
+
+
 class ConfirmForm(forms.Form):
     """Asks for the name of what will be lost to be typed."""
 

@@ -1,0 +1,72 @@
+"""What a requester reads of an item before asking. Not for: whether it may be asked for (`vms.services`)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from portal.core.templatetags.gatehouse import gib
+from vms.models import CatalogueItem, Flavour
+from vms.offers import Offer, offers
+from vms.services import cost_month
+from vms.virtualization import Devices
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of an item, and what a machine of it costs a month."""
+
+    flavour: Flavour
+    cost: Decimal
+
+
+@dataclass(frozen=True)
+class Card:
+    """An item as people see it; `closed` when asking would be refused, `hint` beside an obstacle."""
+
+    item: CatalogueItem
+    offer: Offer
+    sizes: list[Size]
+    tags: list[str]
+    closed: bool
+    hint: str
+
+
+def cards(items: Iterable[CatalogueItem]) -> list[Card]:
+    """Return the cards of `items`, fetched with image, flavours and networks; one query."""
+    items = list(items)
+    known = offers(items)
+    return [_card(item, known[item.pk]) for item in items]
+
+
+def _card(item: CatalogueItem, offer: Offer) -> Card:
+    sizes = [Size(flavour, cost_month(item, flavour)) for flavour in item.flavours.all()]
+    closed = item.image.deprecated_at is not None
+    hint = (
+        _("You may ask for it; it is built as soon as a host can.") if offer.obstacle and not closed else ""
+    )
+    return Card(item, offer, sizes, list(_tags(item, offer)), closed, hint)
+
+
+def _tags(item: CatalogueItem, offer: Offer) -> Iterable[str]:
+    yield _("up to %(days)d days") % {"days": item.longest_lease_days}
+    if item.disk_most is not None:
+        least = max(item.disk_least or 0, item.image.virtual_size)
+        yield _("disk %(least)s to %(most)s") % {"least": gib(least), "most": gib(item.disk_most)}
+    for name in offer.devices:
+        yield str(Devices(name).label)
+    for network in item.networks.all():
+        yield network.title
+
+
+def size_label(item: CatalogueItem, size: Any) -> str:
+    """Return a size in one line, with what a machine of it costs."""
+    return _("%(name)s: %(vcpus)d vCPU, %(memory)s memory, %(disk)s disk, %(cost)s a month") % {
+        "name": size.name,
+        "vcpus": size.vcpus,
+        "memory": gib(size.memory, 2),
+        "disk": gib(size.disk, 2),
+        "cost": cost_month(item, size),
+    }

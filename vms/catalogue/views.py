@@ -1,0 +1,275 @@
+"""Pages on which admins keep the catalogue. Each parses, calls a service, renders."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.core.paginator import Paginator
+from django.db.models import Count, Q
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from portal.accounts.backends import may
+from portal.core.errors import Denied
+from portal.core.web.forms import ConfirmForm
+from portal.core.web.htmx import attempt, render_page
+from portal.core.web.lists import ordering
+from portal.hosts import services as hosts
+from portal.hosts.models import Image
+from vms.catalogue import services
+from vms.catalogue.forms import DeprecateForm, ItemForm, SizeForm
+from vms.catalogue.values import Refused, item_snapshot, size_snapshot
+from vms.models import CatalogueItem, Flavour
+from vms.offers import offers
+
+PAGE_SIZE = 50
+SIZE_ORDER = {
+    "name": ["name"],
+    "vcpus": ["vcpus", "name"],
+    "memory": ["memory", "name"],
+    "disk": ["disk", "name"],
+    "cost": ["cost_month", "name"],
+}
+IMAGE_ORDER = {"name": ["title", "-pk"], "imported": ["imported_at", "pk"], "size": ["size", "pk"]}
+
+
+def _for_admins(request: HttpRequest) -> None:
+    # The catalogue is the whole estate's; for anybody else these pages are not there.
+    if not may(request.user, "administer", None):
+        raise Http404
+
+
+def _page(request: HttpRequest, found: Any) -> Any:
+    return Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
+
+
+@require_safe
+def items(request: HttpRequest) -> HttpResponse:
+    """List the items in the order in which people see them."""
+    _for_admins(request)
+    search = request.GET.get("q", "").strip()
+    found = CatalogueItem.objects.restrict(request.user, "view")
+    if search:
+        found = found.filter(Q(name__icontains=search) | Q(image__title__icontains=search))
+    found = found.select_related("image").prefetch_related("flavours", "projects")
+    page = _page(request, found)
+    known = offers(page.object_list)
+    context = {
+        "page": page,
+        "rows": [{"item": item, "offer": known[item.pk]} for item in page.object_list],
+        "search": search,
+        "tab": "items",
+    }
+    return render_page(request, "vms/admin/items.html", context, partial="vms/admin/items_table.html")
+
+
+def _item(request: HttpRequest, pk: int) -> CatalogueItem:
+    _for_admins(request)
+    found = CatalogueItem.objects.restrict(request.user, "view").select_related("image")
+    item: CatalogueItem = get_object_or_404(found, pk=pk)
+    return item
+
+
+def _keep(form: Any, save: Callable[[], Any], now: Callable[[], Mapping[str, Any]]) -> bool:
+    """Save, or put what the service says against it at the form; what was typed is kept.
+
+    When somebody else was faster, the form tells what changed and from then on counts as having seen it.
+    """
+    try:
+        save()
+    except Refused as refused:
+        form.refuse(refused.problems)
+    except services.Changed as changed:
+        form.changes = changed.changes
+        form.add_error(None, changed.reason)
+        form.show(now())
+    except Denied as denied:
+        form.add_error(None, denied.reason)
+    return not form.errors
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def item_add(request: HttpRequest) -> HttpResponse:
+    """Offer something new."""
+    _for_admins(request)
+    form = ItemForm(request.POST or None, actor=request.user)
+    if request.method == "POST" and form.is_valid():
+        values = form.values()
+        if _keep(form, lambda: services.add_item(actor=request.user, values=values), dict):
+            return redirect("vms:catalogue_admin")
+    return _item_page(request, form, None)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def item_edit(request: HttpRequest, pk: int) -> HttpResponse:
+    """Change an item for what is asked from now on."""
+    item = _item(request, pk)
+    form = ItemForm(request.POST or None, actor=request.user, item=item)
+    if request.method == "POST" and form.is_valid():
+        values, seen = form.values(), form.cleaned_data["seen"]
+        saved = _keep(
+            form,
+            lambda: services.change_item(actor=request.user, item=item, values=values, seen=seen),
+            lambda: item_snapshot(_item(request, pk)),
+        )
+        if saved:
+            return redirect("vms:catalogue_admin")
+    return _item_page(request, form, item)
+
+
+def _item_page(request: HttpRequest, form: ItemForm, item: CatalogueItem | None) -> HttpResponse:
+    uses = services.uses_of(item) if item else 0
+    context = {
+        "form": form,
+        "item": item,
+        "uses": uses,
+        "delete": ConfirmForm(name=item.name) if item and not uses else None,
+    }
+    return render(request, "vms/admin/item.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+def item_offer(request: HttpRequest, pk: int) -> HttpResponse:
+    """Retire an item, or offer it again."""
+    item, offered = _item(request, pk), request.POST.get("offered") == "1"
+    done = _("%(item)s is offered again.") if offered else _("%(item)s is not offered any more.")
+    with attempt(request, done % {"item": item}):
+        services.offer_item(actor=request.user, item=item, offered=offered)
+    return redirect("vms:catalogue_admin")
+
+
+@require_POST
+def item_move(request: HttpRequest, pk: int) -> HttpResponse:
+    """Move an item up or down in what people see."""
+    item = _item(request, pk)
+    with attempt(request, _("%(item)s was moved.") % {"item": item}):
+        services.move_item(actor=request.user, item=item, up=request.POST.get("to") == "up")
+    return redirect("vms:catalogue_admin")
+
+
+@require_POST
+def item_delete(request: HttpRequest, pk: int) -> HttpResponse:
+    """Delete an item that nobody ever asked for."""
+    item, typed = _item(request, pk), request.POST.get("confirm_name", "")
+    with attempt(request, _("%(item)s is deleted.") % {"item": item}):
+        services.delete_item(actor=request.user, item=item, confirm_name=typed)
+        return redirect("vms:catalogue_admin")
+    return redirect("vms:item_edit", pk)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def sizes(request: HttpRequest) -> HttpResponse:
+    """List the sizes and make a new one."""
+    _for_admins(request)
+    form = SizeForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        values = form.values()
+        if _keep(form, lambda: services.add_size(actor=request.user, values=values), dict):
+            return redirect("vms:sizes")
+    search = request.GET.get("q", "").strip()
+    found = Flavour.objects.restrict(request.user, "view").annotate(uses=Count("items"))
+    if search:
+        found = found.filter(name__icontains=search)
+    sort, columns = ordering(request, SIZE_ORDER, default="memory")
+    page = _page(request, found.order_by(*columns).prefetch_related("items"))
+    context = {"page": page, "search": search, "sort": sort, "form": form, "tab": "sizes"}
+    status = 422 if form.errors else 200
+    return render_page(
+        request, "vms/admin/sizes.html", context, partial="vms/admin/sizes_table.html", status=status
+    )
+
+
+def _size(request: HttpRequest, pk: int) -> Flavour:
+    _for_admins(request)
+    size: Flavour = get_object_or_404(Flavour.objects.restrict(request.user, "view"), pk=pk)
+    return size
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def size_edit(request: HttpRequest, pk: int) -> HttpResponse:
+    """Change a size for what is asked from now on."""
+    size = _size(request, pk)
+    form = SizeForm(request.POST or None, size=size)
+    if request.method == "POST" and form.is_valid():
+        values, seen = form.values(), form.cleaned_data["seen"]
+        saved = _keep(
+            form,
+            lambda: services.change_size(actor=request.user, size=size, values=values, seen=seen),
+            lambda: size_snapshot(_size(request, pk)),
+        )
+        if saved:
+            return redirect("vms:sizes")
+    used_by = list(size.items.all())
+    context = {"form": form, "size": size, "used_by": used_by, "no_delete": _in_use(used_by)}
+    return render(request, "vms/admin/size.html", context, status=422 if form.errors else 200)
+
+
+def _in_use(used_by: list[CatalogueItem]) -> str:
+    names = ", ".join(item.name for item in used_by)
+    return _("It is a size of %(items)s.") % {"items": names} if names else ""
+
+
+@require_POST
+def size_delete(request: HttpRequest, pk: int) -> HttpResponse:
+    """Delete a size that no item comes in."""
+    size = _size(request, pk)
+    with attempt(request, _("The size %(size)s is deleted.") % {"size": size}):
+        services.delete_size(actor=request.user, size=size)
+    return redirect("vms:sizes")
+
+
+@require_safe
+def images(request: HttpRequest) -> HttpResponse:
+    """List the images: where each lies and what is made from it."""
+    _for_admins(request)
+    search = request.GET.get("q", "").strip()
+    found = Image.objects.restrict(request.user, "view")
+    if search:
+        found = found.filter(Q(title__icontains=search) | Q(sha256__startswith=search.lower()))
+    sort, columns = ordering(request, IMAGE_ORDER, default="name")
+    found = found.order_by(*columns).prefetch_related("items", "attachments__pool__host")
+    context = {"page": _page(request, found), "search": search, "sort": sort, "tab": "images"}
+    return render_page(request, "vms/admin/images.html", context, partial="vms/admin/images_table.html")
+
+
+def _image(request: HttpRequest, pk: int) -> Image:
+    _for_admins(request)
+    image: Image = get_object_or_404(Image.objects.restrict(request.user, "view"), pk=pk)
+    return image
+
+
+@require_safe
+def image(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show one image."""
+    return _image_page(request, _image(request, pk), DeprecateForm())
+
+
+def _image_page(request: HttpRequest, found: Image, form: DeprecateForm) -> HttpResponse:
+    newer = Image.objects.restrict(request.user, "view").filter(name=found.name, pk__gt=found.pk)
+    context = {
+        "image": found,
+        "form": form,
+        "newer": newer.order_by("-pk").first(),
+        "places": found.attachments.select_related("pool__host", "pool__pool").order_by("pool__host__name"),
+        "used_by": found.items.all(),
+        "machines": found.machines.count(),
+    }
+    return render(request, "vms/admin/image.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+def image_deprecate(request: HttpRequest, pk: int) -> HttpResponse:
+    """Let nothing new be made from an image, with a reason, or let it again."""
+    found = _image(request, pk)
+    if request.POST.get("restore") == "1":
+        with attempt(request, _("Machines can be made from %(image)s again.") % {"image": found}):
+            hosts.restore_image(actor=request.user, image=found)
+        return redirect("vms:image", pk)
+    form = DeprecateForm(request.POST)
+    if form.is_valid():
+        reason = form.cleaned_data["reason"]
+        with attempt(request, _("Nothing new is made from %(image)s.") % {"image": found}):
+            hosts.deprecate_image(actor=request.user, image=found, reason=reason)
+        return redirect("vms:image", pk)
+    return _image_page(request, found, form)
