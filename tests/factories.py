@@ -7,7 +7,11 @@ from types import SimpleNamespace
 from django.utils import timezone
 
 from networks.models import Network
+from portal.accounts.models import User
 from portal.hosts.models import Health, Host, Image, ImageAttachment, PoolAttachment, StoragePool
+from portal.operations.models import Operation
+from portal.operations.spec import RequestSpec
+from portal.operations.states import State
 from vms.models import CatalogueItem, Flavour
 from vms.services import Wish
 
@@ -24,6 +28,28 @@ def make_host(name="example-host", uri="fake:///", **changes):
         "observed_memory": 16 * GIB,
     }
     return Host.objects.create(name=name, uri=uri, **values | changes)
+
+
+#: A host key that is one, of a host that is not.
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBqlmw4cs6tlQDlWZnzSDE/q0OXGahgBFbdGB3sL3wSM"
+
+
+def make_ssh_host(name="example-ssh", user="gate", **changes):
+    """A host by SSH that showed its key, which nobody confirmed yet."""
+    values = {"accelerator": "", "offered_host_key": HOST_KEY, "offered_at": timezone.now()}
+    host = make_host(name, f"qemu+ssh://{user}@{name}.invalid/system", **values | changes)
+    pinned = {"pool": {"name": "p", "uuid": str(uuid.uuid4()), "path": "/srv/gatehouse"}}
+    asker, _ = User.objects.get_or_create(username="asked-for-hosts")
+    Operation.objects.create(
+        token=uuid.uuid4(),
+        kind="hosts.greet",
+        requester=asker,
+        state=State.SUCCEEDED,
+        spec=RequestSpec("hosts.greet", {}, pinned).text(),
+        subject=host.topic,
+        title=f"Ask {name} for its key",
+    )
+    return host
 
 
 def make_place(host, pool_name="example-pool", path="/example", image=None):

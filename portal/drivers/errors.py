@@ -33,6 +33,52 @@ class HostUnreachable(DriverError):
     retryable = True
 
 
+class KeyRefused(HostUnreachable):
+    """The host's SSH server let nobody in as this user with this key. It does not say which was wrong."""
+
+    code = "key_refused"
+    retryable = False
+
+
+class HostKeyChanged(HostUnreachable):
+    """The host showed another key than the confirmed one, so nothing was sent to it."""
+
+    code = "host_key_changed"
+    retryable = False
+
+
+class HostKeyUnconfirmed(HostUnreachable):
+    """Nobody confirmed the host's key yet, so nothing connects."""
+
+    code = "host_key_unconfirmed"
+    retryable = False
+
+
+class NoIdentity(DriverError):
+    """The portal's own key cannot be read or written here."""
+
+    code = "no_identity"
+
+
+class NameUnknown(HostUnreachable):
+    """The host's name leads to no address."""
+
+    code = "name_unknown"
+
+
+class LibvirtAbsent(HostUnreachable):
+    """SSH let us in, but no libvirt daemon listens there; it may be starting."""
+
+    code = "libvirt_absent"
+
+
+class LibvirtRefused(HostUnreachable):
+    """SSH let us in, but the user may not use the libvirt daemon there."""
+
+    code = "libvirt_refused"
+    retryable = False
+
+
 class CallTimeout(DriverError):
     """The host was reached but did not finish the call in time."""
 

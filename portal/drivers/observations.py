@@ -84,6 +84,14 @@ class Snapshot(Observation):
 
 
 @dataclass(frozen=True, slots=True)
+class HostTold(Observation):
+    """What a host said of itself when it was asked, and what pools it has; None for what was not asked."""
+
+    host: HostInfo | None = None
+    pools: tuple[PoolInfo, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ObservationFailed(Observation):
     """The host answers but would not tell one thing; `reason` is its own text, for operators."""
 
@@ -93,9 +101,13 @@ class ObservationFailed(Observation):
 
 @dataclass(frozen=True, slots=True)
 class HostLost(Observation):
-    """The host cannot be reached or the connection broke; said once, then tried again and again."""
+    """The host cannot be reached or the connection broke; said once, then tried again and again.
+
+    `code` is the driver's word for it (`DriverError.code`), `reason` the host's own text, for operators.
+    """
 
     reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

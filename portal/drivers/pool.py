@@ -42,6 +42,7 @@ class HostPool:
         self.uri = uri
         self._slots = threading.BoundedSemaphore(cap)
         self._idle: list[_Child] = []
+        self._closed = False
 
     def call(self, verb: str, *args: Any, timeout: float) -> Any:
         """Call the driver's `verb` and return its answer within `timeout` seconds.
@@ -76,7 +77,7 @@ class HostPool:
         except (EOFError, OSError) as error:
             raise HostUnreachable(f"the child of {verb} died") from error
         finally:
-            if healthy:
+            if healthy and not self._closed:
                 self._idle.append(child)
             else:
                 child.kill()
@@ -85,6 +86,7 @@ class HostPool:
         return answer
 
     def close(self) -> None:
-        """End the idle children. Idempotent."""
+        """End the idle children, and the others when their calls are over. Idempotent."""
+        self._closed = True
         while self._idle:
             self._idle.pop().kill()

@@ -105,11 +105,11 @@ class Session:
         self._over = threading.Event()
         self._closed = threading.Event()
         self._list_now = threading.Event()
-        self._reason = "the connection closed"
+        self._end = HostUnreachable("the connection closed")
         self._addressed: set[str] = set()
 
-    def run(self) -> str:
-        """Watch, and return why it ended."""
+    def run(self) -> HostUnreachable:
+        """Watch, and return what ended it."""
         self._try("events", lambda: self._driver.on_lifecycle(self._changed, self._closed.set))
         for loop in (self._list_domains, self._take_snapshots):
             threading.Thread(target=loop, name=loop.__name__, daemon=True).start()
@@ -119,7 +119,7 @@ class Session:
                 self._outbox.send(Heartbeat(*moment))
             # libvirt says so at once when the wire breaks; the next ping then finds the reason.
             self._closed.wait(BEAT_SECONDS)
-        return self._reason
+        return self._end
 
     def _ping(self) -> bool:
         self._driver.ping()
@@ -135,7 +135,7 @@ class Session:
         try:
             return look()
         except HostUnreachable as error:
-            self._reason = error.raw
+            self._end = error
             self._over.set()
         except DriverError as error:
             self._outbox.send(ObservationFailed(*self._clock.now(), what, error.raw))
@@ -200,7 +200,7 @@ def _open(uri: str, outbox: Outbox, clock: Clock) -> HypervisorDriver:
         try:
             return driver_for(uri)
         except DriverError as error:
-            outbox.send(HostLost(*moment, error.raw))
+            outbox.send(HostLost(*moment, error.raw, error.code))
         time.sleep(pause)
         pause = min(longest, pause * 2)
 
@@ -225,8 +225,8 @@ def main(descriptor: int, uri: str) -> None:
     threading.excepthook = _end_at_once
     threading.Thread(target=_end_with_parent, args=(sock,), daemon=True).start()
     outbox = Outbox(sock, clock)
-    reason = Session(_open(uri, outbox, clock), outbox, clock).run()
-    outbox.send(HostLost(*clock.now(), reason))
+    end = Session(_open(uri, outbox, clock), outbox, clock).run()
+    outbox.send(HostLost(*clock.now(), end.raw, end.code))
     os._exit(0)  # hung calls and libvirt's own threads must not hold us
 
 

@@ -4,18 +4,11 @@ from dataclasses import asdict
 
 from django.utils import timezone
 
-from portal.drivers.types import (
-    Accelerator,
-    HostInfo,
-    HostReadiness,
-    PoolInfo,
-    PoolSpec,
-    Proof,
-    VolumeInfo,
-)
-from portal.hosts.models import Health, Host, Image, ImageAttachment, PoolAttachment, StoragePool
-from portal.hosts.steps import HostStep
-from portal.operations.models import Counter
+from portal.drivers.observations import HostTold
+from portal.drivers.types import Accelerator, HostReadiness, PoolSpec, Proof, VolumeInfo
+from portal.hosts.models import Host, Image, ImageAttachment, PoolAttachment, StoragePool
+from portal.hosts.observations import note, now
+from portal.hosts.steps import HostStep, ring
 from portal.operations.registry import Kind, StepContext, StepFailed
 
 #: Seconds a proof may take; an honest KVM host needs less than one.
@@ -28,17 +21,10 @@ class Reach(HostStep):
     name, title = "reach", "Reach the host"
 
     def do(self, context: StepContext) -> None:
+        began = now()
         readiness: HostReadiness = self.call(context, "readiness")
-        info: HostInfo = readiness.host
-        Host.objects.filter(pk=context.identifiers["host"]).update(
-            readiness=asdict(readiness),
-            observed_cpus=info.cpus,
-            observed_memory=info.memory_bytes,
-            observed_at=timezone.now(),
-            observed_health=Health.UP,
-        )
-        host = Host.objects.get(pk=context.identifiers["host"])
-        set_limits(host)
+        Host.objects.filter(pk=context.identifiers["host"]).update(readiness=asdict(readiness))
+        note(context.identifiers["host"], HostTold(*began, readiness.host))
 
 
 class Prove(HostStep):
@@ -69,12 +55,9 @@ class MakePool(HostStep):
         self.call(context, "ensure_pool", PoolSpec(wanted["name"], wanted["uuid"], wanted["path"]))
         host = Host.objects.get(pk=context.identifiers["host"])
         pool, _ = StoragePool.objects.get_or_create(uuid=wanted["uuid"], defaults={"name": wanted["name"]})
-        attachment, _ = PoolAttachment.objects.get_or_create(
-            host=host, pool=pool, defaults={"path": wanted["path"]}
-        )
-        for info in self.call(context, "list_pools"):
-            if info.name == pool.name:
-                note_pool(attachment, info)
+        PoolAttachment.objects.get_or_create(host=host, pool=pool, defaults={"path": wanted["path"]})
+        began = now()
+        note(host.pk, HostTold(*began, pools=self.call(context, "list_pools")))
 
 
 class UploadImages(HostStep):
@@ -96,36 +79,11 @@ class UploadImages(HostStep):
             context.check()
 
 
-def set_limits(host: Host) -> None:
-    """Let the ledger know what the host can give: vCPUs with overcommit, memory without its own share.
-
-    What foreign domains take is not there to give.
-    """
-    vcpus = host.observed_cpus * host.cpu_overcommit - host.observed_foreign_vcpus
-    memory = host.observed_memory - host.memory_reserve - host.observed_foreign_memory
-    limits = {Counter.Resource.VCPU: max(0, vcpus), Counter.Resource.MEMORY: max(0, memory)}
-    for resource, limit in limits.items():
-        Counter.objects.update_or_create(
-            scope=host.scope, resource=resource, defaults={"limit": limit, "title": f"host {host.name}"}
-        )
-
-
-def note_pool(attachment: PoolAttachment, info: PoolInfo) -> None:
-    """Write what was observed of a pool, and its capacity as the ledger's limit."""
-    attachment.observed_capacity = info.capacity_bytes
-    attachment.observed_available = info.available_bytes
-    attachment.save(update_fields=["observed_capacity", "observed_available"])
-    Counter.objects.update_or_create(
-        scope=attachment.pool.scope,
-        resource=Counter.Resource.DISK,
-        defaults={"limit": info.capacity_bytes, "title": f"pool {attachment.pool.name}"},
-    )
-
-
 ENROL = Kind(
     name="hosts.enrol",
     title="Enrol a host",
     steps=(Reach(), Prove(), MakePool(), UploadImages()),
+    settle=ring,
     # Whoever enrols a host that does not answer wants to know it now.
     waits_for_host=False,
     cancellable=True,

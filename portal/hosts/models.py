@@ -8,7 +8,9 @@ import uuid
 
 from django.db import models
 
+from portal.core.encryption import SealedField
 from portal.core.querysets import RestrictedQuerySet
+from portal.drivers import ssh
 from portal.drivers.types import Accelerator, DeviceModel
 
 #: Wanted accelerator -> what a host that gives it was proven by: whoever runs KVM can emulate as well.
@@ -47,10 +49,17 @@ class Host(models.Model):
     cpu_overcommit = models.PositiveSmallIntegerField(default=4)
     memory_reserve = models.PositiveBigIntegerField(default=1 << 30, help_text="bytes kept for the host")
     enrolled_at = models.DateTimeField(auto_now_add=True)
+    #: The SSH host key that an admin confirmed, as `kind base64`; nothing connects before.
+    host_key = models.TextField(blank=True)
+    #: What the host showed when it was last asked, and when; it becomes `host_key` only by a confirmation.
+    offered_host_key = models.TextField(blank=True)
+    offered_at = models.DateTimeField(null=True)
 
     observed_health = models.CharField(max_length=8, choices=Health.choices, default=Health.NEW)
     observed_at = models.DateTimeField(null=True)
     observed_reason = models.CharField(max_length=200, blank=True)
+    #: The driver's word for why it is stale; it selects the sentence for people.
+    observed_code = models.CharField(max_length=32, blank=True)
     observed_cpus = models.PositiveIntegerField(default=0)
     observed_memory = models.PositiveBigIntegerField(default=0)
     #: What running domains that nobody manages take; it counts against what the host can give.
@@ -81,6 +90,44 @@ class Host(models.Model):
     def scope(self) -> str:
         """The name of this host's counters in the ledger."""
         return f"host:{self.pk}"
+
+    @property
+    def by_ssh(self) -> bool:
+        """Tell whether the portal reaches it by SSH."""
+        return ssh.SshAddress.of(self.uri) is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the confirmed host key, '' before there is one."""
+        return ssh.fingerprint(self.host_key) if self.host_key else ""
+
+    @property
+    def offered_fingerprint(self) -> str:
+        """The fingerprint of a host key that waits for a confirmation, '' when none does."""
+        waiting = self.offered_host_key and self.offered_host_key != self.host_key
+        return ssh.fingerprint(self.offered_host_key) if waiting else ""
+
+
+class SshKey(models.Model):
+    """The portal's own SSH key, one row."""
+
+    ONLY = 1
+
+    private = SealedField()
+    #: `ssh-ed25519 base64`
+    public = models.TextField()
+    made_at = models.DateTimeField(auto_now_add=True)
+
+    objects = RestrictedQuerySet.as_manager()
+    estate = True
+
+    def __str__(self) -> str:
+        return "the portal's SSH key"
+
+    @property
+    def fingerprint(self) -> str:
+        """The public half's fingerprint."""
+        return ssh.fingerprint(self.public)
 
 
 class StoragePool(models.Model):

@@ -1,9 +1,11 @@
-"""What hosts told since the last write, and the writing of it. Not for: listening, which `watcher` does."""
+"""What hosts told, and the one place where it is written. Not for: listening, which `watcher` does."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from django.db import transaction
 from django.db.models import Q
 
 from portal.drivers.observations import (
@@ -13,11 +15,12 @@ from portal.drivers.observations import (
     Heartbeat,
     HostLost,
     HostSilent,
+    HostTold,
     Observation,
     Snapshot,
 )
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState, HostInfo, PoolInfo
-from portal.hosts.enrolment import note_pool, set_limits
+from portal.hosts.limits import note_pool, set_limits
 from portal.hosts.models import Health, Host, PoolAttachment
 from portal.live.publish import publish
 from portal.operations.observers import DomainSeen, observers
@@ -39,6 +42,7 @@ class Seen:
     health: Health | None = None
     health_began: datetime | None = None
     reason: str = ""
+    code: str = ""
     stale_began: datetime | None = None
     listed: tuple[DomainInfo, ...] | None = None
     listed_began: datetime | None = None
@@ -52,9 +56,13 @@ class Seen:
         began = moment(message)
         match message:
             case HostLost():
-                self._stale(began, message.reason)
+                self._stale(began, message.reason, message.code)
             case HostSilent():
-                self._stale(began, f"No answer for {message.silent_seconds:.0f} seconds.")
+                self._stale(began, f"No answer for {message.silent_seconds:.0f} seconds.", "call_timeout")
+            case HostTold():
+                self._up(began)
+                self.pools = message.pools or self.pools
+                self.host = message.host or self.host
             case Changes():
                 for change in message.changes:
                     self._change(DomainSeen(change.uuid, change.state, moment(change)))
@@ -70,15 +78,17 @@ class Seen:
                 self.pools = message.pools or self.pools
                 self.host = message.host or self.host
 
-    def _stale(self, began: datetime, reason: str) -> None:
+    def _stale(self, began: datetime, reason: str, code: str) -> None:
         if self.health_began is None or began > self.health_began:
             # What a host says about itself may hold anything; NUL is the one that databases refuse.
             self.health, self.reason = Health.STALE, reason.replace("\0", "")[:_REASON_LENGTH]
+            self.code = code
             self.health_began = self.stale_began = began
 
     def _up(self, began: datetime) -> None:
         if self.health_began is None or began > self.health_began:
-            self.health, self.reason, self.health_began = Health.UP, "", began
+            self.health, self.health_began = Health.UP, began
+            self.reason = self.code = ""
 
     def _list(self, began: datetime, domains: tuple[DomainInfo, ...]) -> None:
         self._up(began)
@@ -89,6 +99,19 @@ class Seen:
         known = self.changes.get(seen.uuid)
         if known is None or seen.began > known.began:
             self.changes[seen.uuid] = seen
+
+
+def now() -> tuple[float, int]:
+    """Return the arguments of an `Observation` that begins now."""
+    return time.time(), time.monotonic_ns()
+
+
+def note(host_id: int, message: Observation) -> None:
+    """Write what a host answered to somebody else than the watcher, as the watcher would. Idempotent."""
+    seen = Seen()
+    seen.take(message)
+    with transaction.atomic():
+        write(Host.objects.get(pk=host_id), seen)
 
 
 def write(host: Host, seen: Seen) -> None:
@@ -116,7 +139,10 @@ def _write_health(host: Host, seen: Seen) -> None:
         return
     older = Q(observed_at=None) | Q(observed_at__lt=seen.health_began)
     written = Host.objects.filter(older, pk=host.pk).update(
-        observed_health=seen.health, observed_at=seen.health_began, observed_reason=seen.reason
+        observed_health=seen.health,
+        observed_at=seen.health_began,
+        observed_reason=seen.reason,
+        observed_code=seen.code,
     )
     if written and (host.observed_health, host.observed_reason) != (seen.health, seen.reason):
         publish(host.topic)

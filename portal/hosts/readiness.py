@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from portal.core.templatetags.gatehouse import gib
 from portal.drivers.types import Accelerator
 from portal.hosts.models import Health, Host
+from portal.operations.messages import sentence
 
 #: A watched host is seen each second; one unseen for longer than this has no watcher.
 UNWATCHED = timedelta(seconds=30)
@@ -69,7 +70,7 @@ def _observed(host: Host) -> Finding:
             word,
             _("Its machines may run well, but nobody knows. They are shown as unknown, and nothing is lost."),
             "bad",
-            _("Check the host's power, its network, and that libvirtd runs there."),
+            _ways_back(host),
             host.observed_reason,
         )
     if word == _("Not watched"):
@@ -79,6 +80,13 @@ def _observed(host: Host) -> Finding:
         return Finding(_("Health"), word, _("It takes no machines until it was seen."), tone)
     means = _("It answers the watcher.")
     return Finding(_("Health"), _("Up") if host.observed_health == Health.UP else word, means, "good")
+
+
+def _ways_back(host: Host) -> str:
+    # What says no more than that nobody answered is best met by looking at the host itself.
+    if host.observed_code in {"", "host_unreachable", "call_timeout"}:
+        return _("Check the host's power, its network, and that libvirtd runs there.")
+    return sentence(host.observed_code)
 
 
 def _proof(host: Host) -> Finding:

@@ -21,6 +21,7 @@ from portal.operations.models import Operation
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 
+ENROL, GREET = "hosts.enrol", "hosts.greet"
 POOL_NAMESPACE = uuid.UUID("9b2f0a4e-8c55-4d0e-9e0c-5a4f4b7f2d10")
 
 
@@ -30,7 +31,7 @@ def _check_estate(actor: Any, action: str, what: str) -> None:
 
 
 def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
-    """Add a host and queue what makes it ready.
+    """Add a host and queue what makes it ready; of a host by SSH only its key is fetched, to be confirmed.
 
     Raises Denied for a name or URI that is known already, and for an address or folder that is no plain one.
     """
@@ -41,9 +42,41 @@ def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
         with transaction.atomic():
             host = Host.objects.create(name=name, uri=uri)
             audit.record(actor=actor, verb="host.enrolled", target=host, after={"uri": uri})
-            return _begin(actor, host, pool_path)
+            return _greet(actor, host, pool_path) if host.by_ssh else _begin(actor, host, pool_path)
     except IntegrityError as error:
         raise Denied("A host of this name or address is enrolled already.") from error
+
+
+def greet_host(*, actor: Any, host: Host) -> Operation:
+    """Fetch a host's SSH key again: after a failure, or because it changed. Raises Denied."""
+    _check_estate(actor, "administer", "enrol hosts")
+    if not host.by_ssh:
+        raise Denied("This host is not reached by SSH; it has no host key.")
+    return _greet(actor, host, _path(host))
+
+
+def confirm_host_key(*, actor: Any, host: Host, fingerprint: str) -> Operation | None:
+    """Trust the key that the host offered and the actor saw by its `fingerprint`; enrol a host that is new.
+
+    Returns the enrolment, None when the host was enrolled before. Raises Denied when the key offered is
+    another one by now.
+    """
+    _check_estate(actor, "administer", "confirm host keys")
+    with transaction.atomic():
+        current = Host.objects.select_for_update().get(pk=host.pk)
+        if not current.offered_fingerprint:
+            raise Denied("There is no host key to confirm; fetch it first.")
+        if current.offered_fingerprint != fingerprint.strip():
+            raise Denied("The host shows another key than the one that you looked at; look at it again.")
+        before = {"fingerprint": current.fingerprint}
+        current.host_key = current.offered_host_key
+        current.save(update_fields=["host_key"])
+        after = {"fingerprint": current.fingerprint}
+        audit.record(
+            actor=actor, verb="host.key_confirmed", target=current, before=before, after=after
+        )
+        publish(current.topic)
+        return None if current.accelerator else _begin(actor, current, _path(current))
 
 
 def enrol_again(*, actor: Any, host: Host, pool_path: str = "") -> Operation:
@@ -52,30 +85,46 @@ def enrol_again(*, actor: Any, host: Host, pool_path: str = "") -> Operation:
     `pool_path` counts only for a host whose first enrolment ended before it had a pool.
     """
     _check_estate(actor, "administer", "enrol hosts")
+    if host.by_ssh and not host.host_key:
+        raise Denied("Confirm the host's key first; nothing connects before.")
+    return _begin(actor, host, _path(host, pool_path))
+
+
+def _path(host: Host, given: str = "") -> str:
+    """Return the folder of the host's pool: the one it has, else `given`, else the one asked for last.
+
+    Raises Denied.
+    """
     attachment = host.pools.order_by("pk").first()
-    if attachment is None and not pool_path:
-        pool_path = _asked_path(host)
-    return _begin(actor, host, attachment.path if attachment else check_pool_path(pool_path))
-
-
-def _asked_path(host: Host) -> str:
-    """Return the folder that the last enrolment asked for. Raises Denied."""
-    last = Operation.objects.filter(subject=host.topic, kind="hosts.enrol").order_by("-pk").first()
+    if attachment is not None:
+        return attachment.path
+    if given:
+        return check_pool_path(given)
+    kinds = (ENROL, GREET)
+    last = Operation.objects.filter(subject=host.topic, kind__in=kinds).order_by("-pk").first()
     if last is None:
         raise Denied("This host never got a pool; enrol it from the command line with --pool.")
     return last.frozen["pinned"]["pool"]["path"]
 
 
 def _begin(actor: Any, host: Host, pool_path: str) -> Operation:
+    return _queue(ENROL, f"Enrol {host.name}", actor, host, pool_path)
+
+
+def _greet(actor: Any, host: Host, pool_path: str) -> Operation:
+    return _queue(GREET, f"Ask {host.name} for its key", actor, host, pool_path)
+
+
+def _queue(kind: str, title: str, actor: Any, host: Host, pool_path: str) -> Operation:
     # By host and folder: a portal that is installed anew finds its pool, another portal has another.
     identity = uuid.uuid5(POOL_NAMESPACE, f"{host.uri} {pool_path}")
     pool = {"name": f"gatehouse-{str(identity)[:6]}", "uuid": str(identity), "path": pool_path}
     return begin_operation(
         actor=actor,
         project=None,
-        spec=RequestSpec(kind="hosts.enrol", sizes={}, pinned={"pool": pool}),
+        spec=RequestSpec(kind=kind, sizes={}, pinned={"pool": pool}),
         subject=host.topic,
-        title=f"Enrol {host.name}",
+        title=title,
         identifiers={"host": host.pk},
         lane=host.scope,
     )

@@ -5,7 +5,10 @@ from typing import Any
 from portal.drivers.errors import DriverError
 from portal.hosts.calls import call
 from portal.hosts.models import Health, Host
+from portal.live.publish import publish
+from portal.operations.models import Operation
 from portal.operations.registry import Step, StepContext, StepFailed
+from portal.operations.states import State
 
 
 class HostStep(Step):
@@ -27,3 +30,8 @@ class HostStep(Step):
 
     def undo(self, context: StepContext) -> None:
         """Leave what was done: there is nothing of its own to take back."""
+
+
+def ring(operation: Operation, state: State) -> None:
+    """Tell the pages of the host that an operation on it is over."""
+    publish(operation.subject)

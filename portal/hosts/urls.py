@@ -9,6 +9,9 @@ urlpatterns = [
     path("", views.host_list, name="list"),
     path("add/", views.add, name="add"),
     path("<int:pk>/", views.detail, name="detail"),
+    path("<int:pk>/join/", views.join, name="join"),
+    path("<int:pk>/greet/", views.greet, name="greet"),
+    path("<int:pk>/confirm/", views.confirm, name="confirm"),
     path("<int:pk>/maintenance/", views.maintenance, name="maintenance"),
     path("<int:pk>/prove/", views.prove, name="prove"),
 ]

@@ -7,11 +7,12 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.accounts.backends import may
-from portal.core.web.htmx import attempt, denied_at, render_page
+from portal.core.web.htmx import attempt, denied_at, go_to, render_page
 from portal.core.web.lists import ordering
 from portal.core.web.slots import pieces
-from portal.hosts import services
+from portal.hosts import joining, services
 from portal.hosts.forms import HostForm, MaintenanceForm
+from portal.hosts.keys import authorized_line, current_key
 from portal.hosts.live import rows, visible
 from portal.hosts.models import Host
 from portal.hosts.readiness import report
@@ -85,8 +86,43 @@ def add(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         with denied_at(form):
             operation = services.enrol_host(actor=request.user, **form.cleaned_data)
-            return redirect("hosts:detail", operation.identifiers["host"])
-    return render(request, "hosts/add.html", {"form": form}, status=422 if form.errors else 200)
+            return redirect("hosts:join", operation.identifiers["host"])
+    key = current_key()
+    context = {"form": form, "line": authorized_line(key) if key else ""}
+    return render(request, "hosts/add.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+def join(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show how far a host is on its way: its key to confirm, then its enrolment."""
+    host = get_object_or_404(joining.visible(request.user), pk=pk)
+    return render(request, "hosts/join.html", {"joining": joining.joinings([host])[0]})
+
+
+@require_POST
+def greet(request: HttpRequest, pk: int) -> HttpResponse:
+    """Fetch the host's key again."""
+    host = _host(request, pk)
+    with attempt(request, _("%(host)s is being asked for its key.") % {"host": host}):
+        services.greet_host(actor=request.user, host=host)
+    return _after(request, host)
+
+
+@require_POST
+def confirm(request: HttpRequest, pk: int) -> HttpResponse:
+    """Trust the host key whose fingerprint the person saw."""
+    host = _host(request, pk)
+    with attempt(request, _("The key of %(host)s is confirmed.") % {"host": host}):
+        services.confirm_host_key(
+            actor=request.user, host=host, fingerprint=request.POST.get("fingerprint", "")
+        )
+    return _after(request, host)
+
+
+def _after(request: HttpRequest, host: Host) -> HttpResponse:
+    """Go to where the host's joining is shown, or for whom it is not, to the host."""
+    shown = joining.visible(request.user).filter(pk=host.pk).exists()
+    return go_to(request, "hosts:join" if shown else "hosts:detail", host.pk)
 
 
 @require_POST
@@ -113,4 +149,4 @@ def prove(request: HttpRequest, pk: int) -> HttpResponse:
     host = _host(request, pk)
     with attempt(request, _("%(host)s is being proven again.") % {"host": host}):
         services.enrol_again(actor=request.user, host=host)
-    return redirect("hosts:detail", pk)
+    return _after(request, host)

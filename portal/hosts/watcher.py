@@ -9,8 +9,10 @@ import time
 
 from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 
+from portal.drivers.errors import HostKeyUnconfirmed, NoIdentity
 from portal.drivers.observations import Observation, ObservationFailed
 from portal.drivers.watch import SILENCE_SECONDS, Watch
+from portal.hosts.connections import connection_uri
 from portal.hosts.models import Host
 from portal.hosts.observations import Seen, write
 
@@ -19,6 +21,19 @@ _log = logging.getLogger(__name__)
 READ_HOSTS_SECONDS = 2.0
 #: Seconds until a database that was away or locked is asked again.
 RETRY_SECONDS = 0.5
+
+
+def _addresses() -> dict[str, int]:
+    """Return what to connect by -> host. A host whose key nobody confirmed is left alone."""
+    found = {}
+    for host in Host.objects.all():
+        try:
+            found[connection_uri(host)] = host.pk
+        except HostKeyUnconfirmed:
+            continue
+        except NoIdentity as error:
+            _log.error("%s cannot be watched: %s", host, error)
+    return found
 
 
 class Watcher:
@@ -58,7 +73,7 @@ class Watcher:
     def _read_hosts(self) -> None:
         self._read_at = time.monotonic() + READ_HOSTS_SECONDS
         try:
-            hosts = dict(Host.objects.values_list("uri", "pk"))
+            hosts = _addresses()
         except (OperationalError, InterfaceError) as error:
             _log.warning("the list of hosts cannot be read now: %s", error)
             close_old_connections()

@@ -4,6 +4,22 @@ from django.utils.translation import gettext_lazy as _
 
 SENTENCES = {
     "host_unreachable": _("The host did not answer."),
+    "name_unknown": _("This host name leads to no address. Check how it is written, and the portal's DNS."),
+    "no_identity": _("The portal cannot read its own SSH key. Check the file encryption_keys of its state."),
+    "ssh_absent": _("No SSH server answers at this address. Check the address, the port and the firewall."),
+    "key_refused": _(
+        "The host let nobody in with the portal's key. Check that the user exists there and that the "
+        "portal's line stands in that user's authorized_keys."
+    ),
+    "host_key_changed": _(
+        "The host shows another key than the one that was confirmed, so nothing was sent to it. If it was "
+        "installed anew, fetch its key again and confirm it; if not, somebody may be in between."
+    ),
+    "host_key_unconfirmed": _("Nobody confirmed this host's key yet, so nothing connects to it."),
+    "libvirt_absent": _("The host let the portal in, but libvirt does not run there. Install or start it."),
+    "libvirt_refused": _(
+        "The host let the portal in, but its user may not use libvirt. Add the user to the group libvirt."
+    ),
     "call_timeout": _("The host took too long to answer. An operator should look at its load."),
     "pool_full": _("The host's storage is full. Ask an operator to make room, then ask again."),
     "pool_not_found": _("The host's storage pool is gone. An operator must enrol the host again."),

@@ -2,6 +2,8 @@
 
 DATABASE_URL     default: SQLite in the state folder, WAL and immediate transactions
 ALLOWED_HOSTS    names by which browsers may reach the portal, comma separated
+SECRET_KEY       default: a file of the state folder that the first start makes
+ENCRYPTION_KEYS  the file with the keys of what is encrypted in the database; default: in the state folder
 """
 
 import os
@@ -10,30 +12,17 @@ from pathlib import Path
 
 import dj_database_url
 
-from portal.settings.paths import STATE_DIR
+from portal.settings.paths import STATE_DIR, made_once
 from portal.settings.queues import *  # noqa: F403
 from portal.settings.web import *  # noqa: F403
 from portal.settings.web import WEB_APPS, WEB_AUTHENTICATION_BACKENDS
 
-
-def _secret_key(path: Path) -> str:
-    """Read the signing key, making it (mode 600) on the first start; two racing starts agree on one."""
-    staged = path.with_name(f"{path.name}.{os.getpid()}")
-    if not path.exists():
-        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as handle:
-            handle.write(secrets.token_urlsafe(48))
-        try:
-            os.link(staged, path)
-        except FileExistsError:
-            # Another process was first; its key is the one.
-            staged.unlink()
-        else:
-            staged.unlink()
-    return path.read_text().strip()
-
-
-SECRET_KEY = os.environ.get("SECRET_KEY") or _secret_key(STATE_DIR / "secret_key")
+# The signing key; whoever has it can pass for anybody.
+SECRET_KEY = os.environ.get("SECRET_KEY") or made_once(
+    STATE_DIR / "secret_key", lambda: secrets.token_urlsafe(48)
+)
+#: Keys of what is encrypted in the database (`portal.core.encryption`). The web process needs none of them.
+ENCRYPTION_KEYS = Path(os.environ.get("ENCRYPTION_KEYS", STATE_DIR / "encryption_keys"))
 DEBUG = False
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 

@@ -21,7 +21,7 @@ from portal.drivers.observations import (
 )
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState, HostInfo, PoolInfo
 from portal.hosts import watcher as watching
-from portal.hosts.enrolment import set_limits
+from portal.hosts.limits import set_limits
 from portal.hosts.models import Health
 from portal.hosts.watcher import Watcher
 from portal.operations.models import Counter, Operation

@@ -102,13 +102,14 @@ def test_the_report_says_what_is_wrong_and_trusts_no_text_of_the_host(client, ev
 
 def test_an_admin_adds_a_host_and_proves_it_again(client, everywhere):
     client.force_login(everywhere(Role.ADMIN))
-    asked = {"name": "rack-1", "uri": "qemu+ssh://gate@rack-1.example.org/system", "pool_path": "/srv/gh"}
+    asked = {"name": "rack-1", "uri": "qemu:///system", "pool_path": "/srv/gh"}
     refused = client.post(reverse("hosts:add"), asked | {"uri": "qemu:///system?command=id"})
     assert refused.status_code == 422 and not Host.objects.exists()
     client.post(reverse("hosts:add"), asked)
     host = Host.objects.get()
     operation = Operation.objects.get()
-    assert operation.subject == host.topic and operation.frozen["pinned"]["pool"]["path"] == "/srv/gh"
+    assert operation.kind == "hosts.enrol" and operation.subject == host.topic
+    assert operation.frozen["pinned"]["pool"]["path"] == "/srv/gh"
     assert client.post(reverse("hosts:add"), asked).status_code == 422
     Operation.objects.update(state="failed")
     client.post(reverse("hosts:prove", args=[host.pk]))

@@ -285,6 +285,15 @@ LINES = (
     Line("hosts:list", page(ESTATE), NO),
     Line("hosts:add", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_new_host),
     Line("hosts:detail", page(ESTATE), NO, "host"),
+    Line("hosts:join", page(EVERY_ADMIN), NO, "ssh_host"),
+    Line("hosts:greet", NO, change(EVERY_ADMIN, told=ESTATE), "ssh_host"),
+    Line(
+        "hosts:confirm",
+        NO,
+        change(EVERY_ADMIN, told=ESTATE),
+        "ssh_host",
+        data=lambda w: {"fingerprint": w.ssh_host.offered_fingerprint},
+    ),
     Line(
         "hosts:maintenance", NO, change(ESTATE), "host", data=lambda w: {"on": "1", "reason": "new memory"}
     ),
@@ -327,6 +336,7 @@ PANELS = {
     "operations.progress": ("request", SEE),
     "operations.left": ("project", REQUEST),
     "hosts.row": ("host", ESTATE),
+    "hosts.join": ("host", EVERY_ADMIN),
     "vms.row": ("machine", SEE),
     "vms.status": ("machine", SEE),
 }

@@ -55,6 +55,7 @@ def make_world():
 def _things(world):
     owner, chief = world.people["owner"], world.people["admin_everywhere"]
     world.host = factories.make_host(uri="fake://permissions/")
+    world.ssh_host = factories.make_ssh_host()
     place = factories.make_place(world.host)
     world.network = factories.make_network()
     world.catalogue = factories.make_catalogue(place.images.get().image, world.network)

@@ -56,6 +56,5 @@ while read -r order; do
     libvirtd-kill) kill -9 "$(cat /run/libvirtd.pid)" ;;
     libvirtd-stop) kill -STOP "$(cat /run/libvirtd.pid)" ;;
     libvirtd-continue) kill -CONT "$(cat /run/libvirtd.pid)" ;;
-    sshd-kill) kill "$(cat /run/sshd.pid)" ;;
   esac
 done

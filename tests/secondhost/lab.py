@@ -187,12 +187,10 @@ class SecondHost:
         self._lab.inside("ip", "link", "set", self._port, "up")
 
     def change_host_key(self) -> None:
-        """Give the host another host key, as a new installation under the old address has."""
+        """Start the host anew with another host key, as a new installation under the old address has."""
+        self.power_cut()
         new_host_key(self.folder)
-        pid = self.folder / "run/sshd.pid"
-        self._order("sshd-kill")
-        wait_for(lambda: not pid.exists())
-        self.start_libvirtd()
+        self.power_on()
 
     def run(self, *command: str | Path) -> str:
         """Run a program in the host, as root, and return what it printed. Raises CalledProcessError."""

@@ -17,6 +17,7 @@ from channels.db import database_sync_to_async
 
 from portal.drivers.console import ConsoleKind, ConsoleStream, EndReason, open_console
 from portal.drivers.errors import DriverError
+from portal.hosts.connections import connection_uri
 from vms.console import services, wire
 from vms.models import VirtualMachine
 
@@ -36,7 +37,7 @@ async def _database(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
 
 def _address(machine_id: int) -> tuple[str, str]:
     machine = VirtualMachine.objects.select_related("host").get(pk=machine_id)
-    return machine.host.uri, str(machine.uuid)
+    return connection_uri(machine.host), str(machine.uuid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +210,9 @@ class Broker:
             return "ticket"
         if code := await _database(services.standing, hello.user, hello.machine):
             return str(code)
-        uri, uuid = await _database(_address, hello.machine)
+        uuid = ""
         try:
+            uri, uuid = await _database(_address, hello.machine)
             return await open_console(uri, uuid, hello.kind, timeout=OPEN_LIMIT)
         except DriverError as error:
             _log.info("no console of %s: %s %s", uuid, error.code, error.raw)

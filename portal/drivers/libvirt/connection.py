@@ -8,7 +8,8 @@ import threading
 
 import libvirt
 
-from portal.drivers.libvirt.errors import translated
+from portal.drivers import ssh
+from portal.drivers.libvirt.errors import translate
 
 KEEPALIVE_SECONDS = 2
 KEEPALIVE_COUNT = 3
@@ -36,10 +37,20 @@ def _ensure_loop() -> None:
             _loop.start()
 
 
-@translated()
 def open_connection(uri: str) -> libvirt.virConnect:
-    """Open a connection with keepalive. Raises HostUnreachable."""
+    """Open a connection with keepalive. Raises HostUnreachable or one of its kinds."""
     _ensure_loop()
-    connection = libvirt.open(uri)
+    connection = open_plainly(uri)
     connection.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
     return connection
+
+
+def open_plainly(uri: str) -> libvirt.virConnect:
+    """Open a connection without keepalive or event loop. Raises HostUnreachable or one of its kinds."""
+    try:
+        return libvirt.open(uri)
+    except libvirt.libvirtError as error:
+        problem = translate(error)
+        # libvirt passes on what ssh wrote; its own code is the same for all of it.
+        kind = ssh.meaning(problem.raw) if ssh.SshAddress.of(uri) else None
+        raise (kind(problem.raw) if kind else problem) from error

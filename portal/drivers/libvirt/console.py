@@ -13,6 +13,7 @@ import libvirt
 
 from portal.drivers.console_wire import ConsoleEnd, ConsoleKind, EndReason
 from portal.drivers.errors import DomainNotFound, DriverError, HostUnreachable, InvalidState, NotSupported
+from portal.drivers.libvirt.connection import open_plainly
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.validation import check_uuid
 
@@ -36,7 +37,7 @@ class _Domain:
 
     def __init__(self, uri: str, uuid: str) -> None:
         libvirt.registerErrorHandler(_silent, None)
-        self.connection = libvirt.open(uri)
+        self.connection = open_plainly(uri)
         self._uuid = check_uuid(uuid)
         self.domain = self.connection.lookupByUUIDString(uuid)
         self._run = self.domain.ID()

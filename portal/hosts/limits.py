@@ -1,0 +1,31 @@
+"""What the ledger may give of a host and of a pool. Not for: seeing what they have."""
+
+from portal.drivers.types import PoolInfo
+from portal.hosts.models import Host, PoolAttachment
+from portal.operations.models import Counter
+
+
+def set_limits(host: Host) -> None:
+    """Let the ledger know what the host can give: vCPUs with overcommit, memory without its own share.
+
+    What foreign domains take is not there to give.
+    """
+    vcpus = host.observed_cpus * host.cpu_overcommit - host.observed_foreign_vcpus
+    memory = host.observed_memory - host.memory_reserve - host.observed_foreign_memory
+    limits = {Counter.Resource.VCPU: max(0, vcpus), Counter.Resource.MEMORY: max(0, memory)}
+    for resource, limit in limits.items():
+        Counter.objects.update_or_create(
+            scope=host.scope, resource=resource, defaults={"limit": limit, "title": f"host {host.name}"}
+        )
+
+
+def note_pool(attachment: PoolAttachment, info: PoolInfo) -> None:
+    """Write what was observed of a pool, and its capacity as the ledger's limit."""
+    attachment.observed_capacity = info.capacity_bytes
+    attachment.observed_available = info.available_bytes
+    attachment.save(update_fields=["observed_capacity", "observed_available"])
+    Counter.objects.update_or_create(
+        scope=attachment.pool.scope,
+        resource=Counter.Resource.DISK,
+        defaults={"limit": info.capacity_bytes, "title": f"pool {attachment.pool.name}"},
+    )
