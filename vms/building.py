@@ -1,6 +1,7 @@
 """The steps from an approved request to a machine that runs. Not for: choosing where."""
 
 import time
+from typing import Any
 
 from django.urls import reverse
 from django.utils import timezone
@@ -13,7 +14,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
 from vms import placement, specs
-from vms.models import Observed, Status, VirtualMachine
+from vms.models import CatalogueItem, Observed, Status, VirtualMachine
 from vms.steps import DomainStep
 
 #: Seconds a guest gets to ask for its address; a full Debian under emulation needs up to 100.
@@ -111,6 +112,16 @@ def page_of_machine(operation: Operation) -> str:
     return reverse("vms:detail", args=[operation.subject.rpartition(":")[2]])
 
 
+def on_offer() -> list[str]:
+    """Return the names of what the catalogue holds, for the conditions of policies."""
+    return list(CatalogueItem.objects.order_by("name").values_list("name", flat=True))
+
+
+def owned_by(person: Any) -> int:
+    """Count the machines of `person`, those being built too; not those in the bin."""
+    return VirtualMachine.objects.filter(owner=person.pk).exclude(status=Status.BINNED).count()
+
+
 CREATE = Kind(
     name="vm.create",
     title="Create a machine",
@@ -127,4 +138,6 @@ CREATE = Kind(
     page=page_of_machine,
     settle=settle,
     cancellable=True,
+    items=on_offer,
+    owned=owned_by,
 )

@@ -74,14 +74,17 @@ def shrink(operation: Operation, amounts: Amounts) -> None:
     rehold(operation, {key: min(amount, amounts.get(key, amount)) for key, amount in keys.items()})
 
 
-def lock_ahead(operation: Operation) -> None:
-    """Lock whatever a transaction may touch that first gives back quota and then takes capacity.
+def lock_ahead(operation: Operation, amounts: Amounts | None = None) -> None:
+    """Lock whatever a transaction may touch that first changes quota and then takes capacity.
+
+    `amounts` are those of quotas that it will take from beside what `operation` holds already.
 
     Counters are locked in order of their key within one call, but not over two: two such transactions
     could each wait for the other. SQLite has one writer at a time and locks nothing here.
     """
     mine = Q(reservations__operation=operation) | Q(scope__startswith="host:") | Q(scope__startswith="pool:")
-    wanted = Counter.objects.filter(mine).values("pk")
+    scopes = {scope for scope, _ in amounts or {}}
+    wanted = Counter.objects.filter(mine | Q(scope__in=scopes)).values("pk")
     list(Counter.objects.select_for_update().filter(pk__in=wanted).order_by("pk").values_list("pk"))
 
 

@@ -11,6 +11,7 @@ from portal.live.panels import Panel, register, row_keys
 from portal.operations.ledger import amount_text
 from portal.operations.messages import sentence
 from portal.operations.models import Operation, StepRecord
+from portal.operations.policies.demands import summary
 from portal.operations.registry import kind_of
 from portal.operations.states import FINAL, WORKING, State
 
@@ -105,6 +106,14 @@ def _render(user: Any, ids: Sequence[str]) -> dict[str, str]:
     return {
         str(item.pk): render_to_string("operations/progress.html", {"progress": progress(item)})
         for item in found
+    }
+
+
+def _render_consent(user: Any, ids: Sequence[str]) -> dict[str, str]:
+    found = Operation.objects.restrict(user, "view").filter(pk__in=row_keys(ids), demand__isnull=False)
+    return {
+        str(item.pk): render_to_string("operations/consent.html", {"consent": summary(item)})
+        for item in found.select_related("project", "requester")
     }
 
 

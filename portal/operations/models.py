@@ -263,3 +263,14 @@ class Reservation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.operation} {self.stage} {self.amount} of {self.counter}"
+
+
+from portal.operations.policies.models import (  # noqa: E402, F401 (Django looks here for models)
+    Delegation,
+    Demand,
+    DemandLevel,
+    Policy,
+    PolicyChoice,
+    PolicyLevel,
+    PolicyRange,
+)

@@ -12,10 +12,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.accounts import notices
-from portal.accounts.backends import ACTIONS
-from portal.accounts.models import Membership, User
+from portal.accounts.models import User
 from portal.operations.messages import sentence
 from portal.operations.models import Comment, Operation
+from portal.operations.policies.deciders import concerned
 from portal.operations.registry import kind_of
 from portal.operations.states import State
 
@@ -28,15 +28,6 @@ KINDS = (
 )
 
 
-def deciders(operation: Operation) -> Iterable[User]:
-    """Return who can decide on `operation` now; never its requester."""
-    holders = Membership.objects.filter(
-        Q(project=None) | Q(project=operation.project_id), role__in=ACTIONS["approve"]
-    )
-    found = User.objects.filter(is_active=True, pk__in=holders.values("user"))
-    return found.exclude(pk=operation.requester_id)
-
-
 def waits(operation: Operation, *, by: Any = None) -> None:
     """Tell those who can decide now that `operation` waits for them, once each time it comes to somebody."""
     if operation.state != State.AWAITING_APPROVAL:
@@ -45,7 +36,7 @@ def waits(operation: Operation, *, by: Any = None) -> None:
     settled(operation)
     _tell(
         operation,
-        deciders(operation),
+        concerned(operation),
         kind=WAITS,
         by=by,
         text=_("%(who)s asks: %(what)s") % {"who": operation.requester, "what": operation},

@@ -111,6 +111,16 @@ def _nothing_to_place(operation: "Operation") -> None:
     """Accept an operation whose place is known already."""
 
 
+def _nothing_listed() -> Sequence[str]:
+    """Return no names: what is asked for comes from no catalogue."""
+    return ()
+
+
+def _nothing_owned(person: Any) -> int:
+    """Count nothing: this kind makes nothing that a person has."""
+    return 0
+
+
 def _nothing_to_settle(operation: "Operation", state: "State") -> None:
     """Accept the end of an operation that leaves no row behind."""
 
@@ -130,7 +140,8 @@ class Kind:
     life-cycle of what it was about. `waits_for_host`: when the host goes away it is lost until the host
     returns and then goes on, instead of failing. `cancellable`: it may be taken back while it runs.
     `asking` is there for what waits for an approval first. `announce` tells the requester that it is done,
-    with `%(name)s` in it; empty for what they see at once. `page` is then where they go from there.
+    with `%(name)s` in it; empty for what they see at once. `page` is then where they go from there. For the
+    policies, `items` names what the catalogue offers of it, and `owned` counts what a person has of it.
     """
 
     name: str
@@ -143,6 +154,8 @@ class Kind:
     asking: Asking | None = None
     announce: Any = ""
     page: Callable[["Operation"], str] = _no_page
+    items: Callable[[], Sequence[str]] = _nothing_listed
+    owned: Callable[[Any], int] = _nothing_owned
 
 
 _kinds: dict[str, Kind] = {}
@@ -160,3 +173,8 @@ def register(kind: Kind) -> None:
 def kind_of(name: str) -> Kind:
     """Return the kind called `name`. Raises KeyError."""
     return _kinds[name]
+
+
+def asked_kinds() -> list[Kind]:
+    """Return the kinds that people ask for, in the order of registration."""
+    return [kind for kind in _kinds.values() if kind.asking is not None]

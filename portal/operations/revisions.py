@@ -15,6 +15,7 @@ from portal.core.errors import Denied
 from portal.live.publish import publish
 from portal.operations import ledger, notifying, services
 from portal.operations.models import Operation, RequestRevision
+from portal.operations.policies import consent
 from portal.operations.registry import Asking, kind_of
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
@@ -47,8 +48,8 @@ def edit(
         title=title or current.title,
         asked_revision=current.revision + 1,
     )
-    ledger.rehold(current, _asking(current).amounts(current, spec.sizes))
-    notifying.waits(current, by=actor)
+    # What is asked for now may be another policy's, and other people's, to decide.
+    consent.ask(current, actor=actor, amounts=_asking(current).amounts(current, spec.sizes))
     return current
 
 

@@ -1,4 +1,7 @@
-"""Ask, decide, claim, keep alive, take over. Not for: what an operation does, which its kind knows."""
+"""Ask, decide, claim, keep alive, take over.
+
+Not for: what an operation does, which its kind knows, nor who must agree to it, which the policies say.
+"""
 
 import uuid
 from collections.abc import Collection, Mapping
@@ -14,13 +17,17 @@ from portal.accounts.models import Project
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
-from portal.operations import ledger, notifying
+from portal.operations import ledger
 from portal.operations.dispatch import CARRY_OUT, dispatch, dispatch_resume, send
-from portal.operations.models import Decision, Operation
+from portal.operations.models import Operation
+from portal.operations.policies import consent
 from portal.operations.registry import kind_of
 from portal.operations.spec import RequestSpec
 from portal.operations.states import WORKING, State
 from portal.operations.transitions import StaleAttempt, move
+
+# Services as the others here; they have a module of their own because of the policies.
+decide, check_decider = consent.decide, consent.check_decider
 
 #: A worker beats more often than this; one that does not is taken for dead.
 HEARTBEAT_LAPSE = timedelta(seconds=15)
@@ -38,7 +45,9 @@ def request_operation(
     identifiers: Mapping[str, Any] | None = None,
     title: str = "",
 ) -> Operation:
-    """Freeze `spec`, hold its quota and leave it to the approvers, in one transaction.
+    """Freeze `spec`, hold its quota and let the policies say who must agree, in one transaction.
+
+    A policy may approve it by itself: then it is placed and queued when this returns.
 
     `identifiers` are the names fixed before anything is created (UUID, MAC, volume names).
     Idempotent by `token` (one a form): a doubled submit returns the first operation. Raises Denied.
@@ -63,9 +72,8 @@ def request_operation(
             if operation.requester_id != actor.pk or operation.spec_hash != spec.hash():
                 raise Denied("This form was already used for another request; open it again.")
             return operation
-        ledger.hold(operation, amounts)
         audit.record(actor=actor, verb="operation.requested", target=operation, after=spec.as_dict())
-        notifying.waits(operation, by=actor)
+        consent.ask(operation, actor=actor, amounts=amounts)
     return operation
 
 
@@ -104,58 +112,6 @@ def begin_operation(
     except IntegrityError as error:
         raise Denied("Another change to this machine is not finished yet; wait for it.") from error
     return operation
-
-
-def decide(
-    *, actor: Any, operation: Operation, spec_hash: str, approved: bool, reason: str = ""
-) -> Operation:
-    """Approve or reject exactly the request whose hash the approver saw.
-
-    Approving lets the kind choose a place and hold its capacity. Raises Denied when the actor is no
-    approver or is the requester, when the request changed meanwhile, when another was first, or when
-    capacity is short.
-    """
-    check_decider(actor, operation)
-    if not approved and not reason.strip():
-        raise Denied("A rejection needs a reason.")
-    with transaction.atomic():
-        # Two approvers of one level take turns, so that the second sees what the first did.
-        current = Operation.objects.select_for_update().get(pk=operation.pk)
-        if current.state != State.AWAITING_APPROVAL:
-            raise Denied(f"This request is already {State(current.state).label.lower()}.")
-        if current.spec_hash != spec_hash:
-            raise Denied("The request changed since you opened it; look at it again.")
-        try:
-            move(current, State.QUEUED if approved else State.REJECTED, actor=actor)
-        except StaleAttempt as stale:
-            raise Denied("Somebody else decided on this request at the same moment.") from stale
-        if approved:
-            place(current)
-        Decision.objects.create(
-            operation=current,
-            approver=actor,
-            revision=current.revision,
-            spec_hash=spec_hash,
-            approved=approved,
-            reason=reason,
-        )
-        notifying.decided(current, by=actor, approved=approved, reason=reason)
-    return current
-
-
-def check_decider(actor: Any, operation: Operation) -> None:
-    """Raise Denied, saying why, unless `actor` may decide on `operation` now."""
-    if not may(actor, "approve", operation.project):
-        raise Denied(f"You may not decide for {operation.project}.")
-    if operation.requester_id == actor.pk:
-        raise Denied("Nobody decides on their own request.")
-
-
-def place(operation: Operation) -> None:
-    """Let the operation's kind choose where it is carried out, and queue it. Joins the transaction."""
-    kind_of(operation.kind).place(operation)
-    operation.save(update_fields=["identifiers", "lane", "subject"])
-    dispatch(operation.pk)
 
 
 def withdraw(*, actor: Any, operation: Operation) -> Operation:

@@ -7,6 +7,7 @@ from celery import shared_task
 
 from portal.operations import dispatch, runner, services
 from portal.operations.models import Operation
+from portal.operations.policies import demands
 from portal.operations.transitions import StaleAttempt
 
 
@@ -50,3 +51,9 @@ def reap() -> None:
 def sweep() -> None:
     """Send queued operations that no message reached."""
     services.sweep()
+
+
+@shared_task(name="operations.expire")
+def expire() -> None:
+    """Let undecided requests past their time expire."""
+    demands.expire_due()

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_POST, require_safe
 from portal.core.web.htmx import attempt, go_to, render_page
 from portal.operations import live, services
 from portal.operations.models import Operation
+from portal.operations.policies import deciders, demands
 from portal.operations.states import State
 
 PAGE_SIZE = 25
@@ -29,8 +30,7 @@ def operations(request: HttpRequest) -> HttpResponse:
 @require_safe
 def inbox(request: HttpRequest) -> HttpResponse:
     """List what waits for this approver; nobody's own."""
-    waiting = Operation.objects.restrict(request.user, "approve").filter(state=State.AWAITING_APPROVAL)
-    waiting = waiting.exclude(requester=request.user.pk).select_related("requester", "project")
+    waiting = deciders.waiting_for(request.user).select_related("requester", "project")
     page = Paginator(waiting.order_by("pk"), PAGE_SIZE).get_page(request.GET.get("page"))
     return render(request, "operations/inbox.html", {"page": page})
 
@@ -41,14 +41,14 @@ def operation(request: HttpRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(
         Operation.objects.restrict(request.user, "view").select_related("requester", "project"), pk=pk
     )
-    decides = found.state == State.AWAITING_APPROVAL and found.requester_id != request.user.pk
+    may_decide, decides_for = deciders.stands_in_for(request.user, found)
     context = {
         "operation": found,
         "progress": live.progress(found),
         "facts": live.facts(found),
-        "decisions": found.decisions.select_related("approver"),
-        "may_decide": decides
-        and Operation.objects.restrict(request.user, "approve").filter(pk=pk).exists(),
+        "consent": demands.summary(found),
+        "may_decide": may_decide,
+        "decides_for": decides_for,
         "may_withdraw": found.state in {State.AWAITING_APPROVAL, State.QUEUED}
         and found.requester_id == request.user.pk,
         "no_cancel": services.why_not_cancel(request.user, found),

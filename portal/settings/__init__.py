@@ -61,6 +61,7 @@ AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
     *WEB_AUTHENTICATION_BACKENDS,
     "portal.accounts.backends.RoleBackend",
+    "portal.operations.policies.deciders.DecidersBackend",
 ]
 #: cloud-init's own JSON schema, which the image build takes out of the Debian package.
 CLOUD_CONFIG_SCHEMA = STATE_DIR / "images" / "cloud-config-schema.json"
