@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy
 
 from portal.accounts import notices
 from portal.accounts.models import Project, Role, Theme, User
+from portal.core.web.forms import ExplainedCheckboxes
 from portal.core.web.middleware import zone_names
 
 EVERY_PROJECT = "every"
@@ -196,7 +197,7 @@ class MailsForm(forms.Form):
     """Which mails a person wants; one box a kind of notice."""
 
     wanted = forms.MultipleChoiceField(
-        label=gettext_lazy("Send me a mail when"), required=False, widget=forms.CheckboxSelectMultiple
+        label=gettext_lazy("Send me a mail when"), required=False, widget=ExplainedCheckboxes
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
