@@ -4,12 +4,15 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.layers import get_channel_layer
 from django.contrib.auth import get_user_model
 
+from portal.live.bell import AWAY, Bell
 from portal.live.panels import find
 from portal.live.publish import group_of
 from portal.live.signed_in import SignedIn
@@ -20,8 +23,14 @@ GATHER = 0.04
 #: Panels that one page may watch; a browser that asks for more is not ours.
 MOST = 300
 SIGNED_OUT = 4401
-#: Seconds between looks whether the session still holds.
+#: Close code: the bell does not ring, so the page must not believe that it is up to date.
+BELL_LOST = 4503
+#: Seconds between looks whether the bell still rings.
+LOOK = 3.0
+#: Seconds between looks whether the session still holds; then everything is sent again, since a broker that
+#: was away for a moment has lost what was rung meanwhile.
 RECHECK = 30.0
+_bell = Bell()
 
 
 def _render(user_id: Any, wanted: list[str]) -> tuple[list[dict[str, str]], list[str]] | None:
@@ -49,6 +58,13 @@ def _render(user_id: Any, wanted: list[str]) -> tuple[list[dict[str, str]], list
 class LiveConsumer(AsyncWebsocketConsumer):
     """Speaks the protocol that static/js/live.js describes."""
 
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve the socket, or refuse it while no bell rings: the page says so and tries again."""
+        if await _bell.rings(get_channel_layer()):
+            await super().__call__(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
     async def connect(self) -> None:
         self.watched: dict[str, set[str]] = {}
         self.dirty: set[str] = set()
@@ -60,12 +76,14 @@ class LiveConsumer(AsyncWebsocketConsumer):
             await self.close(SIGNED_OUT)
             return
         self.who = who
-        self.tasks = [asyncio.create_task(self._flush()), asyncio.create_task(self._recheck())]
+        ways = (self._flush(), self._recheck(), self._listen_for_bell())
+        self.tasks = [asyncio.create_task(way) for way in ways]
 
     async def disconnect(self, code: int) -> None:
         for task in self.tasks:
             task.cancel()
-        await self._leave(set(self.watched))
+        with suppress(*AWAY):  # a broker that is away keeps no groups either
+            await self._leave({topic for topics in self.watched.values() for topic in topics})
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Take the list of panels that the page shows now, and answer with the state of the new ones."""
@@ -78,15 +96,23 @@ class LiveConsumer(AsyncWebsocketConsumer):
         if len(keys) > MOST:
             await self.close(4400)
             return
+        try:
+            await self._watch(keys)
+        except AWAY:
+            await self.close(BELL_LOST)
+            return
+        # All of them: between the page and this message something may have changed.
+        self.dirty |= keys
+        self.wake.set()
+
+    async def _watch(self, keys: set[str]) -> None:
+        """Listen to the bells of `keys` and to no others."""
         topics = {topic for group in self.watched.values() for topic in group}
         self.watched = {key: set(self._topics(key)) for key in sorted(keys)}
         now = {topic for group in self.watched.values() for topic in group}
         for topic in now - topics:
             await self.channel_layer.group_add(group_of(topic), self.channel_name)
         await self._leave(topics - now)
-        # All of them: between the page and this message something may have changed.
-        self.dirty |= keys
-        self.wake.set()
 
     @staticmethod
     def _topics(key: str) -> list[str]:
@@ -126,3 +152,10 @@ class LiveConsumer(AsyncWebsocketConsumer):
             if not await database_sync_to_async(self.who.holds)():
                 await self.close(SIGNED_OUT)
                 return
+            self.dirty |= set(self.watched)
+            self.wake.set()
+
+    async def _listen_for_bell(self) -> None:
+        while await _bell.rings(self.channel_layer):
+            await asyncio.sleep(LOOK)
+        await self.close(BELL_LOST)

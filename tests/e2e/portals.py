@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar
@@ -69,6 +69,16 @@ def remove_pool(path: str, uri: str = "qemu:///system") -> None:
         for volume in volumes:
             driver.delete_volume(pool.name, volume)
         driver.remove_pool(pool.name)
+    driver.close()
+
+
+def remove_domains(uuids: Collection[str], uri: str = "qemu:///system") -> None:
+    """Remove domains behind the portal's back; those that are gone are no error."""
+    driver = driver_for(uri)
+    for info in driver.list_domains():
+        if info.uuid in uuids:
+            driver.destroy(info.uuid)
+            driver.undefine(info.uuid)
     driver.close()
 
 
