@@ -6,7 +6,7 @@ JSON lines, version 1 ("gatehouse.audit/1"). UTF-8, one JSON object a line:
   last seal of the whole chain at that moment.
 - Each further line is one entry, oldest first: `id`, `entry` (at, actor_id, actor_name, verb, target_type,
   target_id, target_name, before, after), `entry_hash`, and of its seal `seal_number`, `previous`, `seal`;
-  these four are null while the entry is not sealed yet.
+  these four are null for an entry that was not sealed at that moment.
 
 To verify it without the portal, with canonical(x) = JSON with sorted keys, no spaces, and only ASCII
 (everything else as \\uXXXX):
@@ -31,7 +31,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
 
 from portal.audit.models import AuditEntry, AuditSeal
-from portal.audit.services import entry_content
+from portal.audit.services import Head, entry_content
 from portal.core.canonical import canonical_json
 
 FORMAT = "gatehouse.audit/1"
@@ -53,18 +53,19 @@ def safe_cell(value: Any) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _seals(batch: list[AuditEntry]) -> dict[int, AuditSeal]:
-    found = AuditSeal.objects.filter(entry_id__in=[entry.pk for entry in batch])
+def _seals(batch: list[AuditEntry], head: Head) -> dict[int, AuditSeal]:
+    """Return the seals up to `head`: what the sealer appends while the file is written is not in it."""
+    found = AuditSeal.objects.filter(entry_id__in=[entry.pk for entry in batch], pk__lte=head.number)
     return {seal.entry_id: seal for seal in found}
 
 
-def csv_lines(entries: Any) -> Iterator[str]:
+def csv_lines(entries: Any, *, head: Head) -> Iterator[str]:
     """Yield the entries as CSV, a batch at a time; times in UTC, before and after as JSON."""
     writer = csv.writer(_Echo())
     # The mark tells Excel that this is UTF-8.
     yield "\ufeff" + writer.writerow([*COLUMNS, "before", "after", "seal"])
     for batch in entries.batches():
-        seals = _seals(batch)
+        seals = _seals(batch, head)
         yield "".join(writer.writerow(_cells(entry, seals.get(entry.pk))) for entry in batch)
 
 
@@ -75,12 +76,12 @@ def _cells(entry: AuditEntry, seal: AuditSeal | None) -> list[str]:
     return [safe_cell(value) for value in (*plain, *states, seal.seal if seal else "")]
 
 
-def json_lines(entries: Any, *, made_by: str, filters: list[str], head: str) -> Iterator[str]:
+def json_lines(entries: Any, *, made_by: str, filters: list[str], head: Head) -> Iterator[str]:
     """Yield the entries in the format that this module describes, a batch at a time."""
     first = {"format": FORMAT, "made_at": timezone.now().isoformat(), "made_by": made_by}
-    yield json.dumps(first | {"filters": filters, "head": head}) + "\n"
+    yield json.dumps(first | {"filters": filters, "head": head.seal}) + "\n"
     for batch in entries.batches():
-        seals = _seals(batch)
+        seals = _seals(batch, head)
         yield "".join(json.dumps(_line(entry, seals.get(entry.pk))) + "\n" for entry in batch)
 
 

@@ -1,27 +1,23 @@
-"""The trail for people: what an entry changed, and the report as PDF. Not for: CSV, JSON lines."""
+"""The trail for people: what an entry changed, and the text of the report. Not for: laying it out (paper)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Count
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from weasyprint import CSS, HTML, urls
 
 from portal.audit.models import AuditEntry
 from portal.audit.services import Verification
 from portal.core.canonical import canonical_json
 
-#: Entries in one report: beyond this nobody reads, and laying it out keeps a server busy for minutes.
+#: Entries in one report: beyond this nobody reads, and laying it out keeps a processor busy for minutes.
 ENTRIES_LIMIT = 2_000
 #: Lines of one entry in the report; the page and the JSON lines hold all.
 CHANGES_LIMIT = 12
-_FOLDER = settings.BASE_DIR / "static"
-_SCHEME = "static:"
 
 
 @dataclass(frozen=True)
@@ -59,16 +55,6 @@ def difference(entry: AuditEntry) -> list[Change]:
     return sorted(changes, key=lambda change: change.kind == "same")
 
 
-class _OwnFiles(urls.URLFetcher):  # type: ignore[misc]
-    """Gives the report its own static files and nothing else: no address that a name brought with it."""
-
-    def fetch(self, url: str, headers: Any = None) -> Any:
-        path = (_FOLDER / url.removeprefix(_SCHEME)).resolve()
-        if not url.startswith(_SCHEME) or not path.is_relative_to(_FOLDER.resolve()):
-            raise ValueError(f"The report may not read {url!r}.")
-        return urls.URLFetcherResponse(url, path.read_bytes(), {"Content-Type": "image/svg+xml"})
-
-
 def _totals(entries: Any, column: str) -> list[dict[str, Any]]:
     counted = entries.order_by().values(column).annotate(number=Count("pk")).order_by("-number", column)
     return [{"name": row[column], "number": row["number"]} for row in counted[:12]]
@@ -99,12 +85,3 @@ def report_html(entries: Any, *, actor: Any, filters: list[str], verification: V
 
 def _told(entry: AuditEntry) -> Iterator[Change]:
     return (change for change in difference(entry) if change.kind != "same")
-
-
-def report_pdf(html: str, **options: Any) -> bytes:
-    """Lay out the report on A4; `options` go to WeasyPrint. Slow: about a second for 100 entries."""
-    fetcher = _OwnFiles()
-    style = CSS(filename=_FOLDER / "css" / "report.css", url_fetcher=fetcher)
-    page = HTML(string=html, base_url=_SCHEME, url_fetcher=fetcher)
-    pdf: bytes = page.write_pdf(stylesheets=[style], **options)
-    return pdf

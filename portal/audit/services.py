@@ -93,7 +93,7 @@ def seal_pending(limit: int = 1000) -> int:
     violates the uniqueness of `previous` and raises IntegrityError; its entries are sealed next time.
     """
     with transaction.atomic():
-        head = AuditSeal.objects.order_by("-pk").values_list("seal", flat=True).first() or GENESIS
+        head = chain_head().seal
         sealed = AuditSeal.objects.values("entry_id")
         seals = []
         for entry in AuditEntry.objects.exclude(pk__in=sealed).order_by("pk")[:limit]:
@@ -101,6 +101,20 @@ def seal_pending(limit: int = 1000) -> int:
             head = seals[-1].seal
         AuditSeal.objects.bulk_create(seals)
     return len(seals)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of the chain at one moment: the number of its last seal (0 for none) and the seal itself."""
+
+    number: int
+    seal: str
+
+
+def chain_head() -> Head:
+    """Return the end of the chain now."""
+    last = AuditSeal.objects.order_by("-pk").first()
+    return Head(last.pk, last.seal) if last else Head(0, GENESIS)
 
 
 def verify(newest: int | None = None) -> Iterator[str]:
@@ -156,7 +170,7 @@ class Verification:
 
 def verify_bounded() -> Verification:
     """Verify the newest VERIFY_LIMIT seals and name at most ten faults. Changes nothing."""
-    head = AuditSeal.objects.order_by("-pk").values_list("seal", flat=True).first() or GENESIS
+    head = chain_head().seal
     seals = AuditSeal.objects.count()
     faults = list(islice(verify(VERIFY_LIMIT), 10))
     return Verification(not faults, faults, min(seals, VERIFY_LIMIT), seals, head)

@@ -9,10 +9,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from portal.audit import export, report, services
+from portal.audit import export, paper, report, services
 from portal.audit.forms import FilterForm
-from portal.audit.models import AuditEntry, AuditSeal
+from portal.audit.models import AuditEntry
 from portal.audit.querysets import COUNT_LIMIT
+from portal.core.errors import Denied
 from portal.core.web.htmx import attempt, render_page
 
 PAGE_SIZE = 50
@@ -72,7 +73,7 @@ def verify(request: HttpRequest) -> HttpResponse:
 class _Export:
     entries: Any
     filters: list[str]
-    head: str
+    head: services.Head
     name: str
 
 
@@ -82,10 +83,11 @@ def _export(request: HttpRequest, kind: str) -> _Export | HttpResponse:
     form = FilterForm(request.POST)
     if not form.is_valid():
         return _page(request, entries, form)
-    # Up to now: the entry of this download and what comes while it is written are not in it.
+    # Up to now: the entry of this download and what comes while it is written are not in it. The head first,
+    # so that no entry it seals is left out.
+    head = services.chain_head()
     newest = entries.order_by("-pk").values_list("pk", flat=True).first() or 0
-    head = AuditSeal.objects.order_by("-pk").values_list("seal", flat=True).first() or services.GENESIS
-    services.record_export(actor=request.user, form=kind, filters=form.words(), newest=newest, head=head)
+    services.record_export(actor=request.user, form=kind, filters=form.words(), newest=newest, head=head.seal)
     name = f"gatehouse-audit-{timezone.now():%Y%m%d-%H%M%S}.{kind}"
     return _Export(entries.filter(form.condition(), pk__lte=newest), form.words(), head, name)
 
@@ -96,7 +98,7 @@ def download_csv(request: HttpRequest) -> Any:
     made = _export(request, "csv")
     if isinstance(made, HttpResponse):
         return made
-    lines = export.csv_lines(made.entries)
+    lines = export.csv_lines(made.entries, head=made.head)
     return export.stream(request, lines, content_type="text/csv; charset=utf-8", name=made.name)
 
 
@@ -120,5 +122,11 @@ def download_pdf(request: HttpRequest) -> HttpResponse:
     html = report.report_html(
         made.entries, actor=request.user, filters=made.filters, verification=services.verify_bounded()
     )
+    try:
+        pdf = paper.pdf_of(html)
+    except paper.Busy as busy:
+        raise Denied(_("Other reports are being made just now. Try again in a minute.")) from busy
+    except paper.TooLong as late:
+        raise Denied(_("This report took too long. Choose a shorter period, and try again.")) from late
     headers = {"Content-Disposition": f'attachment; filename="{made.name}"', "Cache-Control": "no-store"}
-    return HttpResponse(report.report_pdf(html), content_type="application/pdf", headers=headers)
+    return HttpResponse(pdf, content_type="application/pdf", headers=headers)

@@ -27,6 +27,8 @@ SIGNED_OUT = 4401
 BELL_LOST = 4503
 #: Seconds between looks whether the bell still rings.
 LOOK = 3.0
+#: Seconds between words to the page when there is nothing to tell; live.js takes 25 of silence for a cut.
+WORD = 10.0
 #: Seconds between looks whether the session still holds; then everything is sent again, since a broker that
 #: was away for a moment has lost what was rung meanwhile.
 RECHECK = 30.0
@@ -76,7 +78,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
             await self.close(SIGNED_OUT)
             return
         self.who = who
-        ways = (self._flush(), self._recheck(), self._listen_for_bell())
+        ways = (self._flush(), self._recheck(), self._listen_for_bell(), self._say_something())
         self.tasks = [asyncio.create_task(way) for way in ways]
 
     async def disconnect(self, code: int) -> None:
@@ -159,3 +161,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
         while await _bell.rings(self.channel_layer):
             await asyncio.sleep(LOOK)
         await self.close(BELL_LOST)
+
+    async def _say_something(self) -> None:
+        while True:
+            await asyncio.sleep(WORD)
+            await self.send("{}")

@@ -1,7 +1,8 @@
 // Live pieces of the page: elements with data-live="<panel>:<id>" are kept as the server knows them.
 //
 // One socket to /live/. We send {"watch": [...]} when it opens and whenever the set of such elements changes;
-// the server answers with the present state of each and later sends {"fragments": [{panel, html}], "gone": [...]}.
+// the server answers with the present state of each and later sends {"fragments": [{panel, html}], "gone": [...]},
+// and {} when it had nothing to send for a while: a cable that was pulled is silent, so silence is a lost socket.
 // The socket is only a bell: after each reconnect everything watched is sent again, and when the socket stays
 // away the page itself is fetched now and then.
 (() => {
@@ -10,6 +11,7 @@
   const PATIENCE = { first: 500, longest: 10_000 }; // ms between attempts
   const POLL_AFTER = 15_000; // ms without a socket
   const POLL_EVERY = 30_000; // ms
+  const SILENCE = 25_000; // ms without a word; the server sends one every 10 seconds
   const SIGNED_OUT = 4401; // close code: no session any more
 
   let socket = null;
@@ -17,6 +19,7 @@
   let patience = PATIENCE.first;
   let retry = 0;
   let poll = 0;
+  let silence = 0;
   let leaving = false;
 
   const elements = (panel) => document.querySelectorAll(panel ? `[data-live="${CSS.escape(panel)}"]` : "[data-live]");
@@ -43,6 +46,7 @@
   };
 
   const show = ({ fragments = [], gone = [] }) => {
+    if (!fragments.length && !gone.length) return;
     for (const { panel, html } of fragments) {
       for (const present of elements(panel)) {
         // A template, because a table row parsed anywhere else loses its tags.
@@ -110,15 +114,34 @@
     socket.addEventListener("open", () => {
       patience = PATIENCE.first;
       watched = "";
-      away(false);
+      heard();
       watch();
     });
-    socket.addEventListener("message", (event) => show(JSON.parse(event.data)));
+    socket.addEventListener("message", (event) => {
+      heard();
+      show(JSON.parse(event.data));
+    });
     socket.addEventListener("close", closed);
+  };
+
+  const heard = () => {
+    away(false);
+    window.clearTimeout(silence);
+    silence = window.setTimeout(lost, SILENCE);
+  };
+
+  // The browser would wait for minutes before it called the socket closed.
+  const lost = () => {
+    const old = socket;
+    if (!old) return;
+    old.removeEventListener("close", closed);
+    old.close();
+    closed({ code: 0 });
   };
 
   const closed = (event) => {
     socket = null;
+    window.clearTimeout(silence);
     if (leaving) return;
     if (event.code === SIGNED_OUT) {
       window.location.reload();
@@ -140,6 +163,7 @@
   if (!document.body.hasAttribute("data-signed-in")) return;
   document.addEventListener("visibilitychange", hurry);
   window.addEventListener("online", hurry);
+  window.addEventListener("offline", lost);
   window.addEventListener("pagehide", () => {
     leaving = true;
     socket?.close();

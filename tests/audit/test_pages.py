@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -14,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from portal.accounts.models import Membership, Role, User
-from portal.audit import report, services
+from portal.audit import paper, report, services
 from portal.audit.models import AuditEntry
 from portal.audit.services import record, seal_pending, verify_bounded
 
@@ -60,7 +61,7 @@ def body(response):
 
 @pytest.mark.parametrize("role", Role.values)
 def test_a_role_in_one_project_does_not_open_the_trail(client, cast, role):
-    """Untried: when `estate` leaves AuditEntry or `_entries` does not raise."""
+    """Red when `_entries` does not raise."""
     client.force_login(getattr(cast, role))
     before = AuditEntry.objects.count()
     assert client.get(PAGE).status_code == 404
@@ -71,7 +72,7 @@ def test_a_role_in_one_project_does_not_open_the_trail(client, cast, role):
 
 @pytest.mark.parametrize("role, status", [("auditor", 200), ("admin", 200), ("operator", 404)])
 def test_a_role_in_every_project_does_if_it_audits(client, cast, role, status):
-    """Also while the trail is empty. Untried: when `allowed` asks the trail's own rows."""
+    """Also while the trail is empty. Red when `allowed` asks its own rows, or `estate` leaves AuditEntry."""
     person = User.objects.create(username="everywhere")
     Membership.objects.create(user=person, role=role)
     client.force_login(person)
@@ -130,12 +131,13 @@ def test_a_filter_that_cannot_be_used_is_said_and_downloads_nothing(as_auditor, 
 
 
 def test_pages_go_older_and_back_by_key_with_the_filters(as_auditor, cast):
-    """Untried: when `slice` does not turn the newer rows round, or the links drop the filters."""
+    """Red when `slice` does not turn the newer rows round, or a link drops the filters."""
     keys = [entry.pk for entry in write(120, target=cast.project)][::-1]
     write(3, actor="other", target=cast.project)
     first = as_auditor.get(PAGE, {"actor": "worker"})
     assert shown(first) == keys[:50] and first.context["cut"].newer is None
-    assert f"actor=worker&amp;before={keys[49]}" in first.content.decode()
+    # The link, and the same for htmx.
+    assert first.content.decode().count(f"actor=worker&amp;before={keys[49]}") == 2
     second = as_auditor.get(PAGE, {"actor": "worker", "before": keys[49]})
     assert shown(second) == keys[50:100]
     last = as_auditor.get(PAGE, {"actor": "worker", "before": keys[99]})
@@ -145,7 +147,7 @@ def test_pages_go_older_and_back_by_key_with_the_filters(as_auditor, cast):
 
 
 def test_the_number_of_queries_does_not_grow(as_auditor, cast):
-    """Untried: when a row asks the database for anything."""
+    """Red when a row asks the database for anything."""
     counts = []
     for more in (2, 60):
         write(more, target=cast.project)
@@ -158,7 +160,7 @@ def test_the_number_of_queries_does_not_grow(as_auditor, cast):
 
 
 def test_verifying_asks_twice_for_500_seals(cast):
-    """Untried: when `verify` asks for each entry by itself."""
+    """Red when `verify` asks for each entry by itself."""
     write(60, target=cast.project)
     seal_pending()
     with CaptureQueriesContext(connection) as queries:
@@ -176,7 +178,7 @@ def test_hostile_names_are_text(as_auditor, cast):
 
 
 def test_an_entry_reads_as_a_difference():
-    """Untried: when `_leaves` does not go into dictionaries."""
+    """Red when `_leaves` does not go into dictionaries."""
     before = {"sizes": {"vcpu": 4, "disk": 1}, "why": "x"}
     entry = AuditEntry(before=before, after={"sizes": {"vcpu": 2, "disk": 1}})
     found = [(change.path, change.before, change.after, change.kind) for change in report.difference(entry)]
@@ -200,7 +202,7 @@ def test_verify_now_is_recorded_and_shown(as_auditor, cast):
 
 
 def test_the_bounded_verification_continues_the_seal_before_it(cast, monkeypatch):
-    """Untried: when `_start` returns GENESIS."""
+    """Red when `_start` returns GENESIS."""
     write(5, target=cast.project)
     seal_pending()
     monkeypatch.setattr(services, "VERIFY_LIMIT", 2)
@@ -210,7 +212,7 @@ def test_the_bounded_verification_continues_the_seal_before_it(cast, monkeypatch
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_cell_is_a_formula(as_auditor, cast, start):
-    """Untried: when `safe_cell` returns its text as it is."""
+    """Red when `safe_cell` returns its text as it is."""
     formula = f'{start}cmd|" /C calc"!A0'
     cast.project.name = formula
     write(1, actor=formula, verb=formula, target=cast.project)
@@ -238,7 +240,7 @@ def holds(lines):
 
 
 def test_an_outsider_can_verify_the_json_lines(as_auditor, cast):
-    """Untried: when `_line` leaves out a column or `stream` sends another order of seals."""
+    """Red when `_line` leaves out a column the head is of another moment."""
     write(700, target=cast.project, before={"Größe": [1, None, "<&'\""]}, after={"a": 1.5})
     seal_pending()
     lines = body(as_auditor.post(reverse("audit:download_json"))).splitlines()
@@ -249,6 +251,36 @@ def test_an_outsider_can_verify_the_json_lines(as_auditor, cast):
     assert (entry.actor_name, entry.after["form"], entry.target_type) == ("outsider", "jsonl", "audit.trail")
 
 
+def test_what_is_sealed_while_a_file_is_written_is_not_in_it(as_auditor, cast):
+    """Red when the seals are read without a limit: the last one is not the head that the file names."""
+    write(3, target=cast.project)
+    seal_pending()
+    write(2, target=cast.project)
+    answer = as_auditor.post(reverse("audit:download_json"))
+    # The file is written while it is read: now.
+    seal_pending()
+    lines = body(answer).splitlines()
+    sealed = [line for line in lines if json.loads(line).get("seal_number", 1)]
+    assert (len(lines), len(sealed)) == (6, 4) and holds(sealed)
+
+
+def test_of_many_reports_at_once_some_are_asked_to_wait(as_auditor, cast, monkeypatch):
+    """Red when pdf_of makes as many as are asked for."""
+    monkeypatch.setattr(paper, "_room", threading.BoundedSemaphore(1))
+    with paper._room:
+        refused = as_auditor.post(reverse("audit:download_pdf"))
+    assert refused.status_code == 403 and "Try again in a minute" in refused.content.decode()
+
+
+def test_a_report_that_takes_too_long_is_given_up(as_auditor, cast, monkeypatch):
+    """Red when the child has no limit."""
+    monkeypatch.setattr(paper, "LIMIT", 0.01)
+    refused = as_auditor.post(reverse("audit:download_pdf"))
+    assert refused.status_code == 403 and "took too long" in refused.content.decode()
+    assert paper._room.acquire(blocking=False)
+    paper._room.release()
+
+
 def test_a_download_says_its_filters_in_the_trail(as_auditor, cast):
     write(1, target=cast.project)
     as_auditor.post(reverse("audit:download_csv"), {"verb": "vm.create", "since": "2026-05-01T12:00"})
@@ -257,14 +289,14 @@ def test_a_download_says_its_filters_in_the_trail(as_auditor, cast):
 
 
 def test_the_report_carries_the_end_of_the_chain(as_auditor, auditor, cast, monkeypatch):
-    """Untried: when the head leaves report.html, or the limit is not said."""
+    """Red when the head leaves report.html, or the limit is not said."""
     write(4, target=cast.project)
     seal_pending()
     found = verify_bounded()
     monkeypatch.setattr(report, "ENTRIES_LIMIT", 3)
     html = report.report_html(AuditEntry.objects.all(), actor=auditor, filters=[], verification=found)
     assert html.count(found.head) == 2 and "newest 3 of 4 entries" in html and "The chain holds" in html
-    pdf = report.report_pdf(html, uncompressed_pdf=True)
+    pdf = paper.lay_out(html, uncompressed_pdf=True)
     assert pdf.startswith(b"%PDF") and found.head.encode() in pdf
     sent = as_auditor.post(reverse("audit:download_pdf"))
     assert sent.headers["Content-Type"] == "application/pdf" and sent.content.startswith(b"%PDF")
@@ -274,6 +306,6 @@ def test_the_report_carries_the_end_of_the_chain(as_auditor, auditor, cast, monk
     "url", ["http://127.0.0.1:1/a.png", "file:///etc/hostname", "static:../manage.py", "static:/etc/hostname"]
 )
 def test_the_report_reads_nothing_but_its_own_files(url):
-    """Untried: when `_OwnFiles.fetch` does not raise."""
+    """Red when `OwnFiles.fetch` does not raise."""
     with pytest.raises(ValueError, match="may not read"):
-        report._OwnFiles().fetch(url)
+        paper.OwnFiles().fetch(url)

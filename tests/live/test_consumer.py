@@ -109,3 +109,15 @@ def test_what_was_rung_while_the_broker_was_away_is_sent_in_the_end(layer, panel
         assert (await told(socket)) == (await told(socket))
 
     asyncio.run(scenario())
+
+
+def test_a_page_hears_something_all_the_time(layer, panel, browser, monkeypatch):
+    """Red when _say_something is no task: live.js would take the silence for a cut."""
+    monkeypatch.setattr(consumer, "WORD", 0.05)
+    scope = scope_of(browser)
+
+    async def scenario():
+        socket = await opened("live", scope)
+        assert await told(socket) == await told(socket) == {}
+
+    asyncio.run(scenario())
