@@ -44,7 +44,6 @@ UNRESTRICTED = {
     ("portal/accounts/views.py", "Invitation.objects.open"): "invitations of a project fetched by right",
     ("portal/audit/views.py", "AuditEntry.objects.allowed"): "is the restriction; 404 otherwise",
     ("portal/audit/views.py", "AuditEntry.objects.all"): "after allowed(), which spares a subquery",
-    ("portal/audit/views.py", "AuditSeal.objects.order_by"): "the chain's head, after allowed()",
     ("portal/live/consumer.py", "get_user_model().objects.filter"): "who is signed in",
     ("portal/hosts/live.py", "Counter.objects.filter"): "counters of hosts fetched by right",
 }
