@@ -44,9 +44,8 @@ def cards(items: Iterable[CatalogueItem]) -> list[Card]:
 def _card(item: CatalogueItem, offer: Offer) -> Card:
     sizes = [Size(flavour, cost_month(item, flavour)) for flavour in item.flavours.all()]
     closed = item.image.deprecated_at is not None
-    hint = (
-        _("You may ask for it; it is built as soon as a host can.") if offer.obstacle and not closed else ""
-    )
+    waits = offer.obstacle and not closed and item.image.source
+    hint = _("You may ask for it; it is built as soon as a host can.") if waits else ""
     return Card(item, offer, sizes, list(_tags(item, offer)), closed, hint)
 
 

@@ -58,7 +58,8 @@ def _offer(item: CatalogueItem, hosts: list[tuple[str, bool]]) -> Offer:
     ready = {proof for proof, free in hosts if proof and free}
     obstacle = refusal(item) if item.image.deprecated_at else ""
     if not obstacle and not hosts:
-        obstacle = _("Its image is on no host yet.")
+        gone = not item.image.source
+        obstacle = _("A newer build replaced its image.") if gone else _("Its image is on no host yet.")
     if not obstacle and not accelerators:
         obstacle = _("No host was proven to run it as it is offered.")
     if not obstacle and not any(_given(wanted, ready) for wanted in item.accelerators):

@@ -201,6 +201,11 @@ class Image(models.Model):
         return self.title
 
     @property
+    def label(self) -> str:
+        """Its title with its version, unless the title says that."""
+        return self.title if self.version in self.title.split() else f"{self.title} {self.version}"
+
+    @property
     def volume_name(self) -> str:
         """The image's name as a volume, by content: a new build never overwrites one that clones need."""
         return f"gatehouse-{self.name}-{self.sha256[:12]}.qcow2"

@@ -92,10 +92,16 @@ def _ways_back(host: Host) -> str:
 def _proof(host: Host) -> Finding:
     title, (word, tone) = _("How guests run"), accelerator(host)
     if host.accelerator == Accelerator.KVM:
-        means = _("A test guest booted at the processor's own speed.")
+        means = _(
+            "A test guest booted at the processor's own speed. It gives hardware-assisted virtualization, "
+            "with paravirtual or emulated devices, and can emulate the processor as well."
+        )
         return Finding(title, word, means, tone, evidence=host.proof)
     if host.accelerator == Accelerator.EMULATION:
-        means = _("Every machine works, but many times slower than with KVM.")
+        means = _(
+            "Every machine works, with paravirtual or emulated devices, but many times slower than with KVM: "
+            "it gives no hardware-assisted virtualization."
+        )
         mend = _("Turn on virtualization in the firmware, load the kvm module, then prove again.")
         return Finding(title, word, means, tone, mend, host.proof)
     means = _("No test guest has booted, so no machine is placed here.")

@@ -30,7 +30,7 @@ class ImageField(forms.ModelChoiceField):
 
     def label_from_instance(self, image: Any) -> str:
         """Return what tells two builds of one image apart."""
-        return f"{image.title} {image.version} ({image.sha256[:12]})"
+        return f"{image.label} ({image.sha256[:12]})"
 
 
 class SizesField(forms.ModelMultipleChoiceField):
@@ -86,10 +86,10 @@ class ItemForm(_Seen):
     )
     image = ImageField(Image.objects.none(), label=_("Image"), empty_label=None)
     flavours = SizesField(
-        Flavour.objects.none(), label=_("Sizes"), required=False, widget=forms.CheckboxSelectMultiple
+        Flavour.objects.none(), label=_("Sizes"), required=False, widget=ExplainedCheckboxes
     )
     networks = forms.ModelMultipleChoiceField(
-        Network.objects.none(), label=_("Networks"), required=False, widget=forms.CheckboxSelectMultiple
+        Network.objects.none(), label=_("Networks"), required=False, widget=ExplainedCheckboxes
     )
     disk_least = forms.IntegerField(label=_("Smallest disk in GiB"), required=False)
     disk_most = forms.IntegerField(
@@ -127,10 +127,10 @@ class ItemForm(_Seen):
         choices=[("1", _("Every project")), ("0", _("Only the projects chosen here"))],
         coerce=lambda value: value == "1",
         initial="1",
-        widget=forms.RadioSelect,
+        widget=ExplainedRadio,
     )
     projects = forms.ModelMultipleChoiceField(
-        Project.objects.none(), label=_("Projects"), required=False, widget=forms.CheckboxSelectMultiple
+        Project.objects.none(), label=_("Projects"), required=False, widget=ExplainedCheckboxes
     )
 
     def __init__(self, data: Any = None, *, actor: Any, item: CatalogueItem | None = None) -> None:

@@ -229,7 +229,7 @@ def item_snapshot(item: CatalogueItem) -> dict[str, Any]:
         "name": item.name,
         "description": item.description,
         "icon": item.icon,
-        "image": f"{item.image.title} {item.image.version} ({item.image.sha256[:12]})",
+        "image": f"{item.image.label} ({item.image.sha256[:12]})",
         "sizes": sorted(item.flavours.values_list("name", flat=True)),
         "networks": sorted(item.networks.values_list("name", flat=True)),
         "lease_days": item.lease_days,
