@@ -185,7 +185,11 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def list_domains(self) -> tuple[DomainInfo, ...]:
-        """Return every domain, running or not, managed or not, sorted by name."""
+        """Return every domain, running or not, managed or not, sorted by name.
+
+        Names and states are those of now. A driver may tell sizes that were changed without a restart
+        only some listings later.
+        """
 
     @abstractmethod
     def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:

@@ -146,18 +146,6 @@ class Domains:
         return describe(self._get(uuid))
 
     @translated()
-    def list(self) -> tuple[DomainInfo, ...]:
-        """Return every domain by name; one that vanishes meanwhile is left out."""
-        found = []
-        for domain in self._connection.listAllDomains():
-            try:
-                found.append(describe(domain))
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
-        return tuple(sorted(found, key=lambda info: info.name))
-
-    @translated()
     def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:
         """Return addresses leased by libvirt's DHCP server, else those that the guest tells."""
         domain = self._get(uuid)

@@ -8,6 +8,7 @@ from portal.drivers.libvirt.connection import open_connection
 from portal.drivers.libvirt.domain import Domains
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.events import Changed, Closed, Lifecycle
+from portal.drivers.libvirt.listing import Listing
 from portal.drivers.libvirt.network import Networks
 from portal.drivers.libvirt.pool import Pools
 from portal.drivers.libvirt.proof import Prover
@@ -38,6 +39,7 @@ class LibvirtDriver(HypervisorDriver):
         self._open = True
         self._lifecycle: Lifecycle | None = None
         self._domains = Domains(self._connection)
+        self._listing = Listing(self._connection)
         self._networks = Networks(self._connection)
         self._pools = Pools(self._connection)
         self._volumes = Volumes(self._connection, self._pools)
@@ -134,7 +136,7 @@ class LibvirtDriver(HypervisorDriver):
 
     def list_domains(self) -> tuple[DomainInfo, ...]:
         began = time.monotonic()
-        found = self._domains.list()
+        found = self._listing.all()
         if self._lifecycle is not None:
             self._lifecycle.learn(found, began)
         return found
