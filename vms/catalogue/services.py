@@ -137,7 +137,9 @@ def move_item(*, actor: Any, item: CatalogueItem, up: bool) -> None:
     """Let an item change places with the one above or below it; at the end it stays. Raises Denied."""
     _check_right(actor)
     with transaction.atomic():
-        items = list(CatalogueItem.objects.select_for_update().order_by("position", "name"))
+        # Sorted here: PostgreSQL sorts before it waits for the lock, by places that have changed since.
+        items = list(CatalogueItem.objects.select_for_update().order_by("pk"))
+        items.sort(key=lambda item: (item.position, item.name))
         place = next((rank for rank, other in enumerate(items) if other.pk == item.pk), None)
         if place is None:
             raise Denied(_("%(item)s was deleted meanwhile.") % {"item": item})

@@ -1,0 +1,93 @@
+"""Two admins at once: one change counts, and the other is told."""
+
+import dataclasses
+import uuid
+
+import pytest
+
+from portal.accounts.models import Membership, Role, User
+from portal.audit.models import AuditEntry
+from tests.factories import make_catalogue, make_image, make_network
+from tests.racing import race
+from vms.catalogue import services
+from vms.catalogue.values import ItemValues, Refused, SizeValues, item_snapshot, size_snapshot
+from vms.models import CatalogueItem, Flavour
+
+pytestmark = [pytest.mark.database, pytest.mark.usefixtures("trail_that_can_be_flushed")]
+MANY = {"flavours", "networks", "projects"}
+
+
+@pytest.fixture
+def chief(cast):
+    person = User.objects.create(username="chief")
+    Membership.objects.create(user=person, role=Role.ADMIN)
+    return person
+
+
+@pytest.fixture
+def item(cast):
+    make_catalogue(make_image(), make_network())
+    return CatalogueItem.objects.select_related("image").get()
+
+
+def values_of(item, **changes):
+    names = [field.name for field in dataclasses.fields(ItemValues)]
+    now = {name: list(getattr(item, name).all()) if name in MANY else getattr(item, name) for name in names}
+    return ItemValues(**now | changes)
+
+
+def counted(results, kind):
+    return sum(isinstance(result, kind) for result in results)
+
+
+def test_of_racing_changes_of_one_item_one_is_kept(chief, item):
+    """Red when change_item compares what it read without a lock."""
+    seen = item_snapshot(item)
+
+    def change(days):
+        values = values_of(item, longest_lease_days=days)
+        return lambda: services.change_item(actor=chief, item=item, values=values, seen=seen)
+
+    results = race([change(100 + number) for number in range(8)])
+    assert (counted(results, CatalogueItem), counted(results, services.Changed)) == (1, 7)
+    (entry,) = AuditEntry.objects.filter(verb="catalogue.changed")
+    item.refresh_from_db()
+    assert entry.after["longest_lease_days"] == item.longest_lease_days
+
+
+def test_of_racing_names_one_is_given(chief, item):
+    """Red when the database's refusal of a second one is an error of the portal."""
+    values = values_of(item, name=f"New {uuid.uuid4().hex[:6]}")
+    results = race([lambda: services.add_item(actor=chief, values=values)] * 8)
+    assert (counted(results, CatalogueItem), counted(results, Refused)) == (1, 7)
+
+
+def test_racing_moves_end_in_the_order_that_the_trail_tells(chief, item):
+    """Red when move_item reads the order without a lock: a move is lost (on PostgreSQL)."""
+    for number in range(4):
+        services.add_item(actor=chief, values=values_of(item, name=f"Item {number}"))
+    items = list(CatalogueItem.objects.all())
+    order = [moved.pk for moved in items]
+    results = race(
+        [lambda moved=moved: services.move_item(actor=chief, item=moved, up=True) for moved in items]
+    )
+    assert results == [None] * 5
+    for entry in AuditEntry.objects.filter(verb="catalogue.moved").order_by("pk"):
+        here, there = entry.before["position"] - 1, entry.after["position"] - 1
+        assert order[here] == int(entry.target_id)
+        order[here], order[there] = order[there], order[here]
+    assert list(CatalogueItem.objects.values_list("pk", "position")) == list(
+        zip(order, range(1, 6), strict=True)
+    )
+
+
+def test_of_racing_changes_of_one_size_one_is_kept(chief, item):
+    size = Flavour.objects.get()
+    seen = size_snapshot(size)
+
+    def change(vcpus):
+        values = SizeValues(size.name, vcpus, size.memory, size.disk, size.cost_month)
+        return lambda: services.change_size(actor=chief, size=size, values=values, seen=seen)
+
+    results = race([change(2 + number) for number in range(8)])
+    assert (counted(results, Flavour), counted(results, services.Changed)) == (1, 7)
