@@ -21,6 +21,7 @@ from portal.operations.models import Counter, DefaultLimit, Operation
 from portal.operations.quotas import set_quota
 from portal.operations.scopes import EVERY_PROJECT
 from portal.operations.states import State
+from vms.catalogue.values import item_snapshot
 from vms.models import CatalogueItem, Flavour
 from vms.virtualization import Wanted
 
@@ -113,7 +114,7 @@ class Command(BaseCommand):
                 item.networks.add(network)
                 fitting = Flavour.objects.filter(memory__gte=image.min_memory, disk__gte=image.virtual_size)
                 item.flavours.set(fitting)
-                audit.record(actor=ACTOR, verb="catalogue.added", target=item)
+                audit.record(actor=ACTOR, verb="catalogue.added", target=item, after=item_snapshot(item))
 
     def _host(self, admin: User, name: str, uri: str, pool: str) -> None:
         host = Host.objects.filter(uri=uri).first()
