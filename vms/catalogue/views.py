@@ -22,6 +22,7 @@ from vms.catalogue.forms import DeprecateForm, ItemForm, SizeForm
 from vms.catalogue.values import Refused, item_snapshot, size_snapshot
 from vms.models import CatalogueItem, Flavour
 from vms.offers import offers
+from vms.virtualization import Devices
 
 PAGE_SIZE = 50
 SIZE_ORDER = {
@@ -251,6 +252,7 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm) -> Http
         "image": found,
         "form": form,
         "newer": newer.order_by("-pk").first(),
+        "drivers": [Devices(name).label for name in found.device_models],
         "places": found.attachments.select_related("pool__host", "pool__pool").order_by("pool__host__name"),
         "used_by": found.items.all(),
         "machines": found.machines.count(),

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from portal.accounts.models import Membership, Project, Role, User
+from portal.accounts.models import Membership, Project, Role
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.hosts.models import Image
@@ -25,21 +25,14 @@ from tests.factories import (
     make_place,
     make_wish,
 )
+from tests.vms.catalogue.values import values_of
 from vms.catalogue import services
-from vms.catalogue.values import ICONS, ItemValues, Refused, SizeValues, item_snapshot, size_snapshot
+from vms.catalogue.values import ICONS, Refused, SizeValues, item_snapshot, size_snapshot
 from vms.models import CatalogueItem, Flavour
 from vms.services import request_machine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 BOTH = ["paravirtual", "emulated"]
-
-
-@pytest.fixture
-def chief(cast):
-    """Who administers every project."""
-    person = User.objects.create(username="chief")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
 
 
 @pytest.fixture
@@ -55,14 +48,6 @@ def catalogue(db):
     made = make_catalogue(image, make_network())
     made.item = CatalogueItem.objects.select_related("image").get()
     return made
-
-
-def values_of(item, **changes):
-    """What the item is now, as the form would post it, with `changes`."""
-    names = [field.name for field in dataclasses.fields(ItemValues)]
-    many = {"flavours", "networks", "projects"}
-    now = {name: list(getattr(item, name).all()) if name in many else getattr(item, name) for name in names}
-    return ItemValues(**now | changes)
 
 
 def change(actor, item, seen=None, **changes):

@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from portal.accounts.models import Membership, Role, User
+from portal.accounts.models import Role
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.drivers.types import VolumeInfo
@@ -21,13 +21,6 @@ from vms.models import CatalogueItem, VirtualMachine
 from vms.services import request_machine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
-
-
-@pytest.fixture
-def chief(cast):
-    person = User.objects.create(username="chief")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
 
 
 @pytest.fixture

@@ -1,39 +1,24 @@
 """Two admins at once: one change counts, and the other is told."""
 
-import dataclasses
 import uuid
 
 import pytest
 
-from portal.accounts.models import Membership, Role, User
 from portal.audit.models import AuditEntry
 from tests.factories import make_catalogue, make_image, make_network
 from tests.racing import race
+from tests.vms.catalogue.values import values_of
 from vms.catalogue import services
-from vms.catalogue.values import ItemValues, Refused, SizeValues, item_snapshot, size_snapshot
+from vms.catalogue.values import Refused, SizeValues, item_snapshot, size_snapshot
 from vms.models import CatalogueItem, Flavour
 
 pytestmark = [pytest.mark.database, pytest.mark.usefixtures("trail_that_can_be_flushed")]
-MANY = {"flavours", "networks", "projects"}
-
-
-@pytest.fixture
-def chief(cast):
-    person = User.objects.create(username="chief")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
 
 
 @pytest.fixture
 def item(cast):
     make_catalogue(make_image(), make_network())
     return CatalogueItem.objects.select_related("image").get()
-
-
-def values_of(item, **changes):
-    names = [field.name for field in dataclasses.fields(ItemValues)]
-    now = {name: list(getattr(item, name).all()) if name in MANY else getattr(item, name) for name in names}
-    return ItemValues(**now | changes)
 
 
 def counted(results, kind):
