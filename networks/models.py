@@ -14,19 +14,21 @@ class Network(models.Model):
     """A network that a host gets when the first machine there needs it.
 
     A NAT or isolated network exists once on each host, with the same addresses; a bridge joins machines
-    to a network that exists outside of the portal.
+    to a network that exists outside of the portal; a network of kind `user` is made by no host: each machine
+    has one of its own inside its emulator, which works where nobody may make bridges.
     """
 
     class Kind(models.TextChoices):
         NAT = "nat", "Behind NAT"
         ISOLATED = "isolated", "Isolated"
         BRIDGE = "bridge", "On the LAN (host bridge)"
+        USER = "user", "Each machine by itself (user mode)"
 
     name = models.SlugField(max_length=50, unique=True)
     title = models.CharField(max_length=100)
     uuid = models.UUIDField(unique=True, default=uuid.uuid4)
     kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.NAT)
-    bridge = models.CharField(max_length=15)
+    bridge = models.CharField(max_length=15, blank=True)
     address = models.GenericIPAddressField(protocol="IPv4", null=True, blank=True)
     prefix = models.PositiveSmallIntegerField(default=24)
     dhcp_start = models.GenericIPAddressField(protocol="IPv4", null=True, blank=True)
@@ -43,7 +45,7 @@ class Network(models.Model):
 
     def clean(self) -> None:
         addressed = all([self.address, self.dhcp_start, self.dhcp_end])
-        if self.kind != self.Kind.BRIDGE and not addressed:
+        if self.kind in (self.Kind.NAT, self.Kind.ISOLATED) and not addressed:
             raise ValidationError("A network of the portal's own needs a gateway and a DHCP range.")
 
     @property
@@ -59,6 +61,7 @@ class Network(models.Model):
             dhcp_end=self.dhcp_end or "",
             nat=self.kind == self.Kind.NAT,
             host_bridge=self.kind == self.Kind.BRIDGE,
+            user=self.kind == self.Kind.USER,
         )
 
 
@@ -71,6 +74,13 @@ class Port(models.Model):
     domain_uuid = models.UUIDField(db_index=True)
     mac = models.CharField(max_length=17, unique=True)
     observed_address = models.GenericIPAddressField(null=True, blank=True)
+    #: On a network of the machine's own: the port of the host's loopback that leads to its SSH.
+    ssh_port = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["host", "ssh_port"], name="one_port_a_host_and_number"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.mac} on {self.network}"

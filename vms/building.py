@@ -9,12 +9,14 @@ from django.utils.translation import gettext_lazy
 
 from networks.models import Port
 from portal.drivers.types import DomainInfo
+from portal.hosts.models import Host
 from portal.hosts.steps import HostStep
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
-from vms import placement, specs
+from vms import placement, reach, specs
 from vms.models import CatalogueItem, Observed, Status, VirtualMachine
+from vms.observer import usable_address
 from vms.steps import DomainStep
 
 #: Seconds a guest gets to ask for its address; a full Debian under emulation needs up to 100.
@@ -28,7 +30,9 @@ class MakeNetwork(HostStep):
     name, title = "network", "Make the network ready"
 
     def do(self, context: StepContext) -> None:
-        self.call(context, "ensure_network", specs.network_spec(context))
+        network = specs.network_spec(context)
+        if not network.user:
+            self.call(context, "ensure_network", network)
 
 
 class CloneVolume(HostStep):
@@ -78,11 +82,9 @@ class WaitForAddress(HostStep):
     def do(self, context: StepContext) -> None:
         end = time.monotonic() + BOOT_LIMIT
         uuid = context.identifiers["uuid"]
+        answers = self._on_its_own if specs.network_spec(context).user else self._addressed
         while time.monotonic() < end:
-            found = self.call(context, "addresses", uuid)
-            if found:
-                Port.objects.filter(mac=context.identifiers["mac"]).update(observed_address=found[0].address)
-                VirtualMachine.objects.filter(uuid=uuid).update(observed_address=found[0].address)
+            if answers(context):
                 return
             info: DomainInfo = self.call(context, "domain_info", uuid)
             if info.state == Observed.SHUTOFF:
@@ -90,6 +92,24 @@ class WaitForAddress(HostStep):
             time.sleep(LOOK_EVERY)
             context.check()
         raise StepFailed("no_address", f"no address within {BOOT_LIMIT:g} s")
+
+    def _addressed(self, context: StepContext) -> bool:
+        """Note the address that the host leased, or that the guest's agent tells on a LAN."""
+        mac, uuid = context.identifiers["mac"], context.identifiers["uuid"]
+        address = usable_address(mac, self.call(context, "addresses", uuid))
+        if address is None:
+            return False
+        Port.objects.filter(mac=mac).update(observed_address=address)
+        VirtualMachine.objects.filter(uuid=uuid).update(observed_address=address)
+        return True
+
+    def _on_its_own(self, context: StepContext) -> bool:
+        """Say whether the agent tells an address, the same for every guest, or SSH answers."""
+        mac, uuid = context.identifiers["mac"], context.identifiers["uuid"]
+        if usable_address(mac, self.call(context, "addresses", uuid)):
+            return True
+        host = Host.objects.get(pk=context.identifiers["host"])
+        return host.is_local and reach.speaks_ssh(context.identifiers["ssh_port"])
 
 
 def settle(operation: Operation, state: State) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from portal.live.panels import Panel, register, row_keys
-from vms import power
+from vms import power, reach
 from vms.models import VirtualMachine
 
 
@@ -35,9 +35,11 @@ def _rows(user: Any, ids: Sequence[str]) -> dict[str, str]:
 
 def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
     shown: dict[str, str] = {}
-    for vm in visible(user).filter(pk__in=row_keys(ids)):
+    found = list(visible(user).filter(pk__in=row_keys(ids)))
+    ports = reach.ports_of(found)
+    for vm in found:
         buttons = actions_for(vm, power.right_lacks(user, vm))
-        context = {"vm": vm, "power_buttons": buttons, "live": True}
+        context = {"vm": vm, "power_buttons": buttons, "ways": reach.ways(vm, ports[vm.uuid]), "live": True}
         shown[str(vm.pk)] = render_to_string("vms/status.html", context)
     return shown
 

@@ -16,6 +16,8 @@ from portal.operations.states import FINAL
 from vms.models import Observed, Status, VirtualMachine
 
 BATCH = 500
+#: States in which a machine has no address.
+OFF = (Observed.SHUTOFF, Observed.CRASHED, Observed.MISSING)
 
 
 class MachineObserver(Observer):
@@ -41,18 +43,23 @@ class MachineObserver(Observer):
                 machine.observed_state, machine.observed_at = domain.state.value, when
                 changed.append(machine)
         changed += _missing(gone)
-        VirtualMachine.objects.bulk_update(changed, ["observed_state", "observed_at"], batch_size=BATCH)
+        _forget_addresses(changed)
+        columns = ["observed_state", "observed_at", "observed_address"]
+        VirtualMachine.objects.bulk_update(changed, columns, batch_size=BATCH)
         # Seen as it was: only the moment moves. Of changes each began before the last did.
         if complete:
             VirtualMachine.objects.filter(pk__in=same).update(observed_at=began)
         _ring(changed)
 
     def addresses(self, host_id: int, addresses: Mapping[str, tuple[AddressInfo, ...]]) -> None:
-        ports = Port.objects.filter(host=host_id, domain_uuid__in=list(addresses))
+        # A lease outlives the machine that had it: one that is off is told no address.
+        told = VirtualMachine.objects.filter(host=host_id, uuid__in=list(addresses))
+        on = {machine.uuid: machine for machine in told.exclude(observed_state__in=OFF)}
+        ports = Port.objects.filter(host=host_id, domain_uuid__in=list(on))
         fresh: list[Port] = []
         by_domain: dict[uuid.UUID, str] = {}
         for port in ports:
-            address = _address_of(port.mac, addresses.get(str(port.domain_uuid), ()))
+            address = usable_address(port.mac, addresses.get(str(port.domain_uuid), ()))
             if address is None:
                 continue
             by_domain.setdefault(port.domain_uuid, address)
@@ -61,10 +68,10 @@ class MachineObserver(Observer):
                 fresh.append(port)
         Port.objects.bulk_update(fresh, ["observed_address"], batch_size=BATCH)
         changed = []
-        for machine in VirtualMachine.objects.filter(host=host_id, uuid__in=list(by_domain)):
-            if machine.observed_address != by_domain[machine.uuid]:
-                machine.observed_address = by_domain[machine.uuid]
-                changed.append(machine)
+        for found, address in by_domain.items():
+            if on[found].observed_address != address:
+                on[found].observed_address = address
+                changed.append(on[found])
         VirtualMachine.objects.bulk_update(changed, ["observed_address"], batch_size=BATCH)
         _ring(changed)
 
@@ -84,6 +91,14 @@ class MachineObserver(Observer):
     def machines(self, host_ids: Sequence[int]) -> Mapping[int, int]:
         counted = VirtualMachine.objects.filter(host__in=host_ids).exclude(status=Status.BINNED)
         return dict(counted.order_by().values_list("host").annotate(count=Count("pk")))
+
+
+def _forget_addresses(machines: Sequence[VirtualMachine]) -> None:
+    """Take the address from those that are off: whoever is at it now is somebody else."""
+    off = [machine for machine in machines if machine.observed_state in OFF]
+    for machine in off:
+        machine.observed_address = None
+    Port.objects.filter(domain_uuid__in=[machine.uuid for machine in off]).update(observed_address=None)
 
 
 def _is_older(machine: VirtualMachine, began: datetime) -> bool:
@@ -118,7 +133,7 @@ def _missing(gone: Sequence[tuple[VirtualMachine, datetime]]) -> list[VirtualMac
     return found
 
 
-def _address_of(mac: str, told: Iterable[AddressInfo]) -> str | None:
+def usable_address(mac: str, told: Iterable[AddressInfo]) -> str | None:
     """Return the address of one network card, IPv4 first; what a guest tells may be anything."""
     usable = []
     for info in told:

@@ -9,6 +9,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from networks import ports
 from networks.models import Network, Port
 from portal.core.errors import Denied
 from portal.drivers.types import Accelerator
@@ -26,12 +27,15 @@ def mac() -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
 
 
-def candidates(image_sha256: str, wanted: str = Wanted.BEST) -> QuerySet[ImageAttachment]:
+def candidates(
+    image_sha256: str, wanted: str = Wanted.BEST, *, own_network: bool = False
+) -> QuerySet[ImageAttachment]:
     """Return where the image lies on hosts that take machines now, the emptiest pool first.
 
-    Only hosts that a booted guest proved to give the accelerator `wanted`.
+    Only hosts that a booted guest proved to give the accelerator `wanted`, and that were seen to make a
+    bridge unless the machine gets a network of its own.
     """
-    return (
+    found = (
         ImageAttachment.objects.filter(
             image__sha256=image_sha256,
             pool__host__maintenance=False,
@@ -41,6 +45,7 @@ def candidates(image_sha256: str, wanted: str = Wanted.BEST) -> QuerySet[ImageAt
         .select_related("pool__host", "pool__pool", "image")
         .order_by("-pool__observed_available", "pk")
     )
+    return found if own_network else found.filter(pool__host__bridges=True)
 
 
 def proofs_for(wanted: str) -> list[Accelerator]:
@@ -66,10 +71,12 @@ def place(operation: Operation) -> None:
     """
     spec = operation.frozen
     wanted, _devices = virtualization.pinned(spec)
-    chosen = _hold(operation, spec["sizes"], candidates(spec["pinned"]["image"]["sha256"], wanted))
     network = Network.objects.filter(uuid=spec["pinned"]["network"]["uuid"]).first()
     if network is None:
         raise Denied("The network of this request was removed.")
+    own_network = network.kind == Network.Kind.USER
+    places = candidates(spec["pinned"]["image"]["sha256"], wanted, own_network=own_network)
+    chosen = _hold(operation, spec["sizes"], places)
     try:
         with transaction.atomic():
             _make_rows(operation, spec, chosen, network)
@@ -91,7 +98,7 @@ def _hold(
         raise refused
     raise Denied(
         "No host can take this machine now: none that is up and not in maintenance has its image and was "
-        "proven to run it as asked."
+        "proven to run it as asked and to give its network."
     )
 
 
@@ -116,7 +123,13 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         devices=devices,
         lease_until=timezone.now() + timedelta(seconds=sizes["lease"]),
     )
-    port = Port.objects.create(network=network, host=host, domain_uuid=machine.uuid, mac=mac())
+    port = Port.objects.create(
+        network=network,
+        host=host,
+        domain_uuid=machine.uuid,
+        mac=mac(),
+        ssh_port=ports.free_ssh_port(host) if network.kind == Network.Kind.USER else None,
+    )
     target = "sda" if devices == Devices.EMULATED else "vda"
     volume, seed = f"{machine.domain_name}-{target}.qcow2", f"{machine.domain_name}-seed.iso"
     Disk.objects.create(
@@ -129,6 +142,7 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         "uuid": str(machine.uuid),
         "domain": machine.domain_name,
         "mac": port.mac,
+        "ssh_port": port.ssh_port or 0,
         "pool": chosen.pool.pool.name,
         "volume": volume,
         "volume_path": f"{chosen.pool.path}/{volume}",

@@ -193,6 +193,7 @@ def outlook(
     disk: int | None = None,
     devices: str = "",
     accelerator: str = "",
+    network: Network | None = None,
 ) -> Outlook:
     """Look at a request before it is made. Changes nothing; asking and approving decide."""
     sizes = {"vcpu": flavour.vcpus, "memory": flavour.memory, "disk": disk or flavour.disk}
@@ -215,7 +216,8 @@ def outlook(
             }
         )
     wanted = accelerator or item.default_accelerator
-    first = placement.candidates(item.image.sha256, wanted).first()
+    own = network is not None and network.kind == Network.Kind.USER
+    first = placement.candidates(item.image.sha256, wanted, own_network=own).first()
     runs_by = virtualization.resolve(wanted, first.pool.host.accelerator) if first else wanted
     return Outlook(
         place=first.pool.host.name if first else "",

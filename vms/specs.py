@@ -67,6 +67,13 @@ def network_spec(context: StepContext) -> NetworkSpec:
     return NetworkSpec(**context.spec["pinned"]["network"])
 
 
+def _nic(context: StepContext) -> NicSpec:
+    names, network = context.identifiers, network_spec(context)
+    if network.user:
+        return NicSpec(names["mac"], ssh_port=names["ssh_port"])
+    return NicSpec(names["mac"], network.name)
+
+
 def domain_spec(context: StepContext) -> DomainSpec:
     """Return the domain under the name and UUID that were fixed at the approval."""
     names, sizes = context.identifiers, context.spec["sizes"]
@@ -77,7 +84,7 @@ def domain_spec(context: StepContext) -> DomainSpec:
         vcpus=sizes["vcpu"],
         memory_bytes=sizes["memory"],
         disks=(DiskSpec(names["volume_path"], names.get("target", "vda")),),
-        nics=(NicSpec(names["mac"], context.spec["pinned"]["network"]["name"]),),
+        nics=(_nic(context),),
         seed_path=names["seed_path"],
         title=context.spec["pinned"]["name"],
         accelerator=Accelerator(names["accelerator"]),

@@ -1,5 +1,7 @@
 """Pages of machines: the catalogue, asking, the list, one machine. Each parses, calls a service, renders."""
 
+from typing import Any
+
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -12,7 +14,7 @@ from portal.core.web.htmx import attempt, denied_at, go_to, render_page
 from portal.core.web.lists import KeyedPaginator, ordering
 from portal.core.web.slots import pieces
 from portal.operations.models import Operation
-from vms import live, power, services
+from vms import live, power, reach, services
 from vms.cards import cards
 from vms.forms import RequestForm
 from vms.models import CatalogueItem, Status, VirtualMachine
@@ -58,6 +60,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "vm": vm,
         "power_buttons": live.actions_for(vm, stranger),
+        "ways": reach.ways(vm, reach.ports_of([vm])[vm.uuid]),
         "disks": vm.disks.select_related("pool__pool"),
         "operations": Operation.objects.restrict(request.user, "view").filter(
             Q(subject=vm.topic) | Q(pk=vm.built_by_id)
@@ -142,9 +145,9 @@ def what_if(request: HttpRequest, pk: int) -> HttpResponse:
     form = RequestForm(request.GET, item=item, projects=projects)
     form.is_valid()  # the rest of the form is not filled yet; two fields are enough
     project, flavour = form.cleaned_data.get("project"), form.cleaned_data.get("flavour")
-    chosen = {name: form.cleaned_data.get(name) or "" for name in ("devices", "accelerator")}
+    more: dict[str, Any] = {name: form.cleaned_data.get(name) for name in ("disk", "network")}
+    more |= {name: form.cleaned_data.get(name) or "" for name in ("devices", "accelerator")}
     outlook = None
     if project and flavour:
-        disk = form.cleaned_data.get("disk")
-        outlook = services.outlook(request.user, project, item, flavour, disk=disk, **chosen)
+        outlook = services.outlook(request.user, project, item, flavour, **more)
     return render(request, "vms/what_if.html", {"outlook": outlook, "item": item})

@@ -7,9 +7,12 @@ from portal.core.errors import Denied
 
 #: A libvirt URI's query may name a program to run (`command`, `netcat`, `proxy`), so there is none at all.
 _URI = re.compile(
-    r"(qemu:///system"
+    r"(qemu:///(system|session)"
     r"|qemu\+ssh://([a-z_][a-z0-9_-]{0,31}@)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?/system"
     r"|(fake|test):///[a-z0-9-]{0,32})"
+)
+_JUMP = re.compile(
+    r"([a-z_][a-z0-9_-]{0,31}@)?([A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:]{2,45}\])(:[0-9]{1,5})?"
 )
 _PATH = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 
@@ -18,10 +21,17 @@ def check_uri(uri: str) -> str:
     """Return `uri` if it is one that the portal connects to. Raises Denied."""
     if not _URI.fullmatch(uri):
         raise Denied(
-            "Use qemu:///system for this machine, or qemu+ssh://user@host/system for another one; "
-            "nothing may follow."
+            "Use qemu:///system for this machine (qemu:///session without root), or "
+            "qemu+ssh://user@host/system for another one; nothing may follow."
         )
     return uri
+
+
+def check_jump(jump: str) -> str:
+    """Return `jump` if ssh takes it as a place to jump from; '' is one too. Raises Denied."""
+    if jump and not _JUMP.fullmatch(jump):
+        raise Denied("Name the host as ssh does: [user@]name[:port], such as rack-1.example.org.")
+    return jump
 
 
 def check_pool_path(path: str) -> str:

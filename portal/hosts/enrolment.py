@@ -47,6 +47,18 @@ class Prove(HostStep):
         raise StepFailed("nothing_boots", "\n".join(evidence))
 
 
+class ProveBridge(HostStep):
+    """Where no bridge can be made, machines get networks of their own; that is no failure."""
+
+    name, title = "bridge", "See whether it can make networks"
+
+    def do(self, context: StepContext) -> None:
+        proof: Proof = self.call(context, "prove_bridge")
+        Host.objects.filter(pk=context.identifiers["host"]).update(
+            bridges=proof.works, bridge_proof=proof.evidence
+        )
+
+
 class MakePool(HostStep):
     name, title = "pool", "Make the storage pool ready"
 
@@ -82,7 +94,7 @@ class UploadImages(HostStep):
 ENROL = Kind(
     name="hosts.enrol",
     title="Enrol a host",
-    steps=(Reach(), Prove(), MakePool(), UploadImages()),
+    steps=(Reach(), Prove(), ProveBridge(), MakePool(), UploadImages()),
     settle=ring,
     # Whoever enrols a host that does not answer wants to know it now.
     waits_for_host=False,

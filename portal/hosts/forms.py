@@ -5,7 +5,7 @@ from django.core.validators import RegexValidator
 from django.utils.translation import gettext_lazy as _
 
 from portal.core.errors import Denied
-from portal.hosts.addresses import check_pool_path, check_uri
+from portal.hosts.addresses import check_jump, check_pool_path, check_uri
 
 
 class HostForm(forms.Form):
@@ -43,6 +43,24 @@ class HostForm(forms.Form):
         """Raise ValidationError for a folder that is no plain one."""
         try:
             return check_pool_path(self.cleaned_data["pool_path"])
+        except Denied as denied:
+            raise forms.ValidationError(denied.reason) from denied
+
+
+class JumpForm(forms.Form):
+    """Where people come to by ssh before they jump to a machine."""
+
+    jump = forms.CharField(
+        label=_("Reached by ssh as"),
+        max_length=255,
+        required=False,
+        help_text=_("[user@]name[:port]. Empty: the host's own name. People need an account there."),
+    )
+
+    def clean_jump(self) -> str:
+        """Raise ValidationError for what ssh would not take."""
+        try:
+            return check_jump(self.cleaned_data["jump"])
         except Denied as denied:
             raise forms.ValidationError(denied.reason) from denied
 

@@ -45,6 +45,11 @@ class Host(models.Model):
     )
     proof = models.TextField(blank=True)
     proven_at = models.DateTimeField(null=True)
+    #: Whether it was seen to make a bridge; without, machines get networks of their own (user mode).
+    bridges = models.BooleanField(default=True)
+    bridge_proof = models.TextField(blank=True)
+    #: Where people come to by ssh before they jump to a machine: [user@]name[:port], or empty.
+    jump = models.CharField(max_length=255, blank=True)
     readiness = models.JSONField(default=dict)
     cpu_overcommit = models.PositiveSmallIntegerField(default=4)
     memory_reserve = models.PositiveBigIntegerField(default=1 << 30, help_text="bytes kept for the host")
@@ -80,6 +85,11 @@ class Host(models.Model):
     def gives(self) -> list[Accelerator]:
         """The accelerators that a machine may have here, the best first; none before a proof."""
         return [wanted for wanted, proofs in GIVEN_BY.items() if self.accelerator in proofs]
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether it is the machine that the portal runs on."""
+        return "+" not in self.uri.partition(":")[0]
 
     @property
     def topic(self) -> str:

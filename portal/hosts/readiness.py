@@ -58,7 +58,8 @@ def report(host: Host) -> list[Finding]:
     findings = [_observed(host), _proof(host)]
     told = host.readiness
     if told:
-        findings += [_flag(told), _offered(host, told), *_versions(told["host"]), _iommu(told), _guard(told)]
+        findings += [_bridge(host), _flag(told), _offered(host, told), *_versions(told["host"])]
+        findings += [_iommu(told), _guard(told)]
     return [*findings, *_pools(host)]
 
 
@@ -106,6 +107,16 @@ def _proof(host: Host) -> Finding:
         return Finding(title, word, means, tone, mend, host.proof)
     means = _("No test guest has booted, so no machine is placed here.")
     return Finding(title, word, means, "bad", _("Read the last operation below, then prove again."))
+
+
+def _bridge(host: Host) -> Finding:
+    title = _("Networks")
+    if host.bridges:
+        means = _("It can make networks that machines share.")
+        return Finding(title, _("Shared ones and one's own"), means, "good", evidence=host.bridge_proof)
+    means = _("Each machine gets a network of its own, and machines do not reach each other.")
+    mend = _("Let libvirt run as root with the right to make bridges, then prove again.")
+    return Finding(title, _("One's own only"), means, "warn", mend, host.bridge_proof)
 
 
 def _flag(told: Mapping[str, Any]) -> Finding:

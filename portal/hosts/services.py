@@ -14,7 +14,7 @@ from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.drivers.types import DeviceModel
-from portal.hosts.addresses import check_pool_path, check_uri
+from portal.hosts.addresses import check_jump, check_pool_path, check_uri
 from portal.hosts.models import Host, Image
 from portal.live.publish import publish
 from portal.operations.models import Operation
@@ -189,6 +189,21 @@ def _device_models(entry: Mapping[str, Any]) -> list[str]:
     """Return the device models that an entry of the manifest names; raises ValueError for an unknown one."""
     named = entry.get("device_models", [DeviceModel.PARAVIRTUAL])
     return [DeviceModel(name).value for name in named]
+
+
+def set_jump(*, actor: Any, host: Host, jump: str) -> None:
+    """Say where people come to by ssh before they jump to machines of `host`. Idempotent. Raises Denied."""
+    _check_estate(actor, "administer", "change how hosts are reached")
+    check_jump(jump)
+    with transaction.atomic():
+        current = Host.objects.select_for_update().get(pk=host.pk)
+        before, current.jump = current.jump, jump
+        if before == jump:
+            return
+        current.save(update_fields=["jump"])
+        audit.record(
+            actor=actor, verb="host.jump", target=current, before={"jump": before}, after={"jump": jump}
+        )
 
 
 def import_images(*, actor: Any, manifest: Path) -> list[Image]:

@@ -14,4 +14,5 @@ urlpatterns = [
     path("<int:pk>/confirm/", views.confirm, name="confirm"),
     path("<int:pk>/maintenance/", views.maintenance, name="maintenance"),
     path("<int:pk>/prove/", views.prove, name="prove"),
+    path("<int:pk>/jump/", views.jump, name="jump"),
 ]

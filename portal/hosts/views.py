@@ -11,7 +11,7 @@ from portal.core.web.htmx import attempt, denied_at, go_to, render_page
 from portal.core.web.lists import ordering
 from portal.core.web.slots import pieces
 from portal.hosts import joining, services
-from portal.hosts.forms import HostForm, MaintenanceForm
+from portal.hosts.forms import HostForm, JumpForm, MaintenanceForm
 from portal.hosts.keys import authorized_line, current_key
 from portal.hosts.live import rows, visible
 from portal.hosts.models import Host
@@ -56,7 +56,7 @@ def host_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def detail(request: HttpRequest, pk: int) -> HttpResponse:
     """Show what a host is fit for, what runs there and what was done to it."""
-    return _page(request, _host(request, pk), MaintenanceForm())
+    return _page(request, _host(request, pk))
 
 
 def _host(request: HttpRequest, pk: int) -> Host:
@@ -64,7 +64,10 @@ def _host(request: HttpRequest, pk: int) -> Host:
     return host
 
 
-def _page(request: HttpRequest, host: Host, form: MaintenanceForm) -> HttpResponse:
+def _page(
+    request: HttpRequest, host: Host, form: MaintenanceForm | None = None, jump: JumpForm | None = None
+) -> HttpResponse:
+    form, jump = form or MaintenanceForm(), jump or JumpForm(initial={"jump": host.jump})
     operations = Operation.objects.restrict(request.user, "view").filter(lane=host.scope)
     context = {
         "host": host,
@@ -73,9 +76,11 @@ def _page(request: HttpRequest, host: Host, form: MaintenanceForm) -> HttpRespon
         "operations": operations.select_related("requester").order_by("-pk")[:RECENT],
         "pieces": pieces("hosts.detail", request, host),
         "form": form,
+        "jump": jump,
+        "may_administer": may(request.user, "administer", None),
         "cannot_prove": "" if may(request.user, "administer", None) else _("Only an admin proves a host."),
     }
-    return render(request, "hosts/detail.html", context, status=422 if form.errors else 200)
+    return render(request, "hosts/detail.html", context, status=422 if form.errors or jump.errors else 200)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -141,6 +146,18 @@ def maintenance(request: HttpRequest, pk: int) -> HttpResponse:
             )
             return redirect("hosts:detail", pk)
     return _page(request, host, form)
+
+
+@require_POST
+def jump(request: HttpRequest, pk: int) -> HttpResponse:
+    """Say where people come to by ssh before they jump to machines of a host."""
+    _for(request, "administer")
+    host, form = _host(request, pk), JumpForm(request.POST)
+    if form.is_valid():
+        with denied_at(form):
+            services.set_jump(actor=request.user, host=host, jump=form.cleaned_data["jump"])
+            return redirect("hosts:detail", pk)
+    return _page(request, host, jump=form)
 
 
 @require_POST

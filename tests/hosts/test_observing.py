@@ -228,6 +228,22 @@ def test_an_address_counts_only_for_the_card_it_was_given_to(estate, watcher):
     assert one.observed_address == port.observed_address == "10.213.77.12"
 
 
+def test_a_machine_that_is_off_has_no_address(estate, watcher):
+    """Red when the observer keeps it, or takes a lease that outlived the machine."""
+    vm = estate.machine("off")
+    card = {"network": make_network(), "host": estate.host, "mac": "52:54:00:00:00:01"}
+    port = Port.objects.create(domain_uuid=vm.uuid, **card)
+    lease = {str(vm.uuid): (AddressInfo(port.mac, "10.213.77.20", 24),)}
+    tell(watcher, estate.host, listed(1, vm), AddressesSeen(1.0, 1, lease))
+    port.refresh_from_db()
+    vm.refresh_from_db()
+    assert vm.observed_address == port.observed_address == "10.213.77.20"
+    tell(watcher, estate.host, changed(2, vm, state=OFF), AddressesSeen(2.0, 2, lease))
+    port.refresh_from_db()
+    vm.refresh_from_db()
+    assert (vm.observed_address, port.observed_address) == (None, None)
+
+
 def test_what_was_seen_waits_for_a_locked_database(estate, watcher, monkeypatch):
     """Untried: when flush forgets what is pending before it is written."""
     one = estate.machine("one")

@@ -297,6 +297,7 @@ LINES = (
     Line(
         "hosts:maintenance", NO, change(ESTATE), "host", data=lambda w: {"on": "1", "reason": "new memory"}
     ),
+    Line("hosts:jump", NO, change(EVERY_ADMIN), "host", data=lambda w: {"jump": "rack-1.example.org"}),
     Line("hosts:prove", NO, change(EVERY_ADMIN, told=ESTATE), "host"),
     Line("networks:list", page(ESTATE), NO),
     # Asking and deciding

@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 #: Session, person, roles for the rows, the count, the keys, the rows, roles for the menu, the bell, and the
 #: projects in which the person asks for machines; for a requester what counters say of those, and defaults.
 LIST_QUERIES = {"requester": 11, "admin": 9}
-DETAIL_QUERIES = 11
+#: As on the list, and the cards, which say how one comes there.
+DETAIL_QUERIES = 12
 PATHS = ("", "?q=0", *(f"?sort={sort}" for sort in ("name", "-state", "host", "-host", "owner", "size")))
 
 

@@ -42,6 +42,23 @@ QUOTA: dict[str, int | None] = {
     Counter.Resource.MACHINES: 10,
 }
 
+#: The same network for every portal on a host: one that is installed anew finds it.
+NAT = {
+    "name": "nat",
+    "title": "Behind this host (NAT)",
+    "uuid": "5d8a6c1e-2b0f-4f6e-9a37-6a3c2e7f10b4",
+    "bridge": "gatehouse0",
+    "address": "192.168.140.1",
+    "dhcp_start": "192.168.140.10",
+    "dhcp_end": "192.168.140.250",
+}
+OWN = {
+    "name": "own",
+    "title": "By itself (user mode)",
+    "uuid": "b7c1f0a9-8c1d-4f57-9a0e-3f0b6f6a2d35",
+    "kind": Network.Kind.USER,
+}
+
 
 class Command(BaseCommand):
     """Idempotent: what exists is left as it is."""
@@ -63,6 +80,7 @@ class Command(BaseCommand):
         self._catalogue()
         if options["host"]:
             self._host(admin, *options["host"])
+        self._networks()
 
     def _accounts(self, path: Path) -> None:
         """Make one account a role with a random password, told in `path` alone (mode 600)."""
@@ -89,16 +107,6 @@ class Command(BaseCommand):
         if CatalogueItem.objects.exists() or not Image.objects.exists():
             return
         with transaction.atomic():
-            network = Network.objects.create(
-                name="nat",
-                title="Behind this host (NAT)",
-                # The same network for every portal on a host: one that is installed anew finds it.
-                uuid="5d8a6c1e-2b0f-4f6e-9a37-6a3c2e7f10b4",
-                bridge="gatehouse0",
-                address="192.168.140.1",
-                dhcp_start="192.168.140.10",
-                dhcp_end="192.168.140.250",
-            )
             for name, vcpus, memory, disk, cost in FLAVOURS:
                 Flavour.objects.create(name=name, vcpus=vcpus, memory=memory, disk=disk, cost_month=cost)
             for position, image in enumerate(Image.objects.filter(deprecated_at=None).exclude(source=""), 1):
@@ -111,10 +119,28 @@ class Command(BaseCommand):
                     accelerators=Wanted.values,
                     position=position,
                 )
-                item.networks.add(network)
                 fitting = Flavour.objects.filter(memory__gte=image.min_memory, disk__gte=image.virtual_size)
                 item.flavours.set(fitting)
                 audit.record(actor=ACTOR, verb="catalogue.added", target=item, after=item_snapshot(item))
+
+    def _networks(self) -> None:
+        """Offer a network on every item, unless one is offered that the hosts give."""
+        proven = Host.objects.exclude(accelerator="")
+        bridged = not proven.exists() or proven.filter(bridges=True).exists()
+        offered = Network.objects.filter(items__isnull=False)
+        if not bridged:
+            offered = offered.filter(kind=Network.Kind.USER)
+        if offered.exists() or not CatalogueItem.objects.exists():
+            return
+        with transaction.atomic():
+            values: dict[str, Any] = NAT if bridged else OWN
+            network, created = Network.objects.get_or_create(uuid=values["uuid"], defaults=values)
+            if created:
+                audit.record(actor=ACTOR, verb="network.added", target=network)
+            for item in CatalogueItem.objects.all():
+                item.networks.add(network)
+        if not bridged:
+            self.stdout.write("No host makes bridges: each machine gets a network of its own (user mode).")
 
     def _host(self, admin: User, name: str, uri: str, pool: str) -> None:
         host = Host.objects.filter(uri=uri).first()
