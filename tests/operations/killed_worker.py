@@ -1,13 +1,11 @@
-"""A worker in a process of its own, that dies by SIGKILL at a chosen point. Run by test_runner.py.
-
-Its arguments are those of tests/dying.py.
-"""
+"""Workers in processes of their own, that die by SIGKILL at a chosen point. Run by test_runner.py."""
 
 from pathlib import Path
 
 import django
 
-from tests.dying import FAILING, die_at, work
+from tests import dying
+from tests.dying import die_at
 
 STEPS = ("disk", "seed", "domain")
 
@@ -27,7 +25,7 @@ def main():
 
         def do(self, context):
             die_at(f"before:{self.name}")
-            if self.name == FAILING:
+            if self.name == dying.told.failing:
                 raise registry.StepFailed("pool_full", "no space left")
             self.path(context).touch()
             die_at(f"after:{self.name}")
@@ -38,7 +36,7 @@ def main():
             die_at(f"undo-after:{self.name}")
 
     registry.register(registry.Kind("test.files", "Make files", [FileStep(name) for name in STEPS]))
-    work()
+    dying.serve()
 
 
 if __name__ == "__main__":

@@ -1,42 +1,27 @@
 """A worker killed by SIGKILL at every point of every step: all is there at the end, or nothing is."""
 
-import os
 import signal
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from portal.operations import services
 from portal.operations.models import Counter
 from portal.operations.runner import leftovers
 from portal.operations.states import State
 from tests.conftest import GIB, let_heartbeats_lapse, make_spec
+from tests.dying import Workers
 
 STEPS = ("disk", "seed", "domain")
 pytestmark = [pytest.mark.database, pytest.mark.usefixtures("trail_that_can_be_flushed")]
 
 
-def database_url():
-    settings = connection.settings_dict
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{settings['NAME']}"
-    return f"postgresql://{settings['USER']}@/{settings['NAME']}?host={settings['OPTIONS']['host']}"
-
-
-def worker(task, point="never", failing="none"):
+@pytest.fixture(scope="module")
+def worker(django_db_setup):
     """Run a worker process to its end and return its exit status."""
-    root = Path(__file__).resolve().parents[2]
-    return subprocess.run(
-        [sys.executable, "-m", "tests.operations.killed_worker", str(task), point, failing],
-        cwd=root,
-        env={**os.environ, "DATABASE_URL": database_url(), "DJANGO_SETTINGS_MODULE": "portal.settings"},
-        timeout=60,
-        check=False,
-    ).returncode
+    workers = Workers("tests.operations.killed_worker")
+    yield workers
+    workers.close()
 
 
 @pytest.fixture
@@ -64,7 +49,7 @@ def made(folder):
 
 
 @pytest.mark.parametrize("point", [f"{when}:{step}" for step in STEPS for when in ("before", "after")])
-def test_a_worker_killed_while_building_is_resumed_to_the_end(queued, quota, tmp_path, point):
+def test_a_worker_killed_while_building_is_resumed_to_the_end(worker, queued, quota, tmp_path, point):
     """Red when take_over_lapsed takes nothing, or when carry_on resumes nothing."""
     assert worker(queued.pk, point) == -signal.SIGKILL
     let_heartbeats_lapse()
@@ -79,7 +64,7 @@ def test_a_worker_killed_while_building_is_resumed_to_the_end(queued, quota, tmp
 @pytest.mark.parametrize(
     "point", [f"{when}:{step}" for step in STEPS for when in ("undo-before", "undo-after")]
 )
-def test_a_worker_killed_while_undoing_leaves_nothing_in_the_end(queued, quota, tmp_path, point):
+def test_a_worker_killed_while_undoing_leaves_nothing_in_the_end(worker, queued, quota, tmp_path, point):
     """Red when _undo_all walks over no rows."""
     assert worker(queued.pk, point, failing="domain") == -signal.SIGKILL
     queued.refresh_from_db()
@@ -93,7 +78,7 @@ def test_a_worker_killed_while_undoing_leaves_nothing_in_the_end(queued, quota, 
     assert (quota.held, quota.used) == (0, 0)
 
 
-def test_killed_after_a_step_then_failing_at_the_next_takes_back_what_the_dead_worker_made(queued, tmp_path):
+def test_killed_then_failing_at_the_next_takes_back_what_the_dead_worker_made(worker, queued, tmp_path):
     """Red when _intend writes its row after the step instead of before."""
     assert worker(queued.pk, "after:disk") == -signal.SIGKILL
     assert made(tmp_path) == ["disk"] and leftovers(queued) == ["disk"]

@@ -1,13 +1,11 @@
-"""A worker that builds a real machine and dies by SIGKILL at a chosen point. Run by test_building.py.
-
-Its arguments are those of tests/dying.py.
-"""
+"""Workers that build a real machine and die by SIGKILL at a chosen point. Run by test_building.py."""
 
 from dataclasses import replace
 
 import django
 
-from tests.dying import FAILING, die_at, work
+from tests import dying
+from tests.dying import die_at
 
 
 def main():
@@ -23,11 +21,11 @@ def main():
 
         def do(self, context):
             die_at(f"before:{self.name}")
-            if self.name == FAILING == "address":
+            if self.name == dying.told.failing == "address":
                 raise registry.StepFailed("no_address", "told to fail")
             self.step.do(context)
             die_at(f"after:{self.name}")
-            if self.name == FAILING:
+            if self.name == dying.told.failing:
                 raise registry.StepFailed("pool_full", "told to fail")
 
         def undo(self, context):
@@ -37,7 +35,7 @@ def main():
 
     kind = registry.kind_of("vm.create")
     registry._kinds["vm.create"] = replace(kind, steps=[Mortal(step) for step in kind.steps])
-    work()
+    dying.serve()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from portal.operations.runner import leftovers
 from portal.operations.states import State
 from tests import factories
 from tests.conftest import let_heartbeats_lapse
-from tests.operations.test_runner import database_url
+from tests.dying import Workers
 from vms.building import CREATE
 from vms.models import Status, VirtualMachine
 from vms.services import request_machine
@@ -37,15 +36,12 @@ IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", Path(__file__).resolve().parent
 STEPS = [step.name for step in CREATE.steps]
 
 
-def worker(task, point="never", failing="none"):
+@pytest.fixture(scope="module")
+def worker(django_db_setup):
     """Run a worker process to its end and return its exit status."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.vms.killed_builder", str(task), point, failing],
-        cwd=Path(__file__).resolve().parents[2],
-        env={**os.environ, "DATABASE_URL": database_url(), "DJANGO_SETTINGS_MODULE": "portal.settings"},
-        timeout=180,
-        check=False,
-    ).returncode
+    workers = Workers("tests.vms.killed_builder")
+    yield workers
+    workers.close()
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +163,7 @@ def test_a_machine_without_any_virtio_device_is_built_and_has_an_address(real, a
 
 
 @pytest.mark.parametrize("point", [f"{when}:{step}" for step in STEPS for when in ("before", "after")])
-def test_killed_while_building_the_machine_is_finished_by_the_next_worker(real, queued, point):
+def test_killed_while_building_the_machine_is_finished_by_the_next_worker(worker, real, queued, point):
     """Untried: when take_over_lapsed takes nothing."""
     assert worker(queued.pk, point) == -signal.SIGKILL
     let_heartbeats_lapse()
@@ -178,7 +174,7 @@ def test_killed_while_building_the_machine_is_finished_by_the_next_worker(real, 
 @pytest.mark.parametrize(
     "point", [f"undo-{when}:{step}" for step in STEPS for when in ("before", "after")]
 )
-def test_killed_while_undoing_nothing_is_left_in_the_end(real, queued, point):
+def test_killed_while_undoing_nothing_is_left_in_the_end(worker, real, queued, point):
     """Untried: when StartDomain.undo or DefineDomain.undo do nothing."""
     assert worker(queued.pk, point, failing="address") == -signal.SIGKILL
     queued.refresh_from_db()
@@ -189,13 +185,13 @@ def test_killed_while_undoing_nothing_is_left_in_the_end(real, queued, point):
 
 
 @pytest.mark.parametrize("failing", STEPS)
-def test_a_step_that_fails_after_it_acted_leaves_nothing(real, queued, failing):
+def test_a_step_that_fails_after_it_acted_leaves_nothing(worker, real, queued, failing):
     """Untried: when _note of a failed step marks it undone before it was."""
     assert worker(queued.pk, failing=failing) == 0
     check_nothing(real[0], queued)
 
 
-def test_what_was_built_before_a_kill_goes_when_the_next_worker_fails(real, queued):
+def test_what_was_built_before_a_kill_goes_when_the_next_worker_fails(worker, real, queued):
     """Untried: when _undo_all walks only over the steps that are done."""
     assert worker(queued.pk, "after:domain") == -signal.SIGKILL
     let_heartbeats_lapse()

@@ -27,8 +27,8 @@ from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.hosts.models import Health, Host
 from portal.operations.models import Operation
+from tests.dying import database_url
 from tests.factories import make_host, make_image
-from tests.operations.test_runner import database_url
 from tests.racing import race
 from vms.console import services, wire
 from vms.console.broker import Broker
