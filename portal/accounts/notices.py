@@ -6,6 +6,7 @@ Rooms above register the kinds that they tell of; people choose by kind which ma
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db import models, transaction
@@ -16,6 +17,8 @@ from portal.core.queue import send
 from portal.live.publish import publish
 
 MAIL = "accounts.mail_notices"
+#: What was read is kept so long, and everything else so long.
+KEEP_READ, KEEP = timedelta(days=90), timedelta(days=365)
 #: Characters of a detail that are kept; the page that the link leads to has all of it.
 LONGEST = 2000
 _LINE = Notice._meta.get_field("text").max_length or 200
@@ -105,13 +108,25 @@ def _mail_wanted(kind: Kind, told: Mapping[int, User]) -> dict[int, bool]:
 
 
 @transaction.atomic
-def take_back(*, kind: str, about: str) -> None:
-    """Mark notices of `kind` about something read, and send no mail any more: it is settled. Idempotent."""
+def take_back(*, kind: str, about: str, person: Any = None) -> None:
+    """Mark notices of `kind` about something read, and send no mail any more: it is settled. Idempotent.
+
+    For everybody, or for `person` alone.
+    """
     found = Notice.objects.filter(kind=kind, about=about, read_at=None)
+    found = found.filter(person=person.pk) if person else found
     people = set(found.values_list("person", flat=True))
     found.filter(mail=Notice.Mail.DUE).update(mail=Notice.Mail.NONE, mail_at=None)
     found.update(read_at=timezone.now())
     publish(*map(topic, people))
+
+
+def forget() -> int:
+    """Delete notices that are too old for anybody to look for; return how many. Idempotent."""
+    now = timezone.now()
+    old = models.Q(created_at__lt=now - KEEP_READ, read_at__isnull=False)
+    deleted, _rows = Notice.objects.filter(old | models.Q(created_at__lt=now - KEEP)).delete()
+    return deleted
 
 
 # What a person does with their own

@@ -9,3 +9,9 @@ from portal.accounts import notices, outbox
 def mail_notices() -> None:
     """Send the mails of notices that are due. Idempotent; the sweep finds what no message reached."""
     outbox.send_due()
+
+
+@shared_task(name="accounts.forget_notices")
+def forget_notices() -> None:
+    """Delete notices that are too old. Idempotent."""
+    notices.forget()

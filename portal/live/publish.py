@@ -12,6 +12,8 @@ from django.db import transaction
 from redis.exceptions import RedisError
 
 _log = logging.getLogger(__name__)
+#: Seconds that the end of a process waits for its last bells.
+PATIENCE = 2.0
 
 
 def group_of(topic: str) -> str:
@@ -35,6 +37,7 @@ class _Ringer:
         self.process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._pending: dict[str, None] = {}
+        self._ending = False
         self._wake = asyncio.Event()
         self._task = self._loop.create_task(self._send_all())
         self._thread = threading.Thread(target=self._run, name="live-publisher", daemon=True)
@@ -47,10 +50,18 @@ class _Ringer:
             self._loop.run_until_complete(self._task)
 
     def _close(self) -> None:
-        """End the thread before the interpreter tears down what it stands on."""
-        if self.process == os.getpid():
+        """End the thread before the interpreter tears down what it stands on; what was rung is sent first."""
+        if self.process != os.getpid():
+            return
+        self._loop.call_soon_threadsafe(self._end)
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._task.cancel)
-            self._thread.join(2)
+            self._thread.join(PATIENCE)
+
+    def _end(self) -> None:
+        self._ending = True
+        self._wake.set()
 
     def ring(self, topics: tuple[str, ...]) -> None:
         """Queue `topics`; one that waits already is sent once."""
@@ -62,14 +73,15 @@ class _Ringer:
 
     async def _send_all(self) -> None:
         layer = get_channel_layer()
-        while True:
+        while self._pending or not self._ending:
             await self._wake.wait()
             self._wake.clear()
             topics, self._pending = self._pending, {}
             for topic in topics:
                 try:
                     await layer.group_send(group_of(topic), {"type": "live.changed", "topic": topic})
-                except (RedisError, OSError) as error:
+                except (RedisError, OSError, RuntimeError) as error:
+                    # A RuntimeError: the interpreter ends, and no name of a host can be looked up any more.
                     _log.warning("nobody was told of %s: %s", topic, error)
 
 

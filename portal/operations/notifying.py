@@ -51,6 +51,8 @@ def settled(operation: Operation) -> None:
 
 def decided(operation: Operation, *, by: Any, approved: bool, reason: str = "") -> None:
     """Tell the requester that `operation` was approved or rejected, for good or on one level."""
+    # It may still wait for others of the level, but not for who decided.
+    notices.take_back(kind=WAITS, about=operation.topic, person=by)
     if operation.state == State.AWAITING_APPROVAL:
         text = _("%(who)s approved, others decide next: %(what)s")
     else:

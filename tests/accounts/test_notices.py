@@ -1,9 +1,12 @@
 """Notices: whom they reach, what their pages show, and the bell."""
 
+from datetime import timedelta
+
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from portal.accounts import notices
 from portal.accounts.live import _bell, _newer
@@ -76,6 +79,17 @@ def test_what_is_settled_is_read_and_mails_nobody_any_more(people):
     assert notices.unread(people.approver) == 0
     assert list(Notice.objects.filter(mail="due").values_list("kind", flat=True)) == [KIND]
     assert notices.unread(people.requester) == 1
+
+
+def test_old_notices_are_forgotten_and_unread_ones_later(people):
+    """Red when forget() takes what nobody has read yet after 90 days."""
+    ages = {"new": (1, True), "read": (91, True), "unread": (91, False), "ancient": (366, False)}
+    for text, (days, read) in ages.items():
+        tell(people.requester, text=text)
+        at = timezone.now() - timedelta(days=days)
+        Notice.objects.filter(text=text).update(created_at=at, read_at=at if read else None)
+    assert notices.forget() == 2
+    assert set(Notice.objects.values_list("text", flat=True)) == {"new", "unread"}
 
 
 def test_the_page_shows_ones_own_escaped_and_the_bell_counts(client, people):

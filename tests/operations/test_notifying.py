@@ -7,6 +7,8 @@ import pytest
 from portal.accounts.models import Membership, Notice, Role, User
 from portal.operations import discussion, registry, revisions, services
 from portal.operations.models import Operation, StepRecord
+from portal.operations.policies import services as policies
+from portal.operations.policies.rules import Level, Rule, Who
 from portal.operations.states import State
 from portal.operations.transitions import move
 from tests import factories
@@ -15,6 +17,14 @@ from vms.models import VirtualMachine
 from vms.services import request_machine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
+
+
+@pytest.fixture
+def chief(cast):
+    """Who administers every project."""
+    person = User.objects.create(username="chief")
+    Membership.objects.create(user=person, role=Role.ADMIN)
+    return person
 
 
 @pytest.fixture
@@ -47,7 +57,7 @@ def run(operation, *states):
 
 
 def test_a_request_tells_those_who_can_decide_and_not_who_asked(cast):
-    """Red when deciders() leaves the requester in, or those who approve in every project out."""
+    """Red when waits() tells who asked, or leaves out those who approve in every project."""
     everywhere = User.objects.create(username="everywhere")
     Membership.objects.create(user=everywhere, role=Role.APPROVER)
     User.objects.create(username="gone", is_active=False)
@@ -77,6 +87,32 @@ def test_a_decision_tells_the_requester_why_and_takes_back_that_it_waits(cast, a
     decide(cast, asked, approved=approved, reason="as agreed")
     assert told() == [("requester", text)]
     assert Notice.objects.get(kind="request.decided").detail == "as agreed"
+
+
+def test_each_level_tells_those_it_asks_and_no_others(cast, chief):
+    """Red when _tell() of policies does not tell the next level, or decided() leaves who decided with it."""
+    second = User.objects.create(username="second")
+    Membership.objects.create(user=second, project=cast.project, role=Role.APPROVER)
+    levels = (Level(Who.PROJECT_APPROVERS, 2), Level(Who.ADMINS))
+    policies.add_policy(actor=chief, rule=Rule(name="two levels", levels=levels))
+    asked = services.request_operation(
+        actor=cast.requester,
+        project=cast.project,
+        spec=make_spec(),
+        amounts={},
+        token=uuid.uuid4(),
+        title="A",
+    )
+    asks = "requester asks: A"
+    assert told() == [(who, asks) for who in ("admin", "approver", "chief", "second")]
+    decide(cast, asked)
+    assert told("request.waits") == [("admin", asks), ("chief", asks), ("second", asks)]
+    assert told("request.decided") == [("requester", "approver approved, others decide next: A")]
+    decide(cast, asked, actor=second)
+    assert told("request.waits") == [("chief", asks)]
+    decide(cast, asked, actor=chief)
+    assert told("request.waits") == []
+    assert ("requester", "chief approved: A") in told("request.decided")
 
 
 def test_a_refused_decision_tells_nobody(cast, asked):
