@@ -140,6 +140,12 @@ class PortTaken(DriverError):
     code = "port_taken"
 
 
+class ScreenRefused(DriverError):
+    """SSH let us in, but its user may not open the sockets of machines' screens there."""
+
+    code = "screen_refused"
+
+
 class NotSupported(DriverError):
     """The host, or the URI's scheme, does not offer the call."""
 

@@ -120,7 +120,7 @@ DOMAIN_CONSOLES = """    <serial type="pty">
     <controller type="usb" index="0" model="qemu-xhci" />
     <input type="tablet" bus="usb" />
     <graphics type="vnc">
-      <listen type="none" />
+      <listen type="socket" />
     </graphics>
     <video>
       <model type="virtio" />
@@ -154,7 +154,7 @@ EMULATED_DEVICES = """    <disk type="file" device="disk">
     <controller type="usb" index="0" model="ich9-ehci1" />
     <input type="tablet" bus="usb" />
     <graphics type="vnc">
-      <listen type="none" />
+      <listen type="socket" />
     </graphics>
     <video>
       <model type="vga" />

@@ -143,6 +143,13 @@ async def say(uri, machine):
         return said
 
 
+async def look(uri, machine):
+    """Open the screen and return the first that comes."""
+    stream = await open_console(uri, str(machine.uuid), ConsoleKind.VNC, timeout=LIMIT)
+    async with stream:
+        return await stream.read()
+
+
 def test_a_further_host_is_enrolled_and_builds_machines(admin, cast, second_host):
     """Red when the connection's URI lacks the portal's ssh, or images go by a path of this machine alone."""
     tiny()
@@ -157,6 +164,8 @@ def test_a_further_host_is_enrolled_and_builds_machines(admin, cast, second_host
     watch_until(lambda: VirtualMachine.objects.filter(observed_state=Observed.RUNNING).exists())
     assert health(row) == (Health.UP, "")
     assert b"login:" in asyncio.run(say(connection_uri(row), machine))
+    second_host.add_to_group("gate", "libvirt-qemu")
+    assert asyncio.run(look(connection_uri(row), machine)).startswith(b"RFB")
 
 
 def test_what_keeps_a_host_away_is_told_apart(admin, cast, second_host):

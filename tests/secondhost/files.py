@@ -66,10 +66,16 @@ def _accounts(etc: Path) -> None:
             shadow.write(f"{name}:*:20000:0:99999:7:::\n")
         with (etc / "group").open("a") as group:
             group.write(f"{name}:x:{number}:\n")
-    groups = (etc / "group").read_text().splitlines()
-    groups = [f"{line}{',' if line[-1] != ':' else ''}{MEMBER}" if line.startswith("libvirt:") else line
-              for line in groups]
-    (etc / "group").write_text("\n".join(groups) + "\n")
+    add_to_group(etc.parent, MEMBER, "libvirt")
+
+
+def add_to_group(folder: Path, user: str, group: str) -> None:
+    """Make a user a member of a group. In place: the file is mounted, so nothing can be put in its stead."""
+    path = folder / "etc/group"
+    lines = path.read_text().splitlines()
+    lines = [f"{line}{',' if line[-1] != ':' else ''}{user}" if line.startswith(f"{group}:") else line
+             for line in lines]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def new_host_key(folder: Path) -> None:

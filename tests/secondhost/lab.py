@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
-from tests.secondhost.files import fingerprint, new_host_key, write_files
+from tests.secondhost.files import add_to_group, fingerprint, new_host_key, write_files
 
 INIT = Path(__file__).with_name("init.sh")
 PREFIX = "gth-"
@@ -101,6 +101,10 @@ class SecondHost:
     def forbid(self, user: str = "root") -> None:
         """Forget every key of `user`."""
         (self.folder / "etc/ssh/authorized" / user).unlink(missing_ok=True)
+
+    def add_to_group(self, user: str, group: str) -> None:
+        """Make a user a member of a group, from the next sign-in on."""
+        add_to_group(self.folder, user, group)
 
     def power_on(self) -> None:
         """Start the host, with the disks and definitions that it had. Returns when it can be reached."""

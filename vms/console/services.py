@@ -38,6 +38,10 @@ SENTENCES: Mapping[str, Any] = {
     "domain_not_found": _("The host does not know this machine any more. Tell your operator."),
     "invalid_state": _("The machine is switched off. Start it, then connect again."),
     "not_supported": _("This host does not offer this console. Try the other one."),
+    "screen_refused": _(
+        "The host does not show screens to the portal's user there. Use the serial console, and tell your "
+        "operator that the user must be in the group that QEMU runs as."
+    ),
     "ticket": _("The permission to open this console was used already or is too old. Connect again."),
     "right_gone": _("You may not use this machine any more, so its console was closed."),
     "signed_out": _("You are signed out. Sign in again to open the console."),

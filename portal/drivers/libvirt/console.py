@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import libvirt
 
 from portal.drivers.console_wire import ConsoleEnd, ConsoleKind, EndReason
-from portal.drivers.errors import DomainNotFound, DriverError, HostUnreachable, InvalidState, NotSupported
+from portal.drivers.errors import DomainNotFound, DriverError, HostUnreachable, InvalidState
 from portal.drivers.libvirt.connection import open_plainly
 from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.screen import Tunnel, socket_of
 from portal.drivers.validation import check_uuid
 
 # A console ends up to 1.5 s before libvirt knows that its domain went off.
@@ -94,15 +95,30 @@ class SerialConsole:
 
 
 class VncConsole:
-    """The screen, as a socket that libvirt hands over: no port is open, and no password is needed."""
+    """The screen: of a local host a socket that libvirt hands over, of a remote one through the portal's ssh.
+
+    No port is open either way, and no password is needed.
+    """
 
     @translated()
     def __init__(self, uri: str, uuid: str) -> None:
-        if not _is_local(uri):
-            raise NotSupported("openGraphicsFD hands a file descriptor over, which only a local host can do")
         self._domain = _Domain(uri, uuid)
-        descriptor = self._domain.domain.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
-        self._screen = socket.socket(fileno=descriptor)
+        self._tunnel: Tunnel | None = None
+        if _is_local(uri):
+            descriptor = self._domain.domain.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
+            self._screen = socket.socket(fileno=descriptor)
+        else:
+            self._tunnel = Tunnel(uri, socket_of(self._domain.domain.XMLDesc()))
+            self._screen = self._tunnel.socket
+            self._await_greeting(self._tunnel)
+
+    def _await_greeting(self, tunnel: Tunnel) -> None:
+        """Wait for the server's first byte: ssh takes our connection before it tries the socket there.
+
+        Raises ScreenRefused when the host does not open it.
+        """
+        if not self._screen.recv(1, socket.MSG_PEEK):
+            raise tunnel.trouble()
 
     def recv(self, size: int) -> bytes:
         try:
@@ -123,7 +139,7 @@ class VncConsole:
 def open_console(uri: str, uuid: str, kind: ConsoleKind) -> SerialConsole | VncConsole:
     """Open a running domain's console.
 
-    Raises HostUnreachable, DomainNotFound, InvalidState (off) and NotSupported (no such console, or a screen
-    of a remote host).
+    Raises HostUnreachable, DomainNotFound, InvalidState (off), NotSupported (no such console) and
+    ScreenRefused (a remote host that does not open its screens to the portal's user).
     """
     return SerialConsole(uri, uuid) if kind is ConsoleKind.SERIAL else VncConsole(uri, uuid)

@@ -90,7 +90,8 @@ class DomainElement:
         usb = "qemu-xhci" if paravirtual else "ich9-ehci1"
         child(devices, "controller", type="usb", index="0", model=usb)
         child(devices, "input", type="tablet", bus="usb")
-        child(child(devices, "graphics", type="vnc"), "listen", type="none")
+        # A socket in libvirt's folder for the domain: no port, and ssh can forward it.
+        child(child(devices, "graphics", type="vnc"), "listen", type="socket")
         child(child(devices, "video"), "model", type="virtio" if paravirtual else "vga")
         if not paravirtual:
             # Else libvirt adds one, which is virtio.
