@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from networks.models import Network
 from portal.accounts.models import Membership, Project, Role, User
 from portal.audit import services as audit
-from portal.core.errors import Denied
 from portal.hosts import services as hosts
+from portal.hosts.keys import ensure_key
 from portal.hosts.models import Host, Image
-from portal.operations import runner, services
-from portal.operations.models import Counter, DefaultLimit, Operation
+from portal.operations.models import Counter, DefaultLimit
 from portal.operations.quotas import set_quota
 from portal.operations.scopes import EVERY_PROJECT
-from portal.operations.states import State
 from vms.catalogue.values import item_snapshot
 from vms.models import CatalogueItem, Flavour
 from vms.virtualization import Wanted
@@ -78,6 +77,7 @@ class Command(BaseCommand):
         if options["images"]:
             hosts.import_images(actor=admin, manifest=options["images"])
         self._catalogue()
+        ensure_key(ACTOR)
         if options["host"]:
             self._host(admin, *options["host"])
         self._networks()
@@ -143,31 +143,18 @@ class Command(BaseCommand):
             self.stdout.write("No host makes bridges: each machine gets a network of its own (user mode).")
 
     def _host(self, admin: User, name: str, uri: str, pool: str) -> None:
+        """Enrol the host unless all is done. A host that will not have it does not stop the portal."""
         host = Host.objects.filter(uri=uri).first()
-        try:
-            if host is None:
-                operation = hosts.enrol_host(actor=admin, name=name, uri=uri, pool_path=pool)
-            elif self._lacks_images(host) or not host.accelerator:
-                operation = hosts.enrol_again(actor=admin, host=host)
-            else:
-                return
-        except Denied as denied:
-            self.stdout.write(denied.reason)
+        if host is not None and host.accelerator and not self._lacks_images(host):
             return
-        self._carry_out(operation)
+        name = name if host is None else host.name
+        try:
+            call_command("enrol", name, uri, pool=pool, username=admin.username, stdout=self.stdout)
+        except CommandError as error:
+            self.stdout.write(str(error))
 
     @staticmethod
     def _lacks_images(host: Host) -> bool:
         """Tell whether an image that can be copied there is not; one that was built anew since cannot."""
         copied = Image.objects.exclude(source="").filter(deprecated_at=None)
         return bool(copied.exclude(attachments__pool__host=host).exists())
-
-    def _carry_out(self, operation: Operation) -> None:
-        self.stdout.write(f"{operation.title}: reach it, boot a test guest, copy the images")
-        claimed = services.claim(operation.pk, worker=ACTOR)
-        if claimed is not None:
-            runner.carry_on(claimed, worker=ACTOR)
-            operation = claimed
-        if operation.state != State.SUCCEEDED:
-            errors = operation.steps.exclude(error_code="").values_list("error_code", "error_raw")
-            self.stdout.write(f"{operation.title} failed: {list(errors)}")

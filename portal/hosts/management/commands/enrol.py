@@ -1,6 +1,7 @@
 """`manage.py enrol`: make a host ready from the command line. Safe to run again."""
 
 import os
+import sys
 import threading
 import time
 from argparse import ArgumentParser
@@ -13,6 +14,7 @@ from django.db import connection
 from portal.accounts.models import User
 from portal.core.errors import Denied
 from portal.hosts import services
+from portal.hosts.keys import authorized_line, current_key
 from portal.hosts.models import Host
 from portal.operations.models import Operation, StepRecord
 from portal.operations.registry import kind_of
@@ -33,26 +35,28 @@ class Command(BaseCommand):
         parser.add_argument("--pool", required=True, metavar="PATH", help="folder on the host for disks")
         parser.add_argument("--as", required=True, dest="username", help="the admin who does this")
         parser.add_argument("--images", metavar="MANIFEST", help="import the images it lists first")
+        parser.add_argument(
+            "--host-key", default="", metavar="SHA256:…", help="fingerprint of a host's SSH key; else it asks"
+        )
         parser.add_argument("--queue", action="store_true", help="leave the work to the workers")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Begin the operation and, unless it is left to the workers, carry it out here."""
-        try:
-            operation = self._begin(options)
-        except (Denied, ValueError, OSError, KeyError) as refused:
-            raise CommandError(str(refused)) from refused
-        if options["queue"]:
-            self.stdout.write(f"{operation}: queued")
-            return
-        self._carry_out(operation)
-        if operation.state != State.SUCCEEDED:
-            raise CommandError(f"{operation}: {State(operation.state).label.lower()}")
-        self.stdout.write(f"{operation}: done")
-
-    def _begin(self, options: dict[str, Any]) -> Operation:
         actor = User.objects.filter(username=options["username"]).first()
         if actor is None:
             raise CommandError(f"There is nobody called {options['username']}.")
+        try:
+            operation = self._begin(actor, options)
+            if options["queue"]:
+                self.stdout.write(f"{operation}: queued")
+                return
+            self._finish(operation)
+            if operation.kind == services.GREET:
+                self._trust(actor, options)
+        except (Denied, ValueError, OSError, KeyError) as refused:
+            raise CommandError(str(refused)) from refused
+
+    def _begin(self, actor: User, options: dict[str, Any]) -> Operation:
         if options["images"]:
             for image in services.import_images(actor=actor, manifest=Path(options["images"])):
                 self.stdout.write(f"image {image.name} {image.version}: known")
@@ -61,12 +65,42 @@ class Command(BaseCommand):
             return services.enrol_host(
                 actor=actor, name=options["name"], uri=options["uri"], pool_path=options["pool"]
             )
-        unfinished = Operation.objects.filter(subject=host.topic, kind="hosts.enrol").exclude(
-            state__in=FINAL
-        )
-        return unfinished.first() or services.enrol_again(
-            actor=actor, host=host, pool_path=options["pool"]
-        )
+        kinds = (services.ENROL, services.GREET)
+        unfinished = Operation.objects.filter(subject=host.topic, kind__in=kinds).exclude(state__in=FINAL)
+        if found := unfinished.first():
+            return found
+        wanted = options["host_key"]
+        if host.by_ssh and (not host.host_key or wanted not in ("", host.fingerprint)):
+            return services.greet_host(actor=actor, host=host)
+        return services.enrol_again(actor=actor, host=host, pool_path=options["pool"])
+
+    def _trust(self, actor: User, options: dict[str, Any]) -> None:
+        """Confirm the key that the host showed, if somebody says that it is the host's, and enrol it."""
+        host = Host.objects.get(name=options["name"])
+        key = current_key()
+        if key is not None:
+            self.stdout.write(f"Line for authorized_keys on the host:\n{authorized_line(key)}")
+        shown, wanted = host.offered_fingerprint or host.fingerprint, options["host_key"]
+        if not wanted and sys.stdin.isatty():
+            answer = input(f"The host shows the key {shown}. Is it the host's (yes/no)? ")
+            wanted = shown if answer.strip().lower() == "yes" else ""
+        if wanted != shown:
+            raise CommandError(
+                f"The host shows the key {shown}. Compare it with what `ssh-keygen -lf` prints on the host "
+                f"for its key in /etc/ssh, and run this again with --host-key {shown}"
+            )
+        enrolment = None
+        if host.offered_fingerprint:
+            enrolment = services.confirm_host_key(actor=actor, host=host, fingerprint=wanted)
+            host.refresh_from_db()
+        self._finish(enrolment or services.enrol_again(actor=actor, host=host, pool_path=options["pool"]))
+
+    def _finish(self, operation: Operation) -> None:
+        """Bring an operation to its end. Raises CommandError unless it succeeded."""
+        self._carry_out(operation)
+        if operation.state != State.SUCCEEDED:
+            raise CommandError(f"{operation}: {State(operation.state).label.lower()}")
+        self.stdout.write(f"{operation}: done")
 
     def _carry_out(self, operation: Operation) -> None:
         """Carry it out here, or follow the worker that was faster; print each step once."""
