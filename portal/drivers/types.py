@@ -216,10 +216,25 @@ class HostInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelFacts:
+    """What a host's kernel is set to; None for what is not known.
+
+    `cgroup_version` is 1 also for a mixture of both; `bridge_rules` tells whether packets on a bridge meet
+    iptables' rules (bridge-nf-call-iptables).
+    """
+
+    cgroup_version: int | None = None
+    cgroup_controllers: tuple[str, ...] | None = None
+    ip_forward: bool | None = None
+    bridge_rules: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HostReadiness:
     """What a host says about itself; that KVM is offered does not prove that a guest runs on it.
 
-    `virtualization_flag` is `vmx`, `svm` or empty; `iommu` None when the host does not say.
+    `virtualization_flag` is `vmx`, `svm` or empty; `iommu` None when the host does not say, and so
+    `bridges`, the names of all its bridges.
     """
 
     host: HostInfo
@@ -233,6 +248,9 @@ class HostReadiness:
     machine_types: tuple[str, ...]
     iommu: bool | None
     security_models: tuple[str, ...]
+    kernel: KernelFacts = KernelFacts()
+    networks: tuple[NetworkInfo, ...] = ()
+    bridges: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

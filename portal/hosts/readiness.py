@@ -1,7 +1,6 @@
 """What a host is fit for, one finding a line. Not for: finding it out, which enrolment and the watcher do."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +9,8 @@ from django.utils.translation import gettext as _
 
 from portal.core.templatetags.gatehouse import gib
 from portal.drivers.types import Accelerator
+from portal.hosts.findings import Finding
+from portal.hosts.ground import ground
 from portal.hosts.models import Health, Host
 from portal.operations.messages import sentence
 
@@ -17,18 +18,6 @@ from portal.operations.messages import sentence
 UNWATCHED = timedelta(seconds=30)
 FULL_SHARE = 0.1
 _TESTED = 9_000_000, 7_000_000
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found, what it means and how to mend it; `tone` is good, warn, bad or unknown."""
-
-    title: str
-    found: str
-    means: str
-    tone: str
-    mend: str = ""
-    evidence: str = ""
 
 
 def health(host: Host) -> tuple[str, str]:
@@ -60,7 +49,7 @@ def report(host: Host) -> list[Finding]:
     if told:
         findings += [_bridge(host), _flag(told), _offered(host, told), *_versions(told["host"])]
         findings += [_iommu(told), _guard(told)]
-    return [*findings, *_pools(host)]
+    return [*findings, *_pools(host), *ground(told)]
 
 
 def _observed(host: Host) -> Finding:

@@ -8,8 +8,9 @@ import pytest
 
 from portal.drivers import errors, ssh
 from portal.drivers.console import ConsoleKind, EndReason, open_console
+from portal.drivers.libvirt.kernel import kernel_facts
 from portal.drivers.registry import driver_for
-from portal.drivers.types import Accelerator, DiskSpec, DomainSpec
+from portal.drivers.types import Accelerator, DiskSpec, DomainSpec, KernelFacts
 from tests.drivers.test_console import LIMIT, MIB, read_to_end, read_until
 from tests.drivers.test_console_live import BOOT_SECTOR
 
@@ -99,6 +100,20 @@ def test_a_user_who_is_not_in_qemus_group_is_told_so(guest, uri, second_host):
             await read_until(shown, b"RFB")
 
     asyncio.run(screen())
+
+
+def test_the_kernel_of_a_further_host_is_read_by_sftp(uri, second_host):
+    """Red when the files are read on this machine, or one that is not there ends the others."""
+    second_host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    driver = driver_for(uri("gate"))
+    facts = driver.readiness().kernel
+    driver.close()
+    assert facts.ip_forward is False and facts.cgroup_version in {1, 2}
+    assert {"cpu", "memory"} <= set(facts.cgroup_controllers)
+    second_host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    assert kernel_facts(uri("gate")).ip_forward is True
+    second_host.forbid("gate")
+    assert kernel_facts(uri("stranger").replace("stranger@", "gate@")) == KernelFacts()
 
 
 def test_a_cut_cable_ends_both_consoles(guest, uri, second_host):

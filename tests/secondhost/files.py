@@ -18,6 +18,7 @@ KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 StrictModes no
 UsePAM no
+Subsystem sftp internal-sftp
 UseDNS no
 """
 LIBVIRTD = """\
@@ -48,9 +49,9 @@ def write_files(folder: Path, name: str, address: str) -> None:
     _accounts(etc)
     new_host_key(folder)
     (etc / "ssh/sshd_config").write_text(SSHD.format(address=address))
-    for given in ("nwfilter", "qemu/networks"):
-        if Path("/etc/libvirt", given).exists():
-            shutil.copytree(Path("/etc/libvirt", given), etc / "libvirt" / given, symlinks=True)
+    # The filters that come with libvirt. No networks: this machine's own are none of the host's.
+    if Path("/etc/libvirt/nwfilter").exists():
+        shutil.copytree("/etc/libvirt/nwfilter", etc / "libvirt/nwfilter", symlinks=True)
     (etc / "libvirt/libvirtd.conf").write_text(LIBVIRTD.format(uuid=host))
     (etc / "libvirt/qemu.conf").write_text(QEMU)
     (etc / "libvirt/virtlogd.conf").write_text("")

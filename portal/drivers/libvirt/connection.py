@@ -5,6 +5,7 @@ process that can be killed.
 """
 
 import threading
+from urllib.parse import urlsplit
 
 import libvirt
 
@@ -15,6 +16,12 @@ KEEPALIVE_SECONDS = 2
 KEEPALIVE_COUNT = 3
 _lock = threading.Lock()
 _loop: threading.Thread | None = None
+
+
+def is_local(uri: str) -> bool:
+    """Tell whether the daemon at `uri` is reached on this machine."""
+    parts = urlsplit(uri)
+    return not parts.hostname and parts.scheme.partition("+")[2] in {"", "unix"}
 
 
 def _silent(_context: object, _error: object) -> None:

@@ -7,13 +7,12 @@ is no keepalive: a host that freezes later is silent, and the parent kills this 
 
 import socket
 import time
-from urllib.parse import urlsplit
 
 import libvirt
 
 from portal.drivers.console_wire import ConsoleEnd, ConsoleKind, EndReason
 from portal.drivers.errors import DomainNotFound, DriverError, HostUnreachable, InvalidState
-from portal.drivers.libvirt.connection import open_plainly
+from portal.drivers.libvirt.connection import is_local, open_plainly
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.screen import Tunnel, socket_of
 from portal.drivers.validation import check_uuid
@@ -26,11 +25,6 @@ SETTLE_STEP = 0.05
 
 def _silent(_context: object, _error: object) -> None:
     """Keep libvirt from printing errors; they are raised as well."""
-
-
-def _is_local(uri: str) -> bool:
-    parts = urlsplit(uri)
-    return not parts.hostname and parts.scheme.partition("+")[2] in {"", "unix"}
 
 
 class _Domain:
@@ -104,7 +98,7 @@ class VncConsole:
     def __init__(self, uri: str, uuid: str) -> None:
         self._domain = _Domain(uri, uuid)
         self._tunnel: Tunnel | None = None
-        if _is_local(uri):
+        if is_local(uri):
             descriptor = self._domain.domain.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
             self._screen = socket.socket(fileno=descriptor)
         else:

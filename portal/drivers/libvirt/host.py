@@ -2,7 +2,11 @@
 
 import libvirt
 
+from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.kernel import kernel_facts
+from portal.drivers.libvirt.network import Networks
+from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.capabilities import Capabilities
 from portal.drivers.types import HostInfo, HostReadiness
 
@@ -58,7 +62,19 @@ def readiness(connection: libvirt.virConnect) -> HostReadiness:
         machine_types=found.machine_types,
         iommu=found.iommu,
         security_models=found.security_models,
+        kernel=kernel_facts(connection.getURI()),
+        networks=Networks(connection).list(),
+        bridges=_bridges(connection),
     )
+
+
+def _bridges(connection: libvirt.virConnect) -> tuple[str, ...] | None:
+    """Return the names of the host's bridges, None where its libvirt cannot list interfaces."""
+    try:
+        found = [parse(interface.XMLDesc()) for interface in connection.listAllInterfaces()]
+    except (libvirt.libvirtError, InvalidSpec):
+        return None
+    return tuple(sorted(root.get("name", "") for root in found if root.get("type") == "bridge"))
 
 
 def _offers(connection: libvirt.virConnect, found: Capabilities, kind: str) -> bool:
