@@ -70,6 +70,16 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
+    def prove_image(self, accelerator: Accelerator, pool: str, name: str, seconds: float) -> Proof:
+        """Boot a machine from a clone of an image for at most `seconds` until it asks to sign in.
+
+        The machine has the processor and devices that every machine gets, so this proves what one sector
+        cannot: a kernel with its timers and two processors. The image must ask on its serial line. Makes a
+        transient domain and a volume of random names and removes both, and what an interrupted proof left
+        in that pool more than ten minutes ago. A refusal is an answer. Raises PoolNotFound, VolumeNotFound.
+        """
+
+    @abstractmethod
     def prove_bridge(self) -> Proof:
         """Make a bridge for a moment and say whether the host could: networks of its own need that.
 

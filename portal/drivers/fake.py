@@ -61,6 +61,8 @@ class FakeDriver(HypervisorDriver):
         self.pool_bytes = pool_bytes
         self.reachable = True
         self.accelerators = frozenset(Accelerator)
+        #: Under which a kernel gets as far as asking to sign in.
+        self.kernels = frozenset(Accelerator)
         self.bridges = True
         self.seeds: dict[str, bytes] = {}
         self._pools: dict[str, PoolSpec] = {}
@@ -90,6 +92,11 @@ class FakeDriver(HypervisorDriver):
         self._touch()
         works = accelerator in self.accelerators
         return Proof(works, f"A fake guest {'spoke' if works else 'was silent'}.")
+
+    def prove_image(self, accelerator: Accelerator, pool: str, name: str, seconds: float) -> Proof:
+        self.volume_info(pool, name)
+        works = accelerator in self.accelerators & self.kernels
+        return Proof(works, f"A fake kernel {'asked to sign in' if works else 'hung'}.")
 
     def prove_bridge(self) -> Proof:
         self._touch()

@@ -137,6 +137,19 @@ def test_emulation_is_proven_and_leaves_nothing(bench: Bench) -> None:
         assert not found.name.startswith("gatehouse-probe")
 
 
+def test_an_image_that_asks_nobody_to_sign_in_is_no_proof(bench: Bench, image: Path) -> None:
+    """Red when the clone stays, or a guest that started counts as one that asked."""
+    if isinstance(bench.driver, FakeDriver):
+        bench.driver.kernels = frozenset()
+    made = bench.driver.upload_image(bench.pool.name, f"{bench.prefix}-image.qcow2", str(image))
+    proof = bench.driver.prove_image(Accelerator.EMULATION, bench.pool.name, made.name, 2)
+    assert not proof.works and proof.evidence
+    assert [volume.name for volume in bench.driver.list_volumes(bench.pool.name)] == [made.name]
+    assert not [info for info in bench.driver.list_domains() if info.name.startswith("gatehouse-probe")]
+    with pytest.raises(errors.VolumeNotFound):
+        bench.driver.prove_image(Accelerator.EMULATION, bench.pool.name, "missing.qcow2", 2)
+
+
 def test_pools_are_listed_with_sizes(bench: Bench) -> None:
     (found,) = [pool for pool in bench.driver.list_pools() if pool.name == bench.pool.name]
     assert (found.uuid, found.path, found.active) == (bench.pool.uuid, bench.pool.path, True)
@@ -248,6 +261,7 @@ def test_upload_guards_its_name_and_its_source(bench: Bench, image: Path, tmp_pa
 UPLOAD_AND_DIE = """
 import os, signal, sys
 from portal.drivers.libvirt import upload
+from portal.drivers.fake import FakeDriver
 from portal.drivers.registry import driver_for
 upload.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 driver_for(sys.argv[1]).upload_image(*sys.argv[2:])

@@ -1,5 +1,6 @@
 """`manage.py enrol` and `manage.py bootstrap` carry enrolments out, and say what they do."""
 
+import subprocess
 from io import StringIO
 
 import pytest
@@ -14,7 +15,7 @@ from portal.hosts import connections, steps
 from portal.hosts.models import Health, Host
 from portal.operations.models import Operation
 from portal.operations.states import State
-from tests.factories import HOST_KEY
+from tests.factories import HOST_KEY, make_image
 
 pytestmark = [pytest.mark.database, pytest.mark.usefixtures("trail_that_can_be_flushed")]
 SSH_URI = "qemu+ssh://gate@rack-1.invalid/system"
@@ -111,3 +112,35 @@ def test_bootstrap_enrols_by_the_same_way_once(cast, host_on_this_side):
     host_on_this_side.readiness = unreachable
     said = bootstrap()
     assert "host_unreachable: no route" in said and "failed" in said
+
+
+@pytest.fixture
+def image_file(tmp_path):
+    """The row of an image with a file that can be copied."""
+    path = tmp_path / "tiny.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "16M"], check=True)
+    return make_image(source=str(path), virtual_size=16 << 20)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "accelerator", "words"),
+    [
+        (frozenset(Accelerator), "kvm", "KVM with Tiny: A fake kernel asked to sign in."),
+        (frozenset({Accelerator.EMULATION}), "qemu", "KVM with Tiny: A fake kernel hung."),
+    ],
+)
+def test_kvm_counts_when_a_kernel_boots_on_it(
+    boss, host_on_this_side, image_file, kernels, accelerator, words
+):
+    """Red when the sector alone is enough, or the proof comes before the images."""
+    host_on_this_side.accelerators, host_on_this_side.kernels = frozenset(Accelerator), kernels
+    enrol()
+    host = Host.objects.get()
+    assert host.accelerator == accelerator and words in host.proof
+
+
+def test_without_an_image_the_proof_says_what_it_lacks(boss, host_on_this_side):
+    host_on_this_side.accelerators = frozenset(Accelerator)
+    enrol()
+    assert Host.objects.get().accelerator == "kvm"
+    assert "no image is there to boot a kernel from" in Host.objects.get().proof

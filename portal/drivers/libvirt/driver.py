@@ -68,6 +68,9 @@ class LibvirtDriver(HypervisorDriver):
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
         return self._prover.prove(accelerator, seconds)
 
+    def prove_image(self, accelerator: Accelerator, pool: str, name: str, seconds: float) -> Proof:
+        return self._prover.prove_image(accelerator, pool, name, seconds)
+
     def prove_bridge(self) -> Proof:
         return self._networks.prove()
 

@@ -12,14 +12,17 @@ from portal.drivers.errors import CallTimeout, HostUnreachable
 from portal.drivers.libvirt.errors import translate, translated
 from portal.drivers.libvirt.pool import Pools
 from portal.drivers.libvirt.volume import Volumes
+from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.libvirt.xml.probe import boot_disk, probe_xml
-from portal.drivers.types import Accelerator, PoolSpec, Proof
+from portal.drivers.types import Accelerator, DiskSpec, DomainSpec, PoolSpec, Proof, VolumeSpec
 
 PREFIX = "gatehouse-probe"
 DISK = "sector.img"
 STALE_SECONDS = 600
 POLL_SECONDS = 0.05
-MOST_BYTES = 64 * 1024  # read from a guest that is not ours to trust
+MOST_BYTES = 256 * 1024  # read from a guest that is not ours to trust
+IMAGE_MEMORY = 512 * 1024 * 1024
+SIGN_IN = "login:"
 _NO_DATA = -2  # what recv returns when nothing waits
 
 
@@ -35,16 +38,41 @@ class Prover:
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
         """Boot the sector and wait for its word."""
         self._sweep()
-        name = f"{PREFIX}-{int(time.time())}-{secrets.token_hex(4)}"
+        name = _own_name()
         word = f"GATEHOUSE-{secrets.token_hex(8)}"
         with self._disk(name, word) as path:
-            try:
-                return self._boot(probe_xml(name, accelerator, path), word, seconds)
-            except libvirt.libvirtError as error:
-                problem = translate(error)
-                if isinstance(problem, HostUnreachable | CallTimeout):
-                    raise
-                return Proof(False, f"The host refused to start the guest: {problem.raw}")
+            return self._answer(probe_xml(name, accelerator, path), word, seconds)
+
+    @translated()
+    def prove_image(self, accelerator: Accelerator, pool: str, name: str, seconds: float) -> Proof:
+        """Boot a clone of the image and wait until it asks to sign in."""
+        image = self._volumes.info(pool, name)
+        self._sweep_clones(pool)
+        own = _own_name()
+        volume = f"{own}.qcow2"
+        try:
+            clone = self._volumes.create(VolumeSpec(pool, volume, image.capacity_bytes, image.path))
+            spec = DomainSpec(
+                name=own,
+                uuid=str(uuid.uuid4()),
+                vcpus=2,
+                memory_bytes=IMAGE_MEMORY,
+                disks=(DiskSpec(clone.path),),
+                accelerator=accelerator,
+            )
+            return self._answer(DomainElement.to_xml(spec), SIGN_IN, seconds)
+        finally:
+            self._volumes.delete(pool, volume)
+
+    def _answer(self, xml: str, word: str, seconds: float) -> Proof:
+        """Boot a machine; what the host refuses is an answer. Raises HostUnreachable, CallTimeout."""
+        try:
+            return self._boot(xml, word, seconds)
+        except libvirt.libvirtError as error:
+            problem = translate(error)
+            if isinstance(problem, HostUnreachable | CallTimeout):
+                raise
+            return Proof(False, f"The host refused to start the guest: {problem.raw}")
 
     def _boot(self, xml: str, word: str, seconds: float) -> Proof:
         # Whatever becomes of this process, the guest goes with its connection.
@@ -58,7 +86,7 @@ class Prover:
             _destroy(domain)
         if heard:
             return Proof(True, f"A guest booted and wrote {word} to its serial port after {passed:.1f} s.")
-        return Proof(False, f"A guest started but wrote nothing to its serial port within {passed:.1f} s.")
+        return Proof(False, f"A guest started but did not write {word} to its serial port in {passed:.1f} s.")
 
     def _listen(self, domain: libvirt.virDomain, word: bytes, end: float) -> bool:
         stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
@@ -101,10 +129,23 @@ class Prover:
     def _sweep(self) -> None:
         """Remove the pools of proofs that were interrupted; their guests went with their connections."""
         for pool in self._connection.listAllStoragePools():
-            name = pool.name()
-            prefix, _, rest = name.rpartition("-")[0].rpartition("-")
-            if prefix == PREFIX and rest.isdecimal() and int(rest) < time.time() - STALE_SECONDS:
-                self._remove(name)
+            if _is_stale(pool.name()):
+                self._remove(pool.name())
+
+    def _sweep_clones(self, pool: str) -> None:
+        for volume in self._volumes.list(pool):
+            if _is_stale(volume.name):
+                self._volumes.delete(pool, volume.name)
+
+
+def _own_name() -> str:
+    return f"{PREFIX}-{int(time.time())}-{secrets.token_hex(4)}"
+
+
+def _is_stale(name: str) -> bool:
+    """Tell by its name whether a proof left something long ago."""
+    prefix, _, rest = name.rpartition("-")[0].rpartition("-")
+    return prefix == PREFIX and rest.isdecimal() and int(rest) < time.time() - STALE_SECONDS
 
 
 def _destroy(domain: libvirt.virDomain) -> None:
