@@ -102,12 +102,14 @@ def _stages(host: Host, operation: Operation | None) -> list[Stage]:
     if host.by_ssh:
         stages.append((_("Host key"), bool(host.host_key) and not host.offered_fingerprint))
     stages.append((_("Enrolment"), enrolled))
+    failed = operation is not None and operation.state in FINAL and operation.state != State.SUCCEEDED
+    present = (_("Failed"), "bad") if failed else (_("Now"), "busy")
     found, now = [], True
     for title, done in stages:
         if done:
             found.append(Stage(title, _("Done"), "good"))
         else:
-            found.append(Stage(title, _("Now") if now else _("Later"), "busy" if now else "unknown"))
+            found.append(Stage(title, *(present if now else (_("Later"), "unknown"))))
             now = False
     return found
 
