@@ -11,6 +11,7 @@ import re
 import shutil
 import struct
 import subprocess
+import tempfile
 from binascii import Error as NotBase64
 from collections.abc import Iterator
 from contextlib import suppress
@@ -159,9 +160,8 @@ def prepare(base: Path, name: str, uri: str, private_key: str, host_key: str) ->
         if "'" in str(folder):
             raise ValueError(f"{folder} cannot be named in a shell script")
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        staged = Path(f"{folder}.{os.getpid()}")
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(mode=0o700)
+        # Of its own for each caller (mode 700): threads of one worker come here at the same moment.
+        staged = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=base))
         config = _CONFIG.format(
             alias=_ALIAS, connect=CONNECT_SECONDS, algorithms=KEY_KINDS[host_key.split()[0]]
         )  # fmt: skip

@@ -10,7 +10,7 @@ from portal.core.encryption import Unreadable
 from portal.drivers import ssh
 from portal.drivers.errors import HostKeyUnconfirmed, NoIdentity
 from portal.hosts.keys import current_key
-from portal.hosts.models import Host
+from portal.hosts.models import Host, SshKey
 from portal.settings.paths import STATE_DIR
 
 
@@ -18,11 +18,14 @@ def _folder() -> Path:
     return STATE_DIR / "run" / "ssh"
 
 
-def connection_uri(host: Host) -> str:
-    """Return the URI for drivers. Raises HostKeyUnconfirmed, and NoIdentity without the encryption key."""
+def connection_uri(host: Host, key: SshKey | None = None) -> str:
+    """Return the URI for drivers; `key` is the portal's, for who has it at hand.
+
+    Raises HostKeyUnconfirmed, and NoIdentity without the encryption key.
+    """
     if not host.by_ssh:
         return host.uri
-    key = current_key()
+    key = key or current_key()
     if key is None or not host.host_key:
         raise HostKeyUnconfirmed("nobody confirmed this host's key yet")
     try:

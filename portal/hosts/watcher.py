@@ -13,6 +13,7 @@ from portal.drivers.errors import HostKeyUnconfirmed, NoIdentity
 from portal.drivers.observations import Observation, ObservationFailed
 from portal.drivers.watch import SILENCE_SECONDS, Watch
 from portal.hosts.connections import connection_uri
+from portal.hosts.keys import current_key
 from portal.hosts.models import Host
 from portal.hosts.observations import Seen, write
 
@@ -25,10 +26,10 @@ RETRY_SECONDS = 0.5
 
 def _addresses() -> dict[str, int]:
     """Return what to connect by -> host. A host whose key nobody confirmed is left alone."""
-    found = {}
+    found, key = {}, current_key()
     for host in Host.objects.all():
         try:
-            found[connection_uri(host)] = host.pk
+            found[connection_uri(host, key)] = host.pk
         except HostKeyUnconfirmed:
             continue
         except NoIdentity as error:

@@ -1,6 +1,7 @@
 """Host keys, what ssh says, and the files that connections are made by."""
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -105,6 +106,13 @@ def test_another_key_takes_the_place_of_the_former(tmp_path):
     second = ssh.prepare(tmp_path, "7", URI, "PRIVATE", KEY[:-1] + "N")
     assert second != first and not ssh.command(first)[2].exists()
     assert ssh.command(second)[2].exists() and ssh.command(other)[2].exists()
+
+
+def test_many_threads_at_once_make_one_folder(tmp_path):
+    """Red when they share the folder in which the files are made."""
+    with ThreadPoolExecutor(16) as threads:
+        found = set(threads.map(lambda _: ssh.prepare(tmp_path, "7", URI, "PRIVATE", KEY), range(64)))
+    assert len(found) == 1 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_uri_without_our_ssh_runs_nothing():

@@ -154,6 +154,15 @@ def test_without_the_encryption_key_the_host_is_not_watched(admin, settings, tmp
     assert list(_addresses()) == ["fake:///"]
 
 
+def test_the_watcher_asks_the_same_for_many_hosts(admin, django_assert_num_queries):
+    """Red when each host asks for the portal's key anew."""
+    ensure_key(admin)
+    for number in range(3):
+        make_ssh_host(f"example-{number}", host_key=HOST_KEY)
+    with django_assert_num_queries(2):
+        assert len(_addresses()) == 3
+
+
 def test_the_page_leads_from_the_key_to_the_enrolment(client, admin):
     client.force_login(admin)
     host = make_ssh_host()
