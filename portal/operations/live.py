@@ -76,6 +76,9 @@ def _lost(operation: Operation) -> str:
     return _("The host is away. What is left there is taken back by itself when it is back.")
 
 
+_PROCESSORS = {"best": "Best available", "kvm": "Hardware-assisted only", "qemu": "Emulated only"}
+
+
 def facts(operation: Operation) -> list[tuple[str, str]]:
     """Return what was asked in words and values, as it was frozen."""
     spec = operation.frozen
@@ -90,6 +93,10 @@ def facts(operation: Operation) -> list[tuple[str, str]]:
             found.append((name.replace("_", " ").capitalize(), str(pinned[name])))
     if "network" in pinned:
         found.append(("Network", pinned["network"]["name"]))
+    if "virtualization" in pinned:
+        asked = pinned["virtualization"]
+        found.append(("Devices", asked["devices"].capitalize()))
+        found.append(("Processor", _PROCESSORS.get(asked["accelerator"], asked["accelerator"])))
     if "cloud" in pinned:
         cloud = pinned["cloud"]
         found.append(("Login user", cloud["user"]))

@@ -62,6 +62,14 @@ def test_the_choice_is_frozen_and_reaches_the_driver(cast, catalogue):
     assert domain.disks[0].target == machine.disks.get().target == "sda"
 
 
+def test_who_decides_reads_how_it_would_run(client, cast, catalogue):
+    """Red when facts() leaves it out."""
+    operation = ask(cast, catalogue, devices="emulated", accelerator="qemu")
+    client.force_login(cast.approver)
+    page = client.get(reverse("operations:detail", args=[operation.pk])).content.decode()
+    assert "<dd>Emulated</dd>" in page and "<dd>Emulated only</dd>" in page
+
+
 def test_without_a_choice_the_defaults_count(cast, catalogue):
     domain = domain_of(approve(cast, ask(cast, catalogue)))
     assert (domain.devices, domain.disks[0].target) == (DeviceModel.PARAVIRTUAL, "vda")
