@@ -29,11 +29,13 @@ class MachineObserver(Observer):
         by_uuid = {domain.uuid: domain for domain in seen}
         # Locked, so that what is compared here is what is overwritten (SQLite locks at BEGIN).
         rows = VirtualMachine.objects.select_for_update().filter(host=host_id)
+        if not complete:
+            rows = rows.filter(uuid__in=by_uuid)
         changed, same, gone = [], [], []
         for machine in rows:
             domain = by_uuid.get(str(machine.uuid))
             when = domain.began if domain else began
-            if (domain is None and not complete) or not _is_older(machine, when):
+            if not _is_older(machine, when):
                 continue
             if domain is None or domain.state is None:
                 gone.append((machine, when))

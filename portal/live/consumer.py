@@ -18,8 +18,11 @@ from portal.live.publish import group_of
 from portal.live.signed_in import SignedIn
 
 _log = logging.getLogger(__name__)
-#: Seconds in which a burst of changes is gathered into one message.
-GATHER = 0.04
+#: Seconds in which the bells of one change are gathered into one message.
+GATHER = 0.01
+#: Seconds from one message to the next at least, and as many times what rendering took, up to LONGEST: the
+#: first change after a quiet time shows at once, but in a storm a page is rendered seldom and whole.
+REST, GENTLE, LONGEST = 0.3, 4, 1.0
 #: Panels that one page may watch; a browser that asks for more is not ours.
 MOST = 300
 SIGNED_OUT = 4401
@@ -134,14 +137,17 @@ class LiveConsumer(AsyncWebsocketConsumer):
             self.wake.set()
 
     async def _flush(self) -> None:
+        now, soonest = asyncio.get_running_loop().time, 0.0
         while True:
             await self.wake.wait()
-            await asyncio.sleep(GATHER)
+            await asyncio.sleep(max(GATHER, soonest - now()))
             self.wake.clear()
             wanted, self.dirty = sorted(self.dirty & set(self.watched)), set()
             if not wanted:
                 continue
+            began = now()
             rendered = await database_sync_to_async(_render)(self.who.user_id, wanted)
+            soonest = now() + min(LONGEST, max(REST, GENTLE * (now() - began)))
             if rendered is None:
                 await self.close(SIGNED_OUT)
                 return

@@ -34,8 +34,22 @@ def _audit() -> Iterator[Row]:
     return audit.measure()
 
 
+def _build() -> Iterator[Row]:
+    from tests.bench import build
+
+    return build.measure()
+
+
+def _live() -> Iterator[Row]:
+    from tests.bench import live
+
+    return live.measure()
+
+
 #: Name of the group (its rows' names begin with it) -> what measures it, imported where Django is set up.
 GROUPS: Mapping[str, Callable[[], Iterator[Row]]] = {
+    "build": _build,
+    "live": _live,
     "audit.sqlite": _audit,
     "audit.postgresql": _audit,
     "lists.sqlite": _lists,

@@ -13,6 +13,7 @@ from django.utils import timezone
 from portal.accounts.models import Membership, Project, Role, User
 from portal.hosts.models import Health, Host, Image, PoolAttachment, StoragePool
 from portal.operations.models import Operation
+from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 from vms.models import Disk, Observed, Status, VirtualMachine
 
@@ -20,6 +21,7 @@ GIB = 1 << 30
 PROJECTS, PEOPLE = 20, 50
 NAMES = ("web", "db", "cache", "build", "mail", "queue", "proxy", "batch")
 STATES = (*(Observed.RUNNING,) * 7, Observed.SHUTOFF, Observed.SHUTOFF, Observed.PAUSED)
+DISK = 10 * GIB
 BATCH = 1000
 
 
@@ -102,7 +104,7 @@ def machines(count: int, on: Sequence[Host], *, uuids: Sequence[str] = ()) -> li
                 machine=machine,
                 pool_id=pools[machine.host_id],
                 volume_name=f"{machine.domain_name}-vda.qcow2",
-                capacity=10 * GIB,
+                capacity=DISK,
             )
             for machine in made
         ),
@@ -112,13 +114,17 @@ def machines(count: int, on: Sequence[Host], *, uuids: Sequence[str] = ()) -> li
 
 
 def _built(machine: VirtualMachine) -> Operation:
+    sizes = {"vcpu": machine.vcpus, "memory": machine.memory, "disk": DISK, "lease": 30 * 86_400}
+    spec = RequestSpec(
+        kind="vm.create", sizes=sizes, pinned={"name": machine.name, "item": machine.item_name}
+    )
     return Operation(
         kind="vm.create",
         project=machine.project,
         requester=machine.owner,
         state=State.SUCCEEDED,
-        spec="{}",
-        spec_hash="0" * 64,
+        spec=spec.text(),
+        spec_hash=spec.hash(),
         title=f"Create {machine.name}",
         token=uuid.uuid4(),
         finished_at=timezone.now(),

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT_LIMIT = 300  # seconds
+KEPT_SECONDS = 3.0
 PARTS = ("web", "worker", "scheduler", "watcher", "consoles", "redis")
 
 
@@ -132,6 +134,7 @@ class Person:
         self._portal = portal
         self._cookies: dict[str, str] = {}
         self._connection = http.client.HTTPConnection("127.0.0.1", portal.port, timeout=60)
+        self._used = 0.0
         self.get("/accounts/login/")
         status, _page = self.post("/accounts/login/", {"login": name, "password": portal.passwords[name]})
         if status != 302:
@@ -158,9 +161,13 @@ class Person:
         return self._ask("POST", path, urlencode(fields), headers)
 
     def _ask(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> tuple[int, str]:
+        # The server closes a connection that was idle for five seconds.
+        if time.monotonic() - self._used > KEPT_SECONDS:
+            self._connection.close()
         self._connection.request(method, path, body, {"Cookie": self.cookie, **headers})
         answer = self._connection.getresponse()
         page = answer.read().decode()
+        self._used = time.monotonic()
         for line in answer.headers.get_all("Set-Cookie", []):
             for name, morsel in SimpleCookie(line).items():
                 self._cookies[name] = morsel.value

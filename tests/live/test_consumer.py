@@ -66,6 +66,26 @@ def test_a_burst_is_one_message(layer, panel, browser):
     asyncio.run(scenario())
 
 
+def test_a_storm_is_told_in_few_messages_and_whole(layer, panel, browser):
+    """Red when the time from one message to the next is left out (`soonest` stays 0)."""
+    scope, keys = scope_of(browser), [f"test.row:{pk}" for pk in range(1, 51)]
+
+    async def scenario():
+        socket = await watching(scope, *keys)
+        await told(socket)
+        for pk in range(1, 51):
+            topic = f"test.thing:{pk}"
+            await layer.group_send(group_of(topic), {"type": "live.changed", "topic": topic})
+            await asyncio.sleep(2 * consumer.GATHER)
+        heard, messages = set(), 0
+        while heard != set(keys):
+            heard |= {fragment["panel"] for fragment in (await told(socket))["fragments"]}
+            messages += 1
+        return messages
+
+    assert asyncio.run(scenario()) <= 12
+
+
 def test_a_closed_page_leaves_no_group_behind(layer, panel, browser):
     """Red when disconnect() leaves the names of panels instead of their topics."""
     scope = scope_of(browser)
