@@ -83,8 +83,9 @@ def lock_ahead(operation: Operation, amounts: Amounts | None = None) -> None:
     could each wait for the other. SQLite has one writer at a time and locks nothing here.
     """
     mine = Q(reservations__operation=operation) | Q(scope__startswith="host:") | Q(scope__startswith="pool:")
-    scopes = {scope for scope, _ in amounts or {}}
-    wanted = Counter.objects.filter(mine | Q(scope__in=scopes)).values("pk")
+    # Made before anything is locked: whoever makes the same at the same moment may wait for what is locked.
+    named = [counter.pk for counter in counters(amounts or {})]
+    wanted = Counter.objects.filter(mine | Q(pk__in=named)).values("pk")
     list(Counter.objects.select_for_update().filter(pk__in=wanted).order_by("pk").values_list("pk"))
 
 

@@ -9,8 +9,8 @@ from django.db import transaction
 from portal.accounts.models import Membership, Project, Role, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
-from portal.operations import counters, quotas, scopes, services
-from portal.operations.models import Counter, DefaultLimit, Operation
+from portal.operations import counters, ledger, quotas, scopes, services
+from portal.operations.models import Counter, DefaultLimit, Operation, Reservation
 from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.conftest import GIB, make_spec
@@ -221,3 +221,37 @@ def test_racing_first_requests_make_each_counter_once(cast):
     assert not [result for result in results if isinstance(result, Exception)]
     assert set(Counter.objects.values_list("held", flat=True)) == {20}
     assert Counter.objects.count() == 3
+
+
+@pytest.mark.usefixtures("trail_that_can_be_flushed")
+def test_who_locks_ahead_and_who_makes_a_counter_do_not_wait_for_each_other(cast):
+    """Red on PostgreSQL when lock_ahead() locks what is there before it makes what is missing: a deadlock."""
+    project = scopes.of_project(cast.project)
+    for number in range(2):
+        amounts = {(project, "machines"): 1, (scopes.of_member(cast.project, cast.admin), "machines"): 1}
+        Counter.objects.filter(scope__contains="person").delete()
+        made = [operation_of(cast) for _ in range(2)]
+        with transaction.atomic():
+            counters.counters([(project, "machines")])
+
+        def ahead(operation=made[0], amounts=amounts):
+            with transaction.atomic():
+                ledger.lock_ahead(operation, amounts)
+                time.sleep(0.3)
+                ledger.hold(operation, amounts)
+
+        def plain(operation=made[1], amounts=amounts):
+            with transaction.atomic():
+                counters.counters(amounts)
+                time.sleep(0.15)
+                ledger.hold(operation, amounts)
+
+        assert race([ahead, plain]) == [None, None], number
+        Reservation.objects.all().delete()
+
+
+def operation_of(cast):
+    """An operation that holds nothing yet."""
+    return services.request_operation(
+        actor=cast.requester, project=cast.project, spec=make_spec(), amounts={}, token=uuid.uuid4()
+    )
