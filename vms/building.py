@@ -15,6 +15,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
 from vms import placement, reach, specs
+from vms.asking import AskingForMachines
 from vms.models import CatalogueItem, Observed, Status, VirtualMachine
 from vms.observer import usable_address
 from vms.steps import DomainStep
@@ -157,6 +158,7 @@ CREATE = Kind(
     announce=gettext_lazy("%(name)s is built and runs."),
     page=page_of_machine,
     settle=settle,
+    asking=AskingForMachines(),
     cancellable=True,
     items=on_offer,
     owned=owned_by,

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ SSH_KEY = re.compile(
     r"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]{16,16000}={0,3}(?: [^\x00-\x1f\x7f\"\\]{0,200})?"
 )
 MAX_USER_DATA = 16 * 1024
+#: Values of a document with its anchors written out: a few lines of them can stand for billions.
+MAX_NODES = 20_000
 #: What the portal itself writes; a person's own document may not fight with it.
 OURS = ("hostname", "fqdn", "disable_root", "ssh_pwauth")
 
@@ -48,11 +51,11 @@ def check_user_data(text: str) -> dict[str, Any]:
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        place = getattr(error, "problem_mark", None)
-        line = f" in line {place.line + 1}" if place else ""
-        raise Invalid(f"This is not valid YAML{line}.") from error
+        raise Invalid(_no_yaml(text, error)) from error
     if document is None:
         return {}
+    if _written_out(document, {}) > MAX_NODES:
+        raise Invalid("User-data repeats itself by anchors (& and *) far too often; write it out.")
     if not isinstance(document, dict):
         raise Invalid("User-data must be a mapping of cloud-init's keys.")
     for key in OURS:
@@ -60,11 +63,62 @@ def check_user_data(text: str) -> dict[str, Any]:
             raise Invalid(f"The portal sets {key} itself; leave it out.")
     if not isinstance(document.get("users", []), list) or not isinstance(document.get("packages", []), list):
         raise Invalid("`users` and `packages` must be lists.")
-    _check_schema(document)
+    _check_schema(document, text)
     return document
 
 
-def _check_schema(document: dict[str, Any]) -> None:
+def _written_out(value: Any, known: dict[int, int]) -> int:
+    """Count the values in `value` as if every anchor were written out; `known` remembers each once.
+
+    One within itself counts as endless.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MAX_NODES
+        parts = value if isinstance(value, list) else [*value, *value.values()]
+        known[id(value)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(value)]
+
+
+def _no_yaml(text: str, error: Exception) -> str:
+    """Return the sentence for text that is no YAML, with the line where the parser stopped."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        return f"{_line(text, mark.line)} This is not valid YAML: {problem}."
+    if isinstance(error, yaml.reader.ReaderError):
+        at = text.count("\n", 0, error.position)
+        return f"{_line(text, at)} It holds a character that YAML does not allow."
+    return "This is not valid YAML."
+
+
+def _line(text: str, index: int) -> str:
+    """Return 'Line 3 (the text of it):', counted from `index` 0."""
+    lines = text.splitlines()
+    shown = lines[index].strip()[:60] if index < len(lines) else ""
+    printable = "".join(letter for letter in shown if letter.isprintable())
+    return f"Line {index + 1} ({printable}):" if printable else f"Line {index + 1}:"
+
+
+def _place_of(text: str, path: Sequence[Any]) -> str:
+    """Return the line of `text` in which what `path` leads to stands, '' for the whole document."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    index = None
+    for part in path:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            index = node.start_mark.line
+            continue
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = [pair for pair in pairs if pair[0].value == str(part)]
+        if not found:
+            break
+        index, node = found[-1][0].start_mark.line, found[-1][1]
+    return "" if index is None else _line(text, index)
+
+
+def _check_schema(document: dict[str, Any], text: str) -> None:
     try:
         json.dumps(document)
     except (TypeError, ValueError) as error:
@@ -73,9 +127,25 @@ def _check_schema(document: dict[str, Any]) -> None:
         _validator(settings.CLOUD_CONFIG_SCHEMA).iter_errors(document), key=lambda error: list(error.path)
     )
     if problems:
-        first = problems[0]
-        where = ".".join(str(part) for part in first.path) or "the top level"
-        raise Invalid(f"cloud-init would refuse this at {where}: {first.message[:200]}")
+        first = _deepest(problems[0])
+        where = ".".join(str(part) for part in first.absolute_path) or "the top level"
+        place = _place_of(text, [*first.absolute_path, *_unexpected(first)])
+        raise Invalid(f"{place} cloud-init would refuse this at {where}: {first.message[:200]}".strip())
+
+
+def _deepest(problem: Any) -> Any:
+    """Return what is wrong inside of what matches none of several forms: that is where people look."""
+    while problem.context:
+        problem = max(problem.context, key=lambda error: len(error.absolute_path))
+    return problem
+
+
+def _unexpected(problem: Any) -> list[Any]:
+    """Return the first key that a mapping must not have, if that is what is wrong."""
+    if problem.validator != "additionalProperties" or not isinstance(problem.instance, dict):
+        return []
+    known = problem.schema.get("properties", {})
+    return [key for key in problem.instance if key not in known][:1]
 
 
 def check_ssh_keys(text: str) -> list[str]:

@@ -1,58 +1,99 @@
-"""The request form. Not for: rules about requests, which the service keeps."""
+"""The request form. Not for: rules about requests, which `vms.checks` and the service keep."""
 
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from django import forms
+from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from networks.models import Network
 from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import ExplainedRadio
+from portal.core.web.forms import ExplainedRadio, GibField
+from portal.operations.models import Operation
+from vms import checks
 from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour
 from vms.offers import Offer, offer
-from vms.services import GIB, Wish
+from vms.services import Wish
 from vms.virtualization import HELP, Devices, Wanted
+
+_PLAIN = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
+_GONE = {"invalid_choice": _("This is not offered any more; choose another.")}
 
 
 class RequestForm(forms.Form):
-    """One screen: what, where, how long, why; cloud-init below."""
+    """One screen: what, where, how long, why; cloud-init below.
+
+    What is refused while one types is refused here too, all of it at once and each at its field.
+    """
+
+    #: The form's names of what the ledger calls otherwise.
+    FIELDS: Mapping[str, str] = {
+        "vcpu": "flavour",
+        "memory": "flavour",
+        "machines": "project",
+        "lease": "lease_days",
+    }
+
+    was_tried = False
 
     token = forms.UUIDField(widget=forms.HiddenInput)
+    #: Whether it was sent once: then also what is missing is said while one types.
+    tried = forms.CharField(widget=forms.HiddenInput, required=False)
     project = forms.ModelChoiceField(Project.objects.none(), label=_("Project"), empty_label=None)
     name = forms.CharField(
-        label=_("Name"), max_length=63, help_text=_("Also the host name: small letters, digits, hyphens.")
+        label=_("Name"),
+        max_length=63,
+        help_text=_("Small letters, digits, hyphens."),
+        widget=forms.TextInput(attrs=_PLAIN),
     )
-    flavour = forms.ModelChoiceField(Flavour.objects.none(), label=_("Size"), empty_label=None)
-    network = forms.ModelChoiceField(Network.objects.none(), label=_("Network"), empty_label=None)
-    disk = forms.IntegerField(label=_("Disk in GiB"), required=False)
+    flavour = forms.ModelChoiceField(
+        Flavour.objects.none(), label=_("Size"), empty_label=None, error_messages=_GONE
+    )
+    disk = GibField(label=_("Disk in GiB"), required=False)
+    network = forms.ModelChoiceField(
+        Network.objects.none(), label=_("Network"), empty_label=None, error_messages=_GONE
+    )
     devices = forms.ChoiceField(label=_("Devices"), required=False, widget=ExplainedRadio)
     accelerator = forms.ChoiceField(label=_("Processor"), required=False, widget=ExplainedRadio)
-    lease_days = forms.IntegerField(label=_("Lease in days"), min_value=1)
+    lease_days = forms.IntegerField(label=_("Lease in days"))
     why = forms.CharField(label=_("What is it for?"), max_length=500)
-    user = forms.CharField(label=_("Login user"), max_length=32)
+    user = forms.CharField(label=_("Login user"), max_length=32, widget=forms.TextInput(attrs=_PLAIN))
+    packages = forms.CharField(
+        label=_("Packages"),
+        required=False,
+        max_length=2000,
+        help_text=_("Debian packages to install."),
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
     ssh_keys = forms.CharField(
         label=_("SSH public keys"),
         required=False,
         max_length=20_000,
-        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+        widget=forms.Textarea(attrs={"rows": 2, **_PLAIN}),
         help_text=_("One a line, such as the content of id_ed25519.pub."),
-    )
-    packages = forms.CharField(
-        label=_("Packages"), required=False, max_length=2000, help_text=_("Debian packages to install.")
     )
     user_data = forms.CharField(
         label=_("Own user-data"),
         required=False,
         max_length=20_000,
-        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 6, "class": "font-monospace", **_PLAIN}),
         help_text=_("A #cloud-config document, checked against cloud-init's schema."),
     )
 
-    def __init__(self, data: Any = None, *, item: CatalogueItem, projects: Any) -> None:
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        item: CatalogueItem,
+        projects: QuerySet[Project],
+        filled: Mapping[str, Any] | None = None,
+    ) -> None:
         initial = {
             "token": uuid.uuid4(),
             "lease_days": item.lease_days,
@@ -62,7 +103,7 @@ class RequestForm(forms.Form):
             "devices": item.default_devices,
             "accelerator": item.default_accelerator,
         }
-        super().__init__(data, initial=initial)
+        super().__init__(data, initial=initial | dict(filled or {}))
         self.item = item
         self.fields["project"].queryset = projects  # type: ignore[attr-defined]
         self.fields["flavour"].queryset = item.flavours.all()  # type: ignore[attr-defined]
@@ -70,19 +111,26 @@ class RequestForm(forms.Form):
         self.fields["network"].queryset = item.networks.all()  # type: ignore[attr-defined]
         self._limit_disk(item)
         self._limit_virtualization(offer(item))
+        self.fields["lease_days"].help_text = _("At most %(most)d.") % {"most": item.longest_lease_days}
         if not item.image.cloud_init:
             for name in ("packages", "user_data"):
                 del self.fields[name]
+        for field in self.fields.values():
+            field.live = True  # type: ignore[attr-defined]
+        if data is not None:
+            # For the form that is drawn again; what came is kept as it is.
+            self.was_tried = bool(data.get("tried"))
+            again = data.copy()
+            again["tried"] = "1"
+            self.data = again
 
     def _limit_disk(self, item: CatalogueItem) -> None:
         if item.disk_most is None:
             del self.fields["disk"]
             return
-        least, most = max(item.disk_least or 0, item.image.virtual_size), item.disk_most
-        field = self.fields["disk"]
-        field.help_text = _("Empty: what the size has. %(least)s to %(most)s.") % {
-            "least": gib(least),
-            "most": gib(most),
+        self.fields["disk"].help_text = _("Empty: what the size has. %(least)s to %(most)s.") % {
+            "least": gib(checks.least_disk(item), 3),
+            "most": gib(item.disk_most, 3),
         }
 
     def _limit_virtualization(self, offered: Offer) -> None:
@@ -98,14 +146,37 @@ class RequestForm(forms.Form):
             field.choices = [(value, choices(value).label) for value in values]  # type: ignore[attr-defined]
             field.widget.explained = {value: HELP[choices(value)] for value in values}  # type: ignore[attr-defined]
 
-    def clean_disk(self) -> int | None:
-        """Return bytes, None for what the size has."""
-        gibs = self.cleaned_data["disk"]
-        return None if gibs is None else gibs * GIB
+    def clean(self) -> dict[str, Any]:
+        """Say at each field what stands in the way."""
+        for field, refusal in checks.refusals(self.item, self.cleaned_data).items():
+            self.add_error(field if field in self.fields else None, refusal)
+        return self.cleaned_data
 
     def wish(self) -> Wish:
         """Return what was asked, as the service takes it."""
-        values = {
-            name: value for name, value in self.cleaned_data.items() if name not in {"token", "project"}
-        }
-        return Wish(item=self.item, **values)
+        mine = {"token", "tried", "project", "spec_hash", "operation"}
+        return Wish(
+            item=self.item, **{name: value for name, value in self.cleaned_data.items() if name not in mine}
+        )
+
+
+class EditForm(RequestForm):
+    """The same for a request that waits: its project stays, and it must be the one that was seen."""
+
+    spec_hash = forms.CharField(widget=forms.HiddenInput)
+    operation = forms.CharField(widget=forms.HiddenInput, required=False)
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        operation: Operation,
+        item: CatalogueItem,
+        filled: Mapping[str, Any],
+    ) -> None:
+        seen = {"spec_hash": operation.spec_hash, "operation": operation.pk}
+        mine = Project.objects.filter(operation=operation)
+        super().__init__(data, item=item, projects=mine, filled={**filled, **seen})
+        self.fields["project"].disabled = True
+        self.fields["project"].initial = operation.project_id
+        self.initial["project"] = operation.project_id

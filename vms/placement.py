@@ -35,17 +35,22 @@ def candidates(
     Only hosts that a booted guest proved to give the accelerator `wanted`, and that were seen to make a
     bridge unless the machine gets a network of its own.
     """
-    found = (
+    found = places_of(image_sha256).filter(pool__host__accelerator__in=proofs_for(wanted))
+    return found if own_network else found.filter(pool__host__bridges=True)
+
+
+def places_of(*image_sha256: str) -> QuerySet[ImageAttachment]:
+    """Return where the images lie on proven hosts that take machines now, the emptiest pool first."""
+    return (
         ImageAttachment.objects.filter(
-            image__sha256=image_sha256,
+            image__sha256__in=image_sha256,
             pool__host__maintenance=False,
             pool__host__observed_health=Health.UP,
-            pool__host__accelerator__in=proofs_for(wanted),
         )
+        .exclude(pool__host__accelerator="")
         .select_related("pool__host", "pool__pool", "image")
         .order_by("-pool__observed_available", "pk")
     )
-    return found if own_network else found.filter(pool__host__bridges=True)
 
 
 def proofs_for(wanted: str) -> list[Accelerator]:

@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from networks.models import Network
 from portal.accounts.models import Project
 from portal.core.errors import Denied
-from portal.core.templatetags.gatehouse import gib
-from portal.operations import counters, ledger, scopes
+from portal.operations import ledger, revisions, scopes
 from portal.operations.models import Counter, Operation
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import cloud, offers, placement, virtualization
+from vms import checks, cloud
 from vms.models import CatalogueItem, Flavour, VirtualMachine
 
 DAY = 24 * 3600
@@ -44,15 +45,13 @@ class Wish:
 
 
 def spec_of(wish: Wish) -> RequestSpec:
-    """Freeze `wish`: everything by value, nothing by a catalogue id that may change. Raises Denied."""
-    _check(wish)
+    """Freeze `wish`: everything by value, nothing by a catalogue id that may change.
+
+    Raises Denied with the first refusal and the field of `Wish` that it is about.
+    """
     item, flavour = wish.item, wish.flavour
-    try:
-        keys = cloud.check_ssh_keys(wish.ssh_keys)
-        packages = cloud.check_packages(wish.packages)
-        cloud.check_user_data(wish.user_data)
-    except cloud.Invalid as error:
-        raise Denied(str(error)) from error
+    values = vars(wish) | {"disk": flavour.disk if wish.disk is None else wish.disk}
+    _refuse(item, values)
     pinned: dict[str, Any] = {
         "name": wish.name,
         "item": item.name,
@@ -70,15 +69,15 @@ def spec_of(wish: Wish) -> RequestSpec:
         "cloud": {
             "user": wish.user,
             "hostname": wish.name,
-            "ssh_keys": keys,
-            "packages": packages,
+            "ssh_keys": cloud.check_ssh_keys(wish.ssh_keys),
+            "packages": cloud.check_packages(wish.packages),
             "user_data": wish.user_data,
         },
     }
     sizes = {
         "vcpu": flavour.vcpus,
         "memory": flavour.memory,
-        "disk": wish.disk or flavour.disk,
+        "disk": values["disk"],
         "lease": wish.lease_days * DAY,
     }
     return RequestSpec(kind="vm.create", sizes=sizes, pinned=pinned)
@@ -90,42 +89,9 @@ def cost_month(item: CatalogueItem, flavour: Flavour, disk: int | None = None) -
     return flavour.cost_month + item.cost_month + beyond * item.cost_month_gib
 
 
-def _check(wish: Wish) -> None:
-    item, flavour = wish.item, wish.flavour
-    if not item.offered:
-        raise Denied(f"{item.name} is not offered any more.")
-    if not item.flavours.filter(pk=flavour.pk).exists():
-        raise Denied(f"{item.name} does not come in the size {flavour.name}.")
-    if not item.networks.filter(pk=wish.network.pk).exists():
-        raise Denied(f"{item.name} is not offered on the network {wish.network}.")
-    if not cloud.HOSTNAME.fullmatch(wish.name):
-        raise Denied("A name has 1 to 63 small letters, digits and hyphens, and no hyphen at either end.")
-    if not cloud.LOGIN.fullmatch(wish.user):
-        raise Denied("A user's name has small letters, digits, _ and -, and starts with a letter.")
-    if not 1 <= wish.lease_days <= item.longest_lease_days:
-        raise Denied(f"The lease is 1 to {item.longest_lease_days} days.")
-    _check_disk(wish)
-    if refusal := offers.refusal(item, wish.devices, wish.accelerator):
-        raise Denied(refusal)
-    if flavour.memory < item.image.min_memory:
-        raise Denied(f"{item.image} needs more memory than {flavour.name} has.")
-    if not wish.why.strip():
-        raise Denied("Say in a few words what the machine is for.")
-
-
-def _check_disk(wish: Wish) -> None:
-    item, disk = wish.item, wish.disk or wish.flavour.disk
-    if disk < max(item.image.virtual_size, 1):
-        raise Denied("The disk is smaller than the image.")
-    if disk == wish.flavour.disk:
-        return
-    if item.disk_most is None:
-        raise Denied(f"The disk of {item.name} is the size's own and cannot be chosen.")
-    if not (item.disk_least or 0) <= disk <= item.disk_most:
-        least, most = gib(max(item.disk_least or 0, item.image.virtual_size)), gib(item.disk_most)
-        raise Denied(f"The disk of {item.name} is {least} to {most}.")
-    if disk % 512:
-        raise Denied("A disk is whole sectors of 512 bytes.")
+def _refuse(item: CatalogueItem, values: Mapping[str, Any]) -> None:
+    for field, refusal in checks.refusals(item, values).items():
+        raise Denied(refusal, field=field)
 
 
 def quota_amounts(actor: Any, project: Project, sizes: Mapping[str, int]) -> ledger.Amounts:
@@ -138,14 +104,18 @@ def quota_amounts(actor: Any, project: Project, sizes: Mapping[str, int]) -> led
     return amounts
 
 
-def name_is_taken(name: str) -> bool:
-    """Tell whether a machine or an unfinished request has this name."""
+def name_is_taken(name: str, *, besides: Operation | None = None) -> bool:
+    """Tell whether a machine or a waiting request has this name, other than the request `besides`."""
     if VirtualMachine.objects.filter(name=name).exists():
         return True
     waiting = Operation.objects.filter(
         kind="vm.create", state=State.AWAITING_APPROVAL, title=title_of(name)
     )
-    return waiting.exists()
+    return waiting.exclude(pk=besides.pk if besides else 0).exists()
+
+
+def _name_taken(name: str) -> Denied:
+    return Denied(_("The name %(name)s is taken; choose another.") % {"name": name}, field="name")
 
 
 def title_of(name: str) -> str:
@@ -155,13 +125,11 @@ def title_of(name: str) -> str:
 
 def request_machine(*, actor: Any, project: Project, wish: Wish, token: uuid.UUID) -> Operation:
     """Freeze `wish`, hold its quota and ask for approval. Idempotent by `token`. Raises Denied."""
-    item = wish.item
-    if not (item.every_project or item.projects.filter(pk=project.pk).exists()):
-        raise Denied(f"{item.name} is not offered to {project}.")
+    _refuse(wish.item, {"project": project})
     spec = spec_of(wish)
     # In this order: between the two looks the first click of a doubled one may take the name.
     if name_is_taken(wish.name) and not Operation.objects.filter(token=token).exists():
-        raise Denied(f"The name {wish.name} is taken; choose another.")
+        raise _name_taken(wish.name)
     return request_operation(
         actor=actor,
         project=project,
@@ -172,57 +140,19 @@ def request_machine(*, actor: Any, project: Project, wish: Wish, token: uuid.UUI
     )
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What a request would mean now: where it would land, what it takes, what stands in its way."""
+def edit_machine_request(*, actor: Any, operation: Operation, wish: Wish, spec_hash: str) -> Operation:
+    """Ask for something else in place of one's own request that waits, as it was seen. Raises Denied.
 
-    place: str
-    #: How it would run there, in words.
-    runs: str
-    cost_month: str
-    quotas: list[dict[str, str]]
-    refusal: str
-
-
-def outlook(
-    actor: Any,
-    project: Project,
-    item: CatalogueItem,
-    flavour: Flavour,
-    *,
-    disk: int | None = None,
-    devices: str = "",
-    accelerator: str = "",
-    network: Network | None = None,
-) -> Outlook:
-    """Look at a request before it is made. Changes nothing; asking and approving decide."""
-    sizes = {"vcpu": flavour.vcpus, "memory": flavour.memory, "disk": disk or flavour.disk}
-    amounts = quota_amounts(actor, project, sizes)
-    titles = scopes.titles({scope for scope, _resource in amounts})
-    quotas, refusal = [], ""
-    for counter in counters.look(amounts):
-        if counter.limit is None:
-            continue
-        asked = amounts[counter.scope, counter.resource]
-        left = counter.limit - counter.taken - asked
-        if left < 0:
-            refusal = refusal or ledger.shortage(counter, asked)
-        quotas.append(
-            {
-                "title": titles[counter.scope],
-                "resource": counter.get_resource_display(),
-                "left": ledger.amount_text(counter.resource, max(0, left)),
-                "limit": ledger.amount_text(counter.resource, counter.limit),
-            }
-        )
-    wanted = accelerator or item.default_accelerator
-    own = network is not None and network.kind == Network.Kind.USER
-    first = placement.candidates(item.image.sha256, wanted, own_network=own).first()
-    runs_by = virtualization.resolve(wanted, first.pool.host.accelerator) if first else wanted
-    return Outlook(
-        place=first.pool.host.name if first else "",
-        runs=virtualization.words(runs_by, devices or item.default_devices),
-        cost_month=str(cost_month(item, flavour, disk)),
-        quotas=quotas,
-        refusal=refusal,
+    Its quota is held anew, and whoever approved it must look again. Idempotent.
+    """
+    _refuse(wish.item, {"project": operation.project})
+    spec = spec_of(wish)
+    if name_is_taken(wish.name, besides=operation):
+        raise _name_taken(wish.name)
+    return revisions.edit(
+        actor=actor,
+        operation=operation,
+        spec_hash=spec_hash,
+        spec=spec,
+        title=title_of(wish.name),
     )

@@ -26,6 +26,8 @@ urlpatterns = [
     *catalogue_urls,
     path("catalogue/<int:pk>/", views.ask, name="ask"),
     path("catalogue/<int:pk>/what-if/", views.what_if, name="what_if"),
+    path("requests/<int:pk>/edit/", views.edit, name="edit"),
+    path("requests/<int:pk>/copy/", views.copy, name="copy"),
     path("<int:pk>/", views.machine, name="detail"),
     path("<int:pk>/delete/", views.delete, name="delete"),
     path("<int:pk>/restore/", views.restore, name="restore"),

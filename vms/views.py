@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.contrib import messages
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -13,10 +14,13 @@ from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to, render_page
 from portal.core.web.lists import KeyedPaginator, ordering
 from portal.core.web.slots import pieces
+from portal.live.panels import row_keys
+from portal.operations import revisions
 from portal.operations.models import Operation
-from vms import live, power, reach, services
+from vms import asking, live, power, prefill, reach, services
+from vms.building import CREATE
 from vms.cards import cards
-from vms.forms import RequestForm
+from vms.forms import EditForm, RequestForm
 from vms.models import CatalogueItem, Status, VirtualMachine
 
 PAGE_SIZE = 25
@@ -111,19 +115,17 @@ def catalogue(request: HttpRequest) -> HttpResponse:
 
 def _projects(request: HttpRequest, item: CatalogueItem) -> QuerySet[Project]:
     """Return the projects in which the person may ask for the item."""
-    found = Project.objects.restrict(request.user, "request")
+    found = Project.objects.restrict(request.user, "request").order_by("name")
     return found if item.every_project else found.filter(items=item)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def ask(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask for a machine of a catalogue item."""
-    offered = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
-    item = get_object_or_404(offered.select_related("image"), pk=pk)
-    projects = _projects(request, item)
-    form = RequestForm(request.POST or None, item=item, projects=projects)
+    item = get_object_or_404(_offered(request), pk=pk)
+    form = RequestForm(request.POST or None, item=item, projects=_projects(request, item))
     if request.method == "POST" and form.is_valid():
-        with denied_at(form):
+        with denied_at(form, form.FIELDS):
             operation = services.request_machine(
                 actor=request.user,
                 project=form.cleaned_data["project"],
@@ -131,23 +133,76 @@ def ask(request: HttpRequest, pk: int) -> HttpResponse:
                 token=form.cleaned_data["token"],
             )
             return go_to(request, "operations:detail", operation.pk)
-    return render(
-        request, "vms/ask.html", {"form": form, "item": item}, status=422 if form.errors else 200
-    )
+    return _form_page(request, form)
 
 
 @require_safe
+def copy(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show the form filled in like an earlier request, whatever became of it."""
+    earlier = get_object_or_404(_requests(request), pk=pk)
+    filled = prefill.like(earlier)
+    if filled.item is None or not _offered(request).filter(pk=filled.item.pk).exists():
+        return render(request, "vms/gone.html", {"operation": earlier, "notes": filled.notes})
+    filled.values["name"] = prefill.free_name(filled.values["name"])
+    form = RequestForm(item=filled.item, projects=_projects(request, filled.item), filled=filled.values)
+    return _form_page(request, form, copied=earlier, notes=filled.notes)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def edit(request: HttpRequest, pk: int) -> HttpResponse:
+    """Change one's own request while it waits."""
+    operation = get_object_or_404(_requests(request), pk=pk)
+    filled = prefill.like(operation)
+    if refusal := revisions.edit_forbidden(request.user, operation):
+        messages.error(request, refusal)
+        return go_to(request, "operations:detail", pk)
+    if filled.item is None:
+        return render(request, "vms/gone.html", {"operation": operation, "notes": filled.notes})
+    form = EditForm(request.POST or None, operation=operation, item=filled.item, filled=filled.values)
+    if request.method == "POST" and form.is_valid():
+        with denied_at(form, form.FIELDS):
+            services.edit_machine_request(
+                actor=request.user,
+                operation=operation,
+                wish=form.wish(),
+                spec_hash=form.cleaned_data["spec_hash"],
+            )
+            return go_to(request, "operations:detail", pk)
+    return _form_page(request, form, edited=operation, notes=filled.notes)
+
+
+@require_POST
 def what_if(request: HttpRequest, pk: int) -> HttpResponse:
-    """Say what the request would take, while the person types."""
-    offered = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
-    item = get_object_or_404(offered.select_related("image"), pk=pk)
-    projects = _projects(request, item)
-    form = RequestForm(request.GET, item=item, projects=projects)
-    form.is_valid()  # the rest of the form is not filled yet; two fields are enough
-    project, flavour = form.cleaned_data.get("project"), form.cleaned_data.get("flavour")
-    more: dict[str, Any] = {name: form.cleaned_data.get(name) for name in ("disk", "network")}
-    more |= {name: form.cleaned_data.get(name) or "" for name in ("devices", "accelerator")}
-    outlook = None
-    if project and flavour:
-        outlook = services.outlook(request.user, project, item, flavour, **more)
-    return render(request, "vms/what_if.html", {"outlook": outlook, "item": item})
+    """Say what the form would ask for, while the person types. Changes nothing; a POST, for its length."""
+    item = get_object_or_404(_offered(request), pk=pk)
+    edited = _edited(request)
+    if edited is None:
+        form = RequestForm(request.POST, item=item, projects=_projects(request, item))
+    else:
+        form = EditForm(request.POST, operation=edited, item=item, filled={})
+    sight = asking.look(request.user, form, edited)
+    return render(request, "vms/what_if.html", {"sight": sight, "form": form, "oob": True})
+
+
+def _offered(request: HttpRequest) -> QuerySet[CatalogueItem]:
+    """Return what the person may ask for now."""
+    found = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
+    return found.select_related("image")
+
+
+def _requests(request: HttpRequest) -> QuerySet[Operation]:
+    """Return the requests for machines that the person may see."""
+    found = Operation.objects.restrict(request.user, "view").filter(kind=CREATE.name)
+    return found.exclude(project=None).select_related("project", "requester")
+
+
+def _edited(request: HttpRequest) -> Operation | None:
+    """Return the request that the form edits, None for a new one."""
+    typed = request.POST.get("operation", "")
+    mine = _requests(request).filter(requester=request.user.pk)
+    return mine.filter(pk__in=row_keys([typed])).first()
+
+
+def _form_page(request: HttpRequest, form: RequestForm, **context: Any) -> HttpResponse:
+    status = 422 if form.errors else 200
+    return render(request, "vms/ask.html", {"form": form, "item": form.item, **context}, status=status)

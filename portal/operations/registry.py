@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -79,8 +79,21 @@ class Outlook:
     place: str = ""
     cost_month: str = ""
     quotas: Sequence[QuotaLeft] = ()
+    #: More about it there, as label and value.
+    facts: Sequence[tuple[str, str]] = ()
     #: What stands in the way of approving it now, in sentences.
     warnings: Sequence[str] = ()
+    #: By resource, the sentence that says which quota is too small to ask for it at all.
+    shortages: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tightest(self) -> Sequence[QuotaLeft]:
+        """Of each resource the quota that is closest to its limit, in their order."""
+        found: dict[str, QuotaLeft] = {}
+        for quota in self.quotas:
+            if quota.resource not in found or quota.percent > found[quota.resource].percent:
+                found[quota.resource] = quota
+        return list(found.values())
 
 
 class Asking(ABC):

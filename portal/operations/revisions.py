@@ -10,6 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
@@ -33,8 +34,8 @@ def edit(
     that changed or was decided on meanwhile, and when the quota is too small. Idempotent: the same `spec`
     again makes no new revision.
     """
-    if operation.requester_id != actor.pk:
-        raise Denied(_("Only who asked can edit a request."))
+    if refusal := edit_forbidden(actor, operation):
+        raise Denied(refusal)
     if spec.kind != operation.kind:
         raise Denied(_("A request cannot become one of another kind."))
     current = _waiting(operation, spec_hash)
@@ -51,6 +52,15 @@ def edit(
     # What is asked for now may be another policy's, and other people's, to decide.
     consent.ask(current, actor=actor, amounts=_asking(current).amounts(current, spec.sizes))
     return current
+
+
+def edit_forbidden(actor: Any, operation: Operation) -> str:
+    """Return why `actor` cannot edit `operation` now, '' when they can."""
+    if operation.requester_id != actor.pk:
+        return _("Only who asked can edit a request.")
+    if not may(actor, "request", operation.project):
+        return _("You may not ask for anything in %(project)s.") % {"project": operation.project}
+    return _already(operation)
 
 
 @transaction.atomic
@@ -90,13 +100,17 @@ def lower_and_approve(
 def _waiting(operation: Operation, spec_hash: str) -> Operation:
     """Return the request as it is now, locked. Raises Denied when it is not the one that was seen."""
     current = Operation.objects.select_for_update().get(pk=operation.pk)
-    if current.state != State.AWAITING_APPROVAL:
-        raise Denied(
-            _("This request is already %(state)s.") % {"state": State(current.state).label.lower()}
-        )
+    if decided := _already(current):
+        raise Denied(decided)
     if current.spec_hash != spec_hash:
         raise Denied(_("The request changed since you opened it; look at it again."))
     return current
+
+
+def _already(operation: Operation) -> str:
+    if operation.state == State.AWAITING_APPROVAL:
+        return ""
+    return _("This request is already %(state)s.") % {"state": State(operation.state).label.lower()}
 
 
 def _asking(operation: Operation) -> Asking:

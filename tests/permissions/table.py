@@ -33,6 +33,7 @@ SEE = frozenset({"owner", "approver", "operator", "auditor"}) | ADMINS
 SEE |= {"approver_everywhere", "operator_everywhere", "auditor_everywhere"}
 USE = frozenset({"owner", "operator", "operator_everywhere"}) | ADMINS
 APPROVE = frozenset({"approver", "approver_everywhere"}) | ADMINS
+OWNER = frozenset({"owner"})
 REQUEST = frozenset({"owner", "colleague", "requester_everywhere"}) | ADMINS
 ASK = REQUEST | {"stranger"}
 
@@ -304,7 +305,15 @@ LINES = (
     Line("vms:catalogue", page(ALL), NO),
     # The stranger may ask for it as well, though not for this project.
     Line("vms:ask", page(ASK), change(REQUEST, told=ASK, refusal=422), "item", data=_wish),
-    Line("vms:what_if", page(ASK), NO, "item"),
+    Line("vms:what_if", NO, page(ASK), "item", data=_wish, silent="only looks, as one types"),
+    Line("vms:copy", page(SEE), NO, "request"),
+    Line(
+        "vms:edit",
+        page(OWNER) | dict.fromkeys(SEE - OWNER, 302),
+        change(OWNER, told=SEE),
+        "request",
+        data=lambda w: {**_wish(w), "spec_hash": w.request.spec_hash},
+    ),
     Line("operations:list", page(ALL), NO),
     Line("operations:inbox", page(ALL), NO),
     Line("operations:detail", page(SEE), NO, "request"),

@@ -13,8 +13,9 @@ from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.states import State
 from tests import factories
 from tests.racing import race
+from vms.asking import Prospect, foresee
 from vms.models import Status, VirtualMachine
-from vms.services import outlook, request_machine
+from vms.services import request_machine
 
 pytestmark = pytest.mark.database
 
@@ -68,16 +69,23 @@ def test_hundred_racing_requests_get_exactly_the_quota_of_ten(cast, place, chief
     assert Operation.objects.count() == 10 and Reservation.objects.count() == 120
 
 
+def look(cast, place):
+    sizes = {"vcpu": place.flavour.vcpus, "memory": place.flavour.memory, "disk": place.flavour.disk}
+    image = place.item.image.sha256
+    [seen] = foresee([Prospect(cast.project, cast.requester, sizes, image, cost_month="1.00")])
+    return seen
+
+
 @pytest.mark.django_db
 def test_the_outlook_says_what_is_left_where_there_is_a_limit(cast, place, chief):
-    """Red when outlook asks only for counters that are there already."""
+    """Red when foresee asks only for counters that are there already."""
     quotas.set_quota(actor=chief, scope=scopes.EVERY_PROJECT, limits={"vcpu": 3})
-    seen = outlook(cast.requester, cast.project, place.item, place.flavour)
-    assert [(quota["title"], quota["left"]) for quota in seen.quotas] == [("the project example", "2")]
-    assert not seen.refusal and not Counter.objects.exists()
+    seen = look(cast, place)
+    assert [(quota.title, quota.left) for quota in seen.quotas] == [("the project example", "2")]
+    assert not seen.shortages and not Counter.objects.exists()
     quotas.set_quota(actor=chief, scope=scopes.of_person(cast.requester), limits={"vcpu": 0})
-    seen = outlook(cast.requester, cast.project, place.item, place.flavour)
-    assert "not enough vCPUs left for requester in all projects" in seen.refusal
+    seen = look(cast, place)
+    assert "not enough vCPUs left for requester in all projects" in seen.shortages["vcpu"]
 
 
 def build(operation, cast):

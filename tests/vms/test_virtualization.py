@@ -148,7 +148,7 @@ def test_the_form_offers_what_a_host_was_proven_to_give(client, cast, catalogue)
 def test_the_what_if_says_how_it_would_run(client, cast, catalogue):
     client.force_login(cast.requester)
     asked = {"project": cast.project.pk, "flavour": catalogue.flavour.pk, "devices": "emulated"}
-    page = client.get(reverse("vms:what_if", args=[catalogue.item.pk]), asked).content.decode()
+    page = client.post(reverse("vms:what_if", args=[catalogue.item.pk]), asked).content.decode()
     assert "Full virtualization in software" in page
 
 

@@ -1,6 +1,7 @@
 """How forms are drawn, and the form that wants the name typed."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -33,6 +34,53 @@ class ExplainedCheckboxes(ExplainedRadio, forms.CheckboxSelectMultiple):
 
     input_type = "checkbox"
     allow_multiple_selected = True
+
+
+GIB, MIB = 1 << 30, 1 << 20
+
+
+class GibField(forms.DecimalField):
+    """A size that people type in GiB and code knows in bytes; a broken number is rounded up to whole MiB.
+
+    `initial` is in bytes too. Not for limits: zero, negative and enormous sizes pass, for the service to
+    refuse in its own words.
+    """
+
+    #: Beyond it a number is only ever a slip, and its digits would fill the memory.
+    MOST = 10**9
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Those of its base count digits of a decimal, which this value is no more.
+        self.validators = []
+        self.widget.attrs.setdefault("inputmode", "decimal")
+
+    def to_python(self, value: Any) -> Any:
+        """Return whole bytes. Raises ValidationError for what is no number."""
+        typed = super().to_python(value)
+        if typed is None or not typed.is_finite():
+            return typed
+        if abs(typed) > self.MOST:
+            return (1 if typed > 0 else -1) * self.MOST * GIB
+        exact = typed * GIB
+        return int(exact) if exact == int(exact) else -int(-exact // MIB) * MIB
+
+    def validate(self, value: Any) -> None:
+        forms.Field.validate(self, value)
+        if value is not None and not isinstance(value, int):
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid")
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return bytes as GiB without trailing zeros; what was typed stays as it is."""
+        if isinstance(value, int):
+            return f"{Decimal(value) / GIB:f}"
+        return value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool(self.to_python(data) != initial)
+        except forms.ValidationError:
+            return True
 
 
 class ConfirmForm(forms.Form):

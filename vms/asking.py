@@ -1,0 +1,272 @@
+"""What requests for machines would mean now. Not for: making them, nor choosing a place for good."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from networks.models import Network
+from portal.accounts.models import Project
+from portal.core.errors import Denied
+from portal.core.templatetags.gatehouse import gib
+from portal.hosts.models import Host, Image, ImageAttachment
+from portal.operations import counters, ledger, scopes
+from portal.operations.counters import Key
+from portal.operations.models import Operation, Reservation
+from portal.operations.registry import Asking, Outlook, QuotaLeft
+from vms import placement, virtualization
+from vms.models import VirtualMachine
+from vms.services import cost_month, name_is_taken, quota_amounts
+from vms.virtualization import Devices, Wanted
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a look at a request needs of it, whether it was made already or not."""
+
+    project: Project
+    requester: Any
+    sizes: Mapping[str, int]
+    image_sha256: str
+    cost_month: str
+    name: str = ""
+    network_uuid: str = ""
+    wanted: str = Wanted.BEST
+    devices: str = Devices.PARAVIRTUAL
+    #: The key of the request, when it was made: what it holds counts as left for it.
+    operation: int | None = None
+
+
+def prospect_of(operation: Operation) -> Prospect:
+    """Return a waiting request as what a look needs. Raises ValueError for one of no project."""
+    spec = operation.frozen
+    if operation.project is None:
+        raise ValueError(f"{operation} asks for a machine of no project")
+    wanted, devices = virtualization.pinned(spec)
+    return Prospect(
+        project=operation.project,
+        requester=operation.requester,
+        sizes=spec["sizes"],
+        image_sha256=spec["pinned"]["image"]["sha256"],
+        cost_month=spec["pinned"]["cost_month"],
+        name=spec["pinned"]["name"],
+        network_uuid=spec["pinned"]["network"]["uuid"],
+        wanted=wanted,
+        devices=devices,
+        operation=operation.pk,
+    )
+
+
+def foresee(prospects: Sequence[Prospect]) -> list[Outlook]:
+    """Return what each would mean if it were asked or approved now. Changes nothing.
+
+    A constant number of queries, however many there are.
+    """
+    quotas = [quota_amounts(item.requester, item.project, item.sizes) for item in prospects]
+    left = _Left(key for amounts in quotas for key in amounts)
+    own = _held_by([item.operation for item in prospects if item.operation])
+    places = _Places(prospects)
+    names = {item.name for item in prospects if item.name}
+    taken = set(VirtualMachine.objects.filter(name__in=names).values_list("name", flat=True)) if names else ()
+    networks = {item.network_uuid for item in prospects if item.network_uuid}
+    found_networks = Network.objects.filter(uuid__in=networks).values_list("uuid", "kind")
+    there = {str(uuid): kind for uuid, kind in found_networks}
+    found = []
+    for item, amounts in zip(prospects, quotas, strict=True):
+        host, obstacle = places.choose(item, own_network=there.get(item.network_uuid) == Network.Kind.USER)
+        runs_by = virtualization.resolve(item.wanted, host.accelerator) if host else item.wanted
+        warnings = [obstacle] if obstacle else []
+        if item.name in taken:
+            warnings.append(_("A machine called %(name)s exists meanwhile.") % {"name": item.name})
+        if item.network_uuid and item.network_uuid not in there:
+            warnings.append(_("Its network was removed."))
+        bars, shortages = left.after(amounts, own.get(item.operation or 0, {}))
+        found.append(
+            Outlook(
+                place=host.name if host else "",
+                facts=[(_("Would run by"), virtualization.words(runs_by, item.devices))],
+                cost_month=item.cost_month,
+                quotas=bars,
+                warnings=warnings,
+                shortages=shortages,
+            )
+        )
+    return found
+
+
+class _Left:
+    """What counters have left; at most four queries."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        wanted = sorted(set(keys))
+        found = counters.look(wanted) if wanted else []
+        self.counters = {(row.scope, row.resource): row for row in found}
+        self.titles = scopes.titles({scope for scope, _resource in wanted})
+
+    def after(
+        self, amounts: ledger.Amounts, own: Mapping[Key, int]
+    ) -> tuple[list[QuotaLeft], dict[str, str]]:
+        """Return what is left after `amounts`, of which `own` are held already, and what is short."""
+        bars: list[QuotaLeft] = []
+        shortages: dict[str, str] = {}
+        for key, counter in self.counters.items():
+            if key not in amounts or counter.limit is None:
+                continue
+            held = own.get(key, 0)
+            taken = counter.taken - held + amounts[key]
+            if taken > counter.limit and amounts[key] > held:
+                shortages.setdefault(counter.resource, ledger.shortage(counter, amounts[key], held))
+            bars.append(
+                QuotaLeft(
+                    title=self.titles.get(counter.scope) or counter.title,
+                    resource=counter.get_resource_display(),
+                    left=ledger.amount_text(counter.resource, max(0, counter.limit - taken)),
+                    limit=ledger.amount_text(counter.resource, counter.limit),
+                    percent=round(100 * taken / counter.limit) if counter.limit else 101,
+                )
+            )
+        return bars, shortages
+
+    def short_of(self, amounts: ledger.Amounts) -> str:
+        """Return the sentence for the first counter that `amounts` do not fit into, '' when all do."""
+        for key, amount in amounts.items():
+            counter = self.counters.get(key)
+            if counter is not None and counter.left is not None and counter.left < amount:
+                return ledger.shortage(counter, amount)
+        return ""
+
+
+class _Places:
+    """Where machines could be built now; two queries. Chooses as `placement.place` would."""
+
+    def __init__(self, prospects: Sequence[Prospect]) -> None:
+        self.by_image: dict[str, list[ImageAttachment]] = {}
+        for attachment in placement.places_of(*{item.image_sha256 for item in prospects}):
+            self.by_image.setdefault(attachment.image.sha256, []).append(attachment)
+        everywhere = (place for places in self.by_image.values() for place in places)
+        sizes = {"vcpu": 1, "memory": 1, "disk": 1}
+        self.left = _Left(key for place in everywhere for key in placement.amounts(place, sizes))
+
+    def choose(self, item: Prospect, *, own_network: bool) -> tuple[Host | None, str]:
+        """Return the host, or None and why there is none."""
+        obstacle = _(
+            "No host that is up and not in maintenance has its image and was proven to run it so "
+            "and to give its network."
+        )
+        proofs = placement.proofs_for(item.wanted)
+        able = [
+            place
+            for place in self.by_image.get(item.image_sha256, ())
+            if place.pool.host.accelerator in proofs and (own_network or place.pool.host.bridges)
+        ]
+        for number, place in enumerate(able):
+            short = self.left.short_of(placement.amounts(place, dict(item.sizes)))
+            if not short:
+                return place.pool.host, ""
+            obstacle = short if number == 0 else _("No host has room for it now.")
+        return None, obstacle
+
+
+def _held_by(operations: Sequence[int]) -> dict[int, dict[Key, int]]:
+    """Return what each operation holds, by scope and resource."""
+    found: dict[int, dict[Key, int]] = {}
+    if operations:
+        held = Reservation.objects.filter(operation__in=operations, stage=Reservation.Stage.HELD)
+        for row in held.values_list("operation", "counter__scope", "counter__resource", "amount"):
+            found.setdefault(row[0], {})[row[1], row[2]] = row[3]
+    return found
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What stands beside the form: the sizes as they would be, the outlook, and what is still missing."""
+
+    sizes: Mapping[str, int]
+    outlook: Outlook
+    #: The labels of what must be filled in before it can be sent.
+    missing: Sequence[str]
+    until: datetime | None
+
+
+def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
+    """Return what the half-filled request `form` would mean, and say at its fields what is refused already.
+
+    What is merely empty is refused only once the form was sent. None while project or size are not chosen.
+    """
+    form.is_valid()
+    missing = _missing(form)
+    values = form.cleaned_data
+    if (name := values.get("name")) and name_is_taken(name, besides=edited):
+        form.add_error("name", _("The name %(name)s is taken; choose another.") % {"name": name})
+    project, flavour = values.get("project"), values.get("flavour")
+    if project is None or flavour is None:
+        return None
+    disk, days = values.get("disk"), values.get("lease_days")
+    sizes = {
+        "vcpu": flavour.vcpus,
+        "memory": flavour.memory,
+        "disk": flavour.disk if disk is None else disk,
+    }
+    network, item = values.get("network"), form.item
+    prospect = Prospect(
+        project=project,
+        requester=edited.requester if edited else actor,
+        sizes=sizes,
+        image_sha256=item.image.sha256,
+        cost_month=str(cost_month(item, flavour, disk)),
+        network_uuid=str(network.uuid) if network else "",
+        wanted=values.get("accelerator") or item.default_accelerator,
+        devices=values.get("devices") or item.default_devices,
+        operation=edited.pk if edited else None,
+    )
+    [outlook] = foresee([prospect])
+    for resource, sentence in outlook.shortages.items():
+        field = form.FIELDS.get(resource, resource)
+        form.add_error(field if field in form.fields else None, sentence)
+    until = timezone.now() + timedelta(days=days) if days else None
+    return Sight(sizes, outlook, missing, until)
+
+
+def _missing(form: Any) -> list[str]:
+    """Return the labels of what is required and empty, which is no error before the form was sent."""
+    missing = []
+    for name, errors in list(form.errors.items()):
+        if name in form.fields and all(error.code == "required" for error in errors.as_data()):
+            missing.append(str(form.fields[name].label))
+            if not form.was_tried:
+                del form.errors[name]
+    return missing
+
+
+class AskingForMachines(Asking):
+    """Requests for new machines."""
+
+    def amounts(self, operation: Operation, sizes: Mapping[str, int]) -> ledger.Amounts:
+        if operation.project is None:
+            raise ValueError(f"{operation} asks for a machine of no project")
+        return quota_amounts(operation.requester, operation.project, sizes)
+
+    def check_lowered(self, spec: Mapping[str, Any]) -> None:
+        image = Image.objects.filter(sha256=spec["pinned"]["image"]["sha256"]).first()
+        if image is None:
+            raise Denied(_("The image of this request was removed."))
+        for field, least in {"memory": image.min_memory, "disk": image.virtual_size}.items():
+            if spec["sizes"][field] < least:
+                raise Denied(
+                    _("%(image)s needs at least %(least)s.") % {"image": image.title, "least": gib(least, 3)},
+                    field=field,
+                )
+
+    def outlooks(self, operations: Sequence[Operation]) -> Mapping[int, Outlook]:
+        found = foresee([prospect_of(operation) for operation in operations])
+        return {operation.pk: outlook for operation, outlook in zip(operations, found, strict=True)}
+
+    def edit_url(self, operation: Operation) -> str:
+        return reverse("vms:edit", args=[operation.pk])
+
+    def copy_url(self, operation: Operation) -> str:
+        return reverse("vms:copy", args=[operation.pk])

@@ -1,0 +1,146 @@
+"""What may be asked for, value by value, so that a form can say each refusal at its field while one types.
+
+Not for: quotas, names that are taken and policies, which change from moment to moment.
+"""
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from portal.core.templatetags.gatehouse import gib
+from vms import cloud, offers
+from vms.models import CatalogueItem
+
+Values = Mapping[str, Any]
+
+
+def refusals(item: CatalogueItem, values: Values) -> dict[str, str]:
+    """Return a sentence for each of `values` that stands in the way of asking for `item`.
+
+    The names are those of `Wish`; what `values` does not hold is not looked at. `item` itself is the
+    refusal called "item".
+    """
+    found = {}
+    if not item.offered:
+        found["item"] = _("%(item)s is not offered any more.") % {"item": item.name}
+    elif item.image.deprecated_at is not None:
+        found["item"] = offers.refusal(item)
+    for field, check in _CHECKS.items():
+        # With an item that is gone for good nothing else matters.
+        if not found.get("item") and values.get(field) is not None and (refusal := check(item, values)):
+            found[field] = refusal
+    return found
+
+
+def least_disk(item: CatalogueItem) -> int:
+    """Return the bytes that a chosen disk has at least; the image must fit."""
+    return max(item.disk_least or 0, item.image.virtual_size, 1)
+
+
+def _project(item: CatalogueItem, values: Values) -> str:
+    project = values["project"]
+    if item.every_project or item.projects.filter(pk=project.pk).exists():
+        return ""
+    return _("%(item)s is not offered to %(project)s.") % {"item": item.name, "project": project}
+
+
+def _name(item: CatalogueItem, values: Values) -> str:
+    if cloud.HOSTNAME.fullmatch(values["name"]):
+        return ""
+    return _("A name has 1 to 63 small letters, digits and hyphens, and no hyphen at either end.")
+
+
+def _flavour(item: CatalogueItem, values: Values) -> str:
+    flavour = values["flavour"]
+    names = {"item": item.name, "size": flavour.name}
+    if not item.flavours.filter(pk=flavour.pk).exists():
+        return _("%(item)s does not come in the size %(size)s.") % names
+    if flavour.memory < item.image.min_memory:
+        return _("%(item)s needs more memory than %(size)s has.") % names
+    return ""
+
+
+def _disk(item: CatalogueItem, values: Values) -> str:
+    disk, flavour = values["disk"], values.get("flavour")
+    if disk < max(item.image.virtual_size, 1):
+        return _("The disk has at least %(least)s, so that the image fits.") % {
+            "least": gib(item.image.virtual_size, 3)
+        }
+    if flavour is not None and disk == flavour.disk:
+        return ""
+    if item.disk_most is None:
+        return _("The disk of %(item)s is the size's own and cannot be chosen.") % {"item": item.name}
+    if not least_disk(item) <= disk <= item.disk_most:
+        return _("The disk of %(item)s is %(least)s to %(most)s.") % {
+            "item": item.name,
+            "least": gib(least_disk(item), 3),
+            "most": gib(item.disk_most, 3),
+        }
+    return _("A disk is whole sectors of 512 bytes.") if disk % 512 else ""
+
+
+def _network(item: CatalogueItem, values: Values) -> str:
+    if item.networks.filter(pk=values["network"].pk).exists():
+        return ""
+    return _("%(item)s is not offered on the network %(network)s.") % {
+        "item": item.name,
+        "network": values["network"],
+    }
+
+
+def _lease(item: CatalogueItem, values: Values) -> str:
+    if 1 <= values["lease_days"] <= item.longest_lease_days:
+        return ""
+    return _("The lease is 1 to %(most)d days.") % {"most": item.longest_lease_days}
+
+
+def _why(item: CatalogueItem, values: Values) -> str:
+    if not values["why"].strip():
+        return _("Say in a few words what the machine is for.")
+    if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in values["why"]):
+        return _("This holds a character that cannot be shown; write it in plain words.")
+    return ""
+
+
+def _user(item: CatalogueItem, values: Values) -> str:
+    if cloud.LOGIN.fullmatch(values["user"]):
+        return ""
+    return _("A user's name has small letters, digits, _ and -, and starts with a letter.")
+
+
+def _devices(item: CatalogueItem, values: Values) -> str:
+    return offers.refusal(item, devices=values["devices"])
+
+
+def _accelerator(item: CatalogueItem, values: Values) -> str:
+    return offers.refusal(item, accelerator=values["accelerator"])
+
+
+def _by_cloud(field: str, check: Callable[[str], Any]) -> Callable[[CatalogueItem, Values], str]:
+    def ask(item: CatalogueItem, values: Values) -> str:
+        try:
+            check(values[field])
+        except cloud.Invalid as error:
+            return str(error)
+        return ""
+
+    return ask
+
+
+_CHECKS: Mapping[str, Callable[[CatalogueItem, Values], str]] = {
+    "project": _project,
+    "name": _name,
+    "flavour": _flavour,
+    "disk": _disk,
+    "network": _network,
+    "devices": _devices,
+    "accelerator": _accelerator,
+    "lease_days": _lease,
+    "why": _why,
+    "user": _user,
+    "ssh_keys": _by_cloud("ssh_keys", cloud.check_ssh_keys),
+    "packages": _by_cloud("packages", cloud.check_packages),
+    "user_data": _by_cloud("user_data", cloud.check_user_data),
+}
