@@ -9,6 +9,8 @@ from portal.core import queue
 
 CARRY_OUT = "operations.carry_out"
 RESUME = "operations.resume"
+#: The topic of inboxes: a request came to somebody new.
+ARRIVALS = "operations.inbox:all"
 
 
 def dispatch(operation_id: int) -> None:

@@ -1,16 +1,20 @@
 """Live pieces of operations, and what their page shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from portal.accounts.backends import may
 from portal.live.panels import Panel, register, row_keys
-from portal.operations.ledger import amount_text
+from portal.operations import inbox, revisions, services, words
+from portal.operations.dispatch import ARRIVALS
 from portal.operations.messages import sentence
 from portal.operations.models import Operation, StepRecord
+from portal.operations.policies import deciders
 from portal.operations.policies.demands import summary
 from portal.operations.registry import kind_of
 from portal.operations.states import FINAL, WORKING, State
@@ -76,36 +80,59 @@ def _lost(operation: Operation) -> str:
     return _("The host is away. What is left there is taken back by itself when it is back.")
 
 
-_PROCESSORS = {"best": "Best available", "kvm": "Hardware-assisted only", "qemu": "Emulated only"}
+def asked(operation: Operation) -> dict[str, Any]:
+    """Return what was asked and what each revision changed."""
+    revisions = list(operation.revisions.select_related("author"))
+    return {
+        "operation": operation,
+        "facts": words.facts(operation.frozen),
+        "history": words.history(revisions),
+    }
 
 
-def facts(operation: Operation) -> list[tuple[str, str]]:
-    """Return what was asked in words and values, as it was frozen."""
-    spec = operation.frozen
-    words = {"vcpu": "vCPUs", "memory": "Memory", "disk": "Disk", "lease": "Lease"}
-    found = []
-    for name, value in spec["sizes"].items():
-        text = f"{value // 86400} days" if name == "lease" else amount_text(name, value)
-        found.append((words.get(name, name), text))
-    pinned = spec["pinned"]
-    for name in ("name", "item", "flavour", "cost_month", "why"):
-        if name in pinned:
-            found.append((name.replace("_", " ").capitalize(), str(pinned[name])))
-    if "network" in pinned:
-        found.append(("Network", pinned["network"]["name"]))
-    if "virtualization" in pinned:
-        asked = pinned["virtualization"]
-        found.append(("Devices", asked["devices"].capitalize()))
-        found.append(("Processor", _PROCESSORS.get(asked["accelerator"], asked["accelerator"])))
-    if "cloud" in pinned:
-        cloud = pinned["cloud"]
-        found.append(("Login user", cloud["user"]))
-        found.append(("SSH keys", str(len(cloud["ssh_keys"]))))
-        if cloud["packages"]:
-            found.append(("Packages", ", ".join(cloud["packages"])))
-        if cloud["user_data"]:
-            found.append(("User-data", cloud["user_data"]))
+def comments(operation: Operation) -> dict[str, Any]:
+    """Return what was said about `operation`, oldest first."""
+    return {"operation": operation, "comments": operation.comments.select_related("author")}
+
+
+def actions(user: Any, operation: Operation) -> list[dict[str, Any]]:
+    """Return what `user` may do with `operation`, with why it cannot be done now."""
+    found: list[dict[str, Any]] = []
+    mine = operation.requester_id == user.pk
+    asking = kind_of(operation.kind).asking
+    if asking is not None and mine:
+        denied = revisions.edit_forbidden(user, operation)
+        url = asking.edit_url(operation)
+        found.append({"label": _("Edit"), "icon": "pencil", "url": url, "denied": denied})
+    if asking is not None and may(user, "request", operation.project):
+        url = asking.copy_url(operation)
+        found.append({"label": _("Copy"), "icon": "copy", "url": url, "denied": ""})
+    if asking is not None and mine:
+        late = operation.state not in {State.AWAITING_APPROVAL, State.QUEUED}
+        url = reverse("operations:withdraw", args=[operation.pk])
+        denied = _("It is too late to withdraw this request.") if late else ""
+        label = _("Withdraw")
+        found.append({"label": label, "icon": "trash", "url": url, "denied": denied, "post": True})
+    if not services.why_not_cancel(user, operation):
+        url = reverse("operations:cancel", args=[operation.pk])
+        label = _("Cancel and take back what was made")
+        found.append({"label": label, "icon": "arrow-back-up", "url": url, "denied": "", "post": True})
     return found
+
+
+def arrived(user: Any, newest: int) -> dict[str, int]:
+    """Return how many requests came to `user` after the one with the key `newest`."""
+    waiting = deciders.waiting_for(user).filter(pk__gt=newest)
+    return {"newest": newest, "arrived": waiting.count()}
+
+
+def card_context(card: inbox.Card) -> dict[str, Any]:
+    """Return what a card's templates need."""
+    return {
+        "card": card,
+        "tone": TONES.get(State(card.operation.state), "off"),
+        "why_label": words.why_label(),
+    }
 
 
 def _render(user: Any, ids: Sequence[str]) -> dict[str, str]:
@@ -124,6 +151,68 @@ def _render_consent(user: Any, ids: Sequence[str]) -> dict[str, str]:
     }
 
 
+Context = Callable[[Any, Operation], dict[str, Any]]
+Render = Callable[[Any, Sequence[str]], dict[str, str]]
+
+
+def _each(template: str, context: Context) -> Render:
+    """Return how a panel about one operation is rendered; pages show one at a time."""
+
+    def render(user: Any, ids: Sequence[str]) -> dict[str, str]:
+        found = inbox.seen_by(user).filter(pk__in=row_keys(ids)).select_related("project", "requester")
+        return {str(item.pk): render_to_string(template, context(user, item)) for item in found}
+
+    return render
+
+
+def _cards(template: str) -> Render:
+    """Return how a panel is rendered whose id is a request's key and the revision that the page shows."""
+
+    def render(user: Any, ids: Sequence[str]) -> dict[str, str]:
+        asked = {identity: _revision(identity) for identity in ids}
+        shown = dict(asked.values())
+        found = inbox.seen_by(user).filter(pk__in=shown).select_related("project", "requester")
+        cards = {card.operation.pk: card for card in inbox.cards(user, list(found), shown=shown)}
+        return {
+            identity: render_to_string(template, card_context(cards[pk]))
+            for identity, (pk, _revision_shown) in asked.items()
+            if pk in cards
+        }
+
+    return render
+
+
+def _revision(identity: str) -> tuple[int, int]:
+    """Return the key and the revision of '12-3', 0 for what is none: it comes from browsers."""
+    key, _dash, revision = identity.partition("-")
+    return sum(row_keys([key])), sum(row_keys([revision]))
+
+
+def _arrivals(user: Any, ids: Sequence[str]) -> dict[str, str]:
+    found = {str(newest): arrived(user, newest) for newest in row_keys(ids)[:1]}
+    return {
+        identity: render_to_string("operations/arrivals.html", context)
+        for identity, context in found.items()
+    }
+
+
+def _topic(identity: str) -> list[str]:
+    return [f"operations.operation:{identity.partition('-')[0]}"]
+
+
 def register_panels() -> None:
     """Make the panels known to the live socket."""
     register(Panel("operations.progress", _render, lambda identity: [f"operations.operation:{identity}"]))
+    each: dict[str, tuple[str, Context]] = {
+        "operations.asked": ("asked", lambda _user, item: asked(item)),
+        "operations.discussion": ("comments", lambda _user, item: comments(item)),
+        "operations.actions": (
+            "actions",
+            lambda user, item: {"operation": item, "actions": actions(user, item)},
+        ),
+    }
+    for name, (template, context) in each.items():
+        register(Panel(name, _each(f"operations/{template}.html", context), _topic))
+    register(Panel("operations.waiting", _cards("operations/waiting.html"), _topic))
+    register(Panel("operations.deciding", _cards("operations/deciding_card.html"), _topic))
+    register(Panel("operations.arrivals", _arrivals, lambda _identity: [ARRIVALS]))

@@ -28,6 +28,9 @@
 
   const isTypedIn = (node) =>
     node === document.activeElement && (node.isContentEditable || node.matches("input, textarea, select"));
+  // Typed and left for another field: what the server draws would wipe it.
+  const wasTypedIn = (node) =>
+    node.matches("textarea, input:not([type=hidden], [type=checkbox], [type=radio])") && node.value !== node.defaultValue;
   const holdsTyping = (node) => node.contains(document.activeElement) && isTypedIn(document.activeElement);
 
   const morph = (present, fresh) => {
@@ -35,7 +38,9 @@
       morphStyle: "outerHTML",
       ignoreActiveValue: true,
       callbacks: {
-        beforeNodeMorphed: (node) => !(node instanceof Element && isTypedIn(node)),
+        beforeNodeMorphed: (node) => !(node instanceof Element && (isTypedIn(node) || wasTypedIn(node))),
+        // What somebody folded open stays open.
+        beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("details")),
         beforeNodeRemoved: (node) => !(node instanceof Element && holdsTyping(node)),
         afterNodeAdded: (node) => {
           if (node instanceof Element) htmx.process(node);

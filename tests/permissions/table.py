@@ -318,6 +318,14 @@ LINES = (
     Line("operations:inbox", page(ALL), NO),
     Line("operations:detail", page(SEE), NO, "request"),
     Line("operations:decide", NO, change(APPROVE), "request", data=_approval),
+    Line("operations:card", page(SEE), NO, "request"),
+    Line(
+        "operations:comment",
+        NO,
+        change(OWNER | APPROVE | USE, told=SEE),
+        "request",
+        data=lambda w: {"text": "why?"},
+    ),
     Line("operations:withdraw", NO, change(frozenset({"owner"}), told=SEE), "request"),
     Line("operations:cancel", NO, change(USE, told=SEE), "running"),
     # Machines
@@ -345,6 +353,13 @@ PANELS = {
     "accounts.newer": ("owner", frozenset({"owner"})),
     "operations.progress": ("request", SEE),
     "operations.left": ("project", REQUEST),
+    "operations.asked": ("request", SEE),
+    "operations.discussion": ("request", SEE),
+    "operations.actions": ("request", SEE),
+    "operations.waiting": ("request", SEE),
+    "operations.deciding": ("request", SEE),
+    # How many wait for them; for most none.
+    "operations.arrivals": ("request", ALL),
     "hosts.row": ("host", ESTATE),
     "hosts.join": ("host", EVERY_ADMIN),
     "vms.row": ("machine", SEE),

@@ -11,6 +11,7 @@ from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
 from portal.operations import ledger, notifying
+from portal.operations.dispatch import ARRIVALS
 from portal.operations.models import Decision, Operation
 from portal.operations.placing import place
 from portal.operations.policies import deciders, demands
@@ -46,7 +47,7 @@ def ask(operation: Operation, *, actor: Any, amounts: ledger.Amounts) -> Demand:
     if verdict.auto:
         _approve_by_policy(operation, demand)
     notifying.waits(operation, by=actor)
-    publish(operation.topic)
+    publish(operation.topic, ARRIVALS)
     return demand
 
 
@@ -121,7 +122,7 @@ def decide(
         decision.save()
         _record(current, decision)
         _tell(current, decision)
-        publish(current.topic)
+        publish(current.topic, ARRIVALS)
     return current
 
 

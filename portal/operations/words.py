@@ -1,0 +1,165 @@
+"""A frozen request in words, and what changed between two of its revisions. Not for: the what-if of it."""
+
+import base64
+import binascii
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from portal.core.canonical import canonical_json
+from portal.operations.ledger import amount_text
+from portal.operations.models import Counter, RequestRevision
+
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One value of a request; `long` for what has lines and is shown as it is."""
+
+    label: str
+    value: str
+    long: bool = False
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a revision changed: two values, or of a long one its lines with '+', '-' or ' ' before each."""
+
+    label: str
+    before: str
+    after: str
+    lines: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+
+def facts(frozen: Mapping[str, Any]) -> list[Fact]:
+    """Return what was asked, in the order in which people read it."""
+    pinned = frozen["pinned"]
+    return [*_identity(pinned), *size_facts(frozen["sizes"]), *_surroundings(pinned), *_cloud(pinned)]
+
+
+def size_facts(sizes: Mapping[str, int]) -> list[Fact]:
+    """Return the sizes with their units."""
+    order = [*SIZES, *sorted(set(sizes) - set(SIZES))]
+    return [Fact(size_label(name), size_text(name, sizes[name])) for name in order if name in sizes]
+
+
+#: The sizes that people know, in their order.
+SIZES = ("vcpu", "memory", "disk", "lease")
+
+
+def size_label(name: str) -> str:
+    """Return what people call a size."""
+    if name == "lease":
+        return _("Lease")
+    return str(Counter.Resource(name).label) if name in Counter.Resource.values else name
+
+
+def size_text(name: str, value: int) -> str:
+    """Return a size with its unit."""
+    if name != "lease":
+        return amount_text(name, value)
+    days = value // DAY
+    return ngettext("%(days)d day", "%(days)d days", days) % {"days": days}
+
+
+def why_label() -> str:
+    """Return what the reason of a request is called."""
+    return _("What for")
+
+
+def _identity(pinned: Mapping[str, Any]) -> list[Fact]:
+    labels = {"name": _("Name"), "why": why_label(), "item": _("Made from"), "flavour": _("Size")}
+    found = [Fact(label, str(pinned[key])) for key, label in labels.items() if key in pinned]
+    image = pinned.get("image")
+    if isinstance(image, dict):
+        found.append(Fact(_("Image"), f"{image['title']} ({image['sha256'][:12]})"))
+    return found
+
+
+def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
+    found = []
+    if "network" in pinned:
+        found.append(Fact(_("Network"), pinned["network"].get("name", "")))
+    if "virtualization" in pinned:
+        how = pinned["virtualization"]
+        processors = {
+            "best": _("Best available"),
+            "kvm": _("Hardware-assisted only"),
+            "qemu": _("Emulated only"),
+        }
+        found.append(Fact(_("Devices"), how["devices"].capitalize()))
+        found.append(Fact(_("Processor"), processors.get(how["accelerator"], how["accelerator"])))
+    if "cost_month" in pinned:
+        found.append(Fact(_("Cost a month"), str(pinned["cost_month"])))
+    return found
+
+
+def _cloud(pinned: Mapping[str, Any]) -> list[Fact]:
+    if "cloud" not in pinned:
+        return []
+    cloud = pinned["cloud"]
+    found = [Fact(_("Login user"), cloud["user"])]
+    keys = "\n".join(key_in_words(key) for key in cloud["ssh_keys"])
+    found.append(Fact(_("SSH keys"), keys or _("none"), long="\n" in keys))
+    if cloud["packages"]:
+        found.append(Fact(_("Packages"), ", ".join(cloud["packages"])))
+    if cloud["user_data"]:
+        found.append(Fact(_("User-data"), cloud["user_data"], long=True))
+    return found
+
+
+def key_in_words(key: str) -> str:
+    """Return a public key as people compare them: its comment, type and fingerprint, as ssh-keygen -l."""
+    kind, _space, rest = key.partition(" ")
+    body, _space, comment = rest.partition(" ")
+    try:
+        digest = hashlib.sha256(base64.b64decode(body, validate=True)).digest()
+    except (binascii.Error, ValueError):
+        return key
+    fingerprint = base64.b64encode(digest).decode().rstrip("=")
+    return " ".join(filter(None, (comment, f"SHA256:{fingerprint}", f"({kind})")))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """Return what is different in words. Never empty for two requests that are not the same."""
+    old, new = ({fact.label: fact for fact in facts(frozen)} for frozen in (before, after))
+    found = []
+    for label in [*old, *(label for label in new if label not in old)]:
+        then, now = old.get(label), new.get(label)
+        if then is not None and now is not None and then.value == now.value:
+            continue
+        texts = (then.value if then else "", now.value if now else "")
+        long = any(fact is not None and fact.long for fact in (then, now))
+        found.append(Difference(label, *texts, lines=_lines(*texts) if long else ()))
+    if not found and canonical_json(dict(before)) != canonical_json(dict(after)):
+        # What people see the same may still be another network or another user-data.
+        found.append(Difference(_("Details"), _("as they were"), _("changed in the catalogue meanwhile")))
+    return found
+
+
+def _lines(before: str, after: str) -> list[tuple[str, str]]:
+    compared = difflib.ndiff(before.splitlines(), after.splitlines())
+    return [(line[:1], line[2:]) for line in compared if not line.startswith("?")]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A revision with what it changed."""
+
+    revision: RequestRevision
+    differences: Sequence[Difference]
+
+
+def history(revisions: Sequence[RequestRevision]) -> list[Step]:
+    """Return `revisions`, in the order of their number, each with what it changed of the one before."""
+    steps = []
+    for number, revision in enumerate(revisions):
+        changed = differences(revisions[number - 1].frozen, revision.frozen) if number else []
+        steps.append(Step(revision, changed))
+    return steps
