@@ -17,10 +17,12 @@ from portal.hosts.models import Host, Image, ImageAttachment
 from portal.operations import counters, ledger, scopes
 from portal.operations.counters import Key
 from portal.operations.models import Operation, Reservation
+from portal.operations.policies.judging import Forecast, forecast
 from portal.operations.registry import Asking, Outlook, QuotaLeft
+from portal.operations.spec import RequestSpec
 from vms import placement, virtualization
 from vms.models import VirtualMachine
-from vms.services import cost_month, name_is_taken, quota_amounts
+from vms.services import DAY, KIND, cost_month, name_is_taken, quota_amounts
 from vms.virtualization import Devices, Wanted
 
 
@@ -190,6 +192,8 @@ class Sight:
     #: The labels of what must be filled in before it can be sent.
     missing: Sequence[str]
     until: datetime | None
+    #: Whom the policies would ask; None while a size is none.
+    forecast: Forecast | None
 
 
 def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
@@ -227,8 +231,20 @@ def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
     for resource, sentence in outlook.shortages.items():
         field = form.FIELDS.get(resource, resource)
         form.add_error(field if field in form.fields else None, sentence)
-    until = timezone.now() + timedelta(days=days) if days else None
-    return Sight(sizes, outlook, missing, until)
+    until = timezone.now() + timedelta(days=days) if days and days > 0 and not form.errors else None
+    asked = _forecast(prospect, item.name, days, edited)
+    if asked is not None and asked.refusal:
+        form.add_error(None, asked.refusal)
+    return Sight(sizes, outlook, missing, until, asked)
+
+
+def _forecast(prospect: Prospect, item: str, days: int | None, edited: Operation | None) -> Forecast | None:
+    """Return what the policies would say; they look at sizes, cost and item alone."""
+    sizes = {**prospect.sizes, "lease": (days or 0) * DAY}
+    if min(sizes.values()) < 1:
+        return None
+    spec = RequestSpec(KIND, sizes, {"item": item, "cost_month": prospect.cost_month})
+    return forecast(actor=prospect.requester, project=prospect.project, spec=spec, besides=edited)
 
 
 def _missing(form: Any) -> list[str]:

@@ -20,6 +20,8 @@ from vms import checks, cloud
 from vms.models import CatalogueItem, Flavour, VirtualMachine
 
 DAY = 24 * 3600
+#: The kind of operation that builds a machine (`vms.building`).
+KIND = "vm.create"
 GIB = 1 << 30
 
 
@@ -80,7 +82,7 @@ def spec_of(wish: Wish) -> RequestSpec:
         "disk": values["disk"],
         "lease": wish.lease_days * DAY,
     }
-    return RequestSpec(kind="vm.create", sizes=sizes, pinned=pinned)
+    return RequestSpec(kind=KIND, sizes=sizes, pinned=pinned)
 
 
 def cost_month(item: CatalogueItem, flavour: Flavour, disk: int | None = None) -> Decimal:
@@ -109,7 +111,7 @@ def name_is_taken(name: str, *, besides: Operation | None = None) -> bool:
     if VirtualMachine.objects.filter(name=name).exists():
         return True
     waiting = Operation.objects.filter(
-        kind="vm.create", state=State.AWAITING_APPROVAL, title=title_of(name)
+        kind=KIND, state=State.AWAITING_APPROVAL, title=title_of(name)
     )
     return waiting.exclude(pk=besides.pk if besides else 0).exists()
 

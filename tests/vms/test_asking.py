@@ -14,6 +14,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.states import State
 from tests import factories
 from tests.factories import GIB, MIB
+from tests.operations.policies.conftest import chief, policy  # noqa: F401
 from vms import asking, cloud, prefill
 from vms.models import CatalogueItem, Flavour, VirtualMachine
 from vms.services import edit_machine_request, request_machine
@@ -198,6 +199,21 @@ def test_what_is_merely_empty_is_refused_only_after_it_was_sent(client, cast, of
     assert not page.context["form"].errors and page.context["sight"].missing == ["Name", "What is it for?"]
     page = client.post(url("what_if", offered.item.pk), half | {"tried": "1"})
     assert set(page.context["form"].errors) == {"name", "why"}
+
+
+def test_the_what_if_says_who_would_decide(client, cast, offered, chief, policy):  # noqa: F811
+    """Red when look() does not ask the policies, or tells them another item, cost or size."""
+    sent = typed(cast, offered)
+    said = client.post(url("what_if", offered.item.pk), sent).context["sight"].forecast
+    assert [(level.names, level.count) for level in said.levels] == [(("admin", "approver", "chief"), 3)]
+    policy("small ones", ranges={"disk": (None, GIB)}, effect="auto")
+    policy("large", ranges={"disk": (50 * GIB, None)}, effect="refuse", refusal="Too big.")
+    page = client.post(url("what_if", offered.item.pk), sent)
+    assert "the policy “small ones” approves it at once" in page.content.decode()
+    page = client.post(url("what_if", offered.item.pk), sent | {"disk": "60"})
+    assert page.context["form"].non_field_errors() == ["Too big."]
+    page = client.post(url("ask", offered.item.pk), sent | {"disk": "60"})
+    assert page.status_code == 422 and "Too big." in page.content.decode()
 
 
 def test_no_room_is_told_as_no_room(client, cast, offered):

@@ -110,9 +110,14 @@ class Forecast:
     expires_days: int | None
 
 
-def forecast(*, actor: Any, project: Project, spec: RequestSpec) -> Forecast:
-    """Return what `spec` would meet if `actor` asked for it in `project` now. Changes nothing."""
-    verdict = judge(spec, project=project, person=actor)
+def forecast(
+    *, actor: Any, project: Project, spec: RequestSpec, besides: Operation | None = None
+) -> Forecast:
+    """Return what `spec` would meet if `actor` asked for it in `project` now. Changes nothing.
+
+    `besides` is the request that it would replace.
+    """
+    verdict = judge(spec, project=project, person=actor, besides=besides)
     decided_by_people = not verdict.auto and not verdict.refusal
     return Forecast(
         policy=verdict.rule.name if verdict.rule else "",
