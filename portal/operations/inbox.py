@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, QuerySet
 
 from portal.accounts.models import User
 from portal.operations import words
@@ -51,16 +51,6 @@ class Card:
     @property
     def why(self) -> str:
         return str(self.operation.frozen["pinned"].get("why", ""))
-
-
-def seen_by(user: Any) -> QuerySet[Operation]:
-    """Return what `user` may see: by role, because it waits for them, or because they decided on it."""
-    if not getattr(user, "is_active", False):
-        return Operation.objects.none()
-    waiting = deciders.waiting_for(user).order_by().values("pk")
-    decided = Operation.objects.filter(decisions__approver=user.pk).values("pk")
-    by_role = Operation.objects.restrict(user, "view").values("pk")
-    return Operation.objects.filter(Q(pk__in=by_role) | Q(pk__in=waiting) | Q(pk__in=decided))
 
 
 def cards(

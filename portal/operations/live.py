@@ -80,6 +80,11 @@ def _lost(operation: Operation) -> str:
     return _("The host is away. What is left there is taken back by itself when it is back.")
 
 
+def visible(user: Any) -> Any:
+    """Return the operations that `user` may see, with what pages show of them."""
+    return Operation.objects.restrict(user, "view").select_related("project", "requester")
+
+
 def asked(operation: Operation) -> dict[str, Any]:
     """Return what was asked and what each revision changed."""
     revisions = list(operation.revisions.select_related("author"))
@@ -159,7 +164,7 @@ def _each(template: str, context: Context) -> Render:
     """Return how a panel about one operation is rendered; pages show one at a time."""
 
     def render(user: Any, ids: Sequence[str]) -> dict[str, str]:
-        found = inbox.seen_by(user).filter(pk__in=row_keys(ids)).select_related("project", "requester")
+        found = visible(user).filter(pk__in=row_keys(ids))
         return {str(item.pk): render_to_string(template, context(user, item)) for item in found}
 
     return render
@@ -171,7 +176,7 @@ def _cards(template: str) -> Render:
     def render(user: Any, ids: Sequence[str]) -> dict[str, str]:
         asked = {identity: _revision(identity) for identity in ids}
         shown = dict(asked.values())
-        found = inbox.seen_by(user).filter(pk__in=shown).select_related("project", "requester")
+        found = visible(user).filter(pk__in=shown)
         cards = {card.operation.pk: card for card in inbox.cards(user, list(found), shown=shown)}
         return {
             identity: render_to_string(template, card_context(cards[pk]))

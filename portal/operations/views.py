@@ -4,7 +4,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import get_object_or_404, render
@@ -52,13 +51,13 @@ def waiting(request: HttpRequest) -> HttpResponse:
 @require_safe
 def card(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one request of the inbox as it is now."""
-    return _card(request, get_object_or_404(_seen(request), pk=pk))
+    return _card(request, get_object_or_404(live.visible(request.user), pk=pk))
 
 
 @require_safe
 def operation(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one operation: what was asked, who decided, what was said, how far it is."""
-    found = get_object_or_404(_seen(request), pk=pk)
+    found = get_object_or_404(live.visible(request.user), pk=pk)
     asked = kind_of(found.kind).asking is not None
     context = {
         "progress": live.progress(found),
@@ -79,7 +78,7 @@ def operation(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def comment(request: HttpRequest, pk: int) -> HttpResponse:
     """Say something about a request."""
-    found = get_object_or_404(_seen(request), pk=pk)
+    found = get_object_or_404(live.visible(request.user), pk=pk)
     form = CommentForm(request.POST)
     if form.is_valid():
         with denied_at(form):
@@ -108,9 +107,7 @@ DECISIONS = {
 @require_POST
 def decide(request: HttpRequest, pk: int) -> HttpResponse:
     """Approve, reject or lower exactly what was shown."""
-    granted = Operation.objects.restrict(request.user, "approve").values("pk")
-    mine = deciders.waiting_for(request.user).order_by().values("pk")
-    found = get_object_or_404(_seen(request).filter(Q(pk__in=granted) | Q(pk__in=mine)), pk=pk)
+    found = get_object_or_404(Operation.objects.restrict(request.user, "approve"), pk=pk)
     decision = request.POST.get("decision", "")
     if decision not in DECISIONS:
         return HttpResponseBadRequest(_("Approve, reject or lower: nothing else can be decided."))
@@ -138,10 +135,6 @@ def _decide(actor: Any, found: Operation, decision: str, form: DecideForm | Lowe
         revisions.lower_and_approve(**seen, sizes=form.sizes(), reason=form.cleaned_data["note"])
 
 
-def _seen(request: HttpRequest) -> QuerySet[Operation]:
-    return inbox.seen_by(request.user).select_related("requester", "project")
-
-
 def _tell(request: HttpRequest, form: BaseForm, done: Any = "") -> None:
     """Put what is wrong with `form`, or that it is done, into the messages of the next page."""
     for errors in form.errors.values():
@@ -155,7 +148,7 @@ def _card(
     request: HttpRequest, found: Operation, form: DecideForm | LowerForm | None = None
 ) -> HttpResponse:
     """Answer with the request's piece of page as it is now, with `form` when that was refused."""
-    present = get_object_or_404(_seen(request), pk=found.pk)
+    present = get_object_or_404(live.visible(request.user), pk=found.pk)
     [shown] = inbox.cards(request.user, [present])
     wrong = form is not None and bool(form.errors)
     if wrong and shown.form is not None:

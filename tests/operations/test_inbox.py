@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from portal.operations import discussion, inbox, live, revisions, services, words
+from portal.operations import discussion, live, revisions, services, words
 from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.states import State
 from tests.conftest import GIB, make_spec
@@ -186,7 +186,6 @@ def test_without_scripts_the_same_buttons_lead_to_the_request(approver, asked):
 
 
 def test_who_stands_in_decides_without_a_role_of_their_own(client, cast, asked, chief, policy):  # noqa: F811
-    """Red when decide() fetches by the role alone."""
     from portal.accounts.models import User
     from tests.operations.policies.conftest import named
 
@@ -221,7 +220,7 @@ def test_a_request_decided_elsewhere_changes_in_the_inbox(cast, asked):
 
 
 def test_a_request_edited_elsewhere_is_not_approved_unseen(cast, asked):
-    """Red when the panel sends the new hash to a page that shows the old revision."""
+    """Red when Card.stale is never true: the page would get the new hash under the old revision."""
     edited = revisions.edit(
         actor=cast.requester,
         operation=asked,
@@ -316,8 +315,3 @@ def test_two_requests_that_are_not_the_same_never_look_the_same():
     old, new = frozen(), frozen(network={"name": "lan", "uuid": "2"})
     assert [item.label for item in words.differences(old, new)] == ["Details"]
     assert words.differences(old, frozen()) == []
-
-
-def test_seen_is_by_role_by_turn_or_by_having_decided(cast, asked):
-    assert asked in inbox.seen_by(cast.approver) and asked in inbox.seen_by(cast.requester)
-    assert not inbox.seen_by(None).exists()
