@@ -12,7 +12,15 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.connection import wait
 
 from portal.drivers import frames
-from portal.drivers.observations import Heartbeat, HostLost, HostSilent, Observation, Started
+from portal.drivers.observations import (
+    DomainList,
+    Heartbeat,
+    HostLost,
+    HostSilent,
+    Observation,
+    Snapshot,
+    Started,
+)
 
 SILENCE_SECONDS = 6.0
 START_SECONDS = 30.0  # for the child's own start, when many start at once on a small machine
@@ -94,7 +102,8 @@ class HostWatch:
         """Say whether the consumer must hear this; the same trouble is told once until it is over."""
         if isinstance(message, Started):
             return False
-        if isinstance(message, Heartbeat):
+        if isinstance(message, Heartbeat | DomainList | Snapshot):
+            # Whatever makes the consumer take the host for up: a list may come before the first heartbeat.
             self._said, self._pause = None, BACKOFF_SECONDS[0]
         if isinstance(message, HostLost | HostSilent):
             if self._said is type(message):

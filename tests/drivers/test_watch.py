@@ -188,6 +188,15 @@ def test_an_absent_host_is_told_once(watching):
     assert "nonexistent" in lost.reason
 
 
+def test_trouble_is_told_again_after_a_list_that_came_before_a_heartbeat():
+    """Red when only a heartbeat ends a trouble: the consumer takes the host for up by its list already."""
+    watch = HostWatch("fake:///one")
+    lost = HostLost(1.0, 1, "gone")
+    told = [watch._is_news(message) for message in (lost, lost, DomainList(2.0, 2, ()), lost, lost)]
+    watch.close()
+    assert told == [True, False, True, True, False]
+
+
 PARENT = """
 import sys, time
 from portal.drivers.watch import START_SECONDS, HostWatch
