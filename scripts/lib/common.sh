@@ -37,7 +37,7 @@ need_python() {
     }
     # pip comes last into a new .venv: without it, its making was interrupted.
     "$ROOT/.venv/bin/python" -m pip --version >/dev/null 2>&1 || /usr/bin/python3 -m venv --clear "$ROOT/.venv"
-    "$ROOT/.venv/bin/pip" install --quiet --disable-pip-version-check -r "$ROOT/$1"
+    "$ROOT/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$ROOT/$1"
     printf '%s' "$1 $want" >"$ROOT/.venv/installed"
   fi
   PATH=$ROOT/.venv/bin:$PATH

@@ -25,6 +25,29 @@ start_libvirt() {
   return 1
 }
 
+# session_host: sets HOST to this user's own libvirt, which needs no root; says in a sentence what is missing.
+session_host() {
+  local name missing=()
+  for name in libvirtd virsh qemu-system-x86_64 qemu-img; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "$name" >/dev/null || missing+=("$name")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    say "This machine builds no machines, because ${missing[*]} is missing; root installs libvirt-daemon-system and qemu-system-x86, or an admin enrols other hosts in the browser."
+    return 0
+  fi
+  say "Not root: machines run as $(id -un), each with a network of its own, and the web process does too."
+  [ -w /dev/kvm ] || say "You may not use /dev/kvm: machines run on an emulated processor, which is slow."
+  HOST=(--host "$(hostname)" qemu:///session "${GATEHOUSE_POOL:-$STATE/pool}")
+}
+
+# share_images: use the images of a folder that root built for everybody, unless there are own ones.
+share_images() {
+  local shared=${GATEHOUSE_IMAGES:-/var/lib/gatehouse/images}
+  [ ! -e "$STATE/images" ] && [ -r "$shared/images.json" ] || return 0
+  say "Using the images in $shared"
+  ln -s "$shared" "$STATE/images"
+}
+
 # stop_libvirt: end the libvirtd that a script of this state started. Its guests go on running.
 stop_libvirt() {
   [ -f "$LIBVIRT_NOTE" ] || return 0
