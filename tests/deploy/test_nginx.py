@@ -1,0 +1,210 @@
+"""The portal behind Debian's nginx with the configuration that deploy/ offers, and with a certificate of its own."""
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.e2e.portals import ROOT, Portal, Visitor, free_port, running
+
+pytestmark = pytest.mark.live
+NAME = "portal.example.org"
+OFFERED = ROOT / "deploy/nginx/gatehouse.conf"
+
+
+@dataclass
+class Proxied:
+    """A portal behind nginx."""
+
+    portal: Portal
+    port: int
+    plain_port: int
+    certificate: Path
+
+    @property
+    def host(self) -> str:
+        return f"{NAME}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        return f"https://{self.host}"
+
+    def visitor(self) -> Visitor:
+        return Visitor(f"https://127.0.0.1:{self.port}", host=self.host, certificate=self.certificate)
+
+    def socket(self, visitor: Visitor, *, origin: str) -> ClientConnection:
+        """Open the socket of live pages as a browser does that is at `origin`."""
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.cookies)
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        return connect(
+            f"wss://{self.host}/live/",
+            sock=socket.create_connection(("127.0.0.1", self.port)),
+            ssl=context,
+            server_hostname=NAME,
+            origin=origin,
+            additional_headers={"Cookie": cookies},
+        )
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for the name, signed by itself."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        + ["-days", "1", "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1"]
+        + ["-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+def _site(upstream: str, port: int, plain_port: int, certificate: Path, key: Path) -> str:
+    """Return the offered configuration with this test's addresses in it, and nothing else changed."""
+    text = OFFERED.read_text()
+    for ours, theirs in (
+        ("server 127.0.0.1:8000;", f"server 127.0.0.1:{upstream};"),
+        ("listen 80;", f"listen 127.0.0.1:{plain_port};"),
+        ("listen 443 ssl http2;", f"listen 127.0.0.1:{port} ssl http2;"),
+        ("/etc/ssl/gatehouse/fullchain.pem", str(certificate)),
+        ("/etc/ssl/gatehouse/privkey.pem", str(key)),
+    ):
+        assert text.count(ours) == 1, ours
+        text = text.replace(ours, theirs)
+    return text
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory) -> Iterator[Proxied]:
+    folder = tmp_path_factory.mktemp("nginx")
+    certificate, key = _certificate(folder)
+    port, plain_port = free_port(), free_port()
+    told = {
+        "GATEHOUSE_TLS": "1",
+        "GATEHOUSE_TRUST_PROXY": "1",
+        "ALLOWED_HOSTS": NAME,
+        "TRUSTED_ORIGINS": f"https://{NAME}:{port}",
+        "PUBLIC_URL": f"https://{NAME}:{port}",
+    }
+    with running(tmp_path_factory.mktemp("state"), **told) as portal:
+        site = _site(portal.env["PORT"], port, plain_port, certificate, key)
+        (folder / "site.conf").write_text(site)
+        (folder / "nginx.conf").write_text(
+            f"pid {folder}/pid; error_log {folder}/errors; events {{}} http {{ access_log off; "
+            + "".join(f"{kind}_temp_path {folder}/{kind}; " for kind in ("client_body", "proxy", "fastcgi"))
+            + "".join(f"{kind}_temp_path {folder}/{kind}; " for kind in ("uwsgi", "scgi"))
+            + f"include {folder}/site.conf; }}"
+        )
+        command = ["/usr/sbin/nginx", "-c", folder / "nginx.conf", "-g", "daemon off;"]
+        nginx = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            _wait_for(port)
+            yield Proxied(portal, port, plain_port, certificate)
+        finally:
+            nginx.terminate()
+            nginx.wait(10)
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(100):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    raise AssertionError("nginx does not listen")
+
+
+def test_people_sign_in_through_the_proxy(proxied):
+    """Red when the portal does not believe X-Forwarded-Proto: the cookies say https alone."""
+    visitor = proxied.visitor()
+    status, page = visitor.sign_in("admin", proxied.portal.passwords["admin"], origin=proxied.origin)
+    assert (status, "Sign out" in page) == (200, True)
+    assert all(cookie.secure for cookie in visitor.cookies)
+
+
+def test_a_form_from_elsewhere_is_refused(proxied):
+    """Red when the origin is not looked at."""
+    visitor = proxied.visitor()
+    status, _page = visitor.sign_in(
+        "admin", proxied.portal.passwords["admin"], origin="https://elsewhere.example.com"
+    )
+    assert status == 403
+
+
+def test_live_pages_go_through_the_proxy_and_only_from_its_own_origin(proxied):
+    """Red when the proxy does not pass the upgrade on, or the origin of a socket is not looked at."""
+    visitor = proxied.visitor()
+    visitor.sign_in("operator", proxied.portal.passwords["operator"], origin=proxied.origin)
+    with proxied.socket(visitor, origin=proxied.origin) as link:
+        link.send(json.dumps({"watch": ["hosts.row:1"]}))
+        answer = json.loads(link.recv(timeout=20))
+        assert "hosts.row:1" in json.dumps(answer)
+    with pytest.raises(InvalidStatus) as refused:
+        proxied.socket(visitor, origin="https://elsewhere.example.com")
+    assert refused.value.response.status_code == 403
+
+
+def test_plain_http_is_sent_to_https(proxied):
+    with socket.create_connection(("127.0.0.1", proxied.plain_port)) as link:
+        link.sendall(f"GET /hosts/?q=a HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode())
+        answer = link.recv(4096).decode()
+    assert answer.startswith("HTTP/1.1 301") and f"Location: https://{NAME}/hosts/?q=a" in answer
+
+
+def test_what_a_visitor_says_of_its_address_is_not_believed(proxied):
+    """Red when the proxy appends to X-Forwarded-For: whoever guesses passwords would never be slowed down."""
+    visitor = proxied.visitor()
+    for number in range(14):
+        visitor.headers["X-Forwarded-For"] = f"10.9.8.{number}"
+        _status, page = visitor.sign_in(f"nobody-{number}", "wrong", origin=proxied.origin)
+    assert "Too many failed" in page
+
+
+def test_the_portal_serves_its_own_certificate(tmp_path_factory):
+    """Red when the copy of the key cannot be read by the web process, or can be by others."""
+    certificate, key = _certificate(tmp_path_factory.mktemp("tls"))
+    state = tmp_path_factory.mktemp("state")
+    with running(state, TLS_CERT=str(certificate), TLS_KEY=str(key)) as portal:
+        visitor = Visitor(portal.url, certificate=certificate)
+        status, page = visitor.sign_in("admin", portal.passwords["admin"])
+        assert (status, "Sign out" in page) == (200, True)
+        assert all(cookie.secure for cookie in visitor.cookies)
+        assert (state / "tls/key.pem").stat().st_mode & 0o007 == 0
+
+
+SOURCED = """
+set -euo pipefail
+for part in common services web address; do . "$0/scripts/lib/$part.sh"; done
+warn_of_plain_text
+echo "$ADDRESS ${ALLOWED_HOSTS:-}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("env", "warned", "address"),
+    [
+        ({}, False, "http://127.0.0.1:8000"),
+        ({"BIND": "0.0.0.0", "PORT": "8080"}, True, "http://127.0.0.1:8080"),
+        ({"BIND": "0.0.0.0", "GATEHOUSE_TLS": "1"}, False, "http://127.0.0.1:8000"),
+        ({"BIND": "::"}, True, "http://[::1]:8000"),
+        ({"BIND": "192.0.2.7"}, True, "http://192.0.2.7:8000"),
+    ],
+)
+def test_passwords_in_the_clear_are_warned_of(tmp_path, env, warned, address):
+    """Red when the sentence depends on anything but the address and the encryption."""
+    own = {"PATH": os.environ["PATH"], "GATEHOUSE_STATE": str(tmp_path), **env}
+    done = subprocess.run(["bash", "-c", SOURCED, ROOT], env=own, capture_output=True, text=True, check=True)
+    assert ("Warning: " in done.stdout) is warned
+    assert address in done.stdout
+    if env.get("BIND"):
+        assert "localhost" in done.stdout  # names that lead here are allowed by themselves
