@@ -32,12 +32,13 @@ if [ -z "${ALLOWED_HOSTS:-}" ] && ! is_loopback; then
   export ALLOWED_HOSTS
 fi
 
-# The name that stands in links and in what is printed.
+# A name that the portal answers to.
 NAME=${ALLOWED_HOSTS:-}
 NAME=${NAME%%,*}
-if [ -z "$NAME" ] || is_loopback; then NAME=$REACHED; else
-  case $NAME in .*) NAME=${NAME#.} ;; '*') NAME=$REACHED ;; esac
-fi
+case $NAME in
+  '' | '*') NAME=$REACHED ;;
+  .*) NAME=${NAME#.} ;;
+esac
 ADDRESS=$SCHEME://$REACHED:$PORT
 
 # need_free_port: say so when somebody else listens there, before anything is started.

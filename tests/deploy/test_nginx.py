@@ -1,4 +1,4 @@
-"""The portal behind Debian's nginx with the configuration that deploy/ offers, and with a certificate of its own."""
+"""The portal behind Debian's nginx as deploy/ configures it, and with a certificate of its own."""
 
 import json
 import os
