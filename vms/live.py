@@ -33,6 +33,11 @@ def _rows(user: Any, ids: Sequence[str]) -> dict[str, str]:
     return {str(vm.pk): render_to_string("vms/row.html", {"vm": vm}) for vm in found}
 
 
+def _states(user: Any, ids: Sequence[str]) -> dict[str, str]:
+    found = visible(user).filter(pk__in=row_keys(ids))
+    return {str(vm.pk): render_to_string("vms/state.html", {"vm": vm}) for vm in found}
+
+
 def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
     shown: dict[str, str] = {}
     found = list(visible(user).filter(pk__in=row_keys(ids)))
@@ -51,4 +56,5 @@ def _topics(identity: str) -> list[str]:
 def register_panels() -> None:
     """Make the panels known to the live socket."""
     register(Panel("vms.row", _rows, _topics))
+    register(Panel("vms.state", _states, _topics))
     register(Panel("vms.status", _heads, _topics))

@@ -19,17 +19,6 @@ from portal.operations.policies.demands import summary
 from portal.operations.registry import kind_of
 from portal.operations.states import FINAL, WORKING, State
 
-TONES = {
-    State.AWAITING_APPROVAL: "waiting",
-    State.QUEUED: "waiting",
-    State.RUNNING: "busy",
-    State.SUCCEEDED: "good",
-    State.UNDOING: "warn",
-    State.CANCELLING: "warn",
-    State.FAILED: "bad",
-    State.LOST: "bad",
-    State.REJECTED: "bad",
-}
 Stage = StepRecord.Stage
 _TONE_OF_STAGE = {Stage.INTENDED: "busy", Stage.DONE: "good", Stage.UNDONE: "off"}
 
@@ -57,7 +46,7 @@ def progress(operation: Operation) -> dict[str, Any]:
     end = operation.finished_at or timezone.now()
     return {
         "operation": operation,
-        "tone": TONES.get(State(operation.state), "off"),
+        "tone": operation.tone,
         "steps": steps,
         "percent": round(100 * done / len(planned)) if planned else 100,
         "elapsed": end - begun if begun else None,
@@ -135,7 +124,7 @@ def card_context(card: inbox.Card) -> dict[str, Any]:
     """Return what a card's templates need."""
     return {
         "card": card,
-        "tone": TONES.get(State(card.operation.state), "off"),
+        "tone": card.operation.tone,
         "why_label": words.why_label(),
     }
 

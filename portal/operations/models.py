@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import Project
 from portal.core.querysets import RestrictedQuerySet
-from portal.operations.states import UNFINISHED, WORKING, State
+from portal.operations.states import TONES, UNFINISHED, WORKING, State
 
 
 class Operation(models.Model):
@@ -77,6 +77,11 @@ class Operation(models.Model):
     def frozen(self) -> dict[str, Any]:
         """The request as it was frozen: `sizes` and `pinned`."""
         return json.loads(self.spec)
+
+    @property
+    def tone(self) -> str:
+        """How the state is drawn."""
+        return TONES.get(State(self.state), "off")
 
     @property
     def topic(self) -> str:

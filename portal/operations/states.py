@@ -40,3 +40,15 @@ UNFINISHED = WORKING | {State.QUEUED, State.LOST}
 FINAL = frozenset(state for state, following in TRANSITIONS.items() if not following)
 #: Final states in which nothing exists, so that the reservation goes back.
 NOTHING_LEFT = FINAL - {State.SUCCEEDED}
+#: How a state is drawn; what is not here was given up by people.
+TONES = {
+    State.AWAITING_APPROVAL: "waiting",
+    State.QUEUED: "waiting",
+    State.RUNNING: "busy",
+    State.SUCCEEDED: "good",
+    State.UNDOING: "warn",
+    State.CANCELLING: "warn",
+    State.FAILED: "bad",
+    State.LOST: "bad",
+    State.REJECTED: "bad",
+}

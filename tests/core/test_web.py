@@ -191,6 +191,8 @@ def test_the_first_page_of_who_has_no_role_is_the_profile(client):
 def test_sizes_are_said_in_gib():
     assert gatehouse.gib(2 * 1024**3) == "2 GiB"
     assert gatehouse.gib(3 * 1024**3 // 2) == "1.5 GiB"
+    assert gatehouse.gib(256 * 1024**2) == "256 MiB"
+    assert gatehouse.gib(0) == "0 GiB"
     assert gatehouse.gib(None) == "–"
 
 

@@ -14,6 +14,12 @@ from tests.e2e import people
 from tests.e2e.people import SignIn
 from tests.e2e.portals import CHROMIUM, FLAGS, Portal, remove_domains, running
 
+#: All tests together ask for more machines than the first project may have.
+PLENTY = """
+from portal.operations.models import Counter
+Counter.objects.filter(scope__startswith="project:").update(limit=1 << 50)
+"""
+
 
 @pytest.fixture(scope="package")
 def portal(tmp_path_factory) -> Iterator[Portal]:
@@ -23,6 +29,7 @@ def portal(tmp_path_factory) -> Iterator[Portal]:
         yield _kept(Path(kept))
         return
     with running(tmp_path_factory.mktemp("state")) as made:
+        made.shell(PLENTY)
         yield made
 
 
@@ -64,6 +71,11 @@ class Machine:
     name: str
     uuid: str
 
+    @classmethod
+    def of(cls, name: str, pk: int, uuid: str) -> "Machine":
+        """Return what the database holds in these columns."""
+        return cls(pk, name, str(UUID(uuid)))
+
 
 @pytest.fixture
 def build(portal: Portal, sign_in: SignIn) -> Iterator[Callable[[], Machine]]:
@@ -78,7 +90,7 @@ def build(portal: Portal, sign_in: SignIn) -> Iterator[Callable[[], Machine]]:
         for page in (requester, approver):
             page.context.close()
         found = portal.rows("SELECT id, uuid FROM vms_virtualmachine WHERE name = ?", name)
-        made.append(Machine(found[0][0], name, str(UUID(found[0][1]))))
+        made.append(Machine.of(name, *found[0]))
         return made[-1]
 
     yield build

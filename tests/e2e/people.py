@@ -49,12 +49,15 @@ def new_name() -> str:
     return f"gttest-{secrets.token_hex(3)}"
 
 
-def ask(page: Page, name: str, **fields: str) -> str:
+def ask(page: Page, name: str, *, flavour: str = "", **fields: str) -> str:
     """Ask for a tiny machine and return the address of the request's page."""
-    page.goto(page.url.split("/", 3)[0] + "//" + page.url.split("/", 3)[2] + "/machines/catalogue/")
+    page.goto("/".join(page.url.split("/", 3)[:3]) + "/machines/catalogue/")
     page.get_by_role("link", name="Ask for Tiny Linux").click()
     for field, value in {"name": name, "why": "to try it", **fields}.items():
         page.fill(f"[name={field}]", value)
+    if flavour:
+        option = page.locator("[name=flavour] option", has_text=flavour)
+        page.locator("[name=flavour]").select_option(option.get_attribute("value"))
     page.get_by_role("button", name="Send the request").click()
     page.wait_for_selector("text=Awaiting approval")
     return page.url

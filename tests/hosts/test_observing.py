@@ -99,7 +99,7 @@ def test_a_list_and_changes_are_written(estate, watcher):
 
 
 def test_an_older_observation_never_overwrites_a_newer_one(estate, watcher):
-    """Untried: when _is_older is always true, in one batch or in two."""
+    """Red when _is_older is always true, in one batch or in two."""
     one = estate.machine("one")
     tell(watcher, estate.host, changed(20, one, state=OFF))
     tell(watcher, estate.host, listed(15, one))
@@ -113,7 +113,7 @@ def test_an_older_observation_never_overwrites_a_newer_one(estate, watcher):
 
 
 def test_only_an_active_machine_at_rest_can_be_missing(estate, watcher):
-    """Untried: when _missing looks at no status, or at no operation."""
+    """Red when _missing looks at no status, or at no operation."""
     gone, building = estate.machine("gone"), estate.machine("building", status=Status.BUILDING)
     binned, moving = estate.machine("binned", status=Status.BINNED), estate.machine("moving")
     elsewhere = estate.machine("elsewhere", on=estate.other)
@@ -141,7 +141,7 @@ def test_only_an_active_machine_at_rest_can_be_missing(estate, watcher):
 
 @pytest.mark.parametrize("trouble", [HostLost(20, 0, "gone"), HostSilent(20, 0, 6.0)])
 def test_a_stale_host_knows_nothing_until_its_next_list(estate, watcher, trouble):
-    """Untried: when host_stale forgets the host, or the list after it is taken for old."""
+    """Red when host_stale forgets the host, or the list after it is taken for old."""
     one, other = estate.machine("one"), estate.machine("other", on=estate.other)
     tell(watcher, estate.host, listed(10, one))
     tell(watcher, estate.other, listed(10, other))
@@ -158,7 +158,7 @@ def test_a_stale_host_knows_nothing_until_its_next_list(estate, watcher, trouble
 
 
 def test_a_burst_takes_few_queries(estate, watcher):
-    """Untried: when a change is written by a query of its own."""
+    """Red when a change is written by a query of its own."""
     image_of = estate.machine("model")
     built = Operation.objects.bulk_create(
         Operation(
@@ -187,7 +187,7 @@ def test_a_burst_takes_few_queries(estate, watcher):
 
 
 def test_foreign_domains_lower_what_the_host_can_give(estate, watcher):
-    """Untried: when set_limits leaves the foreign ones out, or managed ones are taken for foreign."""
+    """Red when set_limits leaves the foreign ones out, or managed ones are taken for foreign."""
     ours = estate.machine("ours", memory=2 * GIB)
     stranger = DomainInfo("stranger", str(uuid.uuid4()), RUNNING, 2, 3 * GIB)
     off = DomainInfo("off", str(uuid.uuid4()), OFF, 4, 4 * GIB)
@@ -214,7 +214,7 @@ def test_a_snapshot_tells_pools_and_the_size_of_the_host(estate, watcher):
 
 
 def test_an_address_counts_only_for_the_card_it_was_given_to(estate, watcher):
-    """Untried: when _address_of does not compare the MAC, or takes what is no address."""
+    """Red when _address_of does not compare the MAC, or takes what is no address."""
     one = estate.machine("one")
     port = Port.objects.create(
         network=make_network(), host=estate.host, domain_uuid=one.uuid, mac="52:54:00:00:00:01"
@@ -245,7 +245,7 @@ def test_a_machine_that_is_off_has_no_address(estate, watcher):
 
 
 def test_what_was_seen_waits_for_a_locked_database(estate, watcher, monkeypatch):
-    """Untried: when flush forgets what is pending before it is written."""
+    """Red when flush forgets what is pending before it is written."""
     one = estate.machine("one")
 
     def locked(*_args):
@@ -263,7 +263,7 @@ def test_what_was_seen_waits_for_a_locked_database(estate, watcher, monkeypatch)
 
 
 def test_a_broken_observation_costs_only_itself(estate, watcher, caplog):
-    """Untried: when _write_one lets any error out."""
+    """Red when _write_one lets any error out."""
     one, other = estate.machine("one"), estate.machine("other", on=estate.other)
     watcher.hear(estate.host.uri, DomainList("nonsense", 0, ()))
     watcher.hear(estate.host.uri, DomainList(10, 0, (None,)))
@@ -276,7 +276,7 @@ def test_a_broken_observation_costs_only_itself(estate, watcher, caplog):
 
 
 def test_hosts_are_read_again(estate, watcher, monkeypatch):
-    """Untried: when _read_hosts never removes."""
+    """Red when _read_hosts never removes."""
     monkeypatch.setattr(watching, "READ_HOSTS_SECONDS", 0)
     watcher.turn(0)
     assert watcher._watch.uris == {estate.host.uri, estate.other.uri}

@@ -363,5 +363,6 @@ PANELS = {
     "hosts.row": ("host", ESTATE),
     "hosts.join": ("host", EVERY_ADMIN),
     "vms.row": ("machine", SEE),
+    "vms.state": ("machine", SEE),
     "vms.status": ("machine", SEE),
 }

@@ -164,7 +164,7 @@ def test_a_machine_without_any_virtio_device_is_built_and_has_an_address(real, a
 
 @pytest.mark.parametrize("point", [f"{when}:{step}" for step in STEPS for when in ("before", "after")])
 def test_killed_while_building_the_machine_is_finished_by_the_next_worker(worker, real, queued, point):
-    """Untried: when take_over_lapsed takes nothing."""
+    """Red when take_over_lapsed takes nothing."""
     assert worker(queued.pk, point) == -signal.SIGKILL
     let_heartbeats_lapse()
     assert worker("reap") == 0
@@ -175,7 +175,7 @@ def test_killed_while_building_the_machine_is_finished_by_the_next_worker(worker
     "point", [f"undo-{when}:{step}" for step in STEPS for when in ("before", "after")]
 )
 def test_killed_while_undoing_nothing_is_left_in_the_end(worker, real, queued, point):
-    """Untried: when StartDomain.undo or DefineDomain.undo do nothing."""
+    """Red when StartDomain.undo or DefineDomain.undo do nothing."""
     assert worker(queued.pk, point, failing="address") == -signal.SIGKILL
     queued.refresh_from_db()
     assert queued.state == State.UNDOING and leftovers(queued)
@@ -186,13 +186,13 @@ def test_killed_while_undoing_nothing_is_left_in_the_end(worker, real, queued, p
 
 @pytest.mark.parametrize("failing", STEPS)
 def test_a_step_that_fails_after_it_acted_leaves_nothing(worker, real, queued, failing):
-    """Untried: when _note of a failed step marks it undone before it was."""
+    """Red when _note of a failed step marks it undone before it was."""
     assert worker(queued.pk, failing=failing) == 0
     check_nothing(real[0], queued)
 
 
 def test_what_was_built_before_a_kill_goes_when_the_next_worker_fails(worker, real, queued):
-    """Untried: when _undo_all walks only over the steps that are done."""
+    """Red when _undo_all walks only over the steps that are done."""
     assert worker(queued.pk, "after:domain") == -signal.SIGKILL
     let_heartbeats_lapse()
     assert worker("reap", failing="start") == 0

@@ -14,15 +14,17 @@ from django.utils.translation import ngettext
 
 register = template.Library()
 
-GIB = 1024**3
+MIB, GIB = 1 << 20, 1 << 30
 NOTHING = "–"  # for a value that is not known
 
 
 @register.filter
 def gib(value: int | None, decimals: int = 1) -> str:
-    """Return `value` bytes as GiB with at most `decimals` decimals ('2 GiB', '1.5 GiB')."""
+    """Return `value` bytes as GiB with at most `decimals` decimals ('1.5 GiB'); less than one as MiB."""
     if value is None:
         return NOTHING
+    if 0 < value < GIB:
+        return f"{number_format(round(value / MIB))} MiB"
     number = round(value / GIB, decimals)
     return f"{number_format(int(number) if number == int(number) else number)} GiB"
 
