@@ -1,12 +1,27 @@
 """What a person holds anywhere, for menus and buttons of a page. Not for: deciding; services ask `may`."""
 
+from collections.abc import Callable
 from typing import Any
+
+from django.db.models import QuerySet
 
 from portal.accounts.backends import ACTIONS
 from portal.accounts.models import Membership, Role
 
 #: A key of `abilities` for what asks for the role in every project.
 EVERYWHERE = "administer_everywhere"
+
+#: The ability to decide on requests: of who holds `approve`, and of whoever a room above adds.
+DECIDE = "decide"
+_sources: list[Callable[[Any], QuerySet[Any, Any]]] = []
+
+
+def add_source(source: Callable[[Any], QuerySet[Any, Any]]) -> None:
+    """Let `source(user)` say what abilities a person has beside their roles: pairs of a word and None.
+
+    Its query joins the one of `abilities`, which every page makes.
+    """
+    _sources.append(source)
 
 
 def abilities(user: Any) -> dict[str, Any]:
@@ -16,10 +31,12 @@ def abilities(user: Any) -> dict[str, Any]:
     """
     held: list[tuple[str, int | None]] = []
     if getattr(user, "is_active", False):
-        held = list(Membership.objects.filter(user=user).values_list("role", "project"))
+        roles_held = Membership.objects.filter(user=user).values_list("role", "project")
+        held = list(roles_held.union(*(source(user) for source in _sources), all=True))
     roles = {role for role, _project in held}
     can: dict[str, Any] = {action: bool(roles & holders) for action, holders in ACTIONS.items()}
     everywhere = {role for role, project in held if project is None}
     can |= {f"{action}_everywhere": bool(everywhere & holders) for action, holders in ACTIONS.items()}
+    can[DECIDE] = can["approve"] or DECIDE in roles
     can["roles"] = [role.label for role in Role if role in roles]
     return can

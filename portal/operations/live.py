@@ -196,7 +196,8 @@ def _topic(identity: str) -> list[str]:
 
 def register_panels() -> None:
     """Make the panels known to the live socket."""
-    register(Panel("operations.progress", _render, lambda identity: [f"operations.operation:{identity}"]))
+    register(Panel("operations.consent", _render_consent, _topic))
+    register(Panel("operations.progress", _render, _topic))
     each: dict[str, tuple[str, Context]] = {
         "operations.asked": ("asked", lambda _user, item: asked(item)),
         "operations.discussion": ("comments", lambda _user, item: comments(item)),

@@ -14,15 +14,17 @@ from django.utils.translation import gettext_lazy
 from portal.accounts import notices
 from portal.accounts.models import User
 from portal.operations.messages import sentence
-from portal.operations.models import Comment, Operation
+from portal.operations.models import Comment, Delegation, Operation
 from portal.operations.policies.deciders import concerned
 from portal.operations.registry import kind_of
 from portal.operations.states import State
 
 WAITS, DECIDED, COMMENTED, ENDED = "request.waits", "request.decided", "request.comment", "operation.ended"
+DEPUTY = "delegation.made"
 KINDS = (
     notices.Kind(WAITS, gettext_lazy("a request waits for my decision")),
     notices.Kind(DECIDED, gettext_lazy("my request is approved, lowered, rejected or expires")),
+    notices.Kind(DEPUTY, gettext_lazy("somebody names me their deputy, or ends that")),
     notices.Kind(COMMENTED, gettext_lazy("somebody comments on a request that I take part in")),
     notices.Kind(ENDED, gettext_lazy("what I asked for is done, or failed")),
 )
@@ -65,6 +67,18 @@ def lowered(operation: Operation, *, by: Any, note: str = "") -> None:
     """Tell the requester that `operation` was made smaller."""
     text = _("%(who)s lowered: %(what)s") % {"who": by, "what": operation}
     _tell(operation, [operation.requester], kind=DECIDED, by=by, text=text, detail=note)
+
+
+def deputy(delegation: Delegation, *, by: Any, text: str) -> None:
+    """Tell the deputy that somebody named them, or ended that."""
+    notices.notify(
+        people=[delegation.deputy],
+        kind=DEPUTY,
+        by=by,
+        text=text % {"who": delegation.person},
+        link=reverse("operations:deputies"),
+        about=f"operations.delegation:{delegation.pk}",
+    )
 
 
 def commented(comment: Comment) -> None:

@@ -34,6 +34,10 @@ SEE |= {"approver_everywhere", "operator_everywhere", "auditor_everywhere"}
 USE = frozenset({"owner", "operator", "operator_everywhere"}) | ADMINS
 APPROVE = frozenset({"approver", "approver_everywhere"}) | ADMINS
 OWNER = frozenset({"owner"})
+#: Who decides on something anywhere, and so has something to hand over.
+APPROVERS = APPROVE | {"stranger"}
+#: Who stands in for the approver of the world.
+DEPUTY = frozenset({"auditor"})
 REQUEST = frozenset({"owner", "colleague", "requester_everywhere"}) | ADMINS
 ASK = REQUEST | {"stranger"}
 
@@ -104,6 +108,14 @@ def _new_person(world: Any) -> dict[str, Any]:
 
 def _colleague(world: Any) -> dict[str, Any]:
     return {"person": "nobody", "role": "auditor"}
+
+
+def _policy(world: Any) -> dict[str, Any]:
+    return {"name": "fresh", "effect": "levels", "who_1": "admins", "needed_1": 1, "then": "save"}
+
+
+def _deputy(world: Any) -> dict[str, Any]:
+    return {"deputy": "nobody", "first": "2040-01-01", "last": "2040-01-02"}
 
 
 def _new_host(world: Any) -> dict[str, Any]:
@@ -316,6 +328,20 @@ LINES = (
     ),
     Line("operations:list", page(ALL), NO),
     Line("operations:inbox", page(ALL), NO),
+    Line("operations:policies", page(EVERY_ADMIN), NO),
+    Line("operations:policy_add", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_policy),
+    Line("operations:policy", page(EVERY_ADMIN), change(EVERY_ADMIN), "policy", data=_policy),
+    Line("operations:policy_move", NO, change(EVERY_ADMIN), "policy", data=lambda w: {"to": "down"}),
+    Line("operations:policy_switch", NO, change(EVERY_ADMIN), "policy", data=lambda w: {"enabled": "1"}),
+    Line(
+        "operations:policy_delete",
+        NO,
+        change(EVERY_ADMIN),
+        "policy",
+        data=lambda w: {"confirm_name": w.policy.name},
+    ),
+    Line("operations:deputies", page(ALL), change(APPROVERS, told=ALL, refusal=422), data=_deputy),
+    Line("operations:deputy_end", NO, change(EVERY_ADMIN | {"approver"}, told=DEPUTY), "delegation"),
     Line("operations:detail", page(SEE), NO, "request"),
     Line("operations:decide", NO, change(APPROVE), "request", data=_approval),
     Line("operations:card", page(SEE), NO, "request"),
@@ -351,6 +377,7 @@ LINES = (
 PANELS = {
     "accounts.bell": ("owner", frozenset({"owner"})),
     "accounts.newer": ("owner", frozenset({"owner"})),
+    "operations.consent": ("request", SEE),
     "operations.progress": ("request", SEE),
     "operations.left": ("project", REQUEST),
     "operations.asked": ("request", SEE),

@@ -11,7 +11,9 @@ from portal.accounts import notices
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
 from portal.operations import quotas, scopes
-from portal.operations.models import Operation
+from portal.operations.models import Delegation, Operation
+from portal.operations.policies import services as policies
+from portal.operations.policies.rules import Rule
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from tests import factories
@@ -71,6 +73,17 @@ def _things(world):
         world, "binned", place, status=Status.BINNED, bin_until=timezone.now() + timedelta(days=7)
     )
     world.running = make_operation(world, "running", state="running")
+    # Off, and two of them, so that the request in the world waits as without any and one can be moved.
+    world.policy, _last = (
+        policies.add_policy(actor=chief, rule=Rule(name=name, enabled=False)) for name in ("first", "last")
+    )
+    now = timezone.now()
+    world.delegation = Delegation.objects.create(
+        person=world.people["approver"],
+        deputy=world.people["auditor"],
+        starts_at=now + timedelta(days=1),
+        ends_at=now + timedelta(days=2),
+    )
     world.invited = accounts.invite(
         actor=chief, project=world.project, role=Role.REQUESTER, link_for=lambda token: token
     )

@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from portal.accounts.backends import ACTIONS, may
+from portal.accounts.context import DECIDE
 from portal.accounts.models import Membership, Project, User
 from portal.operations.models import Decision, Operation
 from portal.operations.policies.models import Delegation, DemandLevel
@@ -184,21 +185,15 @@ def some_names(
     return names[:NAMES], len(names) if len(names) <= NAMES else found.count()
 
 
-def decides_anything(user: Any) -> bool:
-    """Tell whether somebody without the role has a part in decisions: named, or a deputy. One query."""
-    return User.objects.filter(pk=user.pk, is_active=True).filter(Q(_named()) | Q(_deputy())).exists()
-
-
-def _named() -> Exists:
-    return Exists(
-        DemandLevel.objects.filter(
-            people=OuterRef("pk"), demand__operation__state=State.AWAITING_APPROVAL
-        )
-    )
-
-
-def _deputy() -> Exists:
-    return Exists(_running().filter(deputy=OuterRef("pk")))
+def part_in_decisions(user: Any) -> QuerySet[Any, Any]:
+    """Return a row (ability, None) for who needs no role to decide: named people, deputies. Not evaluated."""
+    waiting = DemandLevel.objects.filter(demand__operation__state=State.AWAITING_APPROVAL)
+    named = waiting.filter(people=OuterRef("pk"))
+    deputy = _running().filter(deputy=OuterRef("pk"))
+    has_part = User.objects.filter(Exists(named) | Exists(deputy), pk=user.pk)
+    ability = Value(DECIDE, output_field=models.CharField())
+    nowhere = Value(None, output_field=models.BigIntegerField())
+    return has_part.annotate(ability=ability, nowhere=nowhere).values_list("ability", "nowhere")
 
 
 class DecidersBackend(BaseBackend):

@@ -12,6 +12,7 @@ from portal.accounts.context import abilities
 from portal.accounts.models import User
 from portal.audit import services as audit
 from portal.core.errors import Denied
+from portal.operations import notifying
 from portal.operations.policies.models import Delegation, DemandLevel, PolicyLevel
 
 LONGEST = 366  # days
@@ -53,6 +54,8 @@ def delegate(*, actor: Any, deputy: User, first: date, last: date) -> Delegation
         raise Denied(_("%(deputy)s stands in for you at that time already; end that first.") % name)
     made = Delegation.objects.create(person=actor, deputy=deputy, starts_at=starts_at, ends_at=ends_at)
     audit.record(actor=actor, verb="delegation.made", target=made, after=_snapshot(made))
+    text = _("You stand in for %(who)s: decide in their name while they are away.")
+    notifying.deputy(made, by=actor, text=text)
     return made
 
 
@@ -72,6 +75,7 @@ def end_delegation(*, actor: Any, delegation: Delegation) -> None:
     audit.record(
         actor=actor, verb="delegation.ended", target=current, before=before, after=_snapshot(current)
     )
+    notifying.deputy(current, by=actor, text=_("You stand in for %(who)s no longer."))
 
 
 def open_delegations(person: Any) -> Any:

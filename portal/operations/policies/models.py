@@ -1,5 +1,7 @@
 """Policies, what they demanded of each request, deputies. Not for: what values mean, which `rules` knows."""
 
+from datetime import datetime, timedelta
+
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
@@ -175,3 +177,8 @@ class Delegation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deputy} for {self.person}"
+
+    @property
+    def last_moment(self) -> datetime:
+        """The last instant that counts, whose day is the last day."""
+        return self.ends_at - timedelta(microseconds=1)

@@ -50,7 +50,7 @@ def _level(level):
 
 
 def named(*people, needed=1):
-    return Level(Who.PEOPLE, needed, tuple(person.pk for person in people))
+    return Level(Who.PEOPLE, needed, tuple(sorted(person.pk for person in people)))
 
 
 @pytest.fixture

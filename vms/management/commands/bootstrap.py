@@ -18,6 +18,8 @@ from portal.hosts import services as hosts
 from portal.hosts.keys import ensure_key
 from portal.hosts.models import Host, Image
 from portal.operations.models import Counter, DefaultLimit
+from portal.operations.policies import services as policies
+from portal.operations.policies.rules import Rule
 from portal.operations.quotas import set_quota
 from portal.operations.scopes import EVERY_PROJECT
 from vms.catalogue.values import item_snapshot
@@ -40,7 +42,12 @@ QUOTA: dict[str, int | None] = {
     Counter.Resource.DISK: 200 * GIB,
     Counter.Resource.MACHINES: 10,
 }
-
+#: Made with the first accounts and never again: an admin may delete it.
+EVERY_REQUEST = Rule(
+    name="Every request",
+    description="One approver of the project decides. What nobody decided on for 30 days expires.",
+    expires_days=30,
+)
 #: The same network for every portal on a host: one that is installed anew finds it.
 NAT = {
     "name": "nat",
@@ -69,8 +76,11 @@ class Command(BaseCommand):
         parser.add_argument("--host", nargs=3, metavar=("NAME", "URI", "POOL"), help="a host to enrol")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        new = not User.objects.exists()
         self._accounts(Path(settings.STATE_DIR) / "credentials")
         admin = User.objects.get(username=Role.ADMIN)
+        if new:
+            policies.add_policy(actor=admin, rule=EVERY_REQUEST)
         # What a project gets until somebody says otherwise; once, for an admin may take it away.
         if not DefaultLimit.objects.filter(scope=EVERY_PROJECT).exists():
             set_quota(actor=admin, scope=EVERY_PROJECT, limits=QUOTA)
