@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any
@@ -85,18 +86,26 @@ def _link(previous: str, entry: AuditEntry) -> AuditSeal:
     )
 
 
-def seal_pending(limit: int = 1000) -> int:
+def seal_pending(limit: int = 1000, *, within: timedelta | None = None) -> int:
     """Append seals for up to `limit` committed entries without one; return how many. Idempotent.
+
+    `within` looks only at entries that young: the whole trail is read otherwise, which is much to do each
+    second once it is long. Where nothing waits, nothing is locked.
 
     Entries are sealed by absence of a seal, not by 'greater than the last': a transaction that took its
     id early and committed late must not slip past the chain. Racing sealers: the second one's insert
     violates the uniqueness of `previous` and raises IntegrityError; its entries are sealed next time.
     """
+    sealed = AuditSeal.objects.filter(entry_id=models.OuterRef("pk"))
+    pending = AuditEntry.objects.filter(~models.Exists(sealed)).order_by("pk")
+    if within is not None:
+        pending = pending.filter(at__gte=timezone.now() - within)
+    if not pending.exists():
+        return 0
     with transaction.atomic():
         head = chain_head().seal
-        sealed = AuditSeal.objects.values("entry_id")
         seals = []
-        for entry in AuditEntry.objects.exclude(pk__in=sealed).order_by("pk")[:limit]:
+        for entry in pending[:limit]:
             seals.append(_link(head, entry))
             head = seals[-1].seal
         AuditSeal.objects.bulk_create(seals)

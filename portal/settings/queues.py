@@ -37,6 +37,7 @@ CELERY_TIMEZONE = "UTC"
 # Seconds. A message that waited longer than the next one is of no use.
 CELERY_BEAT_SCHEDULE = {
     "seal the trail": {"task": "audit.seal", "schedule": 1.0, "options": {"expires": 5}},
+    "seal what waited": {"task": "audit.seal_all", "schedule": 300.0, "options": {"expires": 200}},
     "forget notices": {"task": "accounts.forget_notices", "schedule": 86400.0, "options": {"expires": 3600}},
     "mail": {"task": "accounts.mail_notices", "schedule": 30.0, "options": {"expires": 30}},
     "sweep": {"task": "operations.sweep", "schedule": 3.0, "options": {"expires": 10}},

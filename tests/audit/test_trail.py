@@ -1,11 +1,14 @@
 """The trail cannot be changed, its chain shows what was, and a rolled-back change leaves no entry."""
 
+from datetime import timedelta
+
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
 from portal.accounts.models import Project
-from portal.audit import triggers
+from portal.audit import tasks, triggers
 from portal.audit.models import AuditEntry, AuditSeal
 from portal.audit.services import record, seal_pending, verify
 
@@ -51,6 +54,21 @@ def test_an_untouched_chain_holds(sealed):
     assert list(verify()) == []
     assert seal_pending() == 0
     call_command("audit", "verify")
+
+
+def test_what_waited_long_is_sealed_by_the_look_at_everything(sealed):
+    """Red when seal() looks at everything, or seal_all() at what is young alone."""
+    AuditEntry.objects.create(at=timezone.now() - timedelta(hours=2), verb="project.changed")
+    tasks.seal()
+    assert AuditSeal.objects.count() == 3
+    tasks.seal_all()
+    assert AuditSeal.objects.count() == 4 and list(verify()) == []
+
+
+def test_where_nothing_waits_nothing_is_locked(sealed, django_assert_num_queries):
+    """Red when seal_pending opens its transaction before it looks."""
+    with django_assert_num_queries(1):
+        assert seal_pending(within=timedelta(hours=1)) == 0
 
 
 @pytest.mark.parametrize(
