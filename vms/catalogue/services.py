@@ -15,6 +15,7 @@ from portal.audit import services as audit
 from portal.core.canonical import canonical_json
 from portal.core.errors import Denied
 from portal.operations.models import Operation
+from portal.operations.policies import services as policies
 from vms.catalogue.values import (
     ItemValues,
     Refused,
@@ -81,7 +82,10 @@ def change_item(*, actor: Any, item: CatalogueItem, values: ItemValues, seen: Sn
             before = item_snapshot(current)
             _same(current.name, seen, before)
             check_item(values, current)
+            named = current.name
             _write(current, values)
+            if current.name != named:
+                policies.follow_item(actor=actor, before=named, after=current.name)
             _record(actor, "catalogue.changed", current, before, item_snapshot(current))
     except IntegrityError as error:
         raise _taken(values.name) from error

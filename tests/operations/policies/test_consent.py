@@ -191,6 +191,7 @@ def test_named_people_need_no_role_to_see_and_to_decide(client, cast, policy, as
         decide(cast.approver, asked)
     client.force_login(outsider, "allauth.account.auth_backends.AuthenticationBackend")
     assert client.get(f"/requests/{asked.pk}/").status_code == 200
+    assert Operation.objects.restrict(outsider, "view").get() == asked
     assert not Operation.objects.restrict(outsider, "operate").exists()
     fields = {"decision": "approve", "spec_hash": asked.spec_hash}
     client.post(f"/requests/{asked.pk}/decide/", fields)
@@ -379,6 +380,19 @@ def test_a_deputy_and_who_is_away_are_one_voice(cast, another, policy, ask):
     decide(deputy, asked)
     assert [item.on_behalf_of for item in asked.decisions.order_by("pk")] == [cast.approver, None]
     assert state(asked) == State.QUEUED
+
+
+def test_who_stands_in_for_two_is_one_voice(cast, policy, ask):
+    """Red when `waiting_for` does not exclude what the person decided on in anybody's name."""
+    policy("two of them", (Who.PROJECT_APPROVERS, 2))
+    deputy = User.objects.create(username="deputy")
+    stand_in(cast.approver, deputy)
+    stand_in(cast.admin, deputy)
+    asked = ask()
+    decide(deputy, asked)
+    assert inbox(deputy) == set() and asked.pk in inbox(cast.admin)
+    with pytest.raises(Denied, match="approved this request already"):
+        decide(deputy, asked)
 
 
 def test_a_deputy_of_somebody_deactivated_decides_nothing(cast, ask):
