@@ -25,13 +25,16 @@ from django.utils import timezone
 from portal.accounts.models import Membership, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
+from portal.drivers import errors, ssh
+from portal.hosts import connections
+from portal.hosts.keys import ensure_key
 from portal.hosts.models import Health, Host
 from portal.operations.models import Operation
 from tests.dying import database_url
-from tests.factories import make_host, make_image
+from tests.factories import HOST_KEY, make_host, make_image, make_ssh_host
 from tests.racing import race
 from vms.console import services, wire
-from vms.console.broker import Broker
+from vms.console.broker import Broker, _address
 from vms.console.models import ConsoleSession, ConsoleTicket, Kind
 from vms.console.urls import websocket_urlpatterns
 from vms.models import Observed, Status, VirtualMachine
@@ -74,6 +77,30 @@ def issue(user, machine, kind="serial"):
 
 def entries(verb):
     return list(AuditEntry.objects.filter(verb=verb).order_by("pk"))
+
+
+# Hosts
+
+
+def test_a_further_host_is_reached_by_the_portals_ssh(machine, monkeypatch, settings, tmp_path):
+    """Red when the broker takes the address that people gave."""
+    settings.ENCRYPTION_KEYS = tmp_path / "keys"
+    monkeypatch.setattr(connections, "STATE_DIR", tmp_path)
+    ensure_key("example")
+    machine.host = make_ssh_host(host_key=HOST_KEY)
+    machine.save()
+    uri, uuid = _address(machine.pk)
+    assert uuid == str(machine.uuid) and ssh.command(uri)[1][-1] == "example-ssh.invalid"
+    Host.objects.update(host_key="")
+    with pytest.raises(errors.HostKeyUnconfirmed):
+        _address(machine.pk)
+
+
+def test_each_way_in_which_a_host_is_away_has_a_sentence():
+    """Red when a kind of HostUnreachable is told as a console that broke off."""
+    kinds = [errors.HostUnreachable, *errors.HostUnreachable.__subclasses__(), errors.NoIdentity]
+    sentences = {services.sentence(kind.code) for kind in kinds}
+    assert len(sentences) == len(kinds) and services.sentence("failed") not in sentences
 
 
 # Tickets
