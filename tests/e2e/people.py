@@ -66,7 +66,11 @@ def ask(page: Page, name: str, *, flavour: str = "", **fields: str) -> str:
 def approve(page: Page, address: str) -> None:
     """Approve the request at `address`."""
     page.goto(address)
-    page.get_by_role("button", name="Approve", exact=True).click()
+    button = page.get_by_role("button", name="Approve", exact=True)
+    button.click()
+    # The page is loaded anew once it is decided.
+    button.wait_for(state="detached")
+    page.wait_for_selector("#messages .alert")
 
 
 def once(page: Page, text: str, limit: float) -> None:

@@ -21,6 +21,7 @@ def test_a_machine_is_asked_for_approved_built_and_answers_ssh(portal, sign_in, 
     address = people.ask(requester, name, ssh_keys=(tmp_path / "key.pub").read_text().strip())
     approver.reload()
     approver.get_by_role("link", name=f"Create {name}").click()
+    approver.wait_for_url(address)
     approver.get_by_role("button", name="Approve", exact=True).click()
 
     # Nobody touches the requester's page: it changes by itself.
