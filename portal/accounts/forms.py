@@ -34,6 +34,7 @@ class SignInForm(LoginForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["login"].label = _("User name or mail address")
+        self.fields["login"].widget.attrs["autofocus"] = True
         self.fields["remember"].label = _("Stay signed in on this device")
         # The link to a new password stands below the card.
         self.fields["password"].help_text = ""
