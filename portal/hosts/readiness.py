@@ -99,7 +99,7 @@ def _proof(host: Host) -> Finding:
 
 
 def _bridge(host: Host) -> Finding:
-    title = _("Networks")
+    title = _("Making networks")
     if host.bridges:
         means = _("It can make networks that machines share.")
         return Finding(title, _("Shared ones and one's own"), means, "good", evidence=host.bridge_proof)

@@ -122,6 +122,10 @@ def _new_host(world: Any) -> dict[str, Any]:
     return {"name": "fresh", "uri": "qemu+ssh://root@198.51.100.7/system", "pool_path": "/var/lib/fresh"}
 
 
+def _new_network(world: Any) -> dict[str, Any]:
+    return {"name": "fresh", "title": "Fresh", "kind": "nat", "subnet": "10.213.99.0/24"}
+
+
 def _size(world: Any) -> dict[str, Any]:
     return {"name": "fresh", "vcpus": 1, "memory": "1", "disk": "5", "cost_month": "2"}
 
@@ -313,6 +317,12 @@ LINES = (
     Line("hosts:jump", NO, change(EVERY_ADMIN), "host", data=lambda w: {"jump": "rack-1.example.org"}),
     Line("hosts:prove", NO, change(EVERY_ADMIN, told=ESTATE), "host"),
     Line("networks:list", page(ESTATE), NO),
+    Line("networks:add", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_new_network),
+    Line("networks:detail", page(ESTATE), NO, "network"),
+    Line("networks:rename", NO, change(EVERY_ADMIN), "network", data=lambda w: {"title": "Other"}),
+    Line(
+        "networks:remove", NO, change(EVERY_ADMIN), "network", data=lambda w: {"confirm_name": w.network.name}
+    ),
     # Asking and deciding
     Line("vms:catalogue", page(ALL), NO),
     # The stranger may ask for it as well, though not for this project.
