@@ -180,3 +180,10 @@ class EditForm(RequestForm):
         self.fields["project"].disabled = True
         self.fields["project"].initial = operation.project_id
         self.initial["project"] = operation.project_id
+
+    def see(self, operation: Operation) -> None:
+        """Be about `operation` as it is now, with what was typed: the next time it is sent on purpose."""
+        typed: Any = self.data
+        typed = typed.copy()
+        typed["spec_hash"] = operation.spec_hash
+        self.data = typed

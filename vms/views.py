@@ -1,5 +1,6 @@
 """Pages of machines: the catalogue, asking, the list, one machine. Each parses, calls a service, renders."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -15,7 +16,7 @@ from portal.core.web.htmx import attempt, denied_at, go_to, render_page
 from portal.core.web.lists import KeyedPaginator, ordering
 from portal.core.web.slots import pieces
 from portal.live.panels import row_keys
-from portal.operations import revisions
+from portal.operations import revisions, words
 from portal.operations.models import Operation
 from vms import asking, live, power, prefill, reach, services
 from vms.building import CREATE
@@ -168,7 +169,18 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
                 spec_hash=form.cleaned_data["spec_hash"],
             )
             return go_to(request, "operations:detail", pk)
-    return _form_page(request, form, edited=operation, notes=filled.notes)
+    changes = _changed_meanwhile(form, operation)
+    return _form_page(request, form, edited=operation, notes=filled.notes, changes=changes)
+
+
+def _changed_meanwhile(form: EditForm, operation: Operation) -> Sequence[words.Difference]:
+    """Return what changed since the refused `form` was opened; it is then about the request as it is now."""
+    seen = form.data.get("spec_hash", "") if form.errors else operation.spec_hash
+    if seen == operation.spec_hash:
+        return []
+    form.see(operation)
+    earlier = operation.revisions.filter(spec_hash=seen).last()
+    return words.differences(earlier.frozen, operation.frozen) if earlier else []
 
 
 @require_POST

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from portal.core.errors import Denied
-from portal.operations import scopes, services
+from portal.operations import revisions, scopes, services
 from portal.operations.models import Counter, Operation
 from portal.operations.states import State
 from tests import factories
@@ -278,6 +278,24 @@ def test_an_edit_of_what_changed_meanwhile_or_over_quota_changes_nothing(client,
         assert page.status_code == 422 and sentence in page.content.decode()
     asked.refresh_from_db()
     assert asked.revision == 1 and asked.reservations.get(counter__limit=100 * GIB).amount == 256 * MIB
+
+
+def test_an_edit_of_a_request_that_was_lowered_meanwhile_shows_that_and_can_be_sent_again(
+    client, cast, offered
+):
+    """Red when the form that is drawn again keeps the hash that was refused."""
+    asked = ask(cast, offered, name="mine", disk=4 * GIB)
+    revisions.lower(
+        actor=cast.approver, operation=asked, spec_hash=asked.spec_hash, sizes={"disk": 2 * GIB}
+    )
+    page = edit(client, cast, offered, asked, name="mine", disk="3", why="kept")
+    text = page.content.decode()
+    assert page.status_code == 422 and "It changed while you edited it." in text
+    assert "<del>4 GiB</del>" in text and "<ins>2 GiB</ins>" in text and 'value="kept"' in text
+    seen = page.context["form"]["spec_hash"].value()
+    again = edit(client, cast, offered, asked, name="mine", disk="3", spec_hash=seen)
+    asked.refresh_from_db()
+    assert again.status_code == 302 and asked.frozen["sizes"]["disk"] == 3 * GIB
 
 
 def test_while_editing_the_request_itself_counts_as_left(client, cast, offered):
