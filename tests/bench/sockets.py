@@ -105,7 +105,7 @@ class Sockets:
 
     async def _listen(self, link: ClientConnection, each: OpenList) -> None:
         async for message in link:
-            for fragment in json.loads(message)["fragments"]:
+            for fragment in json.loads(message).get("fragments", ()):
                 each.shown[fragment["panel"]] = fragment["html"]
             async with self._changed:
                 self._changed.notify_all()
