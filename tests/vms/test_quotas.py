@@ -46,8 +46,11 @@ def ask(cast, place, name, actor=None):
 
 @pytest.mark.parametrize("scope", ["project", "person in it", "person"])
 @pytest.mark.usefixtures("trail_that_can_be_flushed")
-def test_hundred_racing_requests_get_exactly_the_quota_of_ten(cast, place, chief, scope):
-    """Red when quota_amounts leaves out this scope, or ledger._with_room the condition on the limit."""
+def test_racing_requests_get_exactly_the_quota_of_ten(cast, place, chief, scope):
+    """A hundred against a project's.
+
+    Red when quota_amounts leaves out this scope, or ledger._with_room the condition on the limit.
+    """
     limited = {
         "project": scopes.of_project(cast.project),
         "person in it": scopes.of_member(cast.project, cast.requester),
@@ -58,10 +61,11 @@ def test_hundred_racing_requests_get_exactly_the_quota_of_ten(cast, place, chief
     def one(number):
         return lambda: ask(cast, place, f"example-{number}")
 
-    results = race([one(number) for number in range(100)])
+    asking = 100 if scope == "project" else 30
+    results = race([one(number) for number in range(asking)])
     granted = [result for result in results if isinstance(result, Operation)]
     refused = [result for result in results if isinstance(result, Denied)]
-    assert (len(granted), len(refused)) == (10, 90)
+    assert (len(granted), len(refused)) == (10, asking - 10)
     assert all("not enough machines left" in denied.reason for denied in refused)
     # What was refused took nothing anywhere, of no resource.
     assert set(Counter.objects.filter(resource="machines").values_list("held", flat=True)) == {10}
