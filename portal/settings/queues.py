@@ -41,6 +41,7 @@ CELERY_BEAT_SCHEDULE = {
     "forget notices": {"task": "accounts.forget_notices", "schedule": 86400.0, "options": {"expires": 3600}},
     "mail": {"task": "accounts.mail_notices", "schedule": 30.0, "options": {"expires": 30}},
     "sweep": {"task": "operations.sweep", "schedule": 3.0, "options": {"expires": 10}},
+    "ask for addresses": {"task": "vms.ask_addresses", "schedule": 10.0, "options": {"expires": 10}},
     "empty the bin": {"task": "vms.empty_bin", "schedule": 600.0, "options": {"expires": 300}},
     "find what was lost": {"task": "hosts.find_lost", "schedule": 5.0, "options": {"expires": 10}},
     "expire requests": {"task": "operations.expire", "schedule": 60.0, "options": {"expires": 50}},

@@ -40,6 +40,8 @@ case $NAME in
   .*) NAME=${NAME#.} ;;
 esac
 ADDRESS=$SCHEME://$REACHED:$PORT
+# Where links in mails and jumps lead, unless somebody says it.
+export PUBLIC_URL=${PUBLIC_URL:-$SCHEME://$NAME:$PORT}
 
 # need_free_port: say so when somebody else listens there, before anything is started.
 need_free_port() {

@@ -1,0 +1,59 @@
+"""scripts/run with another database and nothing else changed."""
+
+import os
+import pwd
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.portals import ROOT, Visitor, running
+
+pytestmark = pytest.mark.live
+SOURCED = '. "$0/scripts/lib/common.sh"; . "$0/scripts/lib/postgres.sh"; '
+START = SOURCED + 'start_postgres; echo "$PG_DIR $DATABASE_URL"'
+STOP = SOURCED + 'PG_DIR=$1 PG_BIN=$2; shift 2; PG_AS=("$@"); stop_postgres'
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    """A PostgreSQL of the test's own, which the web process's user may reach."""
+    done = subprocess.run(["bash", "-euc", START, ROOT], capture_output=True, text=True, check=True)
+    folder, url = done.stdout.split()
+    try:
+        Path(folder).chmod(0o755)
+        yield url
+    finally:
+        binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+        as_postgres = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups"]
+        assert pwd.getpwnam("postgres")
+        subprocess.run(["bash", "-euc", STOP, ROOT, folder, binaries, *as_postgres], check=True)
+        assert not os.path.exists(folder)
+
+
+def test_a_portal_runs_on_postgresql(database, tmp_path):
+    """Red when a setting of SQLite's is sent to PostgreSQL, or the state is expected to hold a database."""
+    with running(tmp_path, DATABASE_URL=database) as portal:
+        assert not (tmp_path / "db" / "gatehouse.sqlite3").exists()
+        assert Visitor(portal.url).get("/healthz/ready")[0] == 200
+        visitor = Visitor(portal.url)
+        assert visitor.sign_in("requester", portal.passwords["requester"])[0] == 200
+        catalogue = visitor.get("/machines/catalogue/")[1]
+        ask = re.search(r'href="(/machines/catalogue/\d+/)"', catalogue)[1]
+        page = visitor.get(ask)[1]
+        fields = {
+            "token": re.search(r'name="token" value="([^"]+)"', page)[1],
+            "name": "on-postgres",
+            "lease_days": "7",
+            "why": "to try it",
+            "user": "root",
+        }
+        for name in ("project", "flavour", "network"):
+            fields[name] = re.search(rf'name="{name}".*?value="(\d+)"', page, re.S)[1]
+        for name in ("devices", "accelerator"):
+            if found := re.search(rf'name="{name}"[^>]*value="(\w+)"[^>]*checked', page):
+                fields[name] = found[1]
+        status, answer = visitor.post(ask, page=ask, **fields)
+        assert (status, "Awaiting approval" in answer) == (200, True), answer[-3000:]

@@ -1,0 +1,157 @@
+"""Machines on a LAN's bridge: the guest tells their address, at the first start and each later one."""
+
+import secrets
+import subprocess
+import time
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from networks.models import Network, Port
+from portal.drivers.errors import CallTimeout
+from portal.drivers.types import AddressInfo, DomainState
+from portal.hosts.models import Image
+from portal.operations import services as operations
+from portal.operations.observers import DomainSeen
+from portal.operations.states import State
+from tests import factories
+from tests.vms.test_building import URI, force_away, real, worker  # noqa: F401 (a fixture)
+from vms import lan as asking
+from vms import reach
+from vms.models import Observed, Status, VirtualMachine
+from vms.observer import MachineObserver
+from vms.services import request_machine
+
+LEASED = "10.214.7."
+
+
+@pytest.fixture
+def lan():
+    """A bridge with a DHCP server that is not libvirt's, as a LAN has one."""
+    bridge = f"gtt{secrets.token_hex(4)}"
+    subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
+    server = None
+    try:
+        subprocess.run(["ip", "address", "add", f"{LEASED}1/24", "dev", bridge], check=True)
+        subprocess.run(["ip", "link", "set", bridge, "up"], check=True)
+        server = subprocess.Popen(
+            ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--no-ping"]
+            + [f"--interface={bridge}", "--bind-interfaces", "--leasefile-ro"]
+            + [f"--dhcp-range={LEASED}50,{LEASED}99,1h"],
+            stderr=subprocess.DEVNULL,
+        )
+        yield bridge
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait(10)
+        subprocess.run(["ip", "link", "delete", bridge], check=True)
+
+
+def _asked(cast, real, network):  # noqa: F811
+    _driver, pool, entry, volume = real
+    host = factories.make_host(uri=URI)
+    image = factories.make_image(sha256=entry["sha256"], virtual_size=entry["virtual_size_bytes"])
+    factories.make_place(host, pool.name, pool.path, image).images.update(path=volume.path)
+    catalogue = factories.make_catalogue(Image.objects.get(), network)
+    wish = factories.make_wish(catalogue, name=f"gttest-{secrets.token_hex(3)}")
+    asked = request_machine(actor=cast.requester, project=cast.project, wish=wish, token=uuid.uuid4())
+    return operations.decide(actor=cast.approver, operation=asked, spec_hash=asked.spec_hash, approved=True)
+
+
+@pytest.mark.database
+@pytest.mark.live
+@pytest.mark.usefixtures("trail_that_can_be_flushed")
+def test_a_machine_on_a_lan_tells_its_address_at_each_start(cast, real, lan, worker):  # noqa: F811
+    """Red when the wait looks at libvirt's leases alone, or nobody asks again after a restart."""
+    network = Network.objects.create(
+        name=f"gttest-{secrets.token_hex(3)}", title="The LAN", kind=Network.Kind.BRIDGE, bridge=lan
+    )
+    operation = _asked(cast, real, network)
+    driver = real[0]
+    try:
+        assert worker(operation.pk) == 0
+        operation.refresh_from_db()
+        assert operation.state == State.SUCCEEDED
+        machine = VirtualMachine.objects.get()
+        assert machine.observed_address.startswith(LEASED)
+        ways = reach.ways(machine, list(Port.objects.select_related("network")))
+        assert [way.command for way in ways] == [f"ssh root@{machine.observed_address}"]
+        driver.destroy(str(machine.uuid))
+        _observe(machine, DomainState.SHUTOFF)
+        driver.start(str(machine.uuid))
+        assert _observe(machine, DomainState.RUNNING).observed_address is None
+        end = time.monotonic() + 60
+        while not asking.ask_addresses() and time.monotonic() < end:
+            time.sleep(0.5)
+        machine.refresh_from_db()
+        assert machine.observed_address.startswith(LEASED)
+    finally:
+        force_away(driver, operation)
+        driver.remove_network(network.spec.name)
+
+
+def _observe(machine, state):
+    began = timezone.now() + timedelta(seconds=1)
+    MachineObserver().domains(machine.host_id, [DomainSeen(str(machine.uuid), state, began)], False, began)
+    machine.refresh_from_db()
+    # The next observation is a later one.
+    VirtualMachine.objects.update(observed_at=timezone.now() - timedelta(seconds=1))
+    return machine
+
+
+@pytest.mark.database
+@pytest.mark.django_db
+def test_only_running_guests_of_a_lan_without_an_address_are_asked(cast, monkeypatch):
+    """Red when any condition of the query is left out, or one silent host holds up the others."""
+    lan = Network.objects.create(name="lan", title="LAN", kind=Network.Kind.BRIDGE, bridge="br0")
+    hosts = [factories.make_host(name, f"fake:///{name}") for name in ("a", "b")]
+    image = factories.make_image()
+    machines = {}
+    for name, host, network, state in (
+        ("silent", hosts[0], lan, Observed.RUNNING),
+        ("tells", hosts[1], lan, Observed.RUNNING),
+        ("off", hosts[1], lan, Observed.SHUTOFF),
+        ("nat", hosts[1], factories.make_network(), Observed.RUNNING),
+    ):
+        built = _built(cast)
+        machine = VirtualMachine.objects.create(
+            name=name,
+            uuid=uuid.uuid4(),
+            project=cast.project,
+            owner=cast.requester,
+            host=host,
+            built_by=built,
+            image=image,
+            vcpus=1,
+            memory=1 << 28,
+            status=Status.ACTIVE,
+            observed_state=state,
+            lease_until=timezone.now(),
+        )
+        mac = f"52:54:00:00:00:0{len(machines)}"
+        Port.objects.create(network=network, host=host, domain_uuid=machine.uuid, mac=mac)
+        machines[str(machine.uuid)] = machine, mac
+    asked = []
+
+    def call(host, verb, domain, *, timeout):
+        machine, mac = machines[domain]
+        asked.append(machine.name)
+        if machine.name == "silent":
+            raise CallTimeout("frozen")
+        return (AddressInfo(mac, "10.0.0.9", 24),)
+
+    monkeypatch.setattr(asking, "call", call)
+    assert asking.ask_addresses() == 1
+    assert sorted(asked) == ["silent", "tells"]
+    assert VirtualMachine.objects.get(name="tells").observed_address == "10.0.0.9"
+
+
+def _built(cast):
+    from portal.operations.models import Operation
+
+    return Operation.objects.create(
+        kind="test.files", requester=cast.requester, state=State.SUCCEEDED, spec="{}", token=uuid.uuid4()
+    )
