@@ -22,7 +22,7 @@ def bar(page):
 
 
 def test_redis_dies_while_a_request_is_approved(broken, sign_in):
-    """Red when the live socket does not ask whether its bell rings, or the sweep finds nothing."""
+    """Untried: when the live socket does not ask whether its bell rings, or the sweep finds nothing."""
     name = people.new_name()
     sign_in.cut = True
     requester, approver = sign_in("requester"), sign_in("approver")
@@ -42,7 +42,7 @@ def test_redis_dies_while_a_request_is_approved(broken, sign_in):
 
 
 def test_a_worker_killed_while_it_builds(broken, sign_in):
-    """Red when reap() takes nothing over: the page stays at the step where the worker died."""
+    """Untried: when reap() takes nothing over: the page stays at the step where the worker died."""
     name = people.new_name()
     requester, approver = sign_in("requester"), sign_in("approver")
     people.approve(approver, people.ask(requester, name))
@@ -58,7 +58,7 @@ def test_a_worker_killed_while_it_builds(broken, sign_in):
 
 
 def test_the_web_process_dies_and_a_page_finds_its_way_back(broken, sign_in, build):
-    """Red when live.js does not send its panels again after it connects again."""
+    """Untried: when live.js does not send its panels again after it connects again."""
     machine = build()
     sign_in.cut = True
     page = sign_in("requester")
@@ -92,7 +92,7 @@ def test_a_browser_without_a_network_says_so_and_recovers(portal, sign_in, build
 
 
 def test_a_machine_that_vanished_is_missing_and_can_be_deleted(portal, sign_in, build):
-    """Red when the observer leaves out _missing, or ForceOff takes a domain that is gone for an error."""
+    """Untried: when the observer leaves out _missing, or ForceOff takes a domain that is gone for a fault."""
     machine = build()
     page = sign_in("requester")
     page.goto(f"{portal.url}/machines/{machine.pk}/")
