@@ -30,7 +30,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
-CELERY_TASK_QUEUES = [Queue("default"), Queue("provision"), Queue("backup")]
+# Each by a key of its own: with one key, a message would be put into all of them and carried out thrice.
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "provision", "backup")]
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
