@@ -4,6 +4,7 @@ import pytest
 from django.utils import timezone
 
 from portal.core.errors import Denied
+from portal.operations import services
 from portal.operations.models import Counter, Demand, Operation
 from portal.operations.policies import demands
 from portal.operations.policies.rules import Effect, Who
@@ -77,7 +78,7 @@ def test_racing_requests_do_not_slip_below_a_count_together(cast, policy, ask):
 
 
 def test_racing_requests_approved_at_once_fill_a_host_and_the_rest_waits(cast, another, policy, ask):
-    """Red when `ask` holds the quota before it locks ahead: on PostgreSQL two may wait for each other."""
+    """Red when `_approve_by_policy` lets Denied through."""
     host = Counter.objects.create(scope="host:1", resource="machines", limit=10)
     quota = Counter.objects.create(scope=f"project:{cast.project.pk}", resource="machines", limit=100)
     policy("at once", effect=Effect.AUTO)
@@ -93,6 +94,33 @@ def test_racing_requests_approved_at_once_fill_a_host_and_the_rest_waits(cast, a
     assert (host.held, quota.held) == (10, 40)
     assert Operation.objects.filter(state=State.QUEUED).count() == 10
     assert Demand.objects.exclude(note="").count() == 30
+
+
+def test_what_is_approved_at_once_and_what_ends_do_not_block_each_other(cast, another, policy, ask):
+    """Red on PostgreSQL when `ask` does not lock ahead: each waits for the counter that the other has."""
+    # The host's counter is the older one, so that what ends gives back in the other order than one takes.
+    Counter.objects.create(scope="host:1", resource="machines", limit=100)
+    quota = Counter.objects.create(scope=f"project:{cast.project.pk}", resource="machines", limit=100)
+    policy("at once", effect=Effect.AUTO)
+    people = [another(f"requester{number}", role="requester") for number in range(12)]
+
+    def request(person):
+        return ask(actor=person, amounts={(quota.scope, "machines"): 1}, takes=[("host:1", "machines", 1)])
+
+    ending = [(person, request(person)) for person in people for _ in range(2)]
+    results = race(
+        [
+            act
+            for person, old in ending
+            for act in (
+                lambda person=person, old=old: services.withdraw(actor=person, operation=old),
+                lambda person=person: request(person),
+            )
+        ]
+    )
+    assert all(isinstance(result, Operation) for result in results), results
+    quota.refresh_from_db()
+    assert quota.held == len(ending)
 
 
 def test_racing_expiries_and_a_late_approval_end_it_once(cast, policy, ask):
