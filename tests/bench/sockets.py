@@ -5,11 +5,13 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from tests.bench.portal import Person, Portal, watched
 
@@ -64,7 +66,10 @@ class Sockets:
         self._origin = portal.url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._links: list[ClientConnection] = []
+        self._links: dict[int, ClientConnection] = {}
+        self._over = False
+        #: How often the server closed one of them.
+        self.reopened = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._changed: asyncio.Condition
 
@@ -96,12 +101,27 @@ class Sockets:
 
     async def _open_one(self, gate: asyncio.Semaphore, each: OpenList) -> None:
         async with gate:
-            link = await connect(
-                self._url, additional_headers={"Cookie": each.cookie}, origin=self._origin, compression=None
-            )
-        self._links.append(link)
+            link = await self._link(each)
+        self._tasks.append(asyncio.create_task(self._stay(link, each)))
+
+    async def _link(self, each: OpenList) -> ClientConnection:
+        link = await connect(
+            self._url, additional_headers={"Cookie": each.cookie}, origin=self._origin, compression=None
+        )
         await link.send(json.dumps({"watch": list(each.keys)}))
-        self._tasks.append(asyncio.create_task(self._listen(link, each)))
+        return link
+
+    async def _stay(self, link: ClientConnection, each: OpenList) -> None:
+        """Listen; come back as the page's script does when the server closes the socket."""
+        while True:
+            self._links[id(each)] = link
+            with suppress(ConnectionClosed):
+                await self._listen(link, each)
+            if self._over:
+                return
+            self.reopened += 1
+            await asyncio.sleep(0.5)
+            link = await self._link(each)
 
     async def _listen(self, link: ClientConnection, each: OpenList) -> None:
         async for message in link:
@@ -115,6 +135,7 @@ class Sockets:
             await self._changed.wait_for(lambda: all(holds(each) for each in self.opened))
 
     async def _close(self) -> None:
-        for link in self._links:
+        self._over = True
+        for link in self._links.values():
             await link.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
