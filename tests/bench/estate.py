@@ -70,7 +70,7 @@ def machines(count: int, on: Sequence[Host], *, uuids: Sequence[str] = ()) -> li
     requester, image = User.objects.get(username="requester"), Image.objects.first()
     made = []
     for number in range(count):
-        project = projects[number % PROJECTS]
+        project = projects[number % PEOPLE % PROJECTS]
         owner = owners[number % PEOPLE]
         if number % 10 == 0:
             owner, project = requester, projects[number // 10 % 5]

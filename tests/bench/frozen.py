@@ -16,6 +16,7 @@ from playwright.sync_api import Page
 from websockets.sync.client import connect
 
 import portal.celery  # noqa: F401 (services queue work through the current app)
+from portal.accounts.models import User
 from portal.hosts.models import Health
 from portal.operations.models import Operation
 from portal.operations.states import FINAL, State
@@ -118,9 +119,10 @@ def _console(on: Stage, person: Person) -> float:
 def _freeze(on: Stage, number: int) -> list[int]:
     """Freeze the crowd's host and begin operations there; return them once they are stuck."""
     machines = VirtualMachine.objects.filter(uuid__in=on.crowd.uuids[number * STUCK : (number + 1) * STUCK])
+    operator = User.objects.get(username="operator")
     on.crowd.freeze()
     for machine in machines.select_related("host", "project", "owner"):
-        power.act(actor=machine.owner, machine=machine, verb="suspend")
+        power.act(actor=operator, machine=machine, verb="suspend")
     begun = Operation.objects.filter(subject__in=[machine.topic for machine in machines])
     pks = list(begun.values_list("pk", flat=True))
     time.sleep(1)
