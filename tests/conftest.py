@@ -68,8 +68,11 @@ def make_spec(**sizes):
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_test_environment, django_db_blocker):
-    """Make the database for any choice of tests: pytest-django looks at marks, and `cast` has none."""
+def django_db_setup(django_test_environment, django_db_blocker, django_db_modify_db_settings):
+    """Make the database for any choice of tests: pytest-django looks at marks, and `cast` has none.
+
+    Processes side by side (-n 2) have one each.
+    """
     with django_db_blocker.unblock():
         made = setup_databases(verbosity=0, interactive=False)
     yield

@@ -13,7 +13,7 @@ start_postgres() {
     cd "$PG_DIR"
     "${PG_AS[@]}" "$PG_BIN/initdb" -D "$PG_DIR/data" -U gatehouse -A trust -E UTF8 --no-sync >/dev/null
     "${PG_AS[@]}" "$PG_BIN/pg_ctl" -D "$PG_DIR/data" -w -s -l "$PG_DIR/log" \
-      -o "-c listen_addresses= -c unix_socket_directories=$PG_DIR -c fsync=off -c max_connections=200" start
+      -o "-c listen_addresses= -c unix_socket_directories=$PG_DIR -c fsync=off -c max_connections=400" start
   )
   export DATABASE_URL="postgresql://gatehouse@/postgres?host=$PG_DIR"
 }
