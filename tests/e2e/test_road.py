@@ -13,7 +13,7 @@ from tests.e2e.portals import processes_of, running
 pytestmark = pytest.mark.live
 
 
-def test_a_machine_is_asked_for_approved_built_and_answers_ssh(portal, sign_in, tmp_path):
+def test_a_machine_is_asked_for_approved_built_and_answersanswer_by_ssh(portal, sign_in, tmp_path):
     """Untried: when decide() does not dispatch, or the live socket sends nothing, or the seed has no key."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
     name = people.new_name()
@@ -30,10 +30,10 @@ def test_a_machine_is_asked_for_approved_built_and_answers_ssh(portal, sign_in, 
     requester.goto(f"{portal.url}/machines/")
     requester.get_by_role("link", name=name, exact=True).click()
     command = re.search(r"ssh (\S+)", requester.inner_text("#main")).group(1)
-    assert _ssh(tmp_path / "key", command) == name
+    assert answer_by_ssh(tmp_path / "key", command) == name
 
 
-def _ssh(key: Path, target: str) -> str:
+def answer_by_ssh(key: Path, target: str) -> str:
     """Return the guest's host name; the guest may need a moment after its lease."""
     options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
     flags = [part for option in [*options, "ConnectTimeout=5"] for part in ("-o", option)]
