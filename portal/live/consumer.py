@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +29,8 @@ MOST = 300
 SIGNED_OUT = 4401
 #: Close code: the bell does not ring, so the page must not believe that it is up to date.
 BELL_LOST = 4503
+#: Close code: something of the socket's own broke off (RFC 6455, 7.4.1: an unexpected condition).
+BROKEN = 1011
 #: Seconds between looks whether the bell still rings.
 LOOK = 3.0
 #: Seconds between words to the page when there is nothing to tell; live.js takes 25 of silence for a cut.
@@ -82,7 +85,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
             return
         self.who = who
         ways = (self._flush(), self._recheck(), self._listen_for_bell(), self._say_something())
-        self.tasks = [asyncio.create_task(way) for way in ways]
+        self.tasks = [asyncio.create_task(self._guarded(way)) for way in ways]
 
     async def disconnect(self, code: int) -> None:
         for task in self.tasks:
@@ -135,6 +138,14 @@ class LiveConsumer(AsyncWebsocketConsumer):
         if concerned:
             self.dirty |= concerned
             self.wake.set()
+
+    async def _guarded(self, way: Coroutine[Any, Any, None]) -> None:
+        """Close the socket when a part of it fails: a page would take half a socket for a whole one."""
+        try:
+            await way
+        except Exception:
+            _log.exception("a page's socket broke off; the page asks again")
+            await self.close(BROKEN)
 
     async def _flush(self) -> None:
         now, soonest = asyncio.get_running_loop().time, 0.0

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from django.db import OperationalError
 
 from portal.live import consumer, panels
 from portal.live.panels import Panel
@@ -84,6 +85,23 @@ def test_a_storm_is_told_in_few_messages_and_whole(layer, panel, browser):
         return messages
 
     assert asyncio.run(scenario()) <= 12
+
+
+def test_a_socket_that_cannot_draw_is_closed_and_the_page_asks_again(layer, panel, browser, monkeypatch):
+    """Red when _guarded is left out: the page would be told that all is well, and nothing else any more."""
+
+    def fail(user, ids):
+        raise OperationalError("the database is away")
+
+    broken = Panel("test.row", fail, lambda pk: [f"test.thing:{pk}"])
+    monkeypatch.setitem(panels._panels, broken.name, broken)
+    scope = scope_of(browser)
+
+    async def scenario():
+        socket = await watching(scope, "test.row:1")
+        assert await asyncio.wait_for(closing(socket), LIMIT) == consumer.BROKEN
+
+    asyncio.run(scenario())
 
 
 def test_a_closed_page_leaves_no_group_behind(layer, panel, browser):

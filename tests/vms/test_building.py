@@ -149,7 +149,7 @@ def check_nothing(driver, operation):
     assert held(operation) == (0, 0)
 
 
-def test_a_machine_without_any_virtio_device_is_built_and_has_an_address(real, approve):
+def test_a_machine_without_any_virtio_device_is_built_and_has_an_address(worker, real, approve):
     """Red when tiny's grub.cfg starts the cloud kernel always, or the seed or disk is on another bus."""
     queued = approve(devices="emulated")
     assert worker(queued.pk) == 0

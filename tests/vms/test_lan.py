@@ -7,6 +7,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from networks.models import Network, Port
@@ -95,7 +96,9 @@ def test_a_machine_on_a_lan_tells_its_address_at_each_start(cast, real, lan, wor
 
 def _observe(machine, state):
     began = timezone.now() + timedelta(seconds=1)
-    MachineObserver().domains(machine.host_id, [DomainSeen(str(machine.uuid), state, began)], False, began)
+    seen = [DomainSeen(str(machine.uuid), state, began)]
+    with transaction.atomic():
+        MachineObserver().domains(machine.host_id, seen, False, began)
     machine.refresh_from_db()
     # The next observation is a later one.
     VirtualMachine.objects.update(observed_at=timezone.now() - timedelta(seconds=1))
