@@ -15,7 +15,8 @@ run_logged() {
   }
 }
 
-# apt_sources FOLDER: write this machine's own Debian 12 sources to FOLDER/debian.sources and debian.list.
+# apt_sources FOLDER: write this machine's own Debian 12 sources to FOLDER/debian.sources and debian.list; on another
+# system, such as Ubuntu, the mirror that GATEHOUSE_DEBIAN_MIRROR names.
 # Other vendors' sources are left out: the image must hold Debian's packages only.
 apt_sources() {
   local file etc=${GATEHOUSE_APT_ETC:-/etc/apt}
@@ -31,7 +32,13 @@ apt_sources() {
     awk '/^deb .* bookworm[^ ]* .*main/ && (!/signed-by=/ || /signed-by=[^] ]*debian-archive/)' "$file"
   done >"$1/debian.list"
   find "$1" -size 0 -delete
-  [ -n "$(ls "$1")" ] || fail "This machine's apt sources name no Debian 12 (bookworm) with component main."
+  if [ -z "$(ls "$1")" ] && [ -n "${GATEHOUSE_DEBIAN_MIRROR:-}" ]; then
+    need_packages debian-archive-keyring
+    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s bookworm main\n' \
+      "$GATEHOUSE_DEBIAN_MIRROR" >"$1/debian.list"
+  fi
+  [ -n "$(ls "$1")" ] || fail "This machine's apt sources name no Debian 12 (bookworm) with component main. \
+On another system name a Debian mirror: GATEHOUSE_DEBIAN_MIRROR=https://... ./scripts/run"
   ! grep -qE '://[^/ ]*@' "$1"/* || fail "This machine's apt sources hold a password, which must not get into an image."
 }
 
