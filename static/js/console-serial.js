@@ -20,6 +20,8 @@ const terminal = new Terminal({
   cursorBlink: true,
   scrollback: 5000,
   screenReaderMode: false,
+  // What a guest prints wrongly is not for the browser's console.
+  logLevel: "off",
   fontFamily: 'ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace',
   fontSize: 14,
   theme: { background: "#0b0e13", foreground: "#dde4ee" },
