@@ -1,4 +1,4 @@
-"""A guest freezes on its host while people look at its machines. Not for: the portal's own parts.
+"""A host dies, freezes or fills up while people look at its machines. Not for: the portal's own parts.
 
 The host is a real further one in namespaces of its own: this machine's libvirt is never touched. The portal
 reaches it by its socket; how a host is joined by ssh is tested elsewhere.
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 
 import pytest
 
+from portal.drivers.registry import driver_for
 from tests.e2e import people
 from tests.e2e.conftest import Machine
-from tests.e2e.portals import Portal, wait_until
+from tests.e2e.portals import Portal, remove_domains, wait_until
 from tests.secondhost.lab import SecondHost
 
 pytestmark = pytest.mark.live
 POOL = "/var/lib/gatehouse-small"
 #: Bytes: room for the images and two machines; memory is taken only for what is written.
 ROOM = 640 << 20
+MIB = 1 << 20
+#: From now on new machines go to the new host alone, and have disks of their own, not layers over the image.
 ENROL = """
 from portal.accounts.models import User
 from portal.hosts.models import Host
@@ -26,14 +29,23 @@ from vms.models import CatalogueItem, Flavour
 admin = User.objects.get(username="admin")
 sliver = Flavour.objects.create(name="Sliver", vcpus=1, memory=256 << 20, disk=160 << 20)
 CatalogueItem.objects.get(name="Tiny Linux").flavours.add(sliver)
+CatalogueItem.objects.update(linked_clone=False)
+Host.objects.update(maintenance=True)
 host = Host.objects.create(name={name!r}, uri={uri!r})
 print(enrol_again(actor=admin, host=host, pool_path={pool!r}).pk, host.pk)
 """
-#: New machines go to one host alone.
-ONLY_ON = """
-from portal.hosts.models import Host
+FORGET = """
+from networks.models import Port
+from portal.hosts.models import Host, ImageAttachment, PoolAttachment
+from vms.models import CatalogueItem, Flavour, VirtualMachine
+VirtualMachine.objects.filter(host={pk}).delete()
+Port.objects.filter(host={pk}).delete()
+ImageAttachment.objects.filter(pool__host={pk}).delete()
+PoolAttachment.objects.filter(host={pk}).delete()
+Host.objects.filter(pk={pk}).delete()
+Flavour.objects.filter(name="Sliver").delete()
+CatalogueItem.objects.update(linked_clone=True)
 Host.objects.update(maintenance=False)
-Host.objects.exclude(pk={pk}).update(maintenance={pk} > 0)
 """
 
 
@@ -48,10 +60,43 @@ class Second:
         """Return the process of a machine's QEMU, as the host numbers it."""
         return self.real.run("pgrep", "-f", f"qemu-system.*{machine.uuid}").split()[0]
 
+    def left(self) -> list[str]:
+        """Return what is on the host besides images."""
+        driver = driver_for(self.real.local_uri)
+        pool = next(pool for pool in driver.list_pools() if pool.path == POOL)
+        found = [info.name for info in driver.list_domains()]
+        found += [
+            info.name for info in driver.list_volumes(pool.name) if not info.name.startswith("gatehouse-")
+        ]
+        driver.close()
+        return sorted(found)
+
+
+def build(portal, browser, name="", word="Succeeded", flavour=""):
+    """Ask for a machine and approve it; return it (None where it was not built) and what the page said."""
+    name = name or people.new_name()
+    sign_in = people.SignIn(portal, browser)
+    requester, approver = sign_in("requester"), sign_in("approver")
+    people.approve(approver, people.ask(requester, name, flavour=flavour))
+    people.once(requester, word, 90)
+    said = requester.inner_text("#main")
+    sign_in.close()
+    assert sign_in.complaints == []
+    found = portal.rows("SELECT id, uuid FROM vms_virtualmachine WHERE name = ?", name)
+    return (Machine.of(name, *found[0]) if found else None), said
+
 
 @pytest.fixture(scope="module")
-def second(portal: Portal, lab) -> Iterator[Second]:
-    """A further host with a small pool, where all new machines go; the portal forgets both afterwards."""
+def here(portal, browser) -> Iterator[Machine]:
+    """A machine on this machine, to see that nobody else notices. Built before there is another host."""
+    made = build(portal, browser)[0]
+    yield made
+    remove_domains({made.uuid})
+
+
+@pytest.fixture(scope="module")
+def second(portal: Portal, lab, here) -> Iterator[Second]:
+    """A further host with a small pool, where all new machines go; the portal forgets it afterwards."""
     real = lab.host()
     real.run("mkdir", "-p", POOL)
     real.run("mount", "-t", "tmpfs", "-o", f"size={ROOM},mode=711", "tmpfs", POOL)
@@ -59,28 +104,14 @@ def second(portal: Portal, lab) -> Iterator[Second]:
     operation, pk = told.split()
     ended = "SELECT state FROM operations_operation WHERE id = ?"
     wait_until(lambda: portal.one(ended, operation) == "succeeded", 60, "the second host is enrolled")
-    portal.shell(ONLY_ON.format(pk=pk))
     yield Second(int(pk), real)
-    portal.shell(ONLY_ON.format(pk=0))
+    portal.shell(FORGET.format(pk=pk))
 
 
 @pytest.fixture(scope="module")
 def make(portal, browser, second):
     """Build a machine there, as people do."""
-
-    def make(name="", word="Succeeded"):
-        name = name or people.new_name()
-        sign_in = people.SignIn(portal, browser)
-        requester, approver = sign_in("requester"), sign_in("approver")
-        people.approve(approver, people.ask(requester, name, flavour="Sliver"))
-        people.once(requester, word, 90)
-        said = requester.inner_text("#main")
-        sign_in.close()
-        assert sign_in.complaints == []
-        found = portal.rows("SELECT id, uuid FROM vms_virtualmachine WHERE name = ?", name)
-        return (Machine.of(name, *found[0]) if found else None), said
-
-    return make
+    return lambda name="", word="Succeeded": build(portal, browser, name, word, "Sliver")
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +125,48 @@ def row(page, name):
     return page.locator("tr", has_text=name).inner_text()
 
 
+def stop(real, how):
+    if how == "killed":
+        real.kill_libvirtd()
+    else:
+        real.freeze_libvirtd()
+
+
+def start(real, how):
+    if how == "killed":
+        real.start_libvirtd()
+    else:
+        real.thaw_libvirtd()
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_host_that_does_not_answer_is_seen_and_seen_again(portal, sign_in, second, machine, here, how):
+    """Red when the observer hears no host_stale, or one silent host holds up the watch of the others."""
+    operator, requester, other = sign_in("operator"), sign_in("requester"), sign_in("requester")
+    operator.goto(f"{portal.url}/hosts/")
+    requester.goto(f"{portal.url}/machines/{machine.pk}/")
+    other.goto(f"{portal.url}/machines/{here.pk}/")
+    wait_until(lambda: "Up" in row(operator, second.real.name), 20)
+    stop(second.real, how)
+    try:
+        wait_until(lambda: "Does not answer" in row(operator, second.real.name), 20)
+        people.once(requester, "Unknown", 10)
+        button = requester.get_by_role("button", name="Force off", exact=True)
+        assert button.is_disabled() and button.get_attribute("title") == "The host does not answer."
+        # The other host is as before, and so is what is done there.
+        people.once(other, "Running", 5)
+        other.get_by_role("button", name="Pause", exact=True).click()
+        people.once(other, "Paused", 10)
+        other.get_by_role("button", name="Resume", exact=True).click()
+        people.once(other, "Running", 10)
+    finally:
+        start(second.real, how)
+    wait_until(lambda: "Up" in row(operator, second.real.name), 30)
+    people.once(requester, "Running", 20)
+
+
 def test_a_frozen_qemu_holds_up_nobody_else(portal, sign_in, second, machine, make):
-    """Untried: when the watcher asks each guest in turn, or a call on a guest has no limit."""
+    """Red when the watcher asks each guest in turn, or a call on a guest has no limit."""
     other, _said = make()
     page, neighbour, operator = sign_in("requester"), sign_in("requester"), sign_in("operator")
     page.goto(f"{portal.url}/machines/{machine.pk}/")
@@ -120,3 +191,22 @@ def test_a_frozen_qemu_holds_up_nobody_else(portal, sign_in, second, machine, ma
     for label, word in (("Force off", "Off"), ("Start", "Running")):
         page.get_by_role("button", name=label, exact=True).click()
         people.once(page, word, 30)
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_clone_leaves_nothing(portal, second, make):
+    """Red when CloneVolume.undo does nothing: the part that was written stays."""
+    disk = "SELECT held, used FROM operations_counter WHERE scope = ? AND resource = 'disk'"
+    pool = portal.one("SELECT pool_id FROM hosts_poolattachment WHERE host_id = ?", second.pk)
+    before = portal.rows(disk, f"pool:{pool}"), second.left()
+    ports = portal.one("SELECT count(*) FROM networks_port")
+    free = int(second.real.run("df", "--output=avail", "-B1", POOL).split()[1])
+    second.real.run("fallocate", "-l", str(free - 8 * MIB), f"{POOL}/filler")
+    name = people.new_name()
+    made, said = make(name, "Failed")
+    assert made is None and "storage is full" in said
+    left = [item for item in second.left() if item != "filler"]
+    assert (portal.rows(disk, f"pool:{pool}"), left) == before
+    assert portal.one("SELECT count(*) FROM networks_port") == ports
+    # With room again the same request is carried out, under the same name.
+    second.real.run("rm", f"{POOL}/filler")
+    assert make(name)[0] is not None
