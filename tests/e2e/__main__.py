@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from tests.e2e.conftest import PLENTY
 from tests.e2e.portals import running
 
 
@@ -19,6 +20,7 @@ def _stop(*_: object) -> None:
 signal.signal(signal.SIGTERM, _stop)
 with tempfile.TemporaryDirectory(prefix="gttest-portal-") as folder, running(Path(folder)) as portal:
     Path(folder, "portal.json").write_text(json.dumps(asdict(portal) | {"state": folder}))
+    portal.shell(PLENTY)
     print(f"{portal.url}  GATEHOUSE_E2E_PORTAL={folder}", flush=True)
     try:
         signal.pause()
