@@ -145,6 +145,13 @@ def tab_to(page, words: str) -> None:
     raise AssertionError(f"no Tab leads to {words}")
 
 
+def follow(page, words: str) -> None:
+    """Go by keys to where the link called `words` leads; return when the other page is there."""
+    tab_to(page, words)
+    with page.expect_navigation(wait_until="networkidle"):
+        page.keyboard.press("Enter")
+
+
 def test_the_road_needs_no_mouse(portal, browser):
     """Red when a control is a div, or a style takes the outline away."""
     name = people.new_name()
@@ -152,9 +159,7 @@ def test_the_road_needs_no_mouse(portal, browser):
     page = context.new_page()
     _sign_in_by_keys(page, portal, "requester")
     for words in ("Ask for a machine", "Ask for Tiny Linux"):
-        tab_to(page, words)
-        page.keyboard.press("Enter")
-        page.wait_for_load_state("networkidle")
+        follow(page, words)
     for field, value in (("name", name), ("why", "to try it")):
         tab_to(page, field)
         page.keyboard.type(value)
@@ -166,9 +171,7 @@ def test_the_road_needs_no_mouse(portal, browser):
     context = browser.new_context()
     page = context.new_page()
     _sign_in_by_keys(page, portal, "approver")
-    tab_to(page, f"Create {name}")
-    page.keyboard.press("Enter")
-    page.wait_for_load_state("networkidle")
+    follow(page, f"Create {name}")
     tab_to(page, "Approve")
     page.keyboard.press("Enter")
     people.once(page, "Succeeded", 60)
