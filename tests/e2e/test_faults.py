@@ -42,7 +42,7 @@ def test_redis_dies_while_a_request_is_approved(broken, sign_in):
 
 
 def test_a_worker_killed_while_it_builds(broken, sign_in):
-    """Untried: when reap() takes nothing over: the page stays at the step where the worker died."""
+    """Red when reap() takes nothing over: the page stays at the step where the worker died."""
     name = people.new_name()
     requester, approver = sign_in("requester"), sign_in("approver")
     people.approve(approver, people.ask(requester, name))
@@ -92,7 +92,10 @@ def test_a_browser_without_a_network_says_so_and_recovers(portal, sign_in, build
 
 
 def test_a_machine_that_vanished_is_missing_and_can_be_deleted(portal, sign_in, build):
-    """Untried: when the observer leaves out _missing, or ForceOff takes a domain that is gone for a fault."""
+    """Red when the observer leaves out _missing: the page goes on saying that it runs.
+
+    Untried: when ForceOff takes a domain that is gone for a fault.
+    """
     machine = build()
     page = sign_in("requester")
     page.goto(f"{portal.url}/machines/{machine.pk}/")

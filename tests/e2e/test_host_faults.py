@@ -141,7 +141,7 @@ def start(real, how):
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_a_host_that_does_not_answer_is_seen_and_seen_again(portal, sign_in, second, machine, here, how):
-    """Red when the observer hears no host_stale, or one silent host holds up the watch of the others."""
+    """Red when MachineObserver.host_stale does nothing: the machine goes on as running."""
     operator, requester, other = sign_in("operator"), sign_in("requester"), sign_in("requester")
     operator.goto(f"{portal.url}/hosts/")
     requester.goto(f"{portal.url}/machines/{machine.pk}/")
@@ -194,7 +194,10 @@ def test_a_frozen_qemu_holds_up_nobody_else(portal, sign_in, second, machine, ma
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_clone_leaves_nothing(portal, second, make):
-    """Red when CloneVolume.undo does nothing: the part that was written stays."""
+    """Red when settle() leaves the network port of a machine that was not built.
+
+    The part that was written is removed by libvirt itself: CloneVolume.undo finds nothing.
+    """
     disk = "SELECT held, used FROM operations_counter WHERE scope = ? AND resource = 'disk'"
     pool = portal.one("SELECT pool_id FROM hosts_poolattachment WHERE host_id = ?", second.pk)
     before = portal.rows(disk, f"pool:{pool}"), second.left()
