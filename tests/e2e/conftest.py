@@ -17,13 +17,15 @@ from tests.e2e.portals import CHROMIUM, FLAGS, Portal, remove_domains, running
 #: All tests together ask for more machines than the first project may have and the host takes: one that a
 #: test removes on the host still counts.
 PLENTY = """
+from portal.accounts.models import User
 from portal.hosts.limits import set_limits
 from portal.hosts.models import Host
-from portal.operations.models import Counter
+from portal.operations.quotas import set_quota
+from portal.operations.scopes import EVERY_PROJECT
 Host.objects.update(cpu_overcommit=50)
 for host in Host.objects.all():
     set_limits(host)
-Counter.objects.filter(scope__startswith="project:").update(limit=1 << 50)
+set_quota(actor=User.objects.get(username="admin"), scope=EVERY_PROJECT, limits={"machines": 99, "vcpu": 99})
 """
 
 
