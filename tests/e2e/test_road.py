@@ -13,7 +13,7 @@ from tests.e2e.portals import processes_of, running
 pytestmark = pytest.mark.live
 
 
-def test_a_machine_is_asked_for_approved_built_and_answersanswer_by_ssh(portal, sign_in, tmp_path):
+def test_a_machine_is_asked_for_approved_built_and_answers_ssh(portal, sign_in, tmp_path):
     """Untried: when decide() does not dispatch, or the live socket sends nothing, or the seed has no key."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
     name = people.new_name()
