@@ -161,7 +161,7 @@ class StepRecord(models.Model):
     """A step that was at least intended: a row exists before anything exists on the host."""
 
     class Stage(models.TextChoices):
-        INTENDED = "intended", "Intended"
+        INTENDED = "intended", "Under way"
         DONE = "done", "Done"
         UNDONE = "undone", "Undone"
 
