@@ -9,6 +9,7 @@ from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.template import Context, Template
 from django.test import RequestFactory
+from django.urls import reverse
 from django.utils import timezone
 
 from portal.accounts.context import abilities
@@ -170,6 +171,14 @@ def test_people_stand_in_the_menu_of_who_administers_all_projects(cast):
     groups = menu(abilities(cast.admin), "/accounts/people/7/")
     current = [entry["label"] for group in groups for entry in group["entries"] if entry["current"]]
     assert current == ["People"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["vms:edit", "vms:copy"])
+def test_a_request_that_is_changed_stands_under_asking(cast, name):
+    groups = menu(abilities(cast.requester), reverse(name, args=[7]))
+    current = [entry["label"] for group in groups for entry in group["entries"] if entry["current"]]
+    assert current == ["Ask for a machine"]
 
 
 @pytest.mark.django_db
