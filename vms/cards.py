@@ -24,13 +24,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Card:
-    """An item as people see it; `closed` when asking would be refused, `hint` beside an obstacle."""
+    """An item as people see it; with a `hint` beside an obstacle."""
 
     item: CatalogueItem
     offer: Offer
     sizes: list[Size]
     tags: list[str]
-    closed: bool
     hint: str
 
 
@@ -43,10 +42,9 @@ def cards(items: Iterable[CatalogueItem]) -> list[Card]:
 
 def _card(item: CatalogueItem, offer: Offer) -> Card:
     sizes = [Size(flavour, cost_month(item, flavour)) for flavour in item.flavours.all()]
-    closed = item.image.deprecated_at is not None
-    waits = offer.obstacle and not closed and item.image.source
+    waits = offer.obstacle and not offer.closed
     hint = _("You may ask for it; it is built as soon as a host can.") if waits else ""
-    return Card(item, offer, sizes, list(_tags(item, offer)), closed, hint)
+    return Card(item, offer, sizes, list(_tags(item, offer)), hint)
 
 
 def _tags(item: CatalogueItem, offer: Offer) -> Iterable[str]:

@@ -13,11 +13,15 @@ from vms.virtualization import Devices, Wanted
 
 @dataclass(frozen=True)
 class Offer:
-    """How an item can be asked for, and why no host would build it now (empty when one would)."""
+    """How an item can be asked for, and why no host would build it now (empty when one would).
+
+    `closed` when asking would be refused, whatever is chosen.
+    """
 
     devices: list[str]
     accelerators: list[str]
     obstacle: str
+    closed: bool
 
 
 def refusal(item: CatalogueItem, devices: str = "", accelerator: str = "") -> str:
@@ -25,6 +29,8 @@ def refusal(item: CatalogueItem, devices: str = "", accelerator: str = "") -> st
     if item.image.deprecated_at is not None:
         reason = item.image.deprecated_reason
         return _("Nothing new is made from %(image)s: %(reason)s") % {"image": item.image, "reason": reason}
+    if not item.image.source and not item.image.attachments.exists():
+        return _replaced(item)
     devices = devices or item.default_devices
     accelerator = accelerator or item.default_accelerator
     if devices not in _device_models(item):
@@ -34,6 +40,10 @@ def refusal(item: CatalogueItem, devices: str = "", accelerator: str = "") -> st
         label = Wanted(accelerator).label if accelerator in Wanted.values else accelerator
         return _("%(item)s does not come with the choice %(choice)s.") % {"item": item, "choice": label}
     return ""
+
+
+def _replaced(item: CatalogueItem) -> str:
+    return _("A newer build replaced %(image)s, and no host has it any more.") % {"image": item.image}
 
 
 def offers(items: Iterable[CatalogueItem]) -> dict[int, Offer]:
@@ -56,15 +66,16 @@ def _offer(item: CatalogueItem, hosts: list[tuple[str, bool]]) -> Offer:
     proofs = {proof for proof, _ready in hosts if proof}
     accelerators = [wanted for wanted in item.accelerators if _given(wanted, proofs)]
     ready = {proof for proof, free in hosts if proof and free}
-    obstacle = refusal(item) if item.image.deprecated_at else ""
+    gone = not hosts and not item.image.source
+    obstacle = refusal(item) if item.image.deprecated_at else _replaced(item) if gone else ""
+    closed = bool(obstacle)
     if not obstacle and not hosts:
-        gone = not item.image.source
-        obstacle = _("A newer build replaced its image.") if gone else _("Its image is on no host yet.")
+        obstacle = _("Its image is on no host yet.")
     if not obstacle and not accelerators:
         obstacle = _("No host was proven to run it as it is offered.")
     if not obstacle and not any(_given(wanted, ready) for wanted in item.accelerators):
         obstacle = _("The hosts that could run it are down or in maintenance just now.")
-    return Offer(_device_models(item), accelerators, obstacle)
+    return Offer(_device_models(item), accelerators, obstacle, closed)
 
 
 def _device_models(item: CatalogueItem) -> list[str]:

@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from portal.core.errors import Denied
 from portal.drivers.types import Accelerator, DeviceModel
-from portal.hosts.models import Health, Host, Image
+from portal.hosts.models import Health, Host, Image, ImageAttachment
 from portal.operations.registry import StepContext
 from portal.operations.services import decide
 from portal.operations.states import State
@@ -143,6 +143,20 @@ def test_the_form_offers_what_a_host_was_proven_to_give(client, cast, catalogue)
     assert [value for value, _label in form.fields["accelerator"].choices] == ["best", "kvm", "qemu"]
     Host.objects.update(accelerator="")
     assert "accelerator" not in client.get(url).context["form"].fields
+
+
+def test_an_item_whose_image_no_host_has_and_none_can_get_is_closed(client, cast, catalogue):
+    """Red when refusal() looks at no attachments: the request would wait for a host that never comes."""
+    ImageAttachment.objects.all().delete()
+    client.force_login(cast.requester)
+    url, address = reverse("vms:catalogue"), reverse("vms:ask", args=[catalogue.item.pk])
+    assert address in client.get(url).content.decode()
+    Image.objects.update(source="")
+    page = client.get(url).content.decode()
+    assert address not in page and "no host has it any more" in page
+    catalogue.item.refresh_from_db()
+    with pytest.raises(Denied, match="no host has it any more"):
+        ask(cast, catalogue)
 
 
 def test_the_what_if_says_how_it_would_run(client, cast, catalogue):
