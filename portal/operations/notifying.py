@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 from portal.accounts import notices
 from portal.accounts.models import User
 from portal.operations.messages import sentence
-from portal.operations.models import Comment, Delegation, Operation
+from portal.operations.models import Comment, Delegation, Operation, RequestRevision
 from portal.operations.policies.deciders import concerned
 from portal.operations.registry import kind_of
 from portal.operations.states import State
@@ -55,7 +55,12 @@ def decided(operation: Operation, *, by: Any, approved: bool, reason: str = "") 
     """Tell the requester that `operation` was approved or rejected, for good or on one level."""
     # It may still wait for others of the level, but not for who decided.
     notices.take_back(kind=WAITS, about=operation.topic, person=by)
-    if operation.state == State.AWAITING_APPROVAL:
+    lowered = RequestRevision.Change.LOWERED
+    if approved and operation.revisions.filter(number=operation.revision, change=lowered, author=by).exists():
+        text = _("%(who)s lowered and approved: %(what)s")
+        if operation.state == State.AWAITING_APPROVAL:
+            text = _("%(who)s lowered and approved, others decide next: %(what)s")
+    elif operation.state == State.AWAITING_APPROVAL:
         text = _("%(who)s approved, others decide next: %(what)s")
     else:
         text = _("%(who)s approved: %(what)s") if approved else _("%(who)s rejected: %(what)s")

@@ -72,6 +72,15 @@ def lower(
     `sizes` are the new ones; what is not named stays. Raises Denied for a person who may not decide on it
     now, a size that is larger or that the request does not have, and a request that could not be built.
     """
+    current = _lower(actor, operation, spec_hash, sizes, note)
+    notifying.lowered(current, by=actor, note=note)
+    return current
+
+
+def _lower(
+    actor: Any, operation: Operation, spec_hash: str, sizes: Mapping[str, int], note: str
+) -> Operation:
+    """Lower without a word to the requester: who approves in the same moment tells both at once."""
     services.check_decider(actor, operation)
     current = _waiting(operation, spec_hash)
     before = current.frozen
@@ -79,7 +88,6 @@ def lower(
     _asking(current).check_lowered(lowered.as_dict())
     _replace(current, lowered, author=actor, change=Change.LOWERED, note=note.strip())
     ledger.shrink(current, _asking(current).amounts(current, lowered.sizes))
-    notifying.lowered(current, by=actor, note=note)
     return current
 
 
@@ -91,7 +99,7 @@ def lower_and_approve(
     # The operation first, as everywhere, then the counters: two approvers must not wait for each other.
     current = Operation.objects.select_for_update().get(pk=operation.pk)
     ledger.lock_ahead(current)
-    current = lower(actor=actor, operation=current, spec_hash=spec_hash, sizes=sizes, note=reason)
+    current = _lower(actor, current, spec_hash, sizes, reason)
     return services.decide(
         actor=actor, operation=current, spec_hash=current.spec_hash, approved=True, reason=reason
     )

@@ -184,6 +184,19 @@ def test_lowering_tells_the_requester_and_an_edit_those_who_decide(cast, asked, 
     assert who == ["admin", "approver"] and told("request.decided") == []
 
 
+def test_lowering_and_approving_at_once_is_told_in_one_sentence(cast, asked, small):
+    """Red when lower_and_approve() lowers by lower()."""
+    revisions.lower_and_approve(
+        actor=cast.approver,
+        operation=asked,
+        spec_hash=asked.spec_hash,
+        sizes={"disk": GIB},
+        reason="smaller will do",
+    )
+    assert told("request.decided") == [("requester", "approver lowered and approved: Create example")]
+    assert Notice.objects.get(kind="request.decided").detail == "smaller will do"
+
+
 def test_a_failure_tells_why_in_a_sentence(cast, asked):
     """Red when moved() takes the raw text, or no step's error."""
     decide(cast, asked)
