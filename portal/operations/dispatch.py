@@ -9,7 +9,7 @@ from portal.core import queue
 
 CARRY_OUT = "operations.carry_out"
 RESUME = "operations.resume"
-#: The topic of inboxes: a request came to somebody new.
+#: The topic of inboxes: a request came to somebody new, or waits no more.
 ARRIVALS = "operations.inbox:all"
 
 

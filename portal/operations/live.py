@@ -120,6 +120,11 @@ def arrived(user: Any, newest: int) -> dict[str, int]:
     return {"newest": newest, "arrived": waiting.count()}
 
 
+def awaited(user: Any) -> dict[str, int]:
+    """Return how many requests wait for `user` now."""
+    return {"waiting": deciders.waiting_for(user).count()}
+
+
 def card_context(card: inbox.Card) -> dict[str, Any]:
     """Return what a card's templates need."""
     return {
@@ -194,6 +199,11 @@ def _topic(identity: str) -> list[str]:
     return [f"operations.operation:{identity.partition('-')[0]}"]
 
 
+def _awaited(user: Any, ids: Sequence[str]) -> dict[str, str]:
+    html = render_to_string("operations/awaited.html", awaited(user))
+    return {identity: html for identity in ids[:1]}
+
+
 def register_panels() -> None:
     """Make the panels known to the live socket."""
     register(Panel("operations.consent", _render_consent, _topic))
@@ -211,3 +221,4 @@ def register_panels() -> None:
     register(Panel("operations.waiting", _cards("operations/waiting.html"), _topic))
     register(Panel("operations.deciding", _cards("operations/deciding_card.html"), _topic))
     register(Panel("operations.arrivals", _arrivals, lambda _identity: [ARRIVALS]))
+    register(Panel("operations.awaited", _awaited, lambda _identity: [ARRIVALS]))

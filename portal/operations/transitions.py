@@ -8,6 +8,7 @@ from django.utils import timezone
 from portal.audit import services as audit
 from portal.live.publish import publish
 from portal.operations import ledger, notifying
+from portal.operations.dispatch import ARRIVALS
 from portal.operations.models import Operation
 from portal.operations.registry import kind_of
 from portal.operations.states import FINAL, NOTHING_LEFT, TRANSITIONS, State
@@ -57,7 +58,8 @@ def move(operation: Operation, to: State, *, actor: Any, **changes: Any) -> None
             after={"state": to, "spec_hash": operation.spec_hash},
         )
         notifying.moved(operation, to, by=actor)
-        publish(operation.topic)
+        waited = [ARRIVALS] if seen == State.AWAITING_APPROVAL else []
+        publish(operation.topic, *waited)
     operation.state = to
     for name, value in changes.items():
         setattr(operation, name, value)

@@ -41,6 +41,7 @@ def waiting(request: HttpRequest) -> HttpResponse:
     newest = found.values_list("pk", flat=True).last() or 0
     context = {
         "page": page,
+        "waiting": page.paginator.count,
         "cards": inbox.cards(request.user, list(page)),
         "why_label": words.why_label(),
         "newest": newest,

@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from portal.operations import discussion, live, revisions, services, words
+from portal.operations import discussion, live, revisions, services, transitions, words
 from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.states import State
 from tests.conftest import GIB, make_spec
@@ -244,6 +244,17 @@ def test_what_comes_in_is_announced_to_those_who_decide_alone(cast, asked):
     assert "1 more request came in" in fragment(cast.approver, "operations.arrivals", "0")
     assert "more request" not in fragment(cast.approver, "operations.arrivals", str(asked.pk))
     assert "more request" not in fragment(cast.requester, "operations.arrivals", "0")
+
+
+def test_the_count_follows_what_still_waits(cast, asked, monkeypatch):
+    """Red when move() rings no inbox for a request that waits no more, as for one that is withdrawn."""
+    assert "1 request waits for you" in fragment(cast.approver, "operations.awaited", "me")
+    assert "waits" not in fragment(cast.requester, "operations.awaited", "me")
+    rung = []
+    monkeypatch.setattr(transitions, "publish", lambda *topics: rung.extend(topics))
+    services.withdraw(actor=cast.requester, operation=asked)
+    assert "operations.inbox:all" in rung
+    assert "waits" not in fragment(cast.approver, "operations.awaited", "me")
 
 
 # A request's own page

@@ -397,6 +397,7 @@ PANELS = {
     "operations.deciding": ("request", SEE),
     # How many wait for them; for most none.
     "operations.arrivals": ("request", ALL),
+    "operations.awaited": ("request", ALL),
     "hosts.row": ("host", ESTATE),
     "hosts.join": ("host", EVERY_ADMIN),
     "vms.row": ("machine", SEE),
