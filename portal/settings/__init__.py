@@ -55,6 +55,14 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
     # Racing threads need a real file; SQLite's in-memory test database is one shared connection.
     DATABASES["default"]["TEST"] = {"NAME": str(STATE_DIR / "test.sqlite3")}  # type: ignore[typeddict-unknown-key]
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql" and "DATABASE_POOL" in os.environ:
+    # For the web process (portal.asgi says so): under ASGI each request has a thread, and with that a
+    # connection, of its own. The workers keep theirs: one that waits for a host must not hold up the others.
+    # A page waits `timeout` seconds for one that is free, and as long when the database is away.
+    _pool = {"min_size": 1, "max_size": int(os.environ["DATABASE_POOL"]), "timeout": 5}
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = _pool
+    # One that died while it lay in the pool (PostgreSQL was started again) is noticed before a page gets it.
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"

@@ -7,11 +7,14 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.e2e.portals import ROOT, Visitor, running
 
 pytestmark = pytest.mark.live
+#: What the web process calls itself.
+WEB = "gatehouse-web"
 SOURCED = '. "$0/scripts/lib/common.sh"; . "$0/scripts/lib/postgres.sh"; '
 START = SOURCED + 'start_postgres; echo "$PG_DIR $DATABASE_URL"'
 STOP = SOURCED + 'PG_DIR=$1 PG_BIN=$2; shift 2; PG_AS=("$@"); stop_postgres'
@@ -57,3 +60,21 @@ def test_a_portal_runs_on_postgresql(database, tmp_path):
                 fields[name] = found[1]
         status, answer = visitor.post(ask, page=ask, **fields)
         assert (status, "Awaiting approval" in answer) == (200, True), answer[-3000:]
+
+
+def test_the_web_process_keeps_its_connections(database, tmp_path):
+    """Red when portal.asgi names no pool: each page would wait for PostgreSQL to start a process for it.
+
+    And without health checks: a page would get a connection that died meanwhile.
+    """
+    ours = f"SELECT pid FROM pg_stat_activity WHERE application_name = '{WEB}'"
+    with running(tmp_path, DATABASE_URL=database) as portal, psycopg.connect(database) as look:
+        look.autocommit = True
+        visitor = Visitor(portal.url)
+        assert visitor.get("/accounts/login/")[0] == 200
+        before = set(look.execute(ours))
+        for _ in range(20):
+            assert visitor.get("/healthz/ready")[0] == 200
+        assert before and set(look.execute(ours)) == before
+        look.execute(ours.replace("pid", "pg_terminate_backend(pid)", 1))
+        assert visitor.get("/healthz/ready")[0] == 200
