@@ -1,6 +1,8 @@
-"""Ports of hosts that lead to machines on networks of their own. Not for: opening them."""
+"""Ports of machines on hosts, and those of a host that lead to machines. Not for: opening them."""
 
 import secrets
+
+from django.utils.translation import ngettext
 
 from networks.models import Port
 from portal.core.errors import Denied
@@ -8,6 +10,15 @@ from portal.hosts.models import Host
 
 #: Below Linux's own range for outgoing connections (32768 and up), above what services use.
 FIRST, LAST = 22000, 31999
+
+
+def on_host(host: Host) -> str:
+    """Return how many network cards of machines are on networks of `host`, in a sentence; '' for none."""
+    count = Port.objects.filter(host=host).count()
+    words = ngettext(
+        "%(count)d network card is on its networks.", "%(count)d network cards are on its networks.", count
+    )
+    return words % {"count": count} if count else ""
 
 
 def free_ssh_port(host: Host) -> int:

@@ -1,6 +1,7 @@
 """Rows that tests need: a host, its pool, an image, something to ask for. Plain example data."""
 
 import uuid
+from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from portal.hosts.models import Health, Host, Image, ImageAttachment, PoolAttach
 from portal.operations.models import Operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms.models import CatalogueItem, Flavour
+from vms.models import CatalogueItem, Flavour, Status, VirtualMachine
 from vms.services import Wish
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -86,6 +87,25 @@ def make_network(number=77, **changes):
         "dhcp_end": f"10.213.{number}.200",
     }
     return Network.objects.create(**values | changes)
+
+
+def make_machine(cast, name, host, image=None, **changes):
+    """A machine of the requester's on `host`, of which nobody saw anything yet."""
+    built = Operation.objects.create(
+        kind="test.files", requester=cast.requester, state=State.SUCCEEDED, spec="{}", token=uuid.uuid4()
+    )
+    values = {
+        "status": Status.ACTIVE,
+        "vcpus": 1,
+        "memory": GIB,
+        "lease_until": datetime(2100, 1, 1, tzinfo=UTC),
+        "project": cast.project,
+        "owner": cast.requester,
+        "image": image or make_image(),
+    }
+    return VirtualMachine.objects.create(
+        name=name, uuid=uuid.uuid4(), host=host, built_by=built, **values | changes
+    )
 
 
 def make_catalogue(image, network):

@@ -95,7 +95,7 @@ def _hold(
     refused = None
     for place in places:
         try:
-            ledger.hold(operation, amounts(place, sizes))
+            _hold_at(operation, sizes, place)
             return place
         except Denied as denied:
             refused = denied
@@ -105,6 +105,17 @@ def _hold(
         "No host can take this machine now: none that is up and not in maintenance has its image and was "
         "proven to run it as asked and to give its network."
     )
+
+
+def _hold_at(operation: Operation, sizes: dict[str, int], place: ImageAttachment) -> None:
+    """Hold capacity at `place`, all or nothing. Raises Denied when it has no room, or its host is gone.
+
+    A host that is being removed has its counters locked, so that this looks after the removal or before it.
+    """
+    with transaction.atomic():
+        ledger.hold(operation, amounts(place, sizes))
+        if not ImageAttachment.objects.filter(pk=place.pk).exists():
+            raise Denied(f"The host {place.pool.host.name} was removed meanwhile.")
 
 
 def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachment, network: Network) -> None:

@@ -54,6 +54,13 @@ class HostKeyUnconfirmed(HostUnreachable):
     retryable = False
 
 
+class HostRemoved(HostUnreachable):
+    """The host does not belong to the portal any more."""
+
+    code = "host_removed"
+    retryable = False
+
+
 class NoIdentity(DriverError):
     """The portal's own key cannot be read or written here."""
 

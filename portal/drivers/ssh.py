@@ -179,6 +179,12 @@ def prepare(base: Path, name: str, uri: str, private_key: str, host_key: str) ->
     return f"{uri}?no_tty=1&command={quote(str(folder / 'ssh'), safe='/')}"
 
 
+def forget(base: Path, name: str) -> None:
+    """Remove what `prepare` wrote for one host. Idempotent."""
+    for folder in base.glob(f"{name}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _write(path: Path, text: str, mode: int) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as handle:
         handle.write(text)

@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+from portal.drivers.errors import HostRemoved
 from portal.drivers.pool import HostPool
 from portal.hosts.connections import connection_uri
 from portal.hosts.models import Host
@@ -14,9 +15,25 @@ _pools: dict[int, HostPool] = {}
 def call(host_id: int, verb: str, *args: Any, timeout: float = 30.0) -> Any:
     """Call the driver's `verb` on a host and return its answer within `timeout` seconds.
 
-    Raises DriverError, and Host.DoesNotExist for a host that was removed.
+    Raises DriverError, of a host that was removed HostRemoved.
     """
-    return _pool(Host.objects.get(pk=host_id)).call(verb, *args, timeout=timeout)
+    host = Host.objects.filter(pk=host_id).first()
+    if host is None:
+        raise HostRemoved(f"there is no host {host_id}")
+    return _pool(host).call(verb, *args, timeout=timeout)
+
+
+def close_removed() -> None:
+    """End this process's connections to hosts that were removed. Idempotent."""
+    with _lock:
+        known = list(_pools)
+    if not known:
+        return
+    gone = set(known) - set(Host.objects.filter(pk__in=known).values_list("pk", flat=True))
+    with _lock:
+        pools = [_pools.pop(pk) for pk in gone if pk in _pools]
+    for pool in pools:
+        pool.close()
 
 
 def _pool(host: Host) -> HostPool:

@@ -18,6 +18,11 @@ def _folder() -> Path:
     return STATE_DIR / "run" / "ssh"
 
 
+def forget(host_id: int) -> None:
+    """Remove the files by which a host was reached that is removed. Idempotent."""
+    ssh.forget(_folder(), str(host_id))
+
+
 def connection_uri(host: Host, key: SshKey | None = None) -> str:
     """Return the URI for drivers; `key` is the portal's, for who has it at hand.
 

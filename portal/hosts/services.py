@@ -25,9 +25,19 @@ ENROL, GREET = "hosts.enrol", "hosts.greet"
 POOL_NAMESPACE = uuid.UUID("9b2f0a4e-8c55-4d0e-9e0c-5a4f4b7f2d10")
 
 
-def _check_estate(actor: Any, action: str, what: str) -> None:
+def check_estate(actor: Any, action: str, what: str) -> None:
+    """Raise Denied unless `actor` holds `action` in every project."""
     if not may(actor, action, None):
         raise Denied(f"You may not {what}: that needs a role in every project.")
+
+
+def locked(host: Host) -> Host:
+    """Return the row of `host` as it is now, locked for a change. Raises Denied when it was removed."""
+    # Not the key: rows that point to it (a machine's, committed at the same moment) need not wait.
+    current = Host.objects.select_for_update(no_key=True).filter(pk=host.pk).first()
+    if current is None:
+        raise Denied(f"The host {host.name} was removed meanwhile.")
+    return current
 
 
 def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
@@ -35,7 +45,7 @@ def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
 
     Raises Denied for a name or URI that is known already, and for an address or folder that is no plain one.
     """
-    _check_estate(actor, "administer", "enrol hosts")
+    check_estate(actor, "administer", "enrol hosts")
     check_uri(uri)
     check_pool_path(pool_path)
     try:
@@ -49,7 +59,7 @@ def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
 
 def greet_host(*, actor: Any, host: Host) -> Operation:
     """Fetch a host's SSH key again: after a failure, or because it changed. Raises Denied."""
-    _check_estate(actor, "administer", "enrol hosts")
+    check_estate(actor, "administer", "enrol hosts")
     if not host.by_ssh:
         raise Denied("This host is not reached by SSH; it has no host key.")
     return _greet(actor, host, _path(host))
@@ -61,9 +71,9 @@ def confirm_host_key(*, actor: Any, host: Host, fingerprint: str) -> Operation |
     Returns the enrolment, None when the host was enrolled before. Raises Denied when the key offered is
     another one by now.
     """
-    _check_estate(actor, "administer", "confirm host keys")
+    check_estate(actor, "administer", "confirm host keys")
     with transaction.atomic():
-        current = Host.objects.select_for_update().get(pk=host.pk)
+        current = locked(host)
         if not current.offered_fingerprint:
             raise Denied("There is no host key to confirm; fetch it first.")
         if current.offered_fingerprint != fingerprint.strip():
@@ -84,7 +94,7 @@ def enrol_again(*, actor: Any, host: Host, pool_path: str = "") -> Operation:
 
     `pool_path` counts only for a host whose first enrolment ended before it had a pool.
     """
-    _check_estate(actor, "administer", "enrol hosts")
+    check_estate(actor, "administer", "enrol hosts")
     if host.by_ssh and not host.host_key:
         raise Denied("Confirm the host's key first; nothing connects before.")
     return _begin(actor, host, _path(host, pool_path))
@@ -119,24 +129,26 @@ def _queue(kind: str, title: str, actor: Any, host: Host, pool_path: str) -> Ope
     # By host and folder: a portal that is installed anew finds its pool, another portal has another.
     identity = uuid.uuid5(POOL_NAMESPACE, f"{host.uri} {pool_path}")
     pool = {"name": f"gatehouse-{str(identity)[:6]}", "uuid": str(identity), "path": pool_path}
-    return begin_operation(
-        actor=actor,
-        project=None,
-        spec=RequestSpec(kind=kind, sizes={}, pinned={"pool": pool}),
-        subject=host.topic,
-        title=title,
-        identifiers={"host": host.pk},
-        lane=host.scope,
-    )
+    with transaction.atomic():
+        locked(host)
+        return begin_operation(
+            actor=actor,
+            project=None,
+            spec=RequestSpec(kind=kind, sizes={}, pinned={"pool": pool}),
+            subject=host.topic,
+            title=title,
+            identifiers={"host": host.pk},
+            lane=host.scope,
+        )
 
 
 def set_maintenance(*, actor: Any, host: Host, on: bool, reason: str = "") -> None:
     """Keep new machines off a host, or let them on again. Idempotent. Raises Denied."""
-    _check_estate(actor, "operate", "change hosts")
+    check_estate(actor, "operate", "change hosts")
     if on and not reason.strip():
         raise Denied("Say why the host goes into maintenance.")
     with transaction.atomic():
-        current = Host.objects.select_for_update().get(pk=host.pk)
+        current = locked(host)
         before = {"maintenance": current.maintenance, "reason": current.maintenance_reason}
         current.maintenance, current.maintenance_reason = on, reason.strip() if on else ""
         current.save(update_fields=["maintenance", "maintenance_reason"])
@@ -155,7 +167,7 @@ def deprecate_image(*, actor: Any, image: Image, reason: str) -> None:
 
     Machines made from it and requests that wait are left as they are. Raises Denied.
     """
-    _check_estate(actor, "administer", "change images")
+    check_estate(actor, "administer", "change images")
     reason = reason.strip()
     if not 1 <= len(reason) <= 200:
         raise Denied("Say in at most 200 letters why nothing new is made from this image.")
@@ -164,7 +176,7 @@ def deprecate_image(*, actor: Any, image: Image, reason: str) -> None:
 
 def restore_image(*, actor: Any, image: Image) -> None:
     """Let machines be made from a deprecated image again. Idempotent. Raises Denied."""
-    _check_estate(actor, "administer", "change images")
+    check_estate(actor, "administer", "change images")
     _set_deprecated(actor, image, None, "")
 
 
@@ -193,10 +205,10 @@ def _device_models(entry: Mapping[str, Any]) -> list[str]:
 
 def set_jump(*, actor: Any, host: Host, jump: str) -> None:
     """Say where people come to by ssh before they jump to machines of `host`. Idempotent. Raises Denied."""
-    _check_estate(actor, "administer", "change how hosts are reached")
+    check_estate(actor, "administer", "change how hosts are reached")
     check_jump(jump)
     with transaction.atomic():
-        current = Host.objects.select_for_update().get(pk=host.pk)
+        current = locked(host)
         before, current.jump = current.jump, jump
         if before == jump:
             return
@@ -211,7 +223,7 @@ def import_images(*, actor: Any, manifest: Path) -> list[Image]:
 
     Raises Denied, and ValueError for a manifest that names no file beside it.
     """
-    _check_estate(actor, "administer", "import images")
+    check_estate(actor, "administer", "import images")
     known = []
     for entry in json.loads(manifest.read_text()):
         source = manifest.parent / Path(entry["file"]).name

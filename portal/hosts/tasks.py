@@ -2,6 +2,7 @@
 
 from celery import shared_task
 
+from portal.hosts import calls
 from portal.hosts.models import Health, Host
 from portal.operations.models import Operation
 from portal.operations.services import find_lost
@@ -10,7 +11,8 @@ from portal.operations.states import State
 
 @shared_task(name="hosts.find_lost")
 def find_lost_operations() -> None:
-    """Let operations go on whose host went away and is back. Idempotent."""
+    """Let operations go on whose host is back, and drop connections to removed hosts. Idempotent."""
+    calls.close_removed()
     if Operation.objects.filter(state=State.LOST).exists():
         back = Host.objects.filter(observed_health=Health.UP)
         find_lost(lanes=[host.scope for host in back], worker="the host's return")

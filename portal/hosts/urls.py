@@ -15,4 +15,5 @@ urlpatterns = [
     path("<int:pk>/maintenance/", views.maintenance, name="maintenance"),
     path("<int:pk>/prove/", views.prove, name="prove"),
     path("<int:pk>/jump/", views.jump, name="jump"),
+    path("<int:pk>/remove/", views.remove, name="remove"),
 ]

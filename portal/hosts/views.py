@@ -7,10 +7,11 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.accounts.backends import may
+from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to, render_page
 from portal.core.web.lists import ordering
 from portal.core.web.slots import pieces
-from portal.hosts import joining, services
+from portal.hosts import joining, removal, services
 from portal.hosts.forms import HostForm, JumpForm, MaintenanceForm
 from portal.hosts.keys import authorized_line, current_key
 from portal.hosts.live import rows, visible
@@ -68,6 +69,7 @@ def _page(
     request: HttpRequest, host: Host, form: MaintenanceForm | None = None, jump: JumpForm | None = None
 ) -> HttpResponse:
     form, jump = form or MaintenanceForm(), jump or JumpForm(initial={"jump": host.jump})
+    admin = may(request.user, "administer", None)
     operations = Operation.objects.restrict(request.user, "view").filter(lane=host.scope)
     context = {
         "host": host,
@@ -77,8 +79,10 @@ def _page(
         "pieces": pieces("hosts.detail", request, host),
         "form": form,
         "jump": jump,
-        "may_administer": may(request.user, "administer", None),
-        "cannot_prove": "" if may(request.user, "administer", None) else _("Only an admin proves a host."),
+        "may_administer": admin,
+        "cannot_prove": "" if admin else _("Only an admin proves a host."),
+        "removal": ConfirmForm(name=host.name),
+        "no_removal": removal.why_not_removed(host) if admin else "",
     }
     return render(request, "hosts/detail.html", context, status=422 if form.errors or jump.errors else 200)
 
@@ -158,6 +162,18 @@ def jump(request: HttpRequest, pk: int) -> HttpResponse:
             services.set_jump(actor=request.user, host=host, jump=form.cleaned_data["jump"])
             return redirect("hosts:detail", pk)
     return _page(request, host, jump=form)
+
+
+@require_POST
+def remove(request: HttpRequest, pk: int) -> HttpResponse:
+    """Forget a host that nothing of the portal is on."""
+    _for(request, "administer")
+    host = _host(request, pk)
+    typed = request.POST.get("confirm_name", "")
+    with attempt(request, _("%(host)s is removed. Nothing was changed on the host itself.") % {"host": host}):
+        removal.remove_host(actor=request.user, host=host, confirm_name=typed)
+        return go_to(request, "hosts:list")
+    return go_to(request, "hosts:detail", pk)
 
 
 @require_POST

@@ -12,6 +12,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, t
 from portal.drivers.errors import HostKeyUnconfirmed, NoIdentity
 from portal.drivers.observations import Observation, ObservationFailed
 from portal.drivers.watch import SILENCE_SECONDS, Watch
+from portal.hosts import connections
 from portal.hosts.connections import connection_uri
 from portal.hosts.keys import current_key
 from portal.hosts.models import Host
@@ -83,6 +84,8 @@ class Watcher:
             self._watch.remove(uri)
         for uri in hosts.keys() - self._watch.uris:
             self._watch.add(uri)
+        for pk in set(self._hosts.values()) - set(hosts.values()):
+            connections.forget(pk)
         self._hosts = hosts
 
     def hear(self, uri: str, message: Observation) -> None:

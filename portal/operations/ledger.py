@@ -5,6 +5,7 @@ PostgreSQL alike. Counters are always touched in order of their key, so that two
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import NoReturn
 
 from django.db import transaction
 from django.db.models import BigIntegerField, F, Q, QuerySet, Value
@@ -35,8 +36,7 @@ def hold(operation: Operation, amounts: Amounts) -> None:
             if amount < 1:
                 raise ValueError(f"cannot hold {amount} of {counter.scope} {counter.resource}")
             if not _with_room(counter.pk, amount).update(held=F("held") + amount):
-                counter.refresh_from_db()
-                raise Denied(shortage(counter, amount), field=counter.resource)
+                _refuse(counter, amount)
         Reservation.objects.bulk_create(
             Reservation(
                 operation=operation, counter=counter, amount=amounts[counter.scope, counter.resource]
@@ -44,6 +44,14 @@ def hold(operation: Operation, amounts: Amounts) -> None:
             for counter in found
         )
         _ring(found)
+
+
+def _refuse(counter: Counter, amount: int) -> NoReturn:
+    """Raise Denied for `amount`, which the counter did not have left, or which no counter is there for."""
+    current = Counter.objects.filter(pk=counter.pk).first()
+    if current is None:
+        raise Denied(f"The {counter.title or counter.scope} was removed meanwhile.")
+    raise Denied(shortage(current, amount), field=current.resource)
 
 
 def _with_room(pk: int, amount: int) -> QuerySet[Counter]:
@@ -87,6 +95,22 @@ def lock_ahead(operation: Operation, amounts: Amounts | None = None) -> None:
     named = [counter.pk for counter in counters(amounts or {})]
     wanted = Counter.objects.filter(mine | Q(pk__in=named)).values("pk")
     list(Counter.objects.select_for_update().filter(pk__in=wanted).order_by("pk").values_list("pk"))
+
+
+def lock(scopes: Collection[str]) -> None:
+    """Let nobody take from the counters of `scopes` until the caller's transaction ends."""
+    list(Counter.objects.select_for_update().filter(scope__in=scopes).order_by("pk").values_list("pk"))
+
+
+def forget(scopes: Collection[str]) -> None:
+    """Remove the counters of `scopes` with what was given back to them: the host or pool is gone.
+
+    The caller holds their `lock`. Raises ProtectedError while anything is taken of them. Idempotent.
+    """
+    with transaction.atomic():
+        gone = Counter.objects.filter(scope__in=scopes)
+        Reservation.objects.filter(counter__in=gone, stage=Reservation.Stage.RELEASED).delete()
+        gone.delete()
 
 
 def release(operation: Operation) -> None:

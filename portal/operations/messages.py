@@ -20,6 +20,7 @@ SENTENCES = {
     "libvirt_refused": _(
         "The host let the portal in, but its user may not use libvirt. Add the user to the group libvirt."
     ),
+    "host_removed": _("The host was removed from the portal meanwhile. Nothing was done there."),
     "call_timeout": _("The host took too long to answer. An operator should look at its load."),
     "pool_full": _("The host's storage is full. Ask an operator to make room, then ask again."),
     "pool_not_found": _("The host's storage pool is gone. An operator must enrol the host again."),

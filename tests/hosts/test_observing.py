@@ -1,5 +1,6 @@
 """What hosts tell becomes the picture in the database, in few queries and in the right order."""
 
+import signal
 import uuid
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -20,13 +21,24 @@ from portal.drivers.observations import (
     Snapshot,
 )
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState, HostInfo, PoolInfo
+from portal.hosts import removal
 from portal.hosts import watcher as watching
+from portal.hosts.keys import ensure_key
 from portal.hosts.limits import set_limits
 from portal.hosts.models import Health
 from portal.hosts.watcher import Watcher
 from portal.operations.models import Counter, Operation
 from portal.operations.states import State
-from tests.factories import GIB, make_host, make_image, make_network, make_place
+from tests.factories import (
+    GIB,
+    HOST_KEY,
+    make_host,
+    make_image,
+    make_machine,
+    make_network,
+    make_place,
+    make_ssh_host,
+)
 from vms.models import Observed, Status, VirtualMachine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -40,21 +52,7 @@ def estate(cast):
     host, other, image = make_host(observed_at=None), make_host("other", "fake:///other"), make_image()
 
     def machine(name, on=host, **changes):
-        built = Operation.objects.create(
-            kind="test.files", requester=cast.requester, state=State.SUCCEEDED, spec="{}", token=uuid.uuid4()
-        )
-        values = {
-            "status": Status.ACTIVE,
-            "vcpus": 1,
-            "memory": GIB,
-            "lease_until": datetime(2100, 1, 1, tzinfo=UTC),
-            "project": cast.project,
-            "owner": cast.requester,
-            "image": image,
-        }
-        return VirtualMachine.objects.create(
-            name=name, uuid=uuid.uuid4(), host=on, built_by=built, **values | changes
-        )
+        return make_machine(cast, name, on, image, **changes)
 
     return SimpleNamespace(host=host, other=other, machine=machine, cast=cast)
 
@@ -275,11 +273,33 @@ def test_a_broken_observation_costs_only_itself(estate, watcher, caplog):
     assert seen(one) == Observed.RUNNING
 
 
-def test_hosts_are_read_again(estate, watcher, monkeypatch):
-    """Red when _read_hosts never removes."""
+def test_hosts_are_read_again(estate, admin, watcher, monkeypatch):
+    """Red when _read_hosts never removes, or what a removed host told last is written all the same."""
     monkeypatch.setattr(watching, "READ_HOSTS_SECONDS", 0)
     watcher.turn(0)
     assert watcher._watch.uris == {estate.host.uri, estate.other.uri}
-    estate.other.delete()
+    child = watcher._watch._hosts[estate.other.uri]._child.process
+    assert child.poll() is None
+    watcher.hear(estate.other.uri, Heartbeat(10, 0))
+    removal.remove_host(actor=admin, host=estate.other, confirm_name="other")
     watcher.turn(0)
     assert watcher._watch.uris == {estate.host.uri}
+    assert child.wait(10) == -signal.SIGKILL
+    watcher.flush()
+    watcher.hear("fake:///other", Heartbeat(11, 0))
+    assert not watcher._pending and not Counter.objects.filter(scope=estate.other.scope).exists()
+
+
+def test_the_files_of_a_removed_host_go(admin, watcher, monkeypatch, own_state):
+    """Red when the watcher leaves the portal's key in the folder of a host that is no more."""
+    ensure_key(admin)
+    monkeypatch.setattr(watching, "READ_HOSTS_SECONDS", 0)
+    monkeypatch.setattr(watcher._watch, "add", lambda _uri: None)
+    ssh_host, kept = (make_ssh_host(name, host_key=HOST_KEY) for name in ("rack-1", "rack-2"))
+    watcher.turn(0)
+    folders = own_state / "run/ssh"
+    assert len(list(folders.iterdir())) == 2
+    Operation.objects.filter(subject=ssh_host.topic).delete()
+    removal.remove_host(actor=admin, host=ssh_host, confirm_name="rack-1")
+    watcher.turn(0)
+    assert [path.name.split("-")[0] for path in folders.iterdir()] == [str(kept.pk)]

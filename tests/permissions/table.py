@@ -315,6 +315,9 @@ LINES = (
         "hosts:maintenance", NO, change(ESTATE), "host", data=lambda w: {"on": "1", "reason": "new memory"}
     ),
     Line("hosts:jump", NO, change(EVERY_ADMIN), "host", data=lambda w: {"jump": "rack-1.example.org"}),
+    Line(
+        "hosts:remove", NO, change(EVERY_ADMIN), "ssh_host", data=lambda w: {"confirm_name": w.ssh_host.name}
+    ),
     Line("hosts:prove", NO, change(EVERY_ADMIN, told=ESTATE), "host"),
     Line("networks:list", page(ESTATE), NO),
     Line("networks:add", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_new_network),

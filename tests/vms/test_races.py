@@ -7,8 +7,11 @@ import pytest
 from django.db import connection
 
 from networks.models import Port
+from portal.accounts.models import Membership
 from portal.core.errors import Denied
+from portal.hosts.limits import set_limits
 from portal.hosts.models import Host
+from portal.hosts.removal import remove_host
 from portal.operations import services as operations
 from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.states import State
@@ -97,6 +100,29 @@ def test_of_an_approval_and_a_withdrawal_at_once_one_wins(cast, catalogue):
     quota.refresh_from_db()
     assert memory.held == queued * catalogue.flavour.memory and quota.held == queued
     assert VirtualMachine.objects.count() == Port.objects.count() == queued
+
+
+@pytest.mark.parametrize("removal_first", [False, True])
+def test_of_an_approval_and_the_removal_of_its_host_at_once_one_wins(cast, catalogue, removal_first):
+    """Red on PostgreSQL when remove_host() looks at the machines before it locks the counters."""
+    Membership.objects.filter(user=cast.admin).update(project=None)
+    for number in range(5):
+        host, waiting = Host.objects.get(maintenance=False), ask(cast, catalogue, f"vm-{number}")
+        set_limits(host)
+        ways = [
+            lambda waiting=waiting: approve(cast, waiting),
+            lambda host=host: remove_host(actor=cast.admin, host=host, confirm_name=host.name),
+        ]
+        results = race(ways[:: -1 if removal_first else 1])
+        assert count(results, Denied) == 1 and count(results, Exception) == 1, results
+        kept = Host.objects.filter(pk=host.pk).exists()
+        ports = Port.objects.filter(host=host.pk)
+        assert ports.count() == VirtualMachine.objects.filter(host=host.pk).count()
+        assert VirtualMachine.objects.filter(name=f"vm-{number}").exists() is kept
+        assert Counter.objects.filter(scope=host.scope, held__gt=0).exists() is kept
+        Host.objects.update(maintenance=True)
+        following = factories.make_host(f"rack-{number}", f"fake:///{number}")
+        factories.make_place(following, image=catalogue.item.image)
 
 
 def overtaken(slow, fast, after):

@@ -17,6 +17,7 @@ from portal.audit import services as audit
 from portal.hosts import services as hosts
 from portal.hosts.keys import ensure_key
 from portal.hosts.models import Host, Image
+from portal.hosts.removal import was_removed
 from portal.operations.models import Counter, DefaultLimit
 from portal.operations.policies import services as policies
 from portal.operations.policies.rules import Rule
@@ -155,6 +156,9 @@ class Command(BaseCommand):
     def _host(self, admin: User, name: str, uri: str, pool: str) -> None:
         """Enrol the host unless all is done. A host that will not have it does not stop the portal."""
         host = Host.objects.filter(uri=uri).first()
+        if host is None and was_removed(uri):
+            self.stdout.write(f"{uri} was removed from the portal; add it in the browser to have it again.")
+            return
         if host is not None and host.accelerator and not self._lacks_images(host):
             return
         name = name if host is None else host.name

@@ -1,0 +1,36 @@
+"""Who enrols hosts, and a state of the test's own for the files by which hosts are reached."""
+
+import pytest
+
+from portal.accounts.models import Membership, Role, User
+from portal.hosts import connections
+from portal.operations import runner
+from portal.operations.services import claim
+
+
+@pytest.fixture
+def own_state(settings, tmp_path, monkeypatch):
+    """Keys and ssh's files in a folder of the test's own; return it."""
+    settings.ENCRYPTION_KEYS = tmp_path / "keys"
+    monkeypatch.setattr(connections, "STATE_DIR", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def admin(cast):
+    """Somebody who administers every project, and so the hosts."""
+    person = User.objects.create(username="every-admin")
+    Membership.objects.create(user=person, role=Role.ADMIN)
+    return person
+
+
+@pytest.fixture
+def carry_out():
+    """Return what carries out a queued operation here, as a worker would, and returns it."""
+
+    def carry_out(operation):
+        claimed = claim(operation.pk, worker="test")
+        runner.carry_on(claimed, worker="test")
+        return claimed
+
+    return carry_out
