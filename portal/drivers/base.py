@@ -58,7 +58,7 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def readiness(self) -> HostReadiness:
-        """Return what the host says it can do. Proves nothing: see `prove`."""
+        """Return what the host says it can do, and who it is. Proves nothing: see `prove`."""
 
     @abstractmethod
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:

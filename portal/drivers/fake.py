@@ -5,7 +5,8 @@ A guest obeys `shutdown` at once, and each network leases its first free address
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from uuid import NAMESPACE_URL, uuid5
 
 from portal.drivers import validation
 from portal.drivers.base import HypervisorDriver
@@ -64,6 +65,8 @@ class FakeDriver(HypervisorDriver):
         #: Under which a kernel gets as far as asking to sign in.
         self.kernels = frozenset(Accelerator)
         self.bridges = True
+        #: As its firmware says it; another URI is another machine.
+        self.host_uuid = str(uuid5(NAMESPACE_URL, uri))
         self.seeds: dict[str, bytes] = {}
         self._pools: dict[str, PoolSpec] = {}
         self._networks: dict[str, NetworkSpec] = {}
@@ -86,7 +89,8 @@ class FakeDriver(HypervisorDriver):
 
     def readiness(self) -> HostReadiness:
         host, machines = self.host_info(), ("pc", "q35")
-        return HostReadiness(host, "x86_64", "fake", "", "", True, True, 255, machines, None, ("none",))
+        told = HostReadiness(host, "x86_64", "fake", "", "", True, True, 255, machines, None, ("none",))
+        return replace(told, uuid=validation.host_uuid(self.host_uuid))
 
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
         self._touch()

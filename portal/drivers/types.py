@@ -234,7 +234,8 @@ class HostReadiness:
     """What a host says about itself; that KVM is offered does not prove that a guest runs on it.
 
     `virtualization_flag` is `vmx`, `svm` or empty; `iommu` None when the host does not say, and so
-    `bridges`, the names of all its bridges.
+    `bridges`, the names of all its bridges. `uuid` tells the machine from others, by whatever address it is
+    reached; empty when the host does not know, or says what many machines of its maker say.
     """
 
     host: HostInfo
@@ -251,6 +252,7 @@ class HostReadiness:
     kernel: KernelFacts = KernelFacts()
     networks: tuple[NetworkInfo, ...] = ()
     bridges: tuple[str, ...] | None = None
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

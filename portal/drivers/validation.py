@@ -1,4 +1,4 @@
-"""Refuse hostile values before any host sees them; not for quota or policy."""
+"""Refuse hostile values before a host sees them, or after it told them; not for quota or policy."""
 
 import ipaddress
 import re
@@ -15,6 +15,24 @@ TARGETS = {
     # A SATA controller has six ports; the last is the seed's.
     DeviceModel.EMULATED: re.compile(r"sd[a-e]"),
 }
+
+
+#: What makers leave in their firmware, as it is and with the first parts in the other order of bytes.
+PLACEHOLDERS = {
+    "03000200-0400-0500-0006-000700080009",
+    "00020003-0004-0005-0006-000700080009",
+    "fefefefe-fefe-fefe-fefe-fefefefefefe",
+}
+
+
+def host_uuid(told: str) -> str:
+    """Return the UUID that a host told of itself, '' for what tells no machine from another."""
+    try:
+        found = uuids.UUID(told.strip())
+    except ValueError:
+        return ""
+    alike = len(set(found.hex)) == 1
+    return "" if alike or str(found) in PLACEHOLDERS else str(found)
 
 
 def _match(pattern: re.Pattern[str], value: str, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from portal.drivers.observations import HostTold
@@ -18,15 +19,27 @@ IMAGE_SECONDS = 60.0
 
 
 class Reach(HostStep):
-    """The host answers; what it says of itself is kept for the readiness page."""
+    """The host answers, and is no other one; what it says of itself is kept for the readiness page."""
 
     name, title = "reach", "Reach the host"
 
     def do(self, context: StepContext) -> None:
         began = now()
         readiness: HostReadiness = self.call(context, "readiness")
+        # First, so that nothing of a machine is counted that another row stands for.
+        _identify(context.identifiers["host"], readiness.uuid)
         Host.objects.filter(pk=context.identifiers["host"]).update(readiness=asdict(readiness))
         note(context.identifiers["host"], HostTold(*began, readiness.host))
+
+
+def _identify(host_id: int, uuid: str) -> None:
+    """Keep which machine a host is. Raises StepFailed, with the other's name, when another row is it."""
+    try:
+        with transaction.atomic():
+            Host.objects.filter(pk=host_id).update(host_uuid=uuid or None)
+    except IntegrityError as error:
+        other = Host.objects.filter(host_uuid=uuid).exclude(pk=host_id).first()
+        raise StepFailed("host_enrolled", other.name if other else "another host") from error
 
 
 class ProveBridge(HostStep):

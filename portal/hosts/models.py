@@ -51,6 +51,8 @@ class Host(models.Model):
     #: Where people come to by ssh before they jump to a machine: [user@]name[:port], or empty.
     jump = models.CharField(max_length=255, blank=True)
     readiness = models.JSONField(default=dict)
+    #: libvirt's host UUID as the last enrolment was told it: a machine is one host, by whatever address.
+    host_uuid = models.UUIDField(null=True, unique=True)
     cpu_overcommit = models.PositiveSmallIntegerField(default=4)
     memory_reserve = models.PositiveBigIntegerField(default=1 << 30, help_text="bytes kept for the host")
     enrolled_at = models.DateTimeField(auto_now_add=True)

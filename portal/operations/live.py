@@ -32,7 +32,7 @@ def progress(operation: Operation) -> dict[str, Any]:
         record = records.get(step.name)
         done += bool(record and record.stage == Stage.DONE)
         if record and record.error_code:
-            error = sentence(record.error_code)
+            error = sentence(record.error_code, record.error_raw)
         steps.append(
             {
                 "title": step.title,

@@ -20,6 +20,11 @@ SENTENCES = {
     "libvirt_refused": _(
         "The host let the portal in, but its user may not use libvirt. Add the user to the group libvirt."
     ),
+    "host_enrolled": _(
+        "This is the machine that is enrolled as %(raw)s already, under another address. It would count "
+        "twice, so nothing was made there; remove this host. If they are two machines that were given one "
+        "UUID, set host_uuid in libvirtd.conf of one, start its libvirt anew, and try again."
+    ),
     "host_removed": _("The host was removed from the portal meanwhile. Nothing was done there."),
     "call_timeout": _("The host took too long to answer. An operator should look at its load."),
     "pool_full": _("The host's storage is full. Ask an operator to make room, then ask again."),
@@ -36,9 +41,12 @@ SENTENCES = {
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),
     "nothing_boots": _("No guest boots on this host, neither with KVM nor emulated."),
 }
+#: Sentences that name what the step said; the raw text of every other is for operators alone.
+NAMING = frozenset({"host_enrolled"})
 OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
 
 
-def sentence(code: str) -> str:
-    """Return the sentence for an error code, '' for none."""
-    return str(SENTENCES.get(code, OTHER)) if code else ""
+def sentence(code: str, raw: str = "") -> str:
+    """Return the sentence for an error code, '' for none; with the step's own word where it names that."""
+    text = str(SENTENCES.get(code, OTHER)) if code else ""
+    return text % {"raw": raw} if code in NAMING else text

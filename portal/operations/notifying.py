@@ -115,7 +115,7 @@ def moved(operation: Operation, to: State, *, by: Any) -> None:
         _own(operation, ENDED, kind.announce % {"name": name}, link=kind.page(operation))
     elif to == State.FAILED:
         failed = operation.steps.exclude(error_code="").order_by("index").last()
-        detail = sentence(failed.error_code) if failed else ""
+        detail = sentence(failed.error_code, failed.error_raw) if failed else ""
         _own(operation, ENDED, _("Failed: %(what)s") % what, detail)
     elif to == State.CANCELLING:
         text = _("%(who)s takes back: %(what)s") % {"who": by, "what": operation}

@@ -128,6 +128,17 @@ def test_readiness_names_what_is_offered(bench: Bench) -> None:
     assert "q35" in found.machine_types
 
 
+def test_a_host_says_who_it_is_by_whatever_connection(bench: Bench) -> None:
+    """Red when the driver makes a UUID of its own, or tells none."""
+    told = bench.driver.readiness().uuid
+    assert str(uuid.UUID(told)) == told
+    again = driver_for("fake:///" if isinstance(bench.driver, FakeDriver) else LIVE_URI)
+    try:
+        assert again.readiness().uuid == told
+    finally:
+        again.close()
+
+
 def test_emulation_is_proven_and_leaves_nothing(bench: Bench) -> None:
     """Red when the proof listens for another word than its guest's, or does not remove its pool."""
     proof = bench.driver.prove(Accelerator.EMULATION, 60)

@@ -15,10 +15,12 @@ from portal.drivers.libvirt.xml.capabilities import Capabilities
 from portal.drivers.libvirt.xml.probe import boot_disk, probe_xml
 from portal.drivers.registry import driver_for
 from portal.drivers.types import Accelerator, PoolSpec
+from portal.drivers.validation import host_uuid
 from tests.drivers.test_pool import daemon  # noqa: F401 (a fixture)
 
 CAPABILITIES = """<capabilities>
   <host>
+    <uuid>B858E11A-4674-41F5-9295-FDB86F5D0D29</uuid>
     <cpu><arch>x86_64</arch><model>EPYC</model><vendor>AMD</vendor><feature name='svm'/></cpu>
     <iommu support='yes'/>
     <secmodel><model>apparmor</model></secmodel>
@@ -62,8 +64,30 @@ def test_capabilities_are_read_for_the_hosts_own_processor():
     assert found.domain_types == {"qemu", "kvm"}
     assert found.machine_types == ("pc", "q35")
     assert found.security_models == ("apparmor",)
+    assert found.uuid == "b858e11a-4674-41f5-9295-fdb86f5d0d29"
     empty = Capabilities.from_xml("<capabilities/>")
+    assert empty.uuid == ""
     assert (empty.arch, empty.max_vcpus, empty.iommu, empty.machine_types) == ("", 0, None, ())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "00000000-0000-0000-0000-000000000000",
+        "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+        "03000200-0400-0500-0006-000700080009",
+        "00020003-0004-0005-0006-000700080009",
+        "Not Settable",
+        "<b>b858e11a-4674-41f5-9295-fdb86f5d0d29",
+        "",
+    ],
+)
+def test_what_makers_leave_says_nothing_of_who_a_host_is(told):
+    """Red when host_uuid() takes any UUID."""
+    assert host_uuid(told) == ""
+    real = "b858e11a-4674-41f5-9295-fdb86f5d0d29"
+    assert host_uuid(f" {real.upper()}\n") == real
 
 
 @pytest.mark.live

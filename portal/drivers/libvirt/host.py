@@ -65,6 +65,7 @@ def readiness(connection: libvirt.virConnect) -> HostReadiness:
         kernel=kernel_facts(connection.getURI()),
         networks=Networks(connection).list(),
         bridges=_bridges(connection),
+        uuid=found.uuid,
     )
 
 

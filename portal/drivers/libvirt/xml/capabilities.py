@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from portal.drivers.libvirt.xml.build import parse
+from portal.drivers.validation import host_uuid
 
 FLAGS = ("vmx", "svm")  # Intel's and AMD's hardware assistance
 MOST_MACHINES = 500
@@ -21,6 +22,7 @@ class Capabilities:
     machine_types: tuple[str, ...]
     iommu: bool | None
     security_models: tuple[str, ...]
+    uuid: str
 
     @classmethod
     def from_xml(cls, text: str) -> "Capabilities":
@@ -41,6 +43,7 @@ class Capabilities:
             machine_types=tuple(sorted({machine.text or "" for machine in machines})),
             iommu=None if iommu is None else iommu.get("support") == "yes",
             security_models=tuple(model.text or "" for model in root.iterfind("host/secmodel/model")),
+            uuid=host_uuid(root.findtext("host/uuid") or ""),
         )
 
 
