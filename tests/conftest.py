@@ -1,12 +1,13 @@
 """Fixtures for every test: people of each role in one project."""
 
+import gc
 import uuid
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from django.db import connection
-from django.test.utils import setup_databases, teardown_databases
+from django.test.utils import override_settings, setup_databases, teardown_databases
 from django.utils import timezone
 
 import portal.celery  # noqa: F401 (services queue work through the current app)
@@ -65,6 +66,20 @@ def make_spec(**sizes):
         sizes={"vcpu": 1, "memory": GIB, "disk": 2 * GIB, **sizes},
         pinned={"image": "sha256:0", "hostname": "example"},
     )
+
+
+def pytest_collection_finish():
+    """Look less often for garbage in circles: all that was imported is there to stay."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords(django_test_environment):
+    """Hash passwords fast; portals in processes of their own hash as they always do."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
 
 
 @pytest.fixture(scope="session")
