@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from django.db import connection
+from django.urls import reverse
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +38,11 @@ def die_at(point):
 
 def serve():
     """Fork a worker for each line of standard input and answer its exit status, until the input ends."""
+    # Here and not in each worker, which would take longer to import than to work.
+    import portal.celery  # noqa: F401 (dispatch needs the current app)
+    from portal.operations import runner, services  # noqa: F401
+
+    reverse("first_page")  # which imports the views
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -60,7 +66,6 @@ def _worker(orders):
 
 
 def _work():
-    import portal.celery  # noqa: F401 (dispatch needs the current app)
     from portal.operations import runner, services
 
     if told.task == "reap":
