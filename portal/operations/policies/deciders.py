@@ -158,6 +158,20 @@ def can_decide(level: Level, project: Project | None, never: Collection[int]) ->
     return people.filter(pk__in=holders.values("user")).order_by("username")
 
 
+def by_project(level: Level, projects: Collection[int]) -> dict[int | None, dict[int, str]]:
+    """Return whom `can_decide` finds in each of `projects` as key -> name, None for all. One query."""
+    if level.who == Who.PEOPLE:
+        named = User.objects.filter(is_active=True, pk__in=level.people)
+        return {None: dict(named.values_list("pk", "username"))}
+    action, everywhere = _HELD[Who(level.who)]
+    where = Q(project=None) if everywhere else Q(project=None) | Q(project__in=projects)
+    holders = Membership.objects.filter(where, role__in=ACTIONS[action], user__is_active=True)
+    found: dict[int | None, dict[int, str]] = {}
+    for person, name, project in holders.values_list("user", "user__username", "project"):
+        found.setdefault(project, {})[person] = name
+    return found
+
+
 def concerned(operation: Operation) -> QuerySet[User]:
     """Return the active people for whom `operation` waits now, those who stand in for somebody among them."""
     demand = operation.demand

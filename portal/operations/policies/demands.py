@@ -3,6 +3,7 @@
 Not for: who may decide, which `deciders` knows, nor moving the request on, which the services do.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from portal.operations.models import Decision, Operation
-from portal.operations.policies import deciders, store
+from portal.operations.policies import deciders, enough, store
 from portal.operations.policies.judging import Verdict, forecast_level
 from portal.operations.policies.models import Demand, DemandLevel
 from portal.operations.states import State
@@ -100,13 +101,15 @@ def summary(operation: Operation) -> dict[str, Any]:
         return {}
     waits = operation.state == State.AWAITING_APPROVAL
     decisions = list(operation.decisions.select_related("approver", "on_behalf_of").order_by("pk"))
+    levels = _levels(operation, demand, decisions, waits)
     return {
         "operation": operation,
         "policy": demand.policy_name,
         "changed": changed_since(demand) if waits else "",
         "alone": demand.auto and not demand.note,
         "note": demand.note,
-        "levels": _levels(operation, demand, decisions, waits),
+        "levels": levels,
+        "clash": _clash(operation, levels),
         "outdated": [item for item in decisions if item.approved and not _counts(item, operation)],
         "rejected": [item for item in decisions if not item.approved],
         "expires_at": demand.expires_at if waits else None,
@@ -116,6 +119,15 @@ def summary(operation: Operation) -> dict[str, Any]:
 
 def _counts(decision: Decision, operation: Operation) -> bool:
     return decision.approved and decision.revision >= operation.asked_revision
+
+
+def _clash(operation: Operation, levels: list[dict[str, Any]]) -> str:
+    """Say which of the levels that are open or to come lack different people."""
+    left = {shown["number"]: shown["left"] for shown in levels if shown["left"] is not None}
+    if len(left) < 2:
+        return ""
+    never = deciders.served(operation) | {operation.requester_id}
+    return enough.clash(left, operation.project_id, never)
 
 
 def _levels(
@@ -128,10 +140,11 @@ def _levels(
     for row in demand.levels.prefetch_related("people"):
         agreed = [item for item in counting if item.level == row.number]
         done = len(agreed) >= row.needed
-        could = None
+        could = left = None
         if waits and not done:
             level = store.level_of(row)
             could = forecast_level(level, operation.project, never, agreed=len(agreed))
+            left = replace(level, needed=level.needed - len(agreed))
         found.append(
             {
                 "number": row.number,
@@ -141,6 +154,7 @@ def _levels(
                 "done": done,
                 "open": waits and row.number == demand.level,
                 "could": could,
+                "left": left,
             }
         )
     return found

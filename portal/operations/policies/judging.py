@@ -6,7 +6,7 @@ from typing import Any
 
 from portal.accounts.models import Project, User
 from portal.operations.models import Operation
-from portal.operations.policies import deciders
+from portal.operations.policies import deciders, enough
 from portal.operations.policies.models import Policy
 from portal.operations.policies.rules import DEFAULT_LEVELS, Case, Effect, Level, Rule, Who, case_of
 from portal.operations.policies.store import speaking_order
@@ -108,6 +108,8 @@ class Forecast:
     refusal: str
     levels: tuple[ForecastLevel, ...]
     expires_days: int | None
+    #: Which levels lack different people, in a sentence; '' where enough are there.
+    clash: str = ""
 
 
 def forecast(
@@ -119,12 +121,14 @@ def forecast(
     """
     verdict = judge(spec, project=project, person=actor, besides=besides)
     decided_by_people = not verdict.auto and not verdict.refusal
+    levels = verdict.levels if decided_by_people else ()
     return Forecast(
         policy=verdict.rule.name if verdict.rule else "",
         auto=verdict.auto,
         refusal=verdict.refusal,
-        levels=forecast_levels(verdict.levels, project, actor) if decided_by_people else (),
+        levels=forecast_levels(levels, project, actor),
         expires_days=verdict.expires_days,
+        clash=enough.clash(enough.numbered(levels), project.pk, {actor.pk}),
     )
 
 
