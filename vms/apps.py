@@ -7,11 +7,13 @@ class VmsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the kinds of operation that this room owns."""
+        from portal.hosts import removal
         from portal.operations import observers
         from portal.operations.registry import register
         from vms import live, panels
         from vms.building import CREATE
         from vms.observer import MachineObserver
+        from vms.placement import machines_on
         from vms.power import KINDS
 
         for kind in (CREATE, *KINDS):
@@ -19,3 +21,4 @@ class VmsConfig(AppConfig):
         live.register_panels()
         panels.register_panels()
         observers.register(MachineObserver())
+        removal.register(machines_on)

@@ -1,4 +1,4 @@
-"""Choose a host for a request, hold its capacity and fix every name. Not for: building anything."""
+"""Choose a host for a request, hold its capacity, fix every name; tell what is placed. Not for: building."""
 
 import secrets
 import uuid
@@ -8,16 +8,18 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from networks import ports
 from networks.models import Network, Port
 from portal.core.errors import Denied
 from portal.drivers.types import Accelerator
-from portal.hosts.models import GIVEN_BY, Health, Image, ImageAttachment
+from portal.hosts.models import GIVEN_BY, Health, Host, Image, ImageAttachment
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from vms import virtualization
-from vms.models import Disk, VirtualMachine
+from vms.models import Disk, Status, VirtualMachine
 from vms.virtualization import Devices, Wanted
 
 
@@ -51,6 +53,19 @@ def places_of(*image_sha256: str) -> QuerySet[ImageAttachment]:
         .select_related("pool__host", "pool__pool", "image")
         .order_by("-pool__observed_available", "pk")
     )
+
+
+def machines_on(host: Host) -> str:
+    """Return how many machines are on `host`, those in the bin too, in a sentence; '' for none."""
+    states = list(VirtualMachine.objects.filter(host=host).values_list("status", flat=True))
+    binned = states.count(Status.BINNED)
+    if not states:
+        return ""
+    words = ngettext("%(count)d machine is on it", "%(count)d machines are on it", len(states))
+    found = words % {"count": len(states)}
+    if binned:
+        return _("%(found)s, %(binned)d of them in the bin.") % {"found": found, "binned": binned}
+    return f"{found}."
 
 
 def proofs_for(wanted: str) -> list[Accelerator]:

@@ -24,13 +24,8 @@ def admin(cast):
     return person
 
 
-@pytest.fixture
-def carry_out():
-    """Return what carries out a queued operation here, as a worker would, and returns it."""
-
-    def carry_out(operation):
-        claimed = claim(operation.pk, worker="test")
-        runner.carry_on(claimed, worker="test")
-        return claimed
-
-    return carry_out
+def carry_out(operation):
+    """Carry a queued operation out here, as a worker would, and return it."""
+    claimed = claim(operation.pk, worker="test")
+    runner.carry_on(claimed, worker="test")
+    return claimed

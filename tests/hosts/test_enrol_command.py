@@ -11,7 +11,7 @@ from portal.drivers import ssh
 from portal.drivers.errors import HostUnreachable
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import Accelerator
-from portal.hosts import connections, steps
+from portal.hosts import steps
 from portal.hosts.models import Health, Host
 from portal.operations.models import Operation
 from portal.operations.states import State
@@ -22,11 +22,9 @@ SSH_URI = "qemu+ssh://gate@rack-1.invalid/system"
 
 
 @pytest.fixture(autouse=True)
-def host_on_this_side(settings, tmp_path, monkeypatch):
+def host_on_this_side(settings, own_state, monkeypatch):
     """A fake host that answers the steps, and the state of a portal of its own."""
-    settings.ENCRYPTION_KEYS = tmp_path / "keys"
-    settings.STATE_DIR = tmp_path
-    monkeypatch.setattr(connections, "STATE_DIR", tmp_path)
+    settings.STATE_DIR = own_state
     fake = FakeDriver()
     fake.accelerators = frozenset({Accelerator.EMULATION})
     monkeypatch.setattr(steps, "call", lambda host, verb, *args, timeout: getattr(fake, verb)(*args))

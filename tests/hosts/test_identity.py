@@ -11,6 +11,7 @@ from portal.hosts.models import Host
 from portal.hosts.removal import remove_host
 from portal.operations.models import Counter
 from portal.operations.states import State
+from tests.hosts.conftest import carry_out
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db, pytest.mark.usefixtures("own_state")]
 PLACEHOLDER = "03000200-0400-0500-0006-000700080009"
@@ -30,7 +31,7 @@ def machines(monkeypatch):
 
 
 @pytest.fixture
-def enrol(admin, carry_out):
+def enrol(admin):
     """Return what enrols a host by name, of that address, and returns the operation."""
 
     def enrol(name, uri=None):
@@ -42,7 +43,7 @@ def enrol(admin, carry_out):
     return enrol
 
 
-def test_one_machine_by_two_addresses_is_enrolled_once(admin, client, machines, enrol, carry_out):
+def test_one_machine_by_two_addresses_is_enrolled_once(admin, client, machines, enrol):
     """Red when Reach does not keep the UUID, or counts what the host has before it compares."""
     assert enrol("rack-1").state == State.SUCCEEDED
     machines["fake:///again"] = machines["fake:///rack-1"]
@@ -75,7 +76,7 @@ def test_machines_that_do_not_say_who_they_are_do_not_clash(machines, enrol, tol
     assert list(Host.objects.values_list("host_uuid", flat=True)) == [None, None]
 
 
-def test_a_machine_that_was_exchanged_is_known_by_its_new_uuid(admin, machines, enrol, carry_out):
+def test_a_machine_that_was_exchanged_is_known_by_its_new_uuid(admin, machines, enrol):
     """Red when the first UUID is kept for ever."""
     enrol("rack-1")
     machines["fake:///rack-1"] = FakeDriver("fake:///new-board")

@@ -3,13 +3,12 @@
 import pytest
 from django.urls import reverse
 
-from portal.accounts.models import Membership, Role, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.drivers import ssh
 from portal.drivers.errors import CallTimeout, HostKeyUnconfirmed, HostUnreachable, NameUnknown, NoIdentity
 from portal.drivers.observations import HostLost
-from portal.hosts import connections, greeting, services
+from portal.hosts import greeting, services
 from portal.hosts.connections import connection_uri
 from portal.hosts.joining import _render, joinings
 from portal.hosts.keys import ensure_key
@@ -17,36 +16,16 @@ from portal.hosts.models import Host
 from portal.hosts.observations import note
 from portal.hosts.readiness import report
 from portal.hosts.watcher import _addresses
-from portal.operations import runner
 from portal.operations.messages import OTHER, sentence
 from portal.operations.models import Operation
-from portal.operations.services import claim
 from portal.operations.states import State
 from tests.factories import HOST_KEY, make_host, make_ssh_host
+from tests.hosts.conftest import carry_out
 
-pytestmark = [pytest.mark.database, pytest.mark.django_db]
+pytestmark = [pytest.mark.database, pytest.mark.django_db, pytest.mark.usefixtures("own_state")]
 
 OTHER_KEY = HOST_KEY[:-1] + "N"
 SEEN = ssh.fingerprint(HOST_KEY)
-
-
-@pytest.fixture(autouse=True)
-def own_state(settings, tmp_path, monkeypatch):
-    settings.ENCRYPTION_KEYS = tmp_path / "keys"
-    monkeypatch.setattr(connections, "STATE_DIR", tmp_path)
-
-
-@pytest.fixture
-def admin(cast):
-    person = User.objects.create(username="every-admin")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
-
-
-def carry_out(operation):
-    claimed = claim(operation.pk, worker="test")
-    runner.carry_on(claimed, worker="test")
-    return claimed
 
 
 def enrol(admin, uri="qemu+ssh://gate@rack-1/system"):

@@ -21,6 +21,7 @@ from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 from tests import factories
+from tests.hosts.conftest import carry_out
 from vms import placement
 from vms.models import Status, VirtualMachine
 from vms.services import request_machine
@@ -194,7 +195,7 @@ def test_what_comes_late_to_a_removed_host_is_refused_in_words(admin):
     assert not Operation.objects.exists()
 
 
-def test_an_operation_that_finds_no_host_fails_and_is_not_tried_for_ever(admin, carry_out):
+def test_an_operation_that_finds_no_host_fails_and_is_not_tried_for_ever(admin):
     """Red when a step lets Host.DoesNotExist out: the worker would die of it each time anew."""
     host = factories.make_host()
     operation = work(admin, host, State.QUEUED)

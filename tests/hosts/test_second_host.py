@@ -9,52 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from portal.accounts.models import Membership, Role, User
 from portal.core.errors import Denied
 from portal.drivers.console import ConsoleKind, open_console
 from portal.drivers.errors import DriverError
 from portal.drivers.registry import driver_for
-from portal.hosts import connections, services
+from portal.hosts import services
 from portal.hosts.calls import call
 from portal.hosts.connections import connection_uri
 from portal.hosts.keys import authorized_line, current_key
 from portal.hosts.models import Health, Host
 from portal.hosts.watcher import Watcher
-from portal.operations import runner
 from portal.operations import services as operations
 from portal.operations.models import Counter
 from portal.operations.states import State
 from tests import factories
+from tests.hosts.conftest import carry_out
 from vms.models import Observed, VirtualMachine
 from vms.services import request_machine
 
 pytestmark = [
     pytest.mark.database,
     pytest.mark.live,
-    pytest.mark.usefixtures("trail_that_can_be_flushed"),
+    pytest.mark.usefixtures("trail_that_can_be_flushed", "own_state"),
 ]
 IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", Path(__file__).resolve().parents[2] / "var/images"))
 POOL = "/var/lib/libvirt/images/gatehouse"
 LIMIT = 60.0
-
-
-@pytest.fixture(autouse=True)
-def own_state(settings, tmp_path, monkeypatch):
-    settings.ENCRYPTION_KEYS = tmp_path / "keys"
-    monkeypatch.setattr(connections, "STATE_DIR", tmp_path)
-
-
-@pytest.fixture
-def admin(cast):
-    person = User.objects.create(username="every-admin")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
-
-
-def carry_out(operation):
-    claimed = operations.claim(operation.pk, worker="test")
-    runner.carry_on(claimed, worker="test")
-    return claimed
 
 
 def failure(operation):
