@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import connection
+from django.test import TransactionTestCase
 from django.test.utils import override_settings, setup_databases, teardown_databases
 from django.utils import timezone
 
@@ -19,6 +20,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Asking, Kind, Outlook, register
 from portal.operations.services import HEARTBEAT_LAPSE
 from portal.operations.spec import RequestSpec
+from tests.emptying import empty_tables
 from tests.secondhost.lab import Lab
 
 GIB = 1024**3
@@ -79,6 +81,14 @@ def pytest_collection_finish():
 def quick_passwords(django_test_environment):
     """Hash passwords fast; portals in processes of their own hash as they always do."""
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_flush():
+    """Empty the database after a transactional test in the quicker way of tests/emptying.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda case: empty_tables())
         yield
 
 
