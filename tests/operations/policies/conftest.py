@@ -1,11 +1,15 @@
 """Policies, people and requests that the tests of policies need."""
 
 import uuid
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from portal.accounts.models import Membership, Role, User
 from portal.operations import services
+from portal.operations.models import Delegation, Operation
+from portal.operations.policies import deciders
 from portal.operations.policies import services as policies
 from portal.operations.policies.rules import Level, Rule, Who
 from tests.conftest import make_spec
@@ -73,3 +77,22 @@ def ask(cast):
 def decide(actor, operation, approved=True, **changes):
     values = {"spec_hash": operation.spec_hash, "approved": approved, "reason": "" if approved else "no"}
     return services.decide(actor=actor, operation=operation, **values | changes)
+
+
+def state(operation):
+    return Operation.objects.get(pk=operation.pk).state
+
+
+def inbox(person):
+    return {operation.pk for operation in deciders.waiting_for(person)}
+
+
+def stand_in(person, deputy, *, starts=-1, ends=1):
+    """Let `deputy` stand in from `starts` to `ends`, in hours from now."""
+    now = timezone.now()
+    return Delegation.objects.create(
+        person=person,
+        deputy=deputy,
+        starts_at=now + timedelta(hours=starts),
+        ends_at=now + timedelta(hours=ends),
+    )

@@ -14,8 +14,7 @@ from portal.operations.policies.forms import PolicyForm
 from portal.operations.policies.rules import DEFAULT_LEVELS, Effect, Level, Rule, Who
 from portal.operations.policies.store import rule_of
 from tests.conftest import GIB
-from tests.operations.policies.conftest import decide, named
-from tests.operations.policies.test_consent import stand_in
+from tests.operations.policies.conftest import decide, named, stand_in
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
