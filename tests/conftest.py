@@ -20,6 +20,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Asking, Kind, Outlook, register
 from portal.operations.services import HEARTBEAT_LAPSE
 from portal.operations.spec import RequestSpec
+from tests.dying import Workers
 from tests.emptying import empty_tables
 from tests.secondhost.lab import Lab
 
@@ -137,6 +138,14 @@ def trail_that_can_be_flushed(trail_back, transactional_db):
     yield
     with connection.schema_editor() as editor:
         triggers.remove(None, editor)
+
+
+@pytest.fixture(scope="module")
+def worker(request, django_db_setup):
+    """Run a worker process of the module that the tests name as WORKER to its end; return its exit status."""
+    workers = Workers(request.module.WORKER)
+    yield workers
+    workers.close()
 
 
 @pytest.fixture

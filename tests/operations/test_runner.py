@@ -10,18 +10,11 @@ from portal.operations.models import Counter
 from portal.operations.runner import leftovers
 from portal.operations.states import State
 from tests.conftest import GIB, let_heartbeats_lapse, make_spec
-from tests.dying import Workers
 
 STEPS = ("disk", "seed", "domain")
 pytestmark = [pytest.mark.database, pytest.mark.usefixtures("trail_that_can_be_flushed")]
-
-
-@pytest.fixture(scope="module")
-def worker(django_db_setup):
-    """Run a worker process to its end and return its exit status."""
-    workers = Workers("tests.operations.killed_worker")
-    yield workers
-    workers.close()
+#: Whose workers `worker` runs.
+WORKER = "tests.operations.killed_worker"
 
 
 @pytest.fixture

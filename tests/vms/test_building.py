@@ -20,7 +20,6 @@ from portal.operations.runner import leftovers
 from portal.operations.states import State
 from tests import factories
 from tests.conftest import let_heartbeats_lapse
-from tests.dying import Workers
 from vms.building import CREATE
 from vms.models import Status, VirtualMachine
 from vms.services import request_machine
@@ -34,14 +33,8 @@ URI = os.environ.get("GATEHOUSE_TEST_LIBVIRT_URI", "qemu:///system")
 POOL_ROOT = os.environ.get("GATEHOUSE_TEST_POOL_ROOT", "/var/lib/libvirt/images")
 IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", Path(__file__).resolve().parents[2] / "var/images"))
 STEPS = [step.name for step in CREATE.steps]
-
-
-@pytest.fixture(scope="module")
-def worker(django_db_setup):
-    """Run a worker process to its end and return its exit status."""
-    workers = Workers("tests.vms.killed_builder")
-    yield workers
-    workers.close()
+#: Whose workers `worker` runs.
+WORKER = "tests.vms.killed_builder"
 
 
 @pytest.fixture(scope="module")
