@@ -17,7 +17,7 @@ PARTS = ("web", "worker", "scheduler", "watcher", "consoles")
 def _commands_of_run() -> dict[str, list[str]]:
     """Return the words of each part's command in scripts/run, without what differs from place to place."""
     text = (ROOT / "scripts/run").read_text().replace("\\\n", " ")
-    text = text.replace('web_command python', 'start web python')
+    text = text.replace("web_command python", "start web python")
     found = dict(re.findall(r"^start (\w+) (python .*)$", text, re.M))
     return {name: _essence(shlex.split(found[name])) for name in PARTS}
 
@@ -68,7 +68,9 @@ def test_systemd_counts_the_web_unit_as_well_confined():
     """Red when a third of the confinement is taken out; its scale goes from 0 (best) to 10."""
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", "--threshold=25", UNITS / "gatehouse-web.service"],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-400:]
 
