@@ -18,7 +18,7 @@ from portal.operations import services as operations
 from portal.operations.observers import DomainSeen
 from portal.operations.states import State
 from tests import factories
-from tests.vms.test_building import URI, force_away, real, worker  # noqa: F401 (a fixture)
+from tests.vms.test_building import URI, WORKER, force_away, real  # noqa: F401 (`worker` reads it)
 from vms import lan as asking
 from vms import reach
 from vms.models import Observed, Status, VirtualMachine
