@@ -55,10 +55,24 @@ async def read_to_end(stream: ConsoleStream) -> EndReason:
     return stream.end.reason
 
 
-def children() -> set[int]:
-    """Return the processes, also dead ones, whose parent is this process."""
+def _all_children() -> set[int]:
     lists = Path("/proc/self/task").glob("*/children")
     return {int(pid) for path in lists for pid in path.read_text().split()}
+
+
+#: Children that tests of other modules left in this process, such as an idle pool of drivers.
+OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others():
+    OTHERS.clear()
+    OTHERS.update(_all_children())
+
+
+def children() -> set[int]:
+    """Return the processes, also dead ones, whose parent is this process since the test began."""
+    return _all_children() - OTHERS
 
 
 def peak_memory(stream: ConsoleStream) -> int:
