@@ -97,7 +97,7 @@ def quick_flush():
 def django_db_setup(django_test_environment, django_db_blocker, django_db_modify_db_settings):
     """Make the database for any choice of tests: pytest-django looks at marks, and `cast` has none.
 
-    Processes side by side (-n 2) have one each.
+    Processes side by side (-n 3) have one each.
     """
     with django_db_blocker.unblock():
         made = setup_databases(verbosity=0, interactive=False)

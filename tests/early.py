@@ -1,4 +1,4 @@
-"""A state folder of its own for each test process that runs beside another (`pytest -n 2 -p tests.early`).
+"""A state folder of its own for each test process that runs beside another (`pytest -n 3 -p tests.early`).
 
 Loaded before Django's settings, which read the folder. Not for: the database, which pytest-django names anew.
 """
