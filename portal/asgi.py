@@ -7,9 +7,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 os.environ.setdefault("DATABASE_POOL", "20")
 os.environ.setdefault("PGAPPNAME", "gatehouse-web")
 
-from django.core.asgi import get_asgi_application
+import django
 
-pages = get_asgi_application()  # sets Django up; what follows imports models
+django.setup()  # what follows imports models
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -17,10 +17,11 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from django.urls import path
 
 import portal.celery  # noqa: F401 (services queue work through the current app)
+from portal.core.web.handler import PagesHandler
 from portal.live.consumer import LiveConsumer
 from vms.console.urls import websocket_urlpatterns as consoles
 
 sockets = URLRouter([path("live/", LiveConsumer.as_asgi()), *consoles])
 application = ProtocolTypeRouter(
-    {"http": pages, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
+    {"http": PagesHandler(), "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
 )

@@ -53,11 +53,13 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 30,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
+    # Opening it reads the whole schema; a thread that serves again finds it open.
+    DATABASES["default"]["CONN_MAX_AGE"] = None
     # Racing threads need a real file; SQLite's in-memory test database is one shared connection.
     DATABASES["default"]["TEST"] = {"NAME": str(STATE_DIR / "test.sqlite3")}  # type: ignore[typeddict-unknown-key]
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql" and "DATABASE_POOL" in os.environ:
-    # For the web process (portal.asgi says so): under ASGI each request has a thread, and with that a
-    # connection, of its own. The workers keep theirs: one that waits for a host must not hold up the others.
+    # For the web process (portal.asgi says so), which has more threads than connections. The workers keep
+    # theirs: one that waits for a host must not hold up the others.
     # A page waits `timeout` seconds for one that is free, and as long when the database is away.
     _pool = {"min_size": 1, "max_size": int(os.environ["DATABASE_POOL"]), "timeout": 5}
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = _pool
