@@ -14,7 +14,7 @@ from portal.core.web.handler import KEPT, PagesHandler
 
 SCOPE = {"type": "http", "http_version": "1.1", "method": "GET", "query_string": b"", "headers": []}
 together = threading.Barrier(3, timeout=5)
-left = threading.Event()
+entered, left = threading.Event(), threading.Event()
 
 
 def thread(request: HttpRequest) -> HttpResponse:
@@ -27,6 +27,7 @@ def three(request: HttpRequest) -> HttpResponse:
 
 
 def slow(request: HttpRequest) -> HttpResponse:
+    entered.set()
     time.sleep(0.3)
     left.set()
     return thread(request)
@@ -48,7 +49,7 @@ def handler(settings):
 
 
 async def ask(handler: PagesHandler, view: str, *parts: bytes, leave: bool = False) -> bytes:
-    """Send one request and return the body of its answer; a client that leaves is gone when it was sent."""
+    """Send one request and return the body of its answer; a client that leaves does while the view works."""
     messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     messages.append({"type": "http.request", "body": b"", "more_body": False})
     answer = bytearray()
@@ -57,6 +58,7 @@ async def ask(handler: PagesHandler, view: str, *parts: bytes, leave: bool = Fal
         if messages:
             return messages.pop(0)
         if leave:
+            await asyncio.to_thread(entered.wait, 5)
             return {"type": "http.disconnect"}
         return await asyncio.Future()
 
