@@ -37,6 +37,7 @@ SENTENCES: Mapping[str, Any] = {
     "key_refused": _("The machine's host does not let the portal in any more. Tell your operator."),
     "libvirt_absent": _("The machine's host is up, but libvirt does not run there. Try again in a moment."),
     "libvirt_refused": _("The machine's host does not let the portal use libvirt. Tell your operator."),
+    "host_removed": _("The machine's host does not belong to the portal any more. Tell your operator."),
     "host_lost": _("The connection to the machine's host broke. Connect again."),
     "domain_not_found": _("The host does not know this machine any more. Tell your operator."),
     "invalid_state": _("The machine is switched off. Start it, then connect again."),
