@@ -1,7 +1,12 @@
-"""What allauth asks of the portal: nobody signs up by themselves."""
+"""What allauth asks of the portal: nobody signs up by themselves, and a new password is in the trail."""
+
+from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from django.db import transaction
 from django.http import HttpRequest
+
+from portal.audit import services as audit
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -10,3 +15,19 @@ class AccountAdapter(DefaultAccountAdapter):
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         """Return False, always."""
         return False
+
+    def set_password(self, user: Any, password: str) -> None:
+        """Give `user` a new password and record who did it and by which page, in one transaction.
+
+        allauth calls this for a change, for a first password and for a reset by mail. Neither the
+        password nor its hash is recorded. Not idempotent.
+        """
+        signed_in = self.request.user.is_authenticated
+        match = self.request.resolver_match
+        by_mail = match is not None and match.url_name == "account_reset_password_from_key"
+        way = "reset by mail" if by_mail else "changed" if user.has_usable_password() else "set"
+        with transaction.atomic():
+            super().set_password(user, password)
+            # Who follows a link from a mail is its reader, unless somebody else is signed in.
+            actor = self.request.user if signed_in else user
+            audit.record(actor=actor, verb="person.password", target=user, after={"way": way})

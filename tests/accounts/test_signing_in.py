@@ -7,6 +7,7 @@ from django.contrib.auth.hashers import make_password
 from django.core import mail
 
 from portal.accounts.models import User
+from portal.audit.models import AuditEntry
 from tests.accounts.conftest import PASSWORD, verbs
 
 pytestmark = [
@@ -89,6 +90,12 @@ def test_nobody_signs_up_without_an_invitation(client):
     assert not User.objects.exists()
 
 
+def passwords_recorded():
+    """Return who, whose and how of each new password, with the whole of `after`: nothing else is in it."""
+    entries = AuditEntry.objects.filter(verb="person.password", before__isnull=True).order_by("pk")
+    return list(entries.values_list("actor_name", "target_name", "after"))
+
+
 def test_a_lost_password_is_replaced_by_a_mailed_link(client, chief):
     assert client.post("/accounts/password/reset/", {"email": chief.email}).status_code == 302
     link = re.search(r"http://testserver(/\S+)", mail.outbox[0].body)[1]
@@ -96,6 +103,7 @@ def test_a_lost_password_is_replaced_by_a_mailed_link(client, chief):
     changed = {"password1": "another gate 77", "password2": "another gate 77"}
     done = client.post(form.redirect_chain[-1][0], changed, follow=True)
     assert b"Password changed" in done.content
+    assert passwords_recorded() == [("chief", "chief", {"way": "reset by mail"})]
     assert client.post("/accounts/login/", {"login": "chief", "password": "another gate 77"}).url == "/"
 
 
@@ -113,3 +121,30 @@ def test_the_password_is_changed_by_who_knows_it(as_chief, chief):
     assert as_chief.post("/accounts/password/change/", fields).status_code == 302
     chief.refresh_from_db()
     assert chief.check_password("another gate 77")
+    assert passwords_recorded() == [("chief", "chief", {"way": "changed"})]
+
+
+def test_a_first_password_is_recorded(as_chief, chief):
+    """Red when the way is asked for after the new password is in place."""
+    chief.set_unusable_password()
+    chief.save()
+    as_chief.force_login(chief)
+    fields = {"password1": "another gate 77", "password2": "another gate 77"}
+    assert as_chief.post("/accounts/password/set/", fields).status_code == 302
+    chief.refresh_from_db()
+    assert chief.check_password("another gate 77")
+    assert passwords_recorded() == [("chief", "chief", {"way": "set"})]
+
+
+def test_a_password_that_cannot_be_recorded_is_not_changed(as_chief, chief, monkeypatch):
+    """Red when the change and its entry are not in one transaction."""
+
+    def broken(**_fields):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("portal.audit.services.record", broken)
+    fields = {"oldpassword": PASSWORD, "password1": "another gate 77", "password2": "another gate 77"}
+    with pytest.raises(OSError):
+        as_chief.post("/accounts/password/change/", fields)
+    chief.refresh_from_db()
+    assert chief.check_password(PASSWORD)

@@ -4,6 +4,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
+from portal.audit.models import AuditEntry
 from portal.core import encryption
 from portal.core.encryption import Sealed, Unreadable, rotate
 from portal.hosts.keys import current_key, ensure_key
@@ -47,6 +48,8 @@ def test_rotation_reads_everything_and_forgets_the_old_key(key_file):
     assert key_file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(Unreadable):
         Sealed(old_token).open()
+    entry = AuditEntry.objects.get(verb="encryption.rotate")
+    assert (entry.actor_name, entry.after) == ("rotate_encryption", {"encrypted": 1})
 
 
 def test_an_interrupted_rotation_loses_nothing(key_file, monkeypatch):

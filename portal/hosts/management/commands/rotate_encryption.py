@@ -1,15 +1,37 @@
 """`manage.py rotate_encryption`: a new key for what the database holds encrypted. Safe to run again."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.db import transaction
 
+from portal.audit import services as audit
 from portal.core.encryption import rotate
+
+
+class _Keys:
+    """The key file as the target of entries in the trail; it has no row."""
+
+    _meta = SimpleNamespace(label_lower="core.encryption")
+    pk = "all"
+
+    def __str__(self) -> str:
+        return "Encryption key"
 
 
 class Command(BaseCommand):
     help = "Encrypt everything that is encrypted in the database with a new key, and forget the old ones."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Rotate, and say how much was encrypted anew."""
-        self.stdout.write(f"{rotate()} encrypted with a new key; back the key file up again.")
+        """Rotate, record it in the trail, and say how much was encrypted anew."""
+        count = rotate()
+        # Not around rotate(): it may forget the old keys only once what it wrote is committed.
+        with transaction.atomic():
+            audit.record(
+                actor="rotate_encryption",
+                verb="encryption.rotate",
+                target=_Keys(),
+                after={"encrypted": count},
+            )
+        self.stdout.write(f"{count} encrypted with a new key; back the key file up again.")
