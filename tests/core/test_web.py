@@ -1,6 +1,8 @@
 """What every page shares: headers, health, zones, the menu, tags, and what templates may hold."""
 
 import re
+import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -74,23 +76,59 @@ def test_every_icon_that_is_drawn_is_in_the_list():
 # Health
 
 
+@pytest.fixture
+def own_redis(settings, tmp_path):
+    """A Redis on a socket as scripts/run starts it, named by the settings alone."""
+    socket = tmp_path / "redis.sock"
+    command = [
+        "redis-server",
+        "--port",
+        "0",
+        "--unixsocket",
+        str(socket),
+        "--save",
+        "",
+        "--dir",
+        str(tmp_path),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 5
+            while not socket.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            settings.REDIS_URL = f"unix://{socket}"
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.django_db
-def test_health_is_told_to_who_is_not_signed_in(client):
+def test_health_is_told_to_who_is_not_signed_in(client, own_redis):
     assert client.get("/healthz/live").status_code == 200
     ready = client.get("/healthz/ready")
     assert (ready.status_code, ready.json()) == (200, {"ready": True, "failed": []})
 
 
 @pytest.mark.django_db
-def test_a_redis_that_does_not_answer_is_named_without_its_password(client, monkeypatch):
-    monkeypatch.setenv("REDIS_URL", "redis://:hush@127.0.0.1:1/0")
+def test_the_redis_of_this_portal_is_asked_though_no_variable_names_it(client, own_redis, monkeypatch):
+    """Red when only a Redis that the environment names is asked."""
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    assert client.get("/healthz/ready").status_code == 200
+    own_redis.kill()
+    own_redis.wait(5)
+    assert client.get("/healthz/ready").json()["failed"] == ["redis"]
+
+
+@pytest.mark.django_db
+def test_a_redis_that_does_not_answer_is_named_without_its_password(client, settings):
+    settings.REDIS_URL = "redis://:hush@127.0.0.1:1/0"
     ready = client.get("/healthz/ready")
     assert (ready.status_code, ready.json()["failed"]) == (503, ["redis"])
     assert b"hush" not in ready.content
 
 
 @pytest.mark.django_db
-def test_a_migration_that_is_missing_is_not_ready(client, monkeypatch):
+def test_a_migration_that_is_missing_is_not_ready(client, own_redis, monkeypatch):
     monkeypatch.setattr(health, "_migrated", False)
     monkeypatch.setattr(health.MigrationExecutor, "migration_plan", lambda self, targets: ["one"])
     assert client.get("/healthz/ready").json()["failed"] == ["migrations"]

@@ -1,8 +1,7 @@
 """Health for who starts and watches the portal. Says which part fails, never how or with what password."""
 
-import os
-
 import redis
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
@@ -36,9 +35,7 @@ def _migrations() -> bool:
 
 
 def _redis() -> bool:
-    url = os.environ.get("REDIS_URL")
-    if not url:
-        return True
+    url = settings.REDIS_URL
     client = redis.Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
     try:
         return bool(client.ping())
