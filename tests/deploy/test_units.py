@@ -38,6 +38,18 @@ def test_units_and_containers_start_what_run_starts(part):
     assert _essence(services[part]["command"]) == wanted
 
 
+def test_units_and_containers_back_up_before_they_migrate():
+    """Red when the backup is taken out, comes after the migration, or fails without stopping it."""
+    backup, migrate = "manage.py backup --before-upgrade", "manage.py migrate --verbosity 0"
+    unit = (UNITS / "gatehouse-migrate.service").read_text()
+    started = re.findall(r"^ExecStart=/opt/gatehouse/.venv/bin/python (.*)$", unit, re.M)
+    assert started == [backup, migrate]
+    services = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())["services"]
+    assert services["migrate"]["command"][2].startswith(f"python {backup} && python {migrate} && ")
+    # With PostgreSQL the backup is pg_dump's.
+    assert " postgresql-client " in (ROOT / "deploy/compose/Containerfile").read_text()
+
+
 def test_the_web_unit_and_container_have_nothing_of_the_workers():
     """Red when the web unit gets libvirt's group, or both containers one user."""
     web, worker = ((UNITS / f"gatehouse-{part}.service").read_text() for part in ("web", "worker"))
