@@ -37,8 +37,8 @@ apt_sources() {
     printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s bookworm main\n' \
       "$GATEHOUSE_DEBIAN_MIRROR" >"$1/debian.list"
   fi
-  [ -n "$(ls "$1")" ] || fail "This machine's apt sources name no Debian 12 (bookworm) with component main. \
-On another system name a Debian mirror: GATEHOUSE_DEBIAN_MIRROR=https://... ./scripts/run"
+  [ -n "$(ls "$1")" ] || fail "No image is built and the catalogue stays empty: this machine's apt sources name no \
+Debian 12 (bookworm) with component main, so set GATEHOUSE_DEBIAN_MIRROR=https://deb.debian.org/debian and start again."
   ! grep -qE '://[^/ ]*@' "$1"/* || fail "This machine's apt sources hold a password, which must not get into an image."
 }
 
