@@ -50,6 +50,15 @@ def test_units_and_containers_back_up_before_they_migrate():
     assert " postgresql-client " in (ROOT / "deploy/compose/Containerfile").read_text()
 
 
+def test_containers_offer_the_images_that_are_mounted():
+    """Red when bootstrap is not told of images.json, or a part does not see the folder (read-only)."""
+    services = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())["services"]
+    told = "bootstrap $$(test ! -s /srv/images/images.json || echo --images /srv/images/images.json)"
+    assert told in services["migrate"]["command"][2]
+    for part in ("migrate", *PARTS):
+        assert any(volume.endswith(":/srv/images:ro") for volume in services[part]["volumes"])
+
+
 def test_the_web_unit_and_container_have_nothing_of_the_workers():
     """Red when the web unit gets libvirt's group, or both containers one user."""
     web, worker = ((UNITS / f"gatehouse-{part}.service").read_text() for part in ("web", "worker"))
