@@ -27,6 +27,7 @@ def sealed(db):
 
 def without_triggers(statement):
     """Do what someone with the database's own password could do."""
+
     class Editor:
         connection = connection
 
@@ -48,6 +49,18 @@ def test_update_and_delete_are_refused(sealed, model):
     with pytest.raises(DatabaseError, match="cannot be changed"), transaction.atomic():
         model.objects.all()._raw_delete("default")
     assert model.objects.count() == 3
+
+
+@pytest.mark.parametrize("table", triggers.TABLES)
+def test_a_table_is_not_emptied_at_once(sealed, table):
+    """SQLite truncates by DELETE. Red on PostgreSQL when its trigger leaves TRUNCATE out."""
+    postgresql = connection.vendor == "postgresql"
+    statement = f"TRUNCATE {table} CASCADE" if postgresql else f"DELETE FROM {table}"
+    refused = pytest.raises(DatabaseError, match=triggers.REFUSAL)
+    with refused, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE" if postgresql else "SELECT 1")
+        cursor.execute(statement)
+    assert (AuditEntry.objects.count(), AuditSeal.objects.count()) == (3, 3)
 
 
 def test_an_untouched_chain_holds(sealed):
@@ -74,12 +87,16 @@ def test_where_nothing_waits_nothing_is_locked(sealed, django_assert_num_queries
 @pytest.mark.parametrize(
     "statement, sentence",
     [
-        ("UPDATE audit_auditentry SET verb = 'nothing' WHERE id = (SELECT max(id) FROM audit_auditentry)",
-         "was changed after"),
+        (
+            "UPDATE audit_auditentry SET verb = 'nothing' WHERE id = (SELECT max(id) FROM audit_auditentry)",
+            "was changed after",
+        ),
         ("DELETE FROM audit_auditentry WHERE id = (SELECT min(id) FROM audit_auditentry)", "was removed"),
         ("DELETE FROM audit_auditseal WHERE id = (SELECT min(id) FROM audit_auditseal)", "does not continue"),
-        ("UPDATE audit_auditseal SET seal = 'x' WHERE id = (SELECT max(id) FROM audit_auditseal)",
-         "was changed"),
+        (
+            "UPDATE audit_auditseal SET seal = 'x' WHERE id = (SELECT max(id) FROM audit_auditseal)",
+            "was changed",
+        ),
     ],
 )
 def test_verify_finds_what_was_done_behind_the_triggers(sealed, statement, sentence):
