@@ -1,11 +1,13 @@
 """What is done to machines that exist: power, the bin, and the end. Not for: building them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from networks.models import Port
@@ -108,8 +110,11 @@ def state_forbids(machine: VirtualMachine, verb: str) -> str:
     return ""
 
 
-def _begin(actor: Any, machine: VirtualMachine, kind: str, title: str) -> Operation:
+def _begin(
+    actor: Any, machine: VirtualMachine, kind: str, title: str, *, begun_by: str = ""
+) -> Operation:
     return begin_operation(
+        begun_by=begun_by,
         actor=actor,
         project=machine.project,
         spec=RequestSpec(kind=kind, sizes={}, pinned={"machine": str(machine.uuid), "name": machine.name}),
@@ -158,11 +163,11 @@ def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
     if reason := right_lacks(actor, machine):
         raise Denied(reason)
     with transaction.atomic():
-        restored = VirtualMachine.objects.filter(pk=machine.pk, status=Status.BINNED).update(
-            status=Status.ACTIVE, bin_until=None
-        )
-        if not restored:
-            raise Denied("This machine is not in the bin.")
+        current = _in_the_bin(machine, "This machine is not in the bin.")
+        if _unfinished(current).exists():
+            raise Denied("The machine is being deleted for good; it cannot be restored any more.")
+        current.status, current.bin_until = Status.ACTIVE, None
+        current.save(update_fields=["status", "bin_until"])
         ledger.take_again(machine.built_by)
         audit.record(actor=actor, verb="machine.restored", target=machine)
         publish(machine.topic)
@@ -174,9 +179,24 @@ def purge_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> 
         raise Denied("Type the machine's name exactly to delete it for good.")
     if reason := right_lacks(actor, machine):
         raise Denied(reason)
-    if machine.status != Status.BINNED:
-        raise Denied("Only a machine in the bin can be deleted for good.")
-    return _begin(actor, machine, "vm.purge", "Delete for good")
+    with transaction.atomic():
+        current = _in_the_bin(machine, "Only a machine in the bin can be deleted for good.")
+        return _begin(actor, current, "vm.purge", "Delete for good")
+
+
+def _in_the_bin(machine: VirtualMachine, otherwise: str) -> VirtualMachine:
+    """Return the machine as it is now, locked: who restores it and who deletes it take turns.
+
+    Raises Denied, saying `otherwise`, when it is not in the bin.
+    """
+    found = VirtualMachine.objects.select_for_update().filter(pk=machine.pk, status=Status.BINNED).first()
+    if found is None:
+        raise Denied(otherwise)
+    return found
+
+
+def _unfinished(machine: VirtualMachine) -> QuerySet[Operation]:
+    return Operation.objects.filter(subject=machine.topic, state__in=UNFINISHED)
 
 
 def settle_bin(operation: Operation, state: State) -> None:
@@ -206,11 +226,13 @@ def purge_what_is_due() -> int:
     """Queue the end of every machine whose time in the bin is over; return how many. Idempotent."""
     due = VirtualMachine.objects.filter(status=Status.BINNED, bin_until__lt=timezone.now())
     begun = 0
-    for machine in due.select_related("host", "project", "owner")[:100]:
-        unfinished = Operation.objects.filter(subject=machine.topic, state__in=UNFINISHED)
-        if not unfinished.exists():
-            _begin(machine.owner, machine, "vm.purge", "Delete for good")
-            begun += 1
+    for machine in due.select_related("owner")[:100]:
+        # Somebody may restore or delete it in this moment: the others are due all the same.
+        with suppress(Denied), transaction.atomic():
+            current = _in_the_bin(machine, "It was restored.")
+            if not _unfinished(current).exists():
+                _begin(machine.owner, current, "vm.purge", "Delete for good", begun_by="scheduler")
+                begun += 1
     return begun
 
 

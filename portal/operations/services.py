@@ -86,10 +86,12 @@ def begin_operation(
     title: str,
     identifiers: Mapping[str, Any],
     lane: str,
+    begun_by: str = "",
 ) -> Operation:
     """Queue an operation that needs nobody's consent; the calling service has checked the verb.
 
-    Raises Denied when another operation on `subject` is not finished.
+    `begun_by` names the part of the portal that begins it by itself: the trail says that, not `actor`. Raises
+    Denied when another operation on `subject` is not finished.
     """
     try:
         with transaction.atomic():
@@ -106,7 +108,9 @@ def begin_operation(
                 title=title,
                 lane=lane,
             )
-            audit.record(actor=actor, verb="operation.begun", target=operation, after=spec.as_dict())
+            audit.record(
+                actor=begun_by or actor, verb="operation.begun", target=operation, after=spec.as_dict()
+            )
             dispatch(operation.pk)
             publish(operation.topic, subject)
     except IntegrityError as error:

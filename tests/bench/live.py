@@ -158,8 +158,9 @@ def event_to_dom(on: Stage, page: Page) -> float:
 
     The time begins before the call to libvirt, so it holds the change itself too.
     """
-    # Not in step with the watcher's own lists.
-    time.sleep(random.uniform(0.15, 0.45))
+    # Not in step with the watcher's own lists, and later than a page rests between two messages (REST in
+    # portal.live.consumer): what comes sooner waits on purpose, and `live.storm` is about that.
+    time.sleep(random.uniform(0.45, 0.75))
     word, change = ("Paused", on.domain.suspend)
     if on.domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
         word, change = ("Running", on.domain.resume)
