@@ -150,7 +150,7 @@ def test_what_was_restored_meanwhile_is_not_deleted_for_good(cast, binned):
 
 @pytest.mark.django_db
 def test_the_bin_is_emptied_of_what_is_due_by_the_scheduler(cast, binned):
-    """Red when purge_what_is_due() records the owner, or one that is restored ends the round."""
+    """Red when purge_what_is_due() records the owner."""
     other = make_machine(cast, "later", binned.host, image=binned.image, status=Status.BINNED)
     VirtualMachine.objects.filter(pk=other.pk).update(bin_until=timezone.now() + timedelta(days=1))
     assert power.purge_what_is_due() == 0
@@ -160,6 +160,22 @@ def test_the_bin_is_emptied_of_what_is_due_by_the_scheduler(cast, binned):
     begun = Operation.objects.get(kind="vm.purge")
     assert begun.subject == binned.topic and begun.requester == binned.owner
     assert AuditEntry.objects.get(verb="operation.begun").actor_name == "scheduler"
+
+
+@pytest.mark.django_db
+def test_one_that_somebody_takes_meanwhile_does_not_keep_the_others(cast, binned, monkeypatch):
+    """Red when a refusal ends the round."""
+    make_machine(cast, "second", binned.host, image=binned.image, status=Status.BINNED)
+    VirtualMachine.objects.update(bin_until=timezone.now() - timedelta(seconds=1))
+    begin = power._begin
+
+    def refuse_the_first(actor, machine, *args, **options):
+        if machine.pk == binned.pk:
+            raise Denied("Another change to this machine is not finished yet; wait for it.")
+        return begin(actor, machine, *args, **options)
+
+    monkeypatch.setattr(power, "_begin", refuse_the_first)
+    assert power.purge_what_is_due() == 1
 
 
 @pytest.mark.usefixtures("trail_that_can_be_flushed")
