@@ -28,6 +28,8 @@ unquote() {
 # read_environment: export what the file sets and the environment does not. Nothing in it is run as a command.
 # A value is on one line. 1, with a sentence, when the file cannot be read or understood.
 read_environment() {
+  # Who names another state means another portal: half of the settings of this one would mix the two.
+  [ -z "${GATEHOUSE_STATE-}" ] || [ -n "${GATEHOUSE_ENVIRONMENT-}" ] || return 0
   local file=${GATEHOUSE_ENVIRONMENT:-/etc/gatehouse/environment} line name number=0
   [ -e "$file" ] || return 0
   [ -r "$file" ] || {

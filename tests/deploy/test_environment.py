@@ -50,6 +50,16 @@ def test_what_cannot_be_understood_stops(tmp_path, text, said):
     assert done.returncode == 1 and said in done.stderr
 
 
+def test_another_state_is_another_portal(tmp_path):
+    """Red when the state is not looked at: a backup of one portal would hold the database of another."""
+    script = ". scripts/lib/environment.sh; trap 'echo ended $?' EXIT; read_environment; echo went on"
+    environment = {"PATH": "/usr/bin:/bin", "GATEHOUSE_STATE": str(tmp_path)}
+    traced = subprocess.run(
+        ["bash", "-euxc", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "went on" in traced.stdout and "/etc/gatehouse" not in traced.stderr
+
+
 @pytest.mark.parametrize("name", ["backup", "restore"])
 def test_both_scripts_read_it_before_the_state_is_placed(name):
     """Red when the call is taken out or comes after common.sh, which settles the folder of the state."""
