@@ -21,7 +21,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
 
 from portal.audit import services as audit
-from portal.upkeep import archive, databases
+from portal.upkeep import archive, databases, environment
 from portal.upkeep.archive import Manifest
 from portal.upkeep.errors import UpkeepError
 
@@ -83,6 +83,10 @@ def back_up(*, actor: str, target: Path, images: bool = True) -> Manifest:
         except OSError as error:
             raise UpkeepError(f"The database could not be copied: {error.strerror}.") from error
         files = {f"database/{copied.name}": copied, **dict(archive.state_files(_state(), images=images))}
+        # Beside the state's own files, so that a restore puts it there.
+        files[f"{archive.STATE}/{environment.FILE}"] = folder / environment.FILE
+        (folder / environment.FILE).write_text(environment.text())
+        (folder / environment.FILE).chmod(0o600)
         manifest = Manifest(
             format=archive.FORMAT,
             made_at=timezone.now().isoformat(timespec="seconds"),

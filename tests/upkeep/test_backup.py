@@ -3,9 +3,12 @@
 import io
 import json
 import os
+import re
 import resource
+import subprocess
 import tarfile
 import threading
+from pathlib import Path
 
 import pytest
 from django.core.management import call_command
@@ -14,7 +17,7 @@ from django.db import connections, transaction
 from portal.accounts.models import Project
 from portal.audit import services as audit
 from portal.audit.models import AuditEntry
-from portal.upkeep import archive, databases, services
+from portal.upkeep import archive, databases, environment, services
 from portal.upkeep.errors import UpkeepError
 
 pytestmark = [
@@ -268,3 +271,35 @@ def test_state_files_never_follow_a_link_out_of_the_state(state, tmp_path):
     (tmp_path / "elsewhere").write_text("not ours")
     (state / "link").symlink_to(tmp_path / "elsewhere")
     assert "state/link" not in dict(archive.state_files(state, images=True))
+
+
+def test_settings_of_the_environment_are_kept_and_read_back_as_they_were(state, tmp_path, monkeypatch):
+    """Red when the file is left out, or a value is written without its backslashes."""
+    hostile = 'smtp "x" $HOME `id` \\ end'
+    monkeypatch.setenv("EMAIL_HOST", hostile)
+    monkeypatch.setenv("PUBLIC_URL", "https://portal.example.org")
+    monkeypatch.setenv("EMAIL_HOST_USER", "two\nlines")
+    monkeypatch.delenv("EMAIL_HOST_PASSWORD", raising=False)
+    services.back_up(actor="test", target=tmp_path / "kept.tar.gz")
+    (state / "settings.env").unlink(missing_ok=True)
+    services.restore(actor="test", source=tmp_path / "kept.tar.gz", replace=True)
+    kept = state / environment.FILE
+    assert kept.stat().st_mode & 0o077 == 0 and "EMAIL_HOST_USER had several lines" in kept.read_text()
+    script = '. scripts/lib/environment.sh; read_environment >/dev/null; printf %s "$EMAIL_HOST|$PUBLIC_URL"'
+    own = {"PATH": "/usr/bin:/bin", "GATEHOUSE_ENVIRONMENT": str(kept)}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(["bash", "-euc", script], cwd=root, env=own, stdout=subprocess.PIPE, check=True)
+    assert done.stdout.decode() == f"{hostile}|https://portal.example.org"
+
+
+def test_every_setting_that_is_documented_or_read_is_kept():
+    root = Path(__file__).parents[2]
+    section = (root / "docs/install.md").read_text().split("## Settings")[1].split("\n## ")[0]
+    first_cells = " ".join(re.findall(r"^\| (`[^|]*) \|", section, re.M))
+    named = set(re.findall(r"`(\w+)`", first_cells))
+    read = {
+        name
+        for file in (root / "portal/settings").glob("*.py")
+        for name in re.findall(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"", file.read_text())
+    }
+    assert named and read and named | read <= set(environment.NAMES)

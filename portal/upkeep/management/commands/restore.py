@@ -5,9 +5,10 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from portal.upkeep import services
+from portal.upkeep import environment, services
 from portal.upkeep.errors import UpkeepError
 
 
@@ -28,6 +29,10 @@ class Command(BaseCommand):
         self.stdout.write(f"Restored the backup of {done.manifest.made_at}.")
         if done.replaced:
             self.stdout.write(f"What was here is in {done.replaced}")
+        self.stdout.write(
+            f"The settings of that time are in {settings.STATE_DIR}/{environment.FILE}: a portal that should "
+            "answer as before needs them in its environment."
+        )
         for fault in done.faults[:10]:
             self.stderr.write(fault)
         if done.faults:
