@@ -5,6 +5,7 @@ from django.core.management import call_command
 
 from portal.accounts.models import Membership, Role, User
 from portal.hosts.models import Image
+from tests.factories import make_host
 from tests.vms.catalogue.test_images import write_manifest
 from vms.catalogue.values import ICONS, item_snapshot
 from vms.models import CatalogueItem
@@ -40,3 +41,11 @@ def test_a_later_run_leaves_the_catalogue_as_people_made_it(tmp_path):
     call_command("bootstrap", images=write_manifest(tmp_path, b"b", device_models=BOTH))
     assert item_snapshot(CatalogueItem.objects.get()) == before
     assert Image.objects.count() == 2
+
+
+@pytest.mark.parametrize(("accelerator", "said"), [("qemu", True), ("kvm", False), ("", False)])
+def test_who_starts_it_is_told_that_machines_will_be_slow(capsys, accelerator, said):
+    """Red when the sentence goes by anything but the proof."""
+    make_host("rack-1", accelerator=accelerator)
+    call_command("bootstrap")
+    assert ("KVM does not work on rack-1" in capsys.readouterr().out) == said

@@ -14,6 +14,7 @@ from django.db import transaction
 from networks.models import Network
 from portal.accounts.models import Membership, Project, Role, User
 from portal.audit import services as audit
+from portal.drivers.types import Accelerator
 from portal.hosts import services as hosts
 from portal.hosts.keys import ensure_key
 from portal.hosts.models import Host, Image
@@ -92,6 +93,15 @@ class Command(BaseCommand):
         if options["host"]:
             self._host(admin, *options["host"])
         self._networks()
+        self._tell_what_lacks()
+
+    def _tell_what_lacks(self) -> None:
+        """Say once a run where machines will be slow: the proof decided that, not a file's presence."""
+        for host in Host.objects.filter(accelerator=Accelerator.EMULATION).order_by("name"):
+            self.stdout.write(
+                f"KVM does not work on {host.name}: machines there are emulated, which is slow. "
+                "The host's page says how to mend it."
+            )
 
     def _accounts(self, path: Path) -> None:
         """Make one account a role with a random password, told in `path` alone (mode 600)."""
