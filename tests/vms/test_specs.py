@@ -1,0 +1,81 @@
+"""What a machine is told of at its first start: the cloud-init seed."""
+
+import pytest
+import yaml
+
+from portal.operations.registry import StepContext
+from vms import specs
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBqlmw4cs6tlQDlWZnzSDE a: 'b' # c"
+
+
+def cloud(**changes):
+    asked = {"user": "debian", "hostname": "web-1", "ssh_keys": [KEY], "packages": [], "user_data": ""}
+    return asked | changes
+
+
+def told(**changes):
+    """Return the document that cloud-init reads."""
+    text = specs.user_data(cloud(**changes))
+    assert text.startswith("#cloud-config\n")
+    return yaml.safe_load(text)
+
+
+def test_the_person_signs_in_by_key_alone():
+    """Red when the key is left out, or passwords are let in."""
+    document = told()
+    (person,) = document["users"]
+    assert (person["name"], person["ssh_authorized_keys"], person["lock_passwd"]) == ("debian", [KEY], True)
+    assert document["ssh_pwauth"] is False and document["disable_root"] is True
+    assert (document["hostname"], document["fqdn"]) == ("web-1", "web-1")
+    assert "packages" not in document
+
+
+def test_root_is_let_in_where_the_image_signs_in_as_root():
+    document = told(user="root")
+    assert document["disable_root"] is False and "sudo" not in document["users"][0]
+
+
+@pytest.mark.parametrize(
+    ("users", "others"),
+    [
+        ("[default, {name: ops, shell: /bin/sh}]", ["default", {"name": "ops", "shell": "/bin/sh"}]),
+        ("default, ops", ["default", "ops"]),
+        ("{ops: {shell: /bin/sh}, dev: }", [{"name": "ops", "shell": "/bin/sh"}, {"name": "dev"}]),
+    ],
+)
+def test_people_of_ones_own_document_come_after_the_one_asked_for(users, others):
+    """Red when a string of names is taken for a list: each letter would be a person."""
+    document = told(user_data=f"#cloud-config\nusers: {users}\n")
+    assert document["users"][0]["name"] == "debian" and document["users"][1:] == others
+
+
+def test_ones_own_document_is_kept_and_does_not_rename_the_machine():
+    """Red when the own document is laid over what the form fixes."""
+    own = """#cloud-config
+hostname: other
+packages: [curl]
+write_files:
+- path: /srv/note
+  content: |
+    grüße "two"
+    lines
+"""
+    document = told(user_data=own, packages=["nginx", "git"])
+    assert document["hostname"] == "web-1" and document["packages"] == ["curl", "nginx", "git"]
+    assert document["write_files"] == [{"path": "/srv/note", "content": 'grüße "two"\nlines\n'}]
+
+
+@pytest.mark.parametrize("name", ["yes", "0x10", "a: b", "- x", "null"])
+def test_what_yaml_would_misread_arrives_as_it_was_written(name):
+    """Red when the document is put together as text."""
+    document = told(hostname=name, packages=[name])
+    assert document["hostname"] == name and document["packages"] == [name]
+
+
+def test_the_seed_names_the_machine_and_its_card():
+    names = {"pool": "p", "seed": "s.iso", "uuid": "u-1", "mac": "52:54:00:00:00:01"}
+    seed = specs.seed_spec(StepContext({"pinned": {"cloud": cloud()}}, names, lambda: None))
+    assert yaml.safe_load(seed.meta_data) == {"instance-id": "u-1", "local-hostname": "web-1"}
+    card = yaml.safe_load(seed.network_config)["ethernets"]["primary"]
+    assert card == {"match": {"macaddress": "52:54:00:00:00:01"}, "dhcp4": True}
