@@ -5,6 +5,8 @@ import hashlib
 import importlib
 import io
 import json
+import re
+import subprocess
 import threading
 from datetime import UTC, datetime
 
@@ -307,6 +309,24 @@ def test_the_report_carries_the_end_of_the_chain(as_auditor, auditor, cast, layo
     assert pdf.startswith(b"%PDF") and found.head.encode() in pdf
     sent = as_auditor.post(reverse("audit:download_pdf"))
     assert sent.headers["Content-Type"] == "application/pdf" and sent.content.startswith(b"%PDF")
+
+
+def test_the_report_says_what_it_is_about_on_paper(as_auditor, auditor, cast, tmp_path):
+    """Red when the download leaves out its filters, or the totals count what the filters leave out."""
+    write(3, target=cast.project)
+    write(2, target=cast.project, verb="example.other")
+    seal_pending()
+    head = verify_bounded().head
+    sent = as_auditor.post(reverse("audit:download_pdf"), {"verb": "example.other"})
+    (tmp_path / "report.pdf").write_bytes(sent.content)
+    command = ["pdftotext", "-layout", tmp_path / "report.pdf", "-"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    text = done.stdout.decode()
+    assert "2 entries of the audit trail" in text and head in text and "The chain holds" in text
+    assert re.search(r"Scope\s.*example\.other", text)
+    assert re.search(r"Period\s+\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", text)
+    assert re.search(rf"Made by\s+{auditor.username}\b", text)
+    assert re.search(r"example\.other\s+2\b", text) and "project.changed" not in text
 
 
 @pytest.mark.parametrize(
