@@ -312,7 +312,7 @@ def test_the_report_carries_the_end_of_the_chain(as_auditor, auditor, cast, layo
 
 
 def test_the_report_says_what_it_is_about_on_paper(as_auditor, auditor, cast, tmp_path):
-    """Red when the download leaves out its filters, or the totals count what the filters leave out."""
+    """Red when the download leaves out its filters, or one table of totals lies over the other."""
     write(3, target=cast.project)
     write(2, target=cast.project, verb="example.other")
     seal_pending()
