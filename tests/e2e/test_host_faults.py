@@ -217,3 +217,28 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_clone_leaves_nothing(portal, se
     # With room again the same request is carried out, under the same name.
     second.real.run("rm", f"{POOL}/filler")
     assert make(name)[0] is not None
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_host_that_goes_away_in_the_middle_of_a_build_leaves_all_or_nothing(portal, sign_in, second, how):
+    """Red when find_lost_operations() brings nothing back: it stays lost."""
+    before, name = second.left(), people.new_name()
+    requester, approver = sign_in("requester"), sign_in("approver")
+    address = people.ask(requester, name, flavour="Sliver")
+    people.approve(approver, address)
+    operation = portal.one("SELECT id FROM operations_operation WHERE title = ?", f"Create {name}")
+    begun = "SELECT count(*) FROM operations_steprecord WHERE operation_id = ?"
+    wait_until(lambda: portal.one(begun, operation) >= 2, 30, "it is being built")
+    stop(second.real, how)
+    try:
+        people.once(requester, "The host is away.", 120)
+    finally:
+        start(second.real, how)
+    state = "SELECT state FROM operations_operation WHERE id = ?"
+    over = ("succeeded", "failed", "cancelled")
+    wait_until(lambda: portal.one(state, operation) in over, 60, "it ends, once the host is back")
+    found = portal.rows("SELECT uuid FROM vms_virtualmachine WHERE name = ?", name)
+    if portal.one(state, operation) == "succeeded":
+        assert len(found) == 1 and len(second.left()) == len(before) + 3
+    else:
+        assert found == [] and second.left() == before
