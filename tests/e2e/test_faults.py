@@ -22,7 +22,7 @@ def bar(page):
 
 
 def test_redis_dies_while_a_request_is_approved(broken, sign_in):
-    """Untried: when the live socket does not ask whether its bell rings, or the sweep finds nothing."""
+    """Red when the live socket does not ask whether its bell rings."""
     name = people.new_name()
     sign_in.cut = True
     requester, approver = sign_in("requester"), sign_in("approver")

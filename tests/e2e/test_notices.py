@@ -40,7 +40,7 @@ def mails_to(state, address, limit=40):
 
 
 def test_who_decides_and_who_asked_are_told_without_a_reload(portal, sign_in):
-    """Untried: when notify() rings no bell, or the worker has no task that sends mails."""
+    """Red when notify() rings no bell."""
     requester, approver = sign_in("requester"), sign_in("approver")
     requester.goto(f"{portal.url}/accounts/profile/")
     requester.fill("[name=email]", "requester@example.org")
