@@ -22,17 +22,18 @@ VERIFY_LIMIT = 20_000
 VERIFIED, EXPORTED = "audit.verified", "audit.exported"
 
 
-class _Trail:
-    """The trail as the target of its own entries; it has no row of its own."""
+class Rowless:
+    """A target of entries that has no row of its own: of the type `label`, by the identity `pk`."""
 
-    _meta = SimpleNamespace(label_lower="audit.trail")
-    pk = "all"
+    def __init__(self, label: str, name: str, *, pk: str = "all") -> None:
+        self._meta = SimpleNamespace(label_lower=label)
+        self.pk, self._name = pk, name
 
     def __str__(self) -> str:
-        return "Audit trail"
+        return self._name
 
 
-TRAIL = _Trail()
+TRAIL = Rowless("audit.trail", "Audit trail")
 
 
 def record(*, actor: Any, verb: str, target: Any, before: Any = None, after: Any = None) -> AuditEntry:

@@ -1,7 +1,6 @@
 """Who may take how much: set limits, follow defaults, read them. Not for: taking, which the ledger does."""
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from django.db import transaction
@@ -141,16 +140,4 @@ def _target(scope: str, name: str) -> Any:
         return Project.objects.get(pk=place.project)
     if scope == f"person:{place.person}":
         return User.objects.get(pk=place.person)
-    return _Words(scope, name)
-
-
-class _Words:
-    """A target of the trail that has no row of its own."""
-
-    _meta = SimpleNamespace(label_lower="operations.quota")
-
-    def __init__(self, scope: str, name: str) -> None:
-        self.pk, self._name = scope, name
-
-    def __str__(self) -> str:
-        return self._name
+    return audit.Rowless("operations.quota", name, pk=scope)

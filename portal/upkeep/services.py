@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 from django.apps import apps
 from django.conf import settings
@@ -30,16 +29,8 @@ UNFINISHED = "restore.unfinished"
 #: Backups made by themselves before an upgrade; older ones are removed.
 KEPT = 3
 _BEFORE_UPGRADE = "before-upgrade-"
-
-
-class _Portal:
-    """The portal as the target of entries about itself."""
-
-    _meta = SimpleNamespace(label_lower="portal")
-    pk = "all"
-
-    def __str__(self) -> str:
-        return "Gatehouse"
+#: The portal as the target of entries about itself.
+_PORTAL = audit.Rowless("portal", "Gatehouse")
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,7 @@ def back_up(*, actor: str, target: Path, images: bool = True) -> Manifest:
         archive.write(target, manifest, files)
     with transaction.atomic():
         after = {"head": content.head, "images": images}
-        audit.record(actor=actor, verb="portal.backed_up", target=_Portal(), after=after)
+        audit.record(actor=actor, verb="portal.backed_up", target=_PORTAL, after=after)
     return manifest
 
 
@@ -151,7 +142,7 @@ def restore(*, actor: str, source: Path, replace: bool = False) -> Restored:
     faults = list(audit.verify())
     with transaction.atomic():
         after = {"made_at": manifest.made_at, "head": manifest.head, "faults": len(faults)}
-        audit.record(actor=actor, verb="portal.restored", target=_Portal(), after=after)
+        audit.record(actor=actor, verb="portal.restored", target=_PORTAL, after=after)
     marker.unlink()
     return Restored(manifest, replaced, faults)
 

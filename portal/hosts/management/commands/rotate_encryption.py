@@ -1,6 +1,5 @@
 """`manage.py rotate_encryption`: a new key for what the database holds encrypted. Safe to run again."""
 
-from types import SimpleNamespace
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -8,16 +7,6 @@ from django.db import transaction
 
 from portal.audit import services as audit
 from portal.core.encryption import rotate
-
-
-class _Keys:
-    """The key file as the target of entries in the trail; it has no row."""
-
-    _meta = SimpleNamespace(label_lower="core.encryption")
-    pk = "all"
-
-    def __str__(self) -> str:
-        return "Encryption key"
 
 
 class Command(BaseCommand):
@@ -31,7 +20,7 @@ class Command(BaseCommand):
             audit.record(
                 actor="rotate_encryption",
                 verb="encryption.rotate",
-                target=_Keys(),
+                target=audit.Rowless("core.encryption", "Encryption key"),
                 after={"encrypted": count},
             )
         self.stdout.write(f"{count} encrypted with a new key; back the key file up again.")
