@@ -56,19 +56,10 @@ def user_data(cloud: dict[str, Any]) -> str:
     person: dict[str, Any] = {"name": cloud["user"], "ssh_authorized_keys": cloud["ssh_keys"]}
     if not root:
         person |= {"sudo": "ALL=(ALL) NOPASSWD:ALL", "shell": "/bin/bash", "lock_passwd": True}
-    document["users"] = [person, *_people(document.get("users", []))]
+    document["users"] = [person, *document.get("users", [])]
     if cloud["packages"]:
         document["packages"] = [*document.get("packages", []), *cloud["packages"]]
     return "#cloud-config\n" + yaml.safe_dump(document, sort_keys=False)
-
-
-def _people(users: Any) -> list[Any]:
-    """Return cloud-init's `users` as a list; its schema also takes names in one string, or names as keys."""
-    if isinstance(users, str):
-        return [name.strip() for name in users.split(",")]
-    if isinstance(users, dict):
-        return [{"name": name, **(more or {})} for name, more in users.items()]
-    return list(users)
 
 
 def network_spec(context: StepContext) -> NetworkSpec:
