@@ -46,12 +46,15 @@ def hold(operation: Operation, amounts: Amounts) -> None:
         _ring(found)
 
 
-def _refuse(counter: Counter, amount: int) -> NoReturn:
-    """Raise Denied for `amount`, which the counter did not have left, or which no counter is there for."""
+def _refuse(counter: Counter, amount: int, own: int = 0) -> NoReturn:
+    """Raise Denied for `amount`, which the counter did not have left, or which no counter is there for.
+
+    `own` of it is held already.
+    """
     current = Counter.objects.filter(pk=counter.pk).first()
     if current is None:
         raise Denied(f"The {counter.title or counter.scope} was removed meanwhile.")
-    raise Denied(shortage(current, amount), field=current.resource)
+    raise Denied(shortage(current, amount, own), field=current.resource)
 
 
 def _with_room(pk: int, amount: int) -> QuerySet[Counter]:
@@ -93,13 +96,17 @@ def lock_ahead(operation: Operation, amounts: Amounts | None = None) -> None:
     mine = Q(reservations__operation=operation) | Q(scope__startswith="host:") | Q(scope__startswith="pool:")
     # Made before anything is locked: whoever makes the same at the same moment may wait for what is locked.
     named = [counter.pk for counter in counters(amounts or {})]
-    wanted = Counter.objects.filter(mine | Q(pk__in=named)).values("pk")
-    list(Counter.objects.select_for_update().filter(pk__in=wanted).order_by("pk").values_list("pk"))
+    _lock(Q(pk__in=Counter.objects.filter(mine | Q(pk__in=named)).values("pk")))
 
 
 def lock(scopes: Collection[str]) -> None:
     """Let nobody take from the counters of `scopes` until the caller's transaction ends."""
-    list(Counter.objects.select_for_update().filter(scope__in=scopes).order_by("pk").values_list("pk"))
+    _lock(Q(scope__in=scopes))
+
+
+def _lock(which: Q) -> None:
+    """Lock counters until the transaction ends, in order of their key as everywhere."""
+    list(Counter.objects.select_for_update().filter(which).order_by("pk").values_list("pk"))
 
 
 def forget(scopes: Collection[str]) -> None:
@@ -142,8 +149,7 @@ def take_again(operation: Operation) -> None:
                 continue
             amount = reservation.amount
             if not _with_room(reservation.counter_id, amount).update(used=F("used") + amount):
-                reservation.counter.refresh_from_db()
-                raise Denied(shortage(reservation.counter, amount), field=reservation.counter.resource)
+                _refuse(reservation.counter, amount)
             _ring([reservation.counter])
 
 
@@ -162,8 +168,7 @@ def _rehold_one(
     # What is smaller is always accepted, also when the limit was lowered below what is held.
     row = _with_room(counter.pk, amount - own) if amount > own else Counter.objects.filter(pk=counter.pk)
     if not row.update(held=F("held") + amount - own):
-        counter.refresh_from_db()
-        raise Denied(shortage(counter, amount, own), field=counter.resource)
+        _refuse(counter, amount, own)
     _ring([counter])
     if reservation is None:
         Reservation.objects.create(operation=operation, counter=counter, amount=amount)
