@@ -120,11 +120,6 @@ def arrived(user: Any, newest: int) -> dict[str, int]:
     return {"newest": newest, "arrived": waiting.count()}
 
 
-def awaited(user: Any) -> dict[str, int]:
-    """Return how many requests wait for `user` now."""
-    return {"waiting": deciders.waiting_for(user).count()}
-
-
 def card_context(card: inbox.Card) -> dict[str, Any]:
     """Return what a card's templates need."""
     return {
@@ -200,7 +195,7 @@ def _topic(identity: str) -> list[str]:
 
 
 def _awaited(user: Any, ids: Sequence[str]) -> dict[str, str]:
-    html = render_to_string("operations/awaited.html", awaited(user))
+    html = render_to_string("operations/awaited.html", {"waiting": deciders.waiting_for(user).count()})
     return {identity: html for identity in ids[:1]}
 
 

@@ -101,7 +101,8 @@ def summary(operation: Operation) -> dict[str, Any]:
         return {}
     waits = operation.state == State.AWAITING_APPROVAL
     decisions = list(operation.decisions.select_related("approver", "on_behalf_of").order_by("pk"))
-    levels = _levels(operation, demand, decisions, waits)
+    never = deciders.served(operation) | {operation.requester_id}
+    levels = _levels(operation, demand, decisions, waits, never)
     return {
         "operation": operation,
         "policy": demand.policy_name,
@@ -109,7 +110,7 @@ def summary(operation: Operation) -> dict[str, Any]:
         "alone": demand.auto and not demand.note,
         "note": demand.note,
         "levels": levels,
-        "clash": _clash(operation, levels),
+        "clash": _clash(operation, levels, never),
         "outdated": [item for item in decisions if item.approved and not _counts(item, operation)],
         "rejected": [item for item in decisions if not item.approved],
         "expires_at": demand.expires_at if waits else None,
@@ -121,21 +122,17 @@ def _counts(decision: Decision, operation: Operation) -> bool:
     return decision.approved and decision.revision >= operation.asked_revision
 
 
-def _clash(operation: Operation, levels: list[dict[str, Any]]) -> str:
+def _clash(operation: Operation, levels: list[dict[str, Any]], never: set[int]) -> str:
     """Say which of the levels that are open or to come lack different people."""
     left = {shown["number"]: shown["left"] for shown in levels if shown["left"] is not None}
-    if len(left) < 2:
-        return ""
-    never = deciders.served(operation) | {operation.requester_id}
     return enough.clash(left, operation.project_id, never)
 
 
 def _levels(
-    operation: Operation, demand: Demand, decisions: list[Decision], waits: bool
+    operation: Operation, demand: Demand, decisions: list[Decision], waits: bool, never: set[int]
 ) -> list[dict[str, Any]]:
-    """Return each level with who agreed, and while somebody waits who could still decide on it."""
+    """Return each level with who agreed, and while somebody waits who but `never` could still decide."""
     counting = [item for item in decisions if _counts(item, operation)]
-    never = deciders.served(operation) | {operation.requester_id}
     found = []
     for row in demand.levels.prefetch_related("people"):
         agreed = [item for item in counting if item.level == row.number]

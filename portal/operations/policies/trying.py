@@ -34,6 +34,11 @@ class Trial:
     stuck: Sequence[tuple[str, str, str]] = ()
 
     @property
+    def shown_stuck(self) -> Sequence[tuple[str, str, str]]:
+        """Those that the page lists."""
+        return self.stuck[:STUCK]
+
+    @property
     def more_stuck(self) -> int:
         """How many more than the page lists."""
         return max(0, len(self.stuck) - STUCK)
