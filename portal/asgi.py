@@ -3,8 +3,6 @@
 import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
-# Connections to PostgreSQL at most, kept open from one request to the next.
-os.environ.setdefault("DATABASE_POOL", "20")
 os.environ.setdefault("PGAPPNAME", "gatehouse-web")
 
 import django

@@ -8,6 +8,7 @@ ENCRYPTION_KEYS  the file with the keys of what is encrypted in the database; de
 
 import os
 import secrets
+import sys
 from pathlib import Path
 
 import dj_database_url
@@ -57,11 +58,11 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["CONN_MAX_AGE"] = None
     # Racing threads need a real file; SQLite's in-memory test database is one shared connection.
     DATABASES["default"]["TEST"] = {"NAME": str(STATE_DIR / "test.sqlite3")}  # type: ignore[typeddict-unknown-key]
-elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql" and "DATABASE_POOL" in os.environ:
-    # For the web process (portal.asgi says so), which has more threads than connections. The workers keep
-    # theirs: one that waits for a host must not hold up the others.
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql" and "portal.asgi" in sys.modules:
+    # The web process, which starts with portal.asgi, has more threads than connections. The workers keep
+    # theirs, whatever is set for all parts: one that waits for a host must not hold up the others.
     # A page waits `timeout` seconds for one that is free, and as long when the database is away.
-    _pool = {"min_size": 1, "max_size": int(os.environ["DATABASE_POOL"]), "timeout": 5}
+    _pool = {"min_size": 1, "max_size": int(os.environ.get("DATABASE_POOL", "20")), "timeout": 5}
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = _pool
     # One that died while it lay in the pool (PostgreSQL was started again) is noticed before a page gets it.
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True

@@ -63,7 +63,7 @@ def test_a_portal_runs_on_postgresql(database, tmp_path):
 
 
 def test_the_web_process_keeps_its_connections(database, tmp_path):
-    """Red when portal.asgi names no pool: each page would wait for PostgreSQL to start a process for it.
+    """Red when the web process gets no pool: each page would wait for PostgreSQL to start a process for it.
 
     And without health checks: a page would get a connection that died meanwhile.
     """
