@@ -38,7 +38,7 @@ apt_sources() {
       "$GATEHOUSE_DEBIAN_MIRROR" >"$1/debian.list"
   fi
   [ -n "$(ls "$1")" ] || fail "No image is built and the catalogue stays empty: this machine's apt sources name no \
-Debian 12 (bookworm) with component main, so set GATEHOUSE_DEBIAN_MIRROR=https://deb.debian.org/debian and start again."
+Debian 12 (bookworm) with component main, so set GATEHOUSE_DEBIAN_MIRROR to the address of a Debian mirror and start again."
   ! grep -qE '://[^/ ]*@' "$1"/* || fail "This machine's apt sources hold a password, which must not get into an image."
 }
 
