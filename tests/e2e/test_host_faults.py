@@ -17,8 +17,8 @@ from tests.secondhost.lab import SecondHost
 
 pytestmark = pytest.mark.live
 POOL = "/var/lib/gatehouse-small"
-#: Bytes: room for the images and two machines; memory is taken only for what is written.
-ROOM = 640 << 20
+#: Bytes: room for the images and every machine that may stay; memory is taken only for what is written.
+ROOM = 1 << 30
 MIB = 1 << 20
 #: From now on new machines go to the new host alone, and have disks of their own, not layers over the image.
 ENROL = """
