@@ -1,4 +1,5 @@
-// What every page does: the reader's time zone, the theme switch, copy buttons, doubled submits, failed requests.
+// What every page does: the reader's time zone, the theme switch, copy buttons, spans that grow, doubled submits,
+// failed requests.
 (() => {
   "use strict";
 
@@ -37,6 +38,36 @@
     const copier = event.target.closest("[data-copy]");
     if (copier) copy(copier);
   });
+
+  // A span of time that grows: data-elapsed holds its seconds when the server drew it. Written as the server does.
+  const UNITS = [
+    [3600, "h"],
+    [60, "min"],
+    [1, "s"],
+  ];
+  const DAY = 86_400; // s; from there on a second is nothing to look at
+  const spell = (seconds) => {
+    const counts = UNITS.map(([length], index) => {
+      const within = index ? seconds % UNITS[index - 1][0] : seconds;
+      return Math.floor(within / length);
+    });
+    const first = counts.findIndex((count) => count > 0);
+    if (first < 0) return "0 s";
+    const shown = counts[first + 1] ? [first, first + 1] : [first];
+    return shown.map((index) => `${counts[index]} ${UNITS[index][1]}`).join(" ");
+  };
+  const drawn = new WeakMap();
+  window.setInterval(() => {
+    for (const span of document.querySelectorAll("[data-elapsed]")) {
+      const known = drawn.get(span);
+      if (known?.elapsed === span.dataset.elapsed) {
+        const seconds = Number(known.elapsed) + (performance.now() - known.at) / 1000;
+        if (seconds < DAY) span.textContent = spell(seconds);
+      } else {
+        drawn.set(span, { elapsed: span.dataset.elapsed, at: performance.now() });
+      }
+    }
+  }, 1000);
 
   // A second click while the first submit is on its way asks for the same thing twice.
   document.addEventListener("submit", (event) => {

@@ -221,7 +221,10 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_clone_leaves_nothing(portal, se
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_a_host_that_goes_away_in_the_middle_of_a_build_leaves_all_or_nothing(portal, sign_in, second, how):
-    """Red when find_lost_operations() brings nothing back: it stays lost."""
+    """Red when find_lost_operations() brings nothing back: it stays lost.
+
+    The time on the page is red when shell.js looks for no [data-elapsed].
+    """
     before, name = second.left(), people.new_name()
     requester, approver = sign_in("requester"), sign_in("approver")
     address = people.ask(requester, name, flavour="Sliver")
@@ -232,6 +235,10 @@ def test_a_host_that_goes_away_in_the_middle_of_a_build_leaves_all_or_nothing(po
     stop(second.real, how)
     try:
         people.once(requester, "The host is away.", 120)
+        # Nothing is pushed while it waits; the time it takes goes on all the same.
+        taken = requester.locator("[data-elapsed]")
+        first = taken.inner_text()
+        wait_until(lambda: taken.inner_text() != first, 5, "the time goes on")
     finally:
         start(second.real, how)
     state = "SELECT state FROM operations_operation WHERE id = ?"
