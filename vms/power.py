@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from networks.models import Port
@@ -110,9 +109,7 @@ def state_forbids(machine: VirtualMachine, verb: str) -> str:
     return ""
 
 
-def _begin(
-    actor: Any, machine: VirtualMachine, kind: str, title: str, *, begun_by: str = ""
-) -> Operation:
+def _begin(actor: Any, machine: VirtualMachine, kind: str, title: str, *, begun_by: str = "") -> Operation:
     return begin_operation(
         begun_by=begun_by,
         actor=actor,
@@ -141,18 +138,25 @@ def volumes_of(machine: VirtualMachine) -> list[list[str]]:
 def act(*, actor: Any, machine: VirtualMachine, verb: str) -> Operation:
     """Queue a power action. Raises Denied with the reason, and KeyError for a verb nobody defined."""
     chosen = VERBS[verb]
-    if reason := why_not(actor, machine, verb):
-        raise Denied(reason)
-    return _begin(actor, machine, f"vm.{verb}", chosen.label)
+    return _begin_unless_forbidden(actor, machine, verb, chosen.label)
 
 
 def bin_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Operation:
     """Switch a machine off and put it into the bin for BIN_DAYS days. Raises Denied."""
     if confirm_name != machine.name:
         raise Denied("Type the machine's name exactly to delete it.")
-    if reason := why_not(actor, machine, "bin"):
-        raise Denied(reason)
-    return _begin(actor, machine, "vm.bin", "Delete")
+    return _begin_unless_forbidden(actor, machine, "bin", "Delete")
+
+
+def _begin_unless_forbidden(actor: Any, machine: VirtualMachine, verb: str, title: str) -> Operation:
+    """Queue `vm.VERB` if it can be done to the machine as it is, not as a page read it. Raises Denied."""
+    with transaction.atomic():
+        current = VirtualMachine.objects.select_for_update().filter(pk=machine.pk).first()
+        if current is None:
+            raise Denied("The machine is gone.")
+        if reason := why_not(actor, current, verb):
+            raise Denied(reason)
+        return _begin(actor, current, f"vm.{verb}", title)
 
 
 def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
@@ -164,8 +168,8 @@ def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
         raise Denied(reason)
     with transaction.atomic():
         current = _in_the_bin(machine, "This machine is not in the bin.")
-        if _unfinished(current).exists():
-            raise Denied("The machine is being deleted for good; it cannot be restored any more.")
+        if reason := being_purged(current):
+            raise Denied(reason)
         current.status, current.bin_until = Status.ACTIVE, None
         current.save(update_fields=["status", "bin_until"])
         ledger.take_again(machine.built_by)
@@ -184,19 +188,23 @@ def purge_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> 
         return _begin(actor, current, "vm.purge", "Delete for good")
 
 
-def _in_the_bin(machine: VirtualMachine, otherwise: str) -> VirtualMachine:
+def _in_the_bin(machine: VirtualMachine, otherwise: str, **wanted: Any) -> VirtualMachine:
     """Return the machine as it is now, locked: who restores it and who deletes it take turns.
 
-    Raises Denied, saying `otherwise`, when it is not in the bin.
+    Raises Denied, saying `otherwise`, when it is not in the bin or not as `wanted`.
     """
-    found = VirtualMachine.objects.select_for_update().filter(pk=machine.pk, status=Status.BINNED).first()
+    binned = VirtualMachine.objects.select_for_update().filter(status=Status.BINNED)
+    found = binned.filter(pk=machine.pk, **wanted).first()
     if found is None:
         raise Denied(otherwise)
     return found
 
 
-def _unfinished(machine: VirtualMachine) -> QuerySet[Operation]:
-    return Operation.objects.filter(subject=machine.topic, state__in=UNFINISHED)
+def being_purged(machine: VirtualMachine) -> str:
+    """Return why a machine in the bin cannot be had back any more, '' while it can. Asks the database."""
+    if Operation.objects.filter(subject=machine.topic, kind="vm.purge", state__in=UNFINISHED).exists():
+        return "The machine is being deleted for good; it cannot be restored any more."
+    return ""
 
 
 def settle_bin(operation: Operation, state: State) -> None:
@@ -224,13 +232,14 @@ def settle_purge(operation: Operation, state: State) -> None:
 
 def purge_what_is_due() -> int:
     """Queue the end of every machine whose time in the bin is over; return how many. Idempotent."""
-    due = VirtualMachine.objects.filter(status=Status.BINNED, bin_until__lt=timezone.now())
+    over = {"bin_until__lt": timezone.now()}
+    due = VirtualMachine.objects.filter(status=Status.BINNED, **over)
     begun = 0
     for machine in due.select_related("owner")[:100]:
         # Somebody may restore or delete it in this moment: the others are due all the same.
         with suppress(Denied), transaction.atomic():
-            current = _in_the_bin(machine, "It was restored.")
-            if not _unfinished(current).exists():
+            current = _in_the_bin(machine, "It was restored, or binned anew.", **over)
+            if not being_purged(current):
                 _begin(machine.owner, current, "vm.purge", "Delete for good", begun_by="scheduler")
                 begun += 1
     return begun

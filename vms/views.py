@@ -73,6 +73,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "may_use": not stranger,
         "delete": ConfirmForm(name=vm.name),
         "no_delete": stranger or power.state_forbids(vm, "bin"),
+        "no_restore": stranger or (vm.status == Status.BINNED and power.being_purged(vm)),
     }
     return render(request, "vms/detail.html", context)
 

@@ -1,4 +1,4 @@
-"""Workers that build a real machine and die by SIGKILL at a chosen point. Run by test_building.py."""
+"""Workers that build or end a real machine and die by SIGKILL at a chosen point. Run by tests beside it."""
 
 from dataclasses import replace
 
@@ -33,8 +33,9 @@ def main():
             self.step.undo(context)
             die_at(f"undo-after:{self.name}")
 
-    kind = registry.kind_of("vm.create")
-    registry._kinds["vm.create"] = replace(kind, steps=[Mortal(step) for step in kind.steps])
+    for name in ("vm.create", "vm.bin", "vm.purge"):
+        kind = registry.kind_of(name)
+        registry._kinds[name] = replace(kind, steps=[Mortal(step) for step in kind.steps])
     dying.serve()
 
 

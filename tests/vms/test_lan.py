@@ -18,7 +18,7 @@ from portal.operations import services as operations
 from portal.operations.observers import DomainSeen
 from portal.operations.states import State
 from tests import factories
-from tests.vms.test_building import URI, WORKER, force_away, real  # noqa: F401 (`worker` reads it)
+from tests.vms.real import URI, force_away
 from vms import lan as asking
 from vms import reach
 from vms.models import Observed, Status, VirtualMachine
@@ -26,6 +26,8 @@ from vms.observer import MachineObserver
 from vms.services import request_machine
 
 LEASED = "10.214.7."
+#: Whose workers `worker` runs.
+WORKER = "tests.vms.killed_builder"
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def lan():
         subprocess.run(["ip", "link", "delete", bridge], check=True)
 
 
-def _asked(cast, real, network):  # noqa: F811
+def _asked(cast, real, network):
     _driver, pool, entry, volume = real
     host = factories.make_host(uri=URI)
     image = factories.make_image(sha256=entry["sha256"], virtual_size=entry["virtual_size_bytes"])
@@ -65,7 +67,7 @@ def _asked(cast, real, network):  # noqa: F811
 @pytest.mark.database
 @pytest.mark.live
 @pytest.mark.usefixtures("trail_that_can_be_flushed")
-def test_a_machine_on_a_lan_tells_its_address_at_each_start(cast, real, lan, worker):  # noqa: F811
+def test_a_machine_on_a_lan_tells_its_address_at_each_start(cast, real, lan, worker):
     """Red when the wait looks at libvirt's leases alone, or nobody asks again after a restart."""
     network = Network.objects.create(
         name=f"gttest-{secrets.token_hex(3)}", title="The LAN", kind=Network.Kind.BRIDGE, bridge=lan

@@ -5,12 +5,13 @@ from functools import partial
 
 import pytest
 from django.db import connection
+from django.urls import reverse
 from django.utils import timezone
 
 from networks.models import Port
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
-from portal.hosts.models import Health
+from portal.hosts.models import Health, Host
 from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.services import claim
 from portal.operations.states import State
@@ -61,7 +62,7 @@ def finish(operation):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("state", [Observed.RUNNING, Observed.PAUSED, Observed.SHUTOFF, Observed.MISSING])
+@pytest.mark.parametrize("state", Observed)
 def test_a_verb_fits_some_states_and_says_why_not_the_others(cast, machine, state):
     """Red when state_forbids() leaves the observed state aside."""
     VirtualMachine.objects.update(observed_state=state)
@@ -81,9 +82,22 @@ def test_a_verb_fits_some_states_and_says_why_not_the_others(cast, machine, stat
 def test_nobody_acts_on_a_machine_of_somebody_else_or_behind_a_host_that_is_away(cast, machine):
     with pytest.raises(Denied, match="Only the owner"):
         power.act(actor=cast.auditor, machine=machine, verb="suspend")
-    machine.host.observed_health = Health.STALE
+    Host.objects.update(observed_health=Health.STALE)
     with pytest.raises(Denied, match="does not answer"):
         power.act(actor=cast.requester, machine=machine, verb="suspend")
+
+
+@pytest.mark.django_db
+def test_what_was_binned_meanwhile_is_neither_binned_again_nor_started(cast, binned):
+    """Red when _begin_unless_forbidden() trusts the row that the page read."""
+    binned.status = Status.ACTIVE
+    with pytest.raises(Denied, match="in the bin"):
+        power.bin_machine(actor=cast.requester, machine=binned, confirm_name="example")
+    with pytest.raises(Denied, match="in the bin"):
+        power.act(actor=cast.requester, machine=binned, verb="shutdown")
+    VirtualMachine.objects.all().delete()
+    with pytest.raises(Denied, match="gone"):
+        power.act(actor=cast.requester, machine=binned, verb="shutdown")
 
 
 @pytest.mark.django_db
@@ -160,6 +174,31 @@ def test_the_bin_is_emptied_of_what_is_due_by_the_scheduler(cast, binned):
     begun = Operation.objects.get(kind="vm.purge")
     assert begun.subject == binned.topic and begun.requester == binned.owner
     assert AuditEntry.objects.get(verb="operation.begun").actor_name == "scheduler"
+
+
+@pytest.mark.django_db
+def test_what_was_binned_anew_meanwhile_is_not_due(binned, monkeypatch):
+    """Red when purge_what_is_due() locks the machine without looking at its date again."""
+    VirtualMachine.objects.update(bin_until=timezone.now() - timedelta(seconds=1))
+    look = power._in_the_bin
+
+    def bin_anew_and_look(machine, *args, **wanted):
+        VirtualMachine.objects.update(bin_until=timezone.now() + timedelta(days=7))
+        return look(machine, *args, **wanted)
+
+    monkeypatch.setattr(power, "_in_the_bin", bin_anew_and_look)
+    assert power.purge_what_is_due() == 0 and not Operation.objects.filter(kind="vm.purge").exists()
+
+
+@pytest.mark.django_db
+def test_the_page_says_why_a_machine_cannot_be_had_back(client, cast, binned):
+    """Red when the page leaves out no_restore: a button that can only refuse."""
+    client.force_login(cast.requester)
+    address = reverse("vms:detail", args=[binned.pk])
+    assert "cannot be restored" not in client.get(address).content.decode()
+    power.purge_machine(actor=cast.requester, machine=binned, confirm_name="example")
+    # The button that takes it out and the one that deletes it for good, each with its reason twice.
+    assert client.get(address).content.decode().count("cannot be restored any more") == 4
 
 
 @pytest.mark.django_db

@@ -1,0 +1,62 @@
+"""Machines of the tests on the real libvirt: asked for, looked at on the host, taken away. Not for: fakes."""
+
+import os
+import secrets
+import uuid
+from pathlib import Path
+
+from portal.hosts.models import Image
+from portal.operations.models import Counter, Operation
+from tests import factories
+from vms.services import request_machine
+
+URI = os.environ.get("GATEHOUSE_TEST_LIBVIRT_URI", "qemu:///system")
+POOL_ROOT = os.environ.get("GATEHOUSE_TEST_POOL_ROOT", "/var/lib/libvirt/images")
+IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", Path(__file__).resolve().parents[2] / "var/images"))
+#: One network for all of them: it stays on the host between tests, as networks do.
+NETWORK = uuid.uuid4()
+
+
+def ask(cast, real, **wish):
+    """Ask for a machine of the tiny image, with everything that this needs."""
+    _driver, pool, entry, volume = real
+    host = factories.make_host(uri=URI)
+    image = factories.make_image(
+        sha256=entry["sha256"],
+        virtual_size=entry["virtual_size_bytes"],
+        device_models=entry["device_models"],
+    )
+    place = factories.make_place(host, pool.name, pool.path, image)
+    place.images.update(path=volume.path)
+    Counter.objects.create(scope=host.scope, resource="memory", limit=factories.GIB)
+    catalogue = factories.make_catalogue(Image.objects.get(), factories.make_network(78, uuid=NETWORK))
+    catalogue.item.device_models = entry["device_models"]
+    catalogue.item.save()
+    name = f"gttest-{secrets.token_hex(3)}"
+    made = factories.make_wish(catalogue, name=name, **wish)
+    return request_machine(actor=cast.requester, project=cast.project, wish=made, token=uuid.uuid4())
+
+
+def force_away(driver, operation):
+    """Remove what a failed test would leave on the host."""
+    operation = Operation.objects.get(pk=operation.pk)
+    names = operation.identifiers
+    for info in driver.list_domains():
+        if info.uuid == names["uuid"]:
+            driver.destroy(info.uuid)
+            driver.undefine(info.uuid)
+    for volume in (names["volume"], names["seed"]):
+        driver.delete_volume(names["pool"], volume)
+
+
+def on_host(driver, operation):
+    """Return what the operation has on the host: domains and volumes under its names."""
+    names = operation.identifiers
+    domains = [info.name for info in driver.list_domains() if info.uuid == names["uuid"]]
+    volumes = [info.name for info in driver.list_volumes(names["pool"]) if info.name != "tiny.qcow2"]
+    return domains + volumes
+
+
+def held(operation):
+    counter = Counter.objects.get(scope=operation.lane, resource="memory")
+    return counter.held, counter.used
