@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +97,19 @@ def back_up(*, actor: str, target: Path, images: bool = True) -> Manifest:
 def back_up_before_upgrade(*, actor: str) -> Path | None:
     """Back up what an upgrade is about to migrate, without images; None when nothing is to migrate.
 
-    Keeps the newest KEPT of its own. Raises UpkeepError.
+    Keeps the newest KEPT of its own. Raises UpkeepError, also where a newer version migrated already: this
+    one would work on a database that it does not understand.
     """
-    if databases.is_empty() or not _pending():
+    if databases.is_empty():
+        return None
+    applied, ours = _migrations()
+    if newer := _newer(applied):
+        raise UpkeepError(
+            f"The database was migrated by a newer version (it has {newer}). Nothing was changed. "
+            "Start that version, or restore the backup that it made before it migrated "
+            f"({_state() / 'backups'}; docs/operate.md says how)."
+        )
+    if applied >= ours:
         return None
     folder = _state() / "backups"
     stamp = timezone.now().strftime("%Y%m%d-%H%M%S")
@@ -111,9 +121,21 @@ def back_up_before_upgrade(*, actor: str) -> Path | None:
     return target
 
 
-def _pending() -> bool:
+def _migrations() -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Return the migrations that the database has, and those that this version has."""
     loader = MigrationLoader(connection)
-    return bool(set(loader.disk_migrations) - set(loader.applied_migrations))
+    return set(loader.applied_migrations), set(loader.disk_migrations)
+
+
+def _newer(applied: Iterable[Sequence[str]]) -> str:
+    """Return one of the migrations `applied` that this version does not know, '' when it knows them all.
+
+    Of apps that it does not have it says nothing: they may have been taken out.
+    """
+    apps_here = {app.label for app in apps.get_app_configs()}
+    known = set(MigrationLoader(None).disk_migrations)
+    found = ((app, name) for app, name in applied if app in apps_here and (app, name) not in known)
+    return ".".join(min(found, default=()))
 
 
 def restore(*, actor: str, source: Path, replace: bool = False) -> Restored:
@@ -124,7 +146,7 @@ def restore(*, actor: str, source: Path, replace: bool = False) -> Restored:
     again. Nothing of the portal may run meanwhile. Raises UpkeepError.
     """
     state, marker = _state(), _state() / UNFINISHED
-    with _staging(state.absolute().parent) as folder:
+    with _staging(state.absolute() / "backups") as folder:
         manifest = archive.unpack(source, folder)
         _check_fits(manifest)
         copied = folder / "database" / databases.file_name()
@@ -153,13 +175,9 @@ def _check_fits(manifest: Manifest) -> None:
             f"The backup is of {manifest.database}, this portal uses {connection.vendor}: "
             "set DATABASE_URL for the same engine. Nothing was changed."
         )
-    ours = {app.label for app in apps.get_app_configs()}
-    known = set(MigrationLoader(None).disk_migrations)
-    unknown = [(app, name) for app, name in manifest.migrations if app in ours and (app, name) not in known]
-    if unknown:
-        app, name = unknown[0]
+    if newer := _newer(manifest.migrations):
         raise UpkeepError(
-            f"The backup is of a newer version (it has {app}.{name}). Nothing was changed. "
+            f"The backup is of a newer version (it has {newer}). Nothing was changed. "
             "Restore it with the version that made it."
         )
 

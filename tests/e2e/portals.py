@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import sqlite3
@@ -27,6 +28,15 @@ IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", ROOT / "var/images"))
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
+#: A column that this version knows nothing of and cannot fill: it could not make a project there.
+NEWER = """
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("accounts", "{last}")]
+    operations = [migrations.AddField("Project", "newer", models.IntegerField(default=1))]
+"""
 #: What a portal of a test's own must not take over from the one that runs the test.
 _FOREIGN = {"DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEY", "BIND"}
 
@@ -38,13 +48,29 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def script(name: str, env: dict[str, str], *arguments: str) -> str:
-    """Run one of the project's scripts to its good end and return what it said."""
+def script(name: str, env: dict[str, str], *arguments: str, root: Path = ROOT, refused: bool = False) -> str:
+    """Run a script of the checkout `root` to its end, a good one unless `refused`; return what it said."""
     done = subprocess.run(
-        [ROOT / "scripts" / name, *arguments], env=env, capture_output=True, text=True, timeout=600
+        [root / "scripts" / name, *arguments], env=env, capture_output=True, text=True, timeout=600
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    said = done.stdout + done.stderr
+    assert (done.returncode != 0) == refused, said
+    return said
+
+
+def newer_version(folder: Path) -> Path:
+    """Return a checkout of a later version: this one with one migration more, which adds a column."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, names.stdout.split("\0")):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
+    for name in (".venv", "node_modules"):
+        (folder / name).symlink_to((ROOT / name).resolve())
+    migrations = folder / "portal/accounts/migrations"
+    last = max(path.stem for path in migrations.glob("[0-9]*.py"))
+    (migrations / "9999_newer.py").write_text(NEWER.format(last=last))
+    return folder
 
 
 def environment(state: Path, **changes: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.db import connections, transaction
+from django.db.migrations.recorder import MigrationRecorder
 
 from portal.accounts.models import Project
 from portal.audit import services as audit
@@ -81,6 +82,15 @@ def test_a_restore_brings_back_database_keys_and_chain_and_sets_aside_what_was_t
     assert AuditEntry.objects.filter(verb="portal.restored").count() == 1
     with pytest.raises(Exception, match="cannot be changed"), transaction.atomic():
         AuditEntry.objects.update(verb="forged")
+
+
+def test_a_restore_writes_into_the_state_alone(state, backup, monkeypatch):
+    """In a container nothing else can be written. Red when _staging() is beside the state folder."""
+    used = []
+    unpack = archive.unpack
+    monkeypatch.setattr(archive, "unpack", lambda *paths: used.append(paths[1]) or unpack(*paths))
+    services.restore(actor="test", source=backup, replace=True)
+    assert used[0].is_relative_to(state) and not used[0].exists()
 
 
 def test_what_was_set_aside_can_be_had_back(state, backup):
@@ -247,6 +257,20 @@ def test_an_upgrade_can_be_gone_back_on(state, older_schema):
     done = services.restore(actor="test", source=made, replace=True)
     assert ["audit", "0002_triggers"] not in done.manifest.migrations
     assert projects() == ["kept"]
+
+
+def test_a_version_does_not_work_on_the_database_of_a_newer_one(state):
+    """Red when back_up_before_upgrade() asks only what is missing."""
+    recorder = MigrationRecorder(connections["default"])
+    recorder.record_applied("accounts", "9999_newer")
+    recorder.record_applied("taken_out", "9999_newer")
+    try:
+        with pytest.raises(UpkeepError, match="a newer version .it has accounts.9999_newer"):
+            services.back_up_before_upgrade(actor="test")
+    finally:
+        recorder.record_unapplied("accounts", "9999_newer")
+    assert services.back_up_before_upgrade(actor="test") is None
+    recorder.record_unapplied("taken_out", "9999_newer")
 
 
 def test_only_the_newest_backups_before_upgrades_are_kept(state, older_schema):
