@@ -5,6 +5,7 @@ Not for: quotas, names that are taken and policies, which change from moment to 
 
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -105,6 +106,8 @@ def _why(item: CatalogueItem, values: Values) -> str:
 
 
 def _user(item: CatalogueItem, values: Values) -> str:
+    if values["user"] == "default":
+        return _("cloud-init means the image's own user by the name default; choose another.")
     if cloud.LOGIN.fullmatch(values["user"]):
         return ""
     return _("A user's name has small letters, digits, _ and -, and starts with a letter.")
@@ -116,6 +119,11 @@ def _devices(item: CatalogueItem, values: Values) -> str:
 
 def _accelerator(item: CatalogueItem, values: Values) -> str:
     return offers.refusal(item, accelerator=values["accelerator"])
+
+
+def _user_data(item: CatalogueItem, values: Values) -> str:
+    check = partial(cloud.check_user_data, login=values.get("user") or "")
+    return _by_cloud("user_data", check)(item, values)
 
 
 def _by_cloud(field: str, check: Callable[[str], Any]) -> Callable[[CatalogueItem, Values], str]:
@@ -142,5 +150,5 @@ _CHECKS: Mapping[str, Callable[[CatalogueItem, Values], str]] = {
     "user": _user,
     "ssh_keys": _by_cloud("ssh_keys", cloud.check_ssh_keys),
     "packages": _by_cloud("packages", cloud.check_packages),
-    "user_data": _by_cloud("user_data", cloud.check_user_data),
+    "user_data": _user_data,
 }

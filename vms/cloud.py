@@ -23,8 +23,18 @@ SSH_KEY = re.compile(
 MAX_USER_DATA = 16 * 1024
 #: Values of a document with its anchors written out: a few lines of them can stand for billions.
 MAX_NODES = 20_000
-#: What the portal itself writes; a person's own document may not fight with it.
-OURS = ("hostname", "fqdn", "disable_root", "ssh_pwauth")
+#: What the portal itself writes, and what would keep cloud-init from heeding it: `user` replaces the image's
+#: own user, `preserve_hostname` keeps the image's name, and a list of modules may leave out those that make
+#: people and their keys. A person's own document may not fight with it.
+OURS = (
+    "hostname",
+    "fqdn",
+    "preserve_hostname",
+    "disable_root",
+    "ssh_pwauth",
+    "user",
+    "cloud_init_modules",
+)
 
 
 class Invalid(ValueError):
@@ -36,11 +46,12 @@ def _validator(path: Path) -> Draft4Validator:
     return Draft4Validator(json.loads(path.read_text()))
 
 
-def check_user_data(text: str) -> dict[str, Any]:
+def check_user_data(text: str, login: str = "") -> dict[str, Any]:
     """Return the parsed #cloud-config document, {} when empty.
 
-    Validates against cloud-init's own schema as the image build took it from the Debian package. Raises
-    Invalid naming the first place that is wrong.
+    Validates against cloud-init's own schema as the image build took it from the Debian package. `login` is
+    the user that the portal makes, '' while nobody chose one. Raises Invalid naming the first place that is
+    wrong.
     """
     if not text.strip():
         return {}
@@ -64,7 +75,23 @@ def check_user_data(text: str) -> dict[str, Any]:
     if not isinstance(document.get("users", []), list) or not isinstance(document.get("packages", []), list):
         raise Invalid("`users` and `packages` must be lists.")
     _check_schema(document, text)
+    for index, entry in enumerate(document.get("users", [])):
+        if contends(entry, login):
+            raise Invalid(
+                f"{_place_of(text, ['users', index])} The portal makes the first user itself; "
+                "name another in each entry of users."
+            )
     return document
+
+
+def contends(entry: Any, login: str) -> bool:
+    """Tell whether an entry of `users` would have a say in the user `login` that the portal makes.
+
+    cloud-init lays entries of one name over each other. One that names nobody, or `default`, is for the
+    image's own user, who mostly is that very user, and its keys then take the place of the portal's. The bare
+    word `default` brings no values and harms nothing.
+    """
+    return isinstance(entry, dict) and entry.get("name", "default") in ("default", login)
 
 
 def _written_out(value: Any, known: dict[int, int]) -> int:

@@ -17,6 +17,7 @@ from portal.drivers.types import (
 )
 from portal.operations.registry import StepContext
 from vms import virtualization
+from vms.cloud import OURS, Invalid, contends
 
 
 def volume_spec(context: StepContext) -> VolumeSpec:
@@ -47,19 +48,32 @@ def seed_spec(context: StepContext) -> SeedSpec:
 
 
 def user_data(cloud: dict[str, Any]) -> str:
-    """Return cloud-init's user-data: the person's own document under what the form fixes."""
-    own = yaml.safe_load(cloud["user_data"]) if cloud["user_data"] else None
+    """Return cloud-init's user-data: the person's own document under what the form fixes.
+
+    What the portal says wins, also over a document that `check_user_data` never saw. Raises Invalid for lists
+    in a form that cannot be merged.
+    """
+    own = (yaml.safe_load(cloud["user_data"]) if cloud["user_data"] else None) or {}
     root = cloud["user"] == "root"
-    document: dict[str, Any] = {"locale": "C.UTF-8", "ssh_pwauth": False, "disable_root": not root}
-    document |= own or {}
+    document: dict[str, Any] = {"locale": "C.UTF-8"}
+    document |= {key: value for key, value in own.items() if key not in OURS}
+    document |= {"ssh_pwauth": False, "disable_root": not root}
     document |= {"hostname": cloud["hostname"], "fqdn": cloud["hostname"]}
     person: dict[str, Any] = {"name": cloud["user"], "ssh_authorized_keys": cloud["ssh_keys"]}
     if not root:
         person |= {"sudo": "ALL=(ALL) NOPASSWD:ALL", "shell": "/bin/bash", "lock_passwd": True}
-    document["users"] = [person, *document.get("users", [])]
+    others = [entry for entry in _listed(own, "users") if not contends(entry, cloud["user"])]
+    document["users"] = [person, *others]
     if cloud["packages"]:
-        document["packages"] = [*document.get("packages", []), *cloud["packages"]]
+        document["packages"] = [*_listed(own, "packages"), *cloud["packages"]]
     return "#cloud-config\n" + yaml.safe_dump(document, sort_keys=False)
+
+
+def _listed(own: dict[str, Any], key: str) -> list[Any]:
+    value = own.get(key) or []
+    if not isinstance(value, list):
+        raise Invalid(f"`{key}` must be a list.")
+    return value
 
 
 def network_spec(context: StepContext) -> NetworkSpec:

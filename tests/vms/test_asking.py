@@ -93,6 +93,7 @@ BAD = [
     ("name", "a" * 64, None, ""),
     ("user", "root; id", None, "A user's name has"),
     ("user", "0", None, "A user's name has"),
+    ("user", "default", None, "means the image's own user"),
     ("disk", "0", 0, "so that the image fits"),
     ("disk", "-5", -5 * GIB, "so that the image fits"),
     ("disk", "0.2", 205 * MIB, "is 256 MiB to 1000 GiB"),
@@ -114,6 +115,10 @@ BAD = [
         None,
         "Line 4 (mode: 5): cloud-init would refuse this at write_files.0",
     ),
+    ("user_data", "#cloud-config\nssh_pwauth: true\n", None, "The portal sets ssh_pwauth itself"),
+    ("user_data", "#cloud-config\nuser: {name: ops}\n", None, "The portal sets user itself"),
+    ("user_data", "#cloud-config\nusers:\n- ops\n- name: root\n", None, "Line 4 (- name: root): The"),
+    ("user_data", "#cloud-config\nusers: [{uid: 7}]\n", None, "name another in each entry of users"),
     (
         "user_data",
         "#cloud-config\na: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from portal.operations.registry import StepContext
+from vms import cloud as cloud_init
 from vms import specs
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBqlmw4cs6tlQDlWZnzSDE a: 'b' # c"
@@ -57,6 +58,32 @@ write_files:
     document = told(user_data=own, packages=["nginx", "git"])
     assert document["hostname"] == "web-1" and document["packages"] == ["curl", "nginx", "git"]
     assert document["write_files"] == [{"path": "/srv/note", "content": 'grüße "two"\nlines\n'}]
+
+
+@pytest.mark.parametrize("user", ["debian", "root"])
+def test_no_document_of_ones_own_opens_the_machine_or_renames_it(user):
+    """Red when user_data() takes over the keys of OURS and leaves it to the form to refuse them."""
+    own = {"ssh_pwauth": True, "disable_root": user == "root", "user": {"ssh_authorized_keys": [KEY]}}
+    own |= {"hostname": "other", "fqdn": "other.example", "preserve_hostname": True, "cloud_init_modules": []}
+    own |= {"runcmd": ["ls"]}
+    merged = told(user=user, user_data=yaml.safe_dump(own))
+    assert merged == told(user=user) | {"runcmd": ["ls"]}
+
+
+@pytest.mark.parametrize("name", [{"name": "debian"}, {"name": "default"}, {}])
+def test_no_user_of_ones_own_takes_the_place_of_the_one_asked_for(name):
+    """Red when `contends` is not asked: cloud-init lays such an entry and the person's over each other."""
+    other = {"name": "ops", "shell": "/bin/sh"}
+    rival = name | {"ssh_authorized_keys": ["ssh-ed25519 other"], "inactive": "1"}
+    own = {"users": [rival, "default", other]}
+    assert told(user_data=yaml.safe_dump(own))["users"] == [*told()["users"], "default", other]
+
+
+@pytest.mark.parametrize("own", [{"users": "ops,debian"}, {"users": {"ops": {}}}, {"packages": "nginx"}])
+def test_lists_in_another_form_are_not_merged_letter_by_letter(own):
+    """Red when `_listed` takes what is no list. At the form check_user_data() has refused it already."""
+    with pytest.raises(cloud_init.Invalid):
+        told(packages=["git"], user_data=yaml.safe_dump(own))
 
 
 @pytest.mark.parametrize("name", ["yes", "0x10", "a: b", "- x", "null"])
