@@ -353,6 +353,33 @@ def test_seed_is_replaced(bench: Bench) -> None:
     assert again.capacity_bytes > first.capacity_bytes + 90_000
 
 
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_seed_is_read_by_others_byte_by_byte(bench: Bench) -> None:
+    """Red when build_iso writes another label, leaves a document out, or changes a byte of it.
+
+    cloud-init finds its seed by the label that blkid tells. GRUB's reader of ISO 9660 owes nothing to the
+    library that writes it, and wants neither root nor a kernel that knows the format.
+    """
+    given = {
+        "meta-data": "instance-id: ä\r\nlocal-hostname: a \n\n",
+        "user-data": "#cloud-config\n# \t grüße\0\x1a\r" + "ö" * 100_000,
+        "network-config": "x" * 2048,  # a sector, to the byte
+    }
+    name = f"{bench.prefix}-seed.iso"
+    spec = SeedSpec(bench.pool.name, name, *given.values())
+    for told in given, dict(list(given.items())[:2]):
+        path = bench.driver.write_seed(replace(spec, network_config=told.get("network-config"))).path
+        assert output("blkid", "-p", "-o", "value", "-s", "LABEL", path) == b"cidata\n"
+        assert output("grub-fstest", path, "ls", "(loop0)/").split() == [key.encode() for key in sorted(told)]
+        for key, text in told.items():
+            assert output("grub-fstest", path, "cat", f"(loop0)/{key}") == text.encode()
+
+
+def output(*call: str) -> bytes:
+    return subprocess.run(call, check=True, capture_output=True, timeout=30).stdout
+
+
 def test_definition_is_idempotent_and_guards_name_and_uuid(bench: Bench) -> None:
     spec = bench.domain()
     first = bench.driver.define(spec)
