@@ -59,6 +59,18 @@ def test_containers_offer_the_images_that_are_mounted():
         assert any(volume.endswith(":/srv/images:ro") for volume in services[part]["volumes"])
 
 
+def test_who_works_on_hypervisors_is_a_member_of_libvirts_group():
+    """polkit looks at users' own groups, not at the process's. Red when sysusers.conf has no such line."""
+    members = re.findall(r"^m (\S+) libvirt$", (UNITS / "sysusers.conf").read_text(), re.M)
+    units = [path.read_text() for path in UNITS.glob("*.service")]
+    users = {
+        re.search(r"^User=(.*)$", unit, re.M)[1]
+        for unit in units
+        if re.search(r"^SupplementaryGroups=libvirt$", unit, re.M)
+    }
+    assert users == set(members) != set()
+
+
 def test_the_web_unit_and_container_have_nothing_of_the_workers():
     """Red when the web unit gets libvirt's group, or both containers one user."""
     web, worker = ((UNITS / f"gatehouse-{part}.service").read_text() for part in ("web", "worker"))
