@@ -36,6 +36,15 @@ terminal.loadAddon(fit);
 terminal.open(document.getElementById("console-view"));
 new ResizeObserver(() => fit.fit()).observe(document.getElementById("console-view"));
 
+// A guest that waits at its prompt prints nothing to who comes later: a black page looks broken.
+const PATIENCE = 1500; // ms
+const state = document.getElementById("console-link");
+let quiet = 0;
+const hush = () => {
+  window.clearTimeout(quiet);
+  quiet = 0;
+};
+
 let line = null;
 const encoder = new TextEncoder();
 const send = (bytes) => line?.send(bytes);
@@ -48,9 +57,18 @@ start({
   open(channel) {
     terminal.reset();
     line = channel;
-    channel.onmessage = ({ data }) => terminal.write(new Uint8Array(data));
+    quiet = window.setTimeout(() => { state.textContent = main.dataset.textQuiet; }, PATIENCE);
+    channel.onmessage = ({ data }) => {
+      if (quiet) state.textContent = main.dataset.textOpen;
+      hush();
+      terminal.write(new Uint8Array(data));
+    };
+    channel.onclose = hush;
   },
-  close() { line = null; },
+  close() {
+    hush();
+    line = null;
+  },
   type(text) { send(encoder.encode(text.replace(/\r?\n/g, "\r"))); },
   focus() { terminal.focus(); },
 });

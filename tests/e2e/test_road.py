@@ -14,7 +14,9 @@ pytestmark = pytest.mark.live
 
 
 def test_a_machine_is_asked_for_approved_built_and_answers_ssh(portal, sign_in, tmp_path):
-    """Untried: when decide() does not dispatch, or the live socket sends nothing, or the seed has no key."""
+    """Red when live.js shows nothing of what it hears, when the seed has no key, or when console-serial.js
+    waits for nothing.
+    """
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
     name = people.new_name()
     requester, approver = sign_in("requester"), sign_in("approver")
@@ -31,6 +33,11 @@ def test_a_machine_is_asked_for_approved_built_and_answers_ssh(portal, sign_in, 
     requester.get_by_role("link", name=name, exact=True).click()
     command = re.search(r"ssh (\S+)", requester.inner_text("#main")).group(1)
     assert answer_by_ssh(tmp_path / "key", command) == name
+    # Its console opened late is black: the guest printed before, and waits at its prompt.
+    requester.get_by_role("link", name="Serial console").click()
+    people.once(requester, "press Enter", 10)
+    requester.keyboard.press("Enter")
+    requester.get_by_text("Connected", exact=True).wait_for(timeout=5000)
 
 
 def answer_by_ssh(key: Path, target: str) -> str:
