@@ -58,7 +58,7 @@ def test_a_worker_killed_while_it_builds(broken, sign_in):
 
 
 def test_the_web_process_dies_and_a_page_finds_its_way_back(broken, sign_in, build):
-    """Untried: when live.js does not send its panels again after it connects again."""
+    """Red when live.js does not send its panels again after it connects again."""
     machine = build()
     sign_in.cut = True
     page = sign_in("requester")
@@ -93,9 +93,8 @@ def test_a_browser_without_a_network_says_so_and_recovers(portal, sign_in, build
 
 
 def test_a_machine_that_vanished_is_missing_and_can_be_deleted(portal, sign_in, build):
-    """Red when the observer leaves out _missing: the page goes on saying that it runs.
-
-    Untried: when ForceOff takes a domain that is gone for a fault.
+    """Red when the observer leaves out _missing (the page goes on saying that it runs), or when force_off()
+    takes a domain that is gone for a fault.
     """
     machine = build()
     page = sign_in("requester")

@@ -25,7 +25,7 @@ def forgotten(portal: Portal) -> Iterator[None]:
 
 
 def test_a_further_host_is_added_confirmed_and_enrolled(sign_in, portal, second_host, forgotten):
-    """Untried: when the page does not follow the operations by itself, or confirms what was not shown."""
+    """Red when the page of joining follows no topic: it does not change by itself."""
     page = sign_in("admin")
     page.goto(f"{portal.url}/hosts/add/")
     page.fill("[name=name]", NAME)
