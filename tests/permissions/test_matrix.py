@@ -17,7 +17,7 @@ from portal.core.web import health
 from portal.live import panels
 from portal.live.consumer import _render as live_render
 from tests.permissions import table
-from tests.permissions.table import CHANGED, REFUSED
+from tests.permissions.answers import CHANGED, LOGIN, REFUSED
 from tests.permissions.world import ANONYMOUS, EVERYBODY, make_world
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -84,7 +84,7 @@ def outcome(response):
     """Return the status, or that the person was asked to sign in."""
     location = response.headers.get("Location", "")
     asked = response.status_code == 302 and location.startswith(f"{reverse('account_login')}?next=")
-    return table.LOGIN if asked else response.status_code
+    return LOGIN if asked else response.status_code
 
 
 def rows():
