@@ -1,0 +1,1 @@
+"""A host that hangs or dies is told and costs the others nothing; nothing that happens is missed."""
