@@ -1,0 +1,168 @@
+"""The contract: pools, images, volumes and seeds."""
+
+import signal
+import subprocess
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from portal.drivers import errors
+from portal.drivers.registry import driver_for
+from portal.drivers.types import CloneMode, SeedSpec
+from tests.drivers.contract.bench import LIVE_URI, MIB, Bench
+
+
+def test_pools_are_listed_with_sizes(bench: Bench) -> None:
+    (found,) = [pool for pool in bench.driver.list_pools() if pool.name == bench.pool.name]
+    assert (found.uuid, found.path, found.active) == (bench.pool.uuid, bench.pool.path, True)
+    assert found.capacity_bytes >= found.available_bytes > 0
+
+
+def test_pool_is_idempotent_and_guards_its_name(bench: Bench) -> None:
+    bench.driver.ensure_pool(bench.pool)
+    with pytest.raises(errors.AlreadyExists):
+        bench.driver.ensure_pool(replace(bench.pool, uuid=str(uuid.uuid4())))
+
+
+def test_image_is_uploaded_once(bench: Bench, image: Path) -> None:
+    name = bench.volume("image").name
+    first = bench.driver.upload_image(bench.pool.name, name, str(image))
+    assert (first.format, first.capacity_bytes) == ("qcow2", 16 * MIB)
+    assert bench.driver.upload_image(bench.pool.name, name, str(image)) == first
+    assert bench.driver.list_volumes(bench.pool.name) == (first,)
+    clone = bench.driver.create_volume(bench.volume(backing_path=first.path, capacity_bytes=16 * MIB))
+    assert clone.backing_path == first.path
+
+
+def test_upload_guards_its_name_and_its_source(bench: Bench, image: Path, tmp_path: Path) -> None:
+    """Red when a backing file's name in the header is not refused."""
+    disk = bench.driver.create_volume(bench.volume())
+    with pytest.raises(errors.AlreadyExists):
+        bench.driver.upload_image(bench.pool.name, disk.name, str(image))
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image, tmp_path / "child.qcow2"],
+        check=True,
+    )
+    for source in ("child.qcow2", "noise.raw", "missing.qcow2"):
+        with pytest.raises(errors.InvalidSpec):
+            bench.driver.upload_image(bench.pool.name, "other.qcow2", str(tmp_path / source))
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.upload_image(bench.pool.name, "seed.iso", str(image))
+    with pytest.raises(errors.PoolNotFound):
+        bench.driver.upload_image(f"{bench.prefix}-none", "other.qcow2", str(image))
+    assert [info.name for info in bench.driver.list_volumes(bench.pool.name)] == [disk.name]
+
+
+UPLOAD_AND_DIE = """
+import os, signal, sys
+from portal.drivers.libvirt import upload
+from portal.drivers.fake import FakeDriver
+from portal.drivers.registry import driver_for
+upload.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+driver_for(sys.argv[1]).upload_image(*sys.argv[2:])
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_half_an_upload_is_no_image_and_is_mended(bench: Bench, image: Path) -> None:
+    """Red when the first sector is written with the rest, or a half is not recognised."""
+    name = bench.volume("image").name
+    where = (bench.pool.name, name, str(image))
+    died = subprocess.run([sys.executable, "-c", UPLOAD_AND_DIE, LIVE_URI, *where], check=False)
+    assert died.returncode == -signal.SIGKILL
+    (half,) = bench.driver.list_volumes(bench.pool.name)
+    assert (half.name, half.format) == (name, "raw")
+    whole = bench.driver.upload_image(*where)
+    assert (whole.format, whole.capacity_bytes) == ("qcow2", 16 * MIB)
+    assert Path(whole.path).read_bytes() == image.read_bytes()
+
+
+def test_volume_is_idempotent_and_guards_its_name(bench: Bench) -> None:
+    first = bench.driver.create_volume(bench.volume())
+    assert first.capacity_bytes == 8 * MIB
+    assert bench.driver.create_volume(bench.volume()).path == first.path
+    with pytest.raises(errors.AlreadyExists):
+        bench.driver.create_volume(bench.volume(capacity_bytes=16 * MIB))
+    bench.driver.delete_volume(first.pool, first.name)
+    bench.driver.delete_volume(first.pool, first.name)
+    with pytest.raises(errors.VolumeNotFound):
+        bench.driver.volume_info(first.pool, first.name)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_volumes_are_made_at_once_in_one_pool(bench: Bench, image: Path) -> None:
+    """Red when a pool that is busy with another volume is an error."""
+    base = bench.driver.upload_image(bench.pool.name, bench.volume("base").name, str(image))
+    drivers = [driver_for(LIVE_URI) for _ in range(4)]
+
+    def clone(rank: int) -> None:
+        for step in range(5):
+            name = f"{bench.prefix}-{rank}-{step}"
+            full = bench.volume(backing_path=base.path, capacity_bytes=16 * MIB, clone=CloneMode.FULL)
+            drivers[rank].create_volume(replace(full, name=name))
+
+    with ThreadPoolExecutor(len(drivers)) as threads:
+        list(threads.map(clone, range(len(drivers))))
+    assert len(bench.driver.list_volumes(bench.pool.name)) == 1 + 4 * 5
+    for driver in drivers:
+        driver.close()
+
+
+@pytest.mark.parametrize("mode", list(CloneMode))
+def test_clone_may_be_larger_but_not_smaller(bench: Bench, mode: CloneMode) -> None:
+    base = bench.driver.create_volume(bench.volume("base"))
+    spec = bench.volume("copy", backing_path=base.path, clone=mode, capacity_bytes=16 * MIB)
+    copy = bench.driver.create_volume(spec)
+    assert copy.capacity_bytes == 16 * MIB
+    assert copy.backing_path == (base.path if mode is CloneMode.LINKED else None)
+    assert bench.driver.create_volume(spec).path == copy.path
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.create_volume(replace(spec, name="x.qcow2", capacity_bytes=4 * MIB))
+
+
+def test_missing_pool_and_image_are_named(bench: Bench) -> None:
+    with pytest.raises(errors.PoolNotFound):
+        bench.driver.create_volume(bench.volume(pool=f"{bench.prefix}-none"))
+    with pytest.raises(errors.VolumeNotFound):
+        bench.driver.create_volume(bench.volume(backing_path=f"{bench.pool.path}/none.qcow2"))
+
+
+def test_seed_is_replaced(bench: Bench) -> None:
+    spec = SeedSpec(bench.pool.name, f"{bench.prefix}-seed.iso", "instance-id: a\n", "#cloud-config\n")
+    first = bench.driver.write_seed(spec)
+    again = bench.driver.write_seed(replace(spec, user_data="#" * 100_000))
+    assert again.path == first.path
+    assert again.capacity_bytes > first.capacity_bytes + 90_000
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_seed_is_read_by_others_byte_by_byte(bench: Bench) -> None:
+    """Red when build_iso writes another label, leaves a document out, or changes a byte of it.
+
+    cloud-init finds its seed by the label that blkid tells. GRUB's reader of ISO 9660 owes nothing to the
+    library that writes it, and wants neither root nor a kernel that knows the format.
+    """
+    given = {
+        "meta-data": "instance-id: ä\r\nlocal-hostname: a \n\n",
+        "user-data": "#cloud-config\n# \t grüße\0\x1a\r" + "ö" * 100_000,
+        "network-config": "x" * 2048,  # a sector, to the byte
+    }
+    name = f"{bench.prefix}-seed.iso"
+    spec = SeedSpec(bench.pool.name, name, *given.values())
+    for told in given, dict(list(given.items())[:2]):
+        path = bench.driver.write_seed(replace(spec, network_config=told.get("network-config"))).path
+        assert output("blkid", "-p", "-o", "value", "-s", "LABEL", path) == b"cidata\n"
+        assert output("grub-fstest", path, "ls", "(loop0)/").split() == [key.encode() for key in sorted(told)]
+        for key, text in told.items():
+            assert output("grub-fstest", path, "cat", f"(loop0)/{key}") == text.encode()
+
+
+def output(*call: str) -> bytes:
+    return subprocess.run(call, check=True, capture_output=True, timeout=30).stdout
