@@ -48,7 +48,7 @@ def test_rotation_reads_everything_and_forgets_the_old_key(key_file):
     assert key_file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(Unreadable):
         Sealed(old_token).open()
-    entry = AuditEntry.objects.get(verb="encryption.rotate")
+    entry = AuditEntry.objects.get(verb="encryption.rotated")
     assert (entry.actor_name, entry.after) == ("rotate_encryption", {"encrypted": 1})
 
 

@@ -19,7 +19,7 @@ class Command(BaseCommand):
         with transaction.atomic():
             audit.record(
                 actor="rotate_encryption",
-                verb="encryption.rotate",
+                verb="encryption.rotated",
                 target=audit.Rowless("core.encryption", "Encryption key"),
                 after={"encrypted": count},
             )
