@@ -118,6 +118,14 @@ def cast(db_or_transactional):
 
 
 @pytest.fixture
+def chief(cast):
+    """Somebody who administers every project, and so all that belongs to none."""
+    person = User.objects.create(username="chief")
+    Membership.objects.create(user=person, role=Role.ADMIN)
+    return person
+
+
+@pytest.fixture
 def db_or_transactional(request):
     """The database the test asked for: a transactional one where threads must see each other's rows."""
     if "trail_that_can_be_flushed" not in request.fixturenames:

@@ -5,7 +5,6 @@ from django.contrib.auth.hashers import make_password
 from django.core.cache import cache
 
 from portal.accounts import services
-from portal.accounts.models import Membership, Role, User
 from portal.audit.models import AuditEntry
 
 PASSWORD = "a gate with 2 towers"
@@ -17,13 +16,11 @@ def no_counted_attempts():
 
 
 @pytest.fixture
-def chief(cast):
-    """Who administers every project."""
-    person = User.objects.create(
-        username="chief", email="chief@example.org", password=make_password(PASSWORD)
-    )
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
+def chief(chief):
+    """The one of every test, who can sign in here and be written to."""
+    chief.email, chief.password = "chief@example.org", make_password(PASSWORD)
+    chief.save()
+    return chief
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import pytest
 
-from portal.accounts.models import Membership, Role, User
 from portal.hosts import connections
 from portal.operations import runner
 from portal.operations.services import claim
@@ -14,14 +13,6 @@ def own_state(settings, tmp_path, monkeypatch):
     settings.ENCRYPTION_KEYS = tmp_path / "keys"
     monkeypatch.setattr(connections, "STATE_DIR", tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def admin(cast):
-    """Somebody who administers every project, and so the hosts."""
-    person = User.objects.create(username="every-admin")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
 
 
 def carry_out(operation):

@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from portal.accounts.models import Membership, Role, User
+from portal.accounts.models import Membership, User
 from portal.drivers import ssh
 from portal.drivers.errors import HostUnreachable
 from portal.drivers.fake import FakeDriver
@@ -32,20 +32,13 @@ def host_on_this_side(settings, own_state, monkeypatch):
     return fake
 
 
-@pytest.fixture
-def boss(cast):
-    person = User.objects.create(username="boss")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
-
-
 def enrol(*arguments, uri="fake:///"):
     said = StringIO()
-    call_command("enrol", "rack-1", uri, "--pool", "/srv/gatehouse", "--as", "boss", *arguments, stdout=said)
+    call_command("enrol", "rack-1", uri, "--pool", "/srv/gatehouse", "--as", "chief", *arguments, stdout=said)
     return said.getvalue()
 
 
-def test_a_host_is_enrolled_and_proven_again(boss):
+def test_a_host_is_enrolled_and_proven_again(chief):
     """Red when a second run begins a second host, or the steps are not carried out here."""
     said = enrol()
     assert "Boot a test guest to prove the accelerator: done" in said
@@ -57,16 +50,16 @@ def test_a_host_is_enrolled_and_proven_again(boss):
     assert list(Operation.objects.values_list("state", flat=True)) == [State.SUCCEEDED] * 2
 
 
-def test_a_failure_is_said_with_the_hosts_own_words(boss, host_on_this_side, monkeypatch):
+def test_a_failure_is_said_with_the_hosts_own_words(chief, host_on_this_side, monkeypatch):
     host_on_this_side.accelerators = frozenset()
     said = StringIO()
     with pytest.raises(CommandError, match="failed"):
-        call_command("enrol", "rack-1", "fake:///", pool="/srv/gh", username="boss", stdout=said)
+        call_command("enrol", "rack-1", "fake:///", pool="/srv/gh", username="chief", stdout=said)
     assert "nothing_boots" in said.getvalue() and "was silent" in said.getvalue()
     assert not Host.objects.get().accelerator
 
 
-def test_who_may_not_and_what_is_no_address_is_refused(boss, cast):
+def test_who_may_not_and_what_is_no_address_is_refused(chief, cast):
     with pytest.raises(CommandError, match="nobody called"):
         call_command("enrol", "x", "fake:///", pool="/srv/gh", username="stranger")
     with pytest.raises(CommandError, match="You may not enrol hosts"):
@@ -76,7 +69,7 @@ def test_who_may_not_and_what_is_no_address_is_refused(boss, cast):
     assert not Host.objects.exists()
 
 
-def test_a_host_by_ssh_is_enrolled_only_with_its_fingerprint(boss):
+def test_a_host_by_ssh_is_enrolled_only_with_its_fingerprint(chief):
     """Red when the command confirms what the host shows without being told to."""
     with pytest.raises(CommandError, match=f"--host-key {ssh.fingerprint(HOST_KEY)}".replace("+", r"\+")):
         enrol(uri=SSH_URI)
@@ -128,7 +121,7 @@ def image_file(tmp_path):
     ],
 )
 def test_kvm_counts_when_a_kernel_boots_on_it(
-    boss, host_on_this_side, image_file, kernels, accelerator, words
+    chief, host_on_this_side, image_file, kernels, accelerator, words
 ):
     """Red when the sector alone is enough, or the proof comes before the images."""
     host_on_this_side.accelerators, host_on_this_side.kernels = frozenset(Accelerator), kernels
@@ -137,7 +130,7 @@ def test_kvm_counts_when_a_kernel_boots_on_it(
     assert host.accelerator == accelerator and words in host.proof
 
 
-def test_without_an_image_the_proof_says_what_it_lacks(boss, host_on_this_side):
+def test_without_an_image_the_proof_says_what_it_lacks(chief, host_on_this_side):
     host_on_this_side.accelerators = frozenset(Accelerator)
     enrol()
     assert Host.objects.get().accelerator == "kvm"

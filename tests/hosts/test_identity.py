@@ -31,19 +31,19 @@ def machines(monkeypatch):
 
 
 @pytest.fixture
-def enrol(admin):
+def enrol(chief):
     """Return what enrols a host by name, of that address, and returns the operation."""
 
     def enrol(name, uri=None):
         asked = services.enrol_host(
-            actor=admin, name=name, uri=uri or f"fake:///{name}", pool_path="/srv/gatehouse"
+            actor=chief, name=name, uri=uri or f"fake:///{name}", pool_path="/srv/gatehouse"
         )
         return carry_out(asked)
 
     return enrol
 
 
-def test_one_machine_by_two_addresses_is_enrolled_once(admin, client, machines, enrol):
+def test_one_machine_by_two_addresses_is_enrolled_once(chief, client, machines, enrol):
     """Red when Reach does not keep the UUID, or counts what the host has before it compares."""
     assert enrol("rack-1").state == State.SUCCEEDED
     machines["fake:///again"] = machines["fake:///rack-1"]
@@ -55,15 +55,15 @@ def test_one_machine_by_two_addresses_is_enrolled_once(admin, client, machines, 
     again = Host.objects.get(name="again")
     assert (again.host_uuid, again.accelerator, again.readiness) == (None, "", {})
     assert not Counter.objects.filter(scope=again.scope).exists() and not again.pools.exists()
-    client.force_login(admin)
+    client.force_login(chief)
     page = client.get(reverse("hosts:join", args=[again.pk])).content.decode()
     assert "This is the machine that is enrolled as rack-1 already" in page
     assert "rack-1" in Notice.objects.get(kind="operation.ended").detail
     first = Host.objects.get(name="rack-1")
     assert str(first.host_uuid) in client.get(reverse("hosts:detail", args=[first.pk])).content.decode()
-    assert carry_out(services.enrol_again(actor=admin, host=first)).state == State.SUCCEEDED
-    remove_host(actor=admin, host=first, confirm_name="rack-1")
-    assert carry_out(services.enrol_again(actor=admin, host=again)).state == State.SUCCEEDED
+    assert carry_out(services.enrol_again(actor=chief, host=first)).state == State.SUCCEEDED
+    remove_host(actor=chief, host=first, confirm_name="rack-1")
+    assert carry_out(services.enrol_again(actor=chief, host=again)).state == State.SUCCEEDED
 
 
 @pytest.mark.parametrize("told", [PLACEHOLDER, ""])
@@ -76,12 +76,12 @@ def test_machines_that_do_not_say_who_they_are_do_not_clash(machines, enrol, tol
     assert list(Host.objects.values_list("host_uuid", flat=True)) == [None, None]
 
 
-def test_a_machine_that_was_exchanged_is_known_by_its_new_uuid(admin, machines, enrol):
+def test_a_machine_that_was_exchanged_is_known_by_its_new_uuid(chief, machines, enrol):
     """Red when the first UUID is kept for ever."""
     enrol("rack-1")
     machines["fake:///rack-1"] = FakeDriver("fake:///new-board")
     host = Host.objects.get()
     set_limits(host)
-    assert carry_out(services.enrol_again(actor=admin, host=host)).state == State.SUCCEEDED
+    assert carry_out(services.enrol_again(actor=chief, host=host)).state == State.SUCCEEDED
     host.refresh_from_db()
     assert str(host.host_uuid) == machines["fake:///rack-1"].host_uuid

@@ -28,14 +28,14 @@ OTHER_KEY = HOST_KEY[:-1] + "N"
 SEEN = ssh.fingerprint(HOST_KEY)
 
 
-def enrol(admin, uri="qemu+ssh://gate@rack-1/system"):
-    return services.enrol_host(actor=admin, name="rack-1", uri=uri, pool_path="/srv/gatehouse")
+def enrol(chief, uri="qemu+ssh://gate@rack-1/system"):
+    return services.enrol_host(actor=chief, name="rack-1", uri=uri, pool_path="/srv/gatehouse")
 
 
-def test_a_new_host_shows_its_key_and_nothing_connects(admin, monkeypatch):
+def test_a_new_host_shows_its_key_and_nothing_connects(chief, monkeypatch):
     """Red when enrol_host begins the enrolment of an SSH host at once, or the watcher takes every host."""
     monkeypatch.setattr(ssh, "fetch_host_key", lambda address: HOST_KEY)
-    operation = enrol(admin)
+    operation = enrol(chief)
     assert operation.kind == "hosts.greet"
     assert carry_out(operation).state == State.SUCCEEDED
     host = Host.objects.get()
@@ -44,17 +44,17 @@ def test_a_new_host_shows_its_key_and_nothing_connects(admin, monkeypatch):
         connection_uri(host)
     assert _addresses() == {}
     with pytest.raises(Denied, match="Confirm the host's key"):
-        services.enrol_again(actor=admin, host=host)
+        services.enrol_again(actor=chief, host=host)
 
 
-def test_the_key_is_confirmed_by_the_fingerprint_that_was_seen(admin):
+def test_the_key_is_confirmed_by_the_fingerprint_that_was_seen(chief):
     """Red when confirm_host_key does not compare, or takes the key without writing it down."""
     host = make_ssh_host()
     for seen in ("", "SHA256:another", ssh.fingerprint(OTHER_KEY)):
         with pytest.raises(Denied, match="another key"):
-            services.confirm_host_key(actor=admin, host=host, fingerprint=seen)
-    ensure_key(admin)
-    operation = services.confirm_host_key(actor=admin, host=host, fingerprint=SEEN)
+            services.confirm_host_key(actor=chief, host=host, fingerprint=seen)
+    ensure_key(chief)
+    operation = services.confirm_host_key(actor=chief, host=host, fingerprint=SEEN)
     host.refresh_from_db()
     assert operation.kind == "hosts.enrol" and host.host_key == HOST_KEY and not host.offered_fingerprint
     entry = AuditEntry.objects.get(verb="host.key_confirmed")
@@ -62,23 +62,23 @@ def test_the_key_is_confirmed_by_the_fingerprint_that_was_seen(admin):
     assert operation.frozen["pinned"]["pool"]["path"] == "/srv/gatehouse"
     program, target, folder = ssh.command(connection_uri(host))
     assert target[-1] == "example-ssh.invalid"
-    assert (folder / "key").read_text() == ensure_key(admin).private.open()
+    assert (folder / "key").read_text() == ensure_key(chief).private.open()
     assert list(_addresses().values()) == [host.pk]
     with pytest.raises(Denied, match="no host key to confirm"):
-        services.confirm_host_key(actor=admin, host=host, fingerprint=SEEN)
+        services.confirm_host_key(actor=chief, host=host, fingerprint=SEEN)
 
 
-def test_a_changed_key_waits_until_it_is_confirmed_anew(admin, monkeypatch):
+def test_a_changed_key_waits_until_it_is_confirmed_anew(chief, monkeypatch):
     """Red when what is fetched later takes the place of the confirmed key."""
-    ensure_key(admin)
+    ensure_key(chief)
     host = make_ssh_host(host_key=HOST_KEY, accelerator="qemu")
     before = connection_uri(host)
     monkeypatch.setattr(ssh, "fetch_host_key", lambda address: OTHER_KEY)
-    carry_out(services.greet_host(actor=admin, host=host))
+    carry_out(services.greet_host(actor=chief, host=host))
     host.refresh_from_db()
     assert connection_uri(host) == before
     changed = ssh.fingerprint(OTHER_KEY)
-    assert services.confirm_host_key(actor=admin, host=host, fingerprint=changed) is None
+    assert services.confirm_host_key(actor=chief, host=host, fingerprint=changed) is None
     host.refresh_from_db()
     assert connection_uri(host) != before
     entry = AuditEntry.objects.get(verb="host.key_confirmed")
@@ -93,17 +93,17 @@ def test_a_changed_key_waits_until_it_is_confirmed_anew(admin, monkeypatch):
         (HostUnreachable("x"), "ssh_absent"),
     ],
 )
-def test_a_host_that_shows_no_key_says_why(admin, monkeypatch, trouble, code):
+def test_a_host_that_shows_no_key_says_why(chief, monkeypatch, trouble, code):
     def fails(address):
         raise trouble
 
     monkeypatch.setattr(greeting.ssh, "fetch_host_key", fails)
-    operation = carry_out(enrol(admin))
+    operation = carry_out(enrol(chief))
     assert operation.state == State.FAILED
     assert operation.steps.get(name="host_key").error_code == code
     host = Host.objects.get()
     assert joinings([host])[0].failed
-    assert services.greet_host(actor=admin, host=host).frozen["pinned"]["pool"]["path"] == "/srv/gatehouse"
+    assert services.greet_host(actor=chief, host=host).frozen["pinned"]["pool"]["path"] == "/srv/gatehouse"
 
 
 def test_each_refusal_has_a_sentence_of_its_own():
@@ -113,7 +113,7 @@ def test_each_refusal_has_a_sentence_of_its_own():
     assert len(sentences) == len(codes) and str(OTHER) not in sentences
 
 
-def test_a_stale_host_says_on_its_page_what_to_do(admin):
+def test_a_stale_host_says_on_its_page_what_to_do(chief):
     """Red when the watcher's code is not written, or the page shows the raw text alone."""
     host = make_ssh_host(host_key=HOST_KEY, observed_at=None)
     note(host.pk, HostLost(10.0, 0, "ssh: Permission denied (publickey).", "key_refused"))
@@ -123,8 +123,8 @@ def test_a_stale_host_says_on_its_page_what_to_do(admin):
     assert "publickey" in finding.evidence
 
 
-def test_without_the_encryption_key_the_host_is_not_watched(admin, settings, tmp_path):
-    ensure_key(admin)
+def test_without_the_encryption_key_the_host_is_not_watched(chief, settings, tmp_path):
+    ensure_key(chief)
     host = make_ssh_host(host_key=HOST_KEY)
     make_host()
     settings.ENCRYPTION_KEYS = tmp_path / "another"
@@ -133,19 +133,19 @@ def test_without_the_encryption_key_the_host_is_not_watched(admin, settings, tmp
     assert list(_addresses()) == ["fake:///"]
 
 
-def test_the_watcher_asks_the_same_for_many_hosts(admin, django_assert_num_queries):
+def test_the_watcher_asks_the_same_for_many_hosts(chief, django_assert_num_queries):
     """Red when each host asks for the portal's key anew."""
-    ensure_key(admin)
+    ensure_key(chief)
     for number in range(3):
         make_ssh_host(f"example-{number}", host_key=HOST_KEY)
     with django_assert_num_queries(2):
         assert len(_addresses()) == 3
 
 
-def test_the_page_leads_from_the_key_to_the_enrolment(client, admin):
-    client.force_login(admin)
+def test_the_page_leads_from_the_key_to_the_enrolment(client, chief):
+    client.force_login(chief)
     host = make_ssh_host()
-    ensure_key(admin)
+    ensure_key(chief)
     page = client.get(reverse("hosts:join", args=[host.pk])).content.decode()
     assert SEEN in page and "restrict,port-forwarding ssh-ed25519" in page and "of <strong>gate" in page
     refused = client.post(reverse("hosts:confirm", args=[host.pk]), {"fingerprint": "SHA256:x"}, follow=True)
@@ -156,10 +156,10 @@ def test_the_page_leads_from_the_key_to_the_enrolment(client, admin):
 
 
 def test_the_live_piece_is_for_admins_and_asks_the_same_for_many(
-    admin, cast, django_assert_num_queries
+    chief, cast, django_assert_num_queries
 ):
     one, two = make_ssh_host(), make_ssh_host("example-two")
-    assert set(_render(admin, [str(one.pk), str(two.pk), "x"])) == {str(one.pk), str(two.pk)}
+    assert set(_render(chief, [str(one.pk), str(two.pk), "x"])) == {str(one.pk), str(two.pk)}
     assert _render(cast.admin, [str(one.pk)]) == {}
     for count in (1, 2):
         with django_assert_num_queries(3):

@@ -273,7 +273,7 @@ def test_a_broken_observation_costs_only_itself(estate, watcher, caplog):
     assert seen(one) == Observed.RUNNING
 
 
-def test_hosts_are_read_again(estate, admin, watcher, monkeypatch):
+def test_hosts_are_read_again(estate, chief, watcher, monkeypatch):
     """Red when _read_hosts never removes, or what a removed host told last is written all the same."""
     monkeypatch.setattr(watching, "READ_HOSTS_SECONDS", 0)
     watcher.turn(0)
@@ -281,7 +281,7 @@ def test_hosts_are_read_again(estate, admin, watcher, monkeypatch):
     child = watcher._watch._hosts[estate.other.uri]._child.process
     assert child.poll() is None
     watcher.hear(estate.other.uri, Heartbeat(10, 0))
-    removal.remove_host(actor=admin, host=estate.other, confirm_name="other")
+    removal.remove_host(actor=chief, host=estate.other, confirm_name="other")
     watcher.turn(0)
     assert watcher._watch.uris == {estate.host.uri}
     assert child.wait(10) == -signal.SIGKILL
@@ -290,9 +290,9 @@ def test_hosts_are_read_again(estate, admin, watcher, monkeypatch):
     assert not watcher._pending and not Counter.objects.filter(scope=estate.other.scope).exists()
 
 
-def test_the_files_of_a_removed_host_go(admin, watcher, monkeypatch, own_state):
+def test_the_files_of_a_removed_host_go(chief, watcher, monkeypatch, own_state):
     """Red when the watcher leaves the portal's key in the folder of a host that is no more."""
-    ensure_key(admin)
+    ensure_key(chief)
     monkeypatch.setattr(watching, "READ_HOSTS_SECONDS", 0)
     monkeypatch.setattr(watcher._watch, "add", lambda _uri: None)
     ssh_host, kept = (make_ssh_host(name, host_key=HOST_KEY) for name in ("rack-1", "rack-2"))
@@ -300,6 +300,6 @@ def test_the_files_of_a_removed_host_go(admin, watcher, monkeypatch, own_state):
     folders = own_state / "run/ssh"
     assert len(list(folders.iterdir())) == 2
     Operation.objects.filter(subject=ssh_host.topic).delete()
-    removal.remove_host(actor=admin, host=ssh_host, confirm_name="rack-1")
+    removal.remove_host(actor=chief, host=ssh_host, confirm_name="rack-1")
     watcher.turn(0)
     assert [path.name.split("-")[0] for path in folders.iterdir()] == [str(kept.pk)]

@@ -42,14 +42,14 @@ def full(name="rack-1", uri="fake:///rack-1", pool=None):
     return host
 
 
-def remove(admin, host, typed=None):
-    removal.remove_host(actor=admin, host=host, confirm_name=host.name if typed is None else typed)
+def remove(chief, host, typed=None):
+    removal.remove_host(actor=chief, host=host, confirm_name=host.name if typed is None else typed)
 
 
-def work(admin, host, state, kind="networks.remove", project=None):
+def work(chief, host, state, kind="networks.remove", project=None):
     """An operation on a host that has come to `state`."""
     made = operations.begin_operation(
-        actor=admin,
+        actor=chief,
         project=project,
         spec=RequestSpec(kind, {}, {}),
         subject=f"test:{uuid.uuid4()}"[:64],
@@ -63,31 +63,31 @@ def work(admin, host, state, kind="networks.remove", project=None):
     return made
 
 
-def test_everything_of_the_host_goes_and_the_history_stays(admin, client):
+def test_everything_of_the_host_goes_and_the_history_stays(chief, client):
     """Red when the counters, the pool or its images stay, or the trail does not say it."""
     host, other = full(), full("rack-2", "fake:///rack-2")
-    before = work(admin, host, State.SUCCEEDED)
+    before = work(chief, host, State.SUCCEEDED)
     pool = host.pools.get().pool
     Reservation.objects.create(
         operation=before, counter=Counter.objects.get(scope=host.scope, resource="vcpu"), amount=2,
         stage=Reservation.Stage.RELEASED,
     )  # fmt: skip
-    remove(admin, host)
+    remove(chief, host)
     assert list(Host.objects.all()) == [other]
     assert not Counter.objects.filter(scope__in=[host.scope, pool.scope]).exists()
     assert PoolAttachment.objects.get().host == other and StoragePool.objects.count() == 1
     assert Counter.objects.filter(scope=other.scope).count() == 2
     assert Image.objects.count() == 2
     entry = AuditEntry.objects.get(verb="host.removed")
-    assert (entry.actor_name, entry.target_name) == (admin.username, "rack-1")
+    assert (entry.actor_name, entry.target_name) == (chief.username, "rack-1")
     assert entry.before == {"uri": "fake:///rack-1", "fingerprint": "", "folders": ["/example"]}
-    client.force_login(admin)
+    client.force_login(chief)
     page = client.get(reverse("operations:detail", args=[before.pk])).content.decode()
     assert "Work on rack-1" in page
     assert "rack-1" in client.get(reverse("audit:trail")).content.decode()
 
 
-def test_a_pool_that_another_host_shares_stays_with_what_is_taken_of_it(admin, cast):
+def test_a_pool_that_another_host_shares_stays_with_what_is_taken_of_it(chief, cast):
     """Red when the pool's counter goes with the first of its hosts."""
     host = full()
     pool = host.pools.get().pool
@@ -96,12 +96,12 @@ def test_a_pool_that_another_host_shares_stays_with_what_is_taken_of_it(admin, c
     counter = Counter.objects.get(scope=pool.scope)
     counter.used = 5
     counter.save()
-    remove(admin, host)
+    remove(chief, host)
     counter.refresh_from_db()
     assert counter.used == 5 and StoragePool.objects.get() == pool and pool.attachments.get().host == other
 
 
-def occupied(host, cast, admin):
+def occupied(host, cast, chief):
     """Put something of every kind on the host, one after the other, and say what the refusal must name."""
     kept = factories.make_machine(cast, "kept", host)
     yield "1 machine is on it."
@@ -115,51 +115,51 @@ def occupied(host, cast, admin):
     yield "1 network card is on its networks."
     port.delete()
     for state in (State.QUEUED, State.RUNNING, State.UNDOING):
-        operation = work(admin, host, state)
+        operation = work(chief, host, state)
         yield "1 operation on it is not finished."
         Operation.objects.filter(pk=operation.pk).update(state=State.FAILED)
-    work(admin, host, State.LOST, kind="vm.start", project=cast.project)
+    work(chief, host, State.LOST, kind="vm.start", project=cast.project)
     yield "1 operation on it is not finished."
     Operation.objects.filter(state=State.LOST).update(state=State.FAILED)
 
 
-def test_what_is_on_it_keeps_it_and_is_named_with_its_number(admin, cast, client):
+def test_what_is_on_it_keeps_it_and_is_named_with_its_number(chief, cast, client):
     """Red when a room does not register, the service does not ask, or the page offers it all the same."""
     host = full()
-    client.force_login(admin)
+    client.force_login(chief)
     page = lambda: client.get(reverse("hosts:detail", args=[host.pk])).content.decode()  # noqa: E731
-    for reason in occupied(host, cast, admin):
+    for reason in occupied(host, cast, chief):
         with pytest.raises(Denied, match=reason):
-            remove(admin, host)
+            remove(chief, host)
         assert reason in page() and "confirm_name" not in page()
         url = reverse("hosts:remove", args=[host.pk])
         answer = client.post(url, {"confirm_name": host.name}, follow=True)
         assert reason in answer.content.decode() and Host.objects.exists()
     assert "confirm_name" in page()
-    remove(admin, host)
+    remove(chief, host)
     assert not AuditEntry.objects.filter(verb="host.removed").exclude(target_id=host.pk).exists()
 
 
-def test_capacity_that_nothing_accounts_for_keeps_it(admin):
+def test_capacity_that_nothing_accounts_for_keeps_it(chief):
     """Red when forget() deletes reservations that are not given back."""
     host = full()
-    operation = work(admin, host, State.SUCCEEDED)
+    operation = work(chief, host, State.SUCCEEDED)
     ledger.hold(operation, {(host.scope, "vcpu"): 1})
     with pytest.raises(Denied, match="Something came onto the host"), transaction.atomic():
-        remove(admin, host)
+        remove(chief, host)
     assert Host.objects.exists() and PoolAttachment.objects.exists() and Counter.objects.count() == 3
 
 
-def test_work_on_the_host_itself_that_waits_for_it_goes_with_it(admin):
+def test_work_on_the_host_itself_that_waits_for_it_goes_with_it(chief):
     """Red when a host that never comes back is kept by what waits for it."""
     host = full()
-    waits = work(admin, host, State.LOST)
-    remove(admin, host)
+    waits = work(chief, host, State.LOST)
+    remove(chief, host)
     waits.refresh_from_db()
     assert (waits.state, waits.lost_from) == (State.CANCELLED, "") and not Host.objects.exists()
 
 
-def test_only_an_admin_of_every_project_who_types_its_name(admin, cast, client):
+def test_only_an_admin_of_every_project_who_types_its_name(chief, cast, client):
     """Red when the service does not ask for the role or the name."""
     host = full()
     for actor in (cast.admin, cast.operator):
@@ -167,8 +167,8 @@ def test_only_an_admin_of_every_project_who_types_its_name(admin, cast, client):
             remove(actor, host)
     for typed in ("", "rack", "RACK-1"):
         with pytest.raises(Denied, match="Type the host's name"):
-            remove(admin, host, typed)
-    client.force_login(admin)
+            remove(chief, host, typed)
+    client.force_login(chief)
     url = reverse("hosts:remove", args=[host.pk])
     client.post(url, {"confirm_name": "rack-2"})
     assert Host.objects.exists()
@@ -178,16 +178,16 @@ def test_only_an_admin_of_every_project_who_types_its_name(admin, cast, client):
     assert client.post(url, {"confirm_name": "rack-1"}).status_code == 404
 
 
-def test_what_comes_late_to_a_removed_host_is_refused_in_words(admin):
+def test_what_comes_late_to_a_removed_host_is_refused_in_words(chief):
     """Red when a service takes the row for granted."""
     host = full()
     gone = Host.objects.get(pk=host.pk)
-    remove(admin, host)
+    remove(chief, host)
     late = (
-        lambda: services.set_maintenance(actor=admin, host=gone, on=True, reason="x"),
-        lambda: services.set_jump(actor=admin, host=gone, jump="rack-1"),
-        lambda: services.enrol_again(actor=admin, host=gone, pool_path="/srv/gatehouse"),
-        lambda: remove(admin, gone),
+        lambda: services.set_maintenance(actor=chief, host=gone, on=True, reason="x"),
+        lambda: services.set_jump(actor=chief, host=gone, jump="rack-1"),
+        lambda: services.enrol_again(actor=chief, host=gone, pool_path="/srv/gatehouse"),
+        lambda: remove(chief, gone),
     )
     for act in late:
         with pytest.raises(Denied, match="rack-1 was removed meanwhile"):
@@ -195,57 +195,57 @@ def test_what_comes_late_to_a_removed_host_is_refused_in_words(admin):
     assert not Operation.objects.exists()
 
 
-def test_an_operation_that_finds_no_host_fails_and_is_not_tried_for_ever(admin):
+def test_an_operation_that_finds_no_host_fails_and_is_not_tried_for_ever(chief):
     """Red when a step lets Host.DoesNotExist out: the worker would die of it each time anew."""
     host = factories.make_host()
-    operation = work(admin, host, State.QUEUED)
+    operation = work(chief, host, State.QUEUED)
     host.delete()
     done = carry_out(operation)
     assert done.state == State.FAILED
     assert done.steps.get().error_code == "host_removed" and "removed" in sentence("host_removed")
 
 
-def test_connections_of_workers_end_with_the_host(admin):
+def test_connections_of_workers_end_with_the_host(chief):
     """Red when the beat task does not look, or a call to a removed host raises anything but a DriverError."""
     host, other = full(), full("rack-2", "fake:///rack-2")
     for called in (host, other):
         calls.call(called.pk, "ping")
     pool = calls._pools[host.pk]
     child = pool._idle[0].process
-    remove(admin, host)
+    remove(chief, host)
     tasks.find_lost_operations()
     assert host.pk not in calls._pools and child.poll() is not None
     assert calls._pools[other.pk]._idle[0].process.poll() is None
     with pytest.raises(HostRemoved):
         calls.call(host.pk, "ping")
-    remove(admin, other)
+    remove(chief, other)
     calls.close_removed()
     assert not {host.pk, other.pk} & set(calls._pools)
 
 
-def test_it_can_be_enrolled_again_and_finds_its_pool(admin):
+def test_it_can_be_enrolled_again_and_finds_its_pool(chief):
     """Red when a name or an address stays taken, or the pool's identity is another one."""
-    asked = {"actor": admin, "name": "rack-1", "uri": "fake:///rack-1", "pool_path": "/srv/gatehouse"}
+    asked = {"actor": chief, "name": "rack-1", "uri": "fake:///rack-1", "pool_path": "/srv/gatehouse"}
     first = services.enrol_host(**asked)
     Operation.objects.update(state=State.FAILED)
-    remove(admin, Host.objects.get())
+    remove(chief, Host.objects.get())
     second = services.enrol_host(**asked)
     assert second.frozen["pinned"] == first.frozen["pinned"]
     assert second.identifiers != first.identifiers
 
 
-def test_a_start_does_not_bring_back_what_was_removed(admin, cast, capsys):
+def test_a_start_does_not_bring_back_what_was_removed(chief, cast, capsys):
     """Red when bootstrap enrols the host of the command line whenever there is none."""
     type(cast.admin).objects.filter(pk=cast.admin.pk).update(username="first-admin")
-    type(admin).objects.filter(pk=admin.pk).update(username="admin")
-    admin.refresh_from_db()
+    type(chief).objects.filter(pk=chief.pk).update(username="admin")
+    chief.refresh_from_db()
     host = full("here", "fake:///here")
-    remove(admin, host)
+    remove(chief, host)
     call_command("bootstrap", "--host", "here", "fake:///here", "/srv/gatehouse")
     assert not Host.objects.exists() and "was removed" in capsys.readouterr().out
 
 
-def test_a_placement_that_was_overtaken_by_a_removal_is_refused(admin, cast, monkeypatch):
+def test_a_placement_that_was_overtaken_by_a_removal_is_refused(chief, cast, monkeypatch):
     """Red when placement does not look whether its host is still there: the machine would have none."""
     host = full()
     catalogue = factories.make_catalogue(host.pools.get().images.get().image, factories.make_network())
@@ -255,7 +255,7 @@ def test_a_placement_that_was_overtaken_by_a_removal_is_refused(admin, cast, mon
 
     def too_early(*args, **options):
         found = list(chosen(*args, **options))
-        remove(admin, host)
+        remove(chief, host)
         return found
 
     monkeypatch.setattr(placement, "candidates", too_early)

@@ -43,14 +43,14 @@ def failure(operation):
     return operation.steps.exclude(error_code="").get().error_code
 
 
-def joined(admin, host, user="gate"):
+def joined(chief, host, user="gate"):
     """The row of `host` after its key was fetched and confirmed, and its enrolment not yet carried out."""
-    greeting = services.enrol_host(actor=admin, name="second", uri=host.uri(user), pool_path=POOL)
+    greeting = services.enrol_host(actor=chief, name="second", uri=host.uri(user), pool_path=POOL)
     assert carry_out(greeting).state == State.SUCCEEDED
     row = Host.objects.get(name="second")
     assert row.offered_fingerprint == host.fingerprint
     host.authorize(authorized_line(current_key()), user)
-    enrolment = services.confirm_host_key(actor=admin, host=row, fingerprint=host.fingerprint)
+    enrolment = services.confirm_host_key(actor=chief, host=row, fingerprint=host.fingerprint)
     row.refresh_from_db()
     return row, enrolment
 
@@ -130,10 +130,10 @@ async def look(uri, machine):
         return await stream.read()
 
 
-def test_a_further_host_is_enrolled_and_builds_machines(admin, cast, second_host):
+def test_a_further_host_is_enrolled_and_builds_machines(chief, cast, second_host):
     """Red when the connection's URI lacks the portal's ssh, or images go by a path of this machine alone."""
     tiny()
-    row, enrolment = joined(admin, second_host)
+    row, enrolment = joined(chief, second_host)
     done = carry_out(enrolment)
     assert done.state == State.SUCCEEDED, list(done.steps.values_list("error_code", "error_raw"))
     row.refresh_from_db()
@@ -148,46 +148,46 @@ def test_a_further_host_is_enrolled_and_builds_machines(admin, cast, second_host
     assert asyncio.run(look(connection_uri(row), machine)).startswith(b"RFB")
 
 
-def test_what_keeps_a_host_away_is_told_apart(admin, cast, second_host):
+def test_what_keeps_a_host_away_is_told_apart(chief, cast, second_host):
     """Red when two of them come out as the same code."""
-    row, enrolment = joined(admin, second_host)
+    row, enrolment = joined(chief, second_host)
     second_host.forbid("gate")
     assert failure(enrolment) == "key_refused"
     line = authorized_line(current_key())
     second_host.authorize(line, "gate")
     second_host.authorize(line, "stranger")
     Host.objects.filter(pk=row.pk).update(uri=second_host.uri("stranger"))
-    assert failure(services.enrol_again(actor=admin, host=row)) == "libvirt_refused"
+    assert failure(services.enrol_again(actor=chief, host=row)) == "libvirt_refused"
     Host.objects.filter(pk=row.pk).update(uri=second_host.uri("nobody-here"))
-    assert failure(services.enrol_again(actor=admin, host=row)) == "key_refused"
+    assert failure(services.enrol_again(actor=chief, host=row)) == "key_refused"
     Host.objects.filter(pk=row.pk).update(uri=second_host.uri("gate"))
     call(row.pk, "ping")
     second_host.kill_libvirtd()
     assert refusals(row)[-1] == "libvirt_absent"
 
 
-def test_a_changed_host_key_is_refused_until_it_is_confirmed(admin, cast, second_host):
+def test_a_changed_host_key_is_refused_until_it_is_confirmed(chief, cast, second_host):
     """Red when ssh is told to accept new keys, or known_hosts of the account is read."""
-    row, enrolment = joined(admin, second_host)
+    row, enrolment = joined(chief, second_host)
     call(row.pk, "ping")
     first = row.host_key
     second_host.change_host_key()
     assert refusals(row)[-1] == "host_key_changed"
     watch_until(lambda: health(row) == (Health.STALE, "host_key_changed"))
     assert failure(enrolment) == "host_key_changed"
-    assert carry_out(services.greet_host(actor=admin, host=row)).state == State.SUCCEEDED
+    assert carry_out(services.greet_host(actor=chief, host=row)).state == State.SUCCEEDED
     row.refresh_from_db()
     assert row.host_key == first and row.offered_fingerprint == second_host.fingerprint
     with pytest.raises(Denied):
-        services.confirm_host_key(actor=admin, host=row, fingerprint=row.fingerprint)
-    services.confirm_host_key(actor=admin, host=row, fingerprint=second_host.fingerprint)
+        services.confirm_host_key(actor=chief, host=row, fingerprint=row.fingerprint)
+    services.confirm_host_key(actor=chief, host=row, fingerprint=second_host.fingerprint)
     call(row.pk, "ping")
     watch_until(lambda: health(row) == (Health.UP, ""))
 
 
-def test_faults_of_the_host_are_seen_and_pass(admin, cast, second_host):
+def test_faults_of_the_host_are_seen_and_pass(chief, cast, second_host):
     """Red when the watcher has no limit of silence: a frozen libvirtd would never be noticed."""
-    row, _enrolment = joined(admin, second_host)
+    row, _enrolment = joined(chief, second_host)
     watcher = Watcher()
     try:
         watch_until(lambda: health(row)[0] == Health.UP, watcher)

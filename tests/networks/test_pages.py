@@ -27,8 +27,8 @@ def admin(cast):
 
 
 @pytest.fixture
-def page(client, admin):
-    client.force_login(admin)
+def page(client, chief):
+    client.force_login(chief)
     return client
 
 
@@ -54,9 +54,9 @@ def test_a_network_is_added_with_a_gateway_a_range_and_a_bridge(page):
         ("user", {}),
     ],
 )
-def test_each_kind_takes_what_it_needs(admin, kind, more):
+def test_each_kind_takes_what_it_needs(chief, kind, more):
     """Red when a LAN gets addresses, or a gateway in the middle of the subnet is lost."""
-    network = services.add_network(actor=admin, wanted=Wanted("other", "Other", kind, **more))
+    network = services.add_network(actor=chief, wanted=Wanted("other", "Other", kind, **more))
     spec = network.spec
     assert (spec.host_bridge, spec.user) == (kind == "bridge", kind == "user")
     assert spec.address == ("10.9.0.5" if kind == "isolated" else "")
@@ -101,7 +101,7 @@ def test_what_a_host_must_not_be_told_is_refused_with_a_sentence(page, changes, 
     assert Network.objects.count() == 1
 
 
-def test_only_an_admin_of_everything_changes_networks(cast, admin):
+def test_only_an_admin_of_everything_changes_networks(cast, chief):
     network = factories.make_network()
     for actor in (cast.requester, cast.operator):
         with pytest.raises(Denied):
@@ -112,7 +112,7 @@ def test_only_an_admin_of_everything_changes_networks(cast, admin):
             services.remove_network(actor=actor, network=network, confirm_name=network.name)
 
 
-def test_a_network_in_use_stays_and_says_why(page, admin):
+def test_a_network_in_use_stays_and_says_why(page, chief):
     """Red when the cards on it are not counted."""
     network = factories.make_network()
     host = factories.make_host()
@@ -122,7 +122,7 @@ def test_a_network_in_use_stays_and_says_why(page, admin):
     assert Network.objects.filter(pk=network.pk).exists()
 
 
-def test_a_removed_network_leaves_the_hosts_that_made_it(page, admin, monkeypatch):
+def test_a_removed_network_leaves_the_hosts_that_made_it(page, chief, monkeypatch):
     """Red when the row goes and the host keeps the network, or the name is not asked for."""
     network = factories.make_network()
     host = factories.make_host()

@@ -11,7 +11,7 @@ from portal.operations import discussion, live, revisions, services, transitions
 from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.states import State
 from tests.conftest import GIB, make_spec
-from tests.operations.policies.conftest import another, chief, policy  # noqa: F401
+from tests.operations.policies.conftest import another, policy  # noqa: F401
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 HTMX = {"HTTP_HX_REQUEST": "true"}

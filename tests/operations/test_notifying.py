@@ -20,14 +20,6 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
 
 @pytest.fixture
-def chief(cast):
-    """Who administers every project."""
-    person = User.objects.create(username="chief")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
-
-
-@pytest.fixture
 def asked(cast):
     return services.request_operation(
         actor=cast.requester,

@@ -18,13 +18,6 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
 
 @pytest.fixture
-def chief(cast):
-    person = User.objects.create(username="chief")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
-
-
-@pytest.fixture
 def taken(cast):
     """Three machines of 2 GiB that the requester asked for."""
     for _ in range(3):

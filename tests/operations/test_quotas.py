@@ -6,7 +6,7 @@ import uuid
 import pytest
 from django.db import transaction
 
-from portal.accounts.models import Membership, Project, Role, User
+from portal.accounts.models import Membership, Project, Role
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.operations import counters, ledger, quotas, scopes, services
@@ -18,13 +18,6 @@ from tests.racing import race
 
 pytestmark = pytest.mark.database
 NONE = dict.fromkeys(quotas.RESOURCES)
-
-
-@pytest.fixture
-def chief(cast):
-    person = User.objects.create(username="chief")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
 
 
 def takes(cast, amount=1, resource="machines"):

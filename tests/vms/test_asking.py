@@ -14,7 +14,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.states import State
 from tests import factories
 from tests.factories import GIB, MIB
-from tests.operations.policies.conftest import chief, policy  # noqa: F401
+from tests.operations.policies.conftest import policy  # noqa: F401
 from vms import asking, cloud, prefill
 from vms.models import CatalogueItem, Flavour, VirtualMachine
 from vms.services import edit_machine_request, request_machine

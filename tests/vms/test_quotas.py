@@ -6,7 +6,6 @@ import uuid
 import pytest
 from django.apps import apps
 
-from portal.accounts.models import Membership, Role, User
 from portal.core.errors import Denied
 from portal.operations import ledger, quotas, scopes, services
 from portal.operations.models import Counter, Operation, Reservation
@@ -26,13 +25,6 @@ def place(cast):
     image = factories.make_image()
     factories.make_place(host, image=image)
     return factories.make_catalogue(image, factories.make_network())
-
-
-@pytest.fixture
-def chief(cast):
-    person = User.objects.create(username="chief")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
 
 
 def ask(cast, place, name, actor=None):

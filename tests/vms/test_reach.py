@@ -203,13 +203,10 @@ def test_enrolment_notes_what_the_host_makes(monkeypatch, cast):
     assert (host.bridges, host.bridge_proof) == (False, "A fake bridge was refused.")
 
 
-def test_an_admin_says_where_people_jump_from(cast, client):
+def test_an_admin_says_where_people_jump_from(chief, client):
     """Red when the service takes what ssh would read as an option."""
-    from portal.accounts.models import Membership
-
-    Membership.objects.create(user=cast.admin, role="admin", project=None)
     host = factories.make_host()
-    client.force_login(cast.admin)
+    client.force_login(chief)
     page = f"/hosts/{host.pk}/jump/"
     assert client.post(page, {"jump": "guest@jump.example.org:2200"}).status_code == 302
     assert Host.objects.get(pk=host.pk).jump == "guest@jump.example.org:2200"

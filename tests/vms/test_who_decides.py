@@ -4,7 +4,6 @@ import uuid
 
 import pytest
 
-from portal.accounts.models import Membership, Role, User
 from portal.operations.models import Operation, Policy
 from portal.operations.policies import services as policies
 from portal.operations.policies.rules import Effect, Level, Rule, Who
@@ -26,13 +25,6 @@ def offered(cast):
     image = factories.make_image(cloud_init=True)
     factories.make_place(factories.make_host(), image=image)
     return factories.make_catalogue(image, factories.make_network())
-
-
-@pytest.fixture
-def chief(cast):
-    person = User.objects.create(username="chief")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
 
 
 @pytest.fixture

@@ -16,14 +16,6 @@ from tests.conftest import make_spec
 
 
 @pytest.fixture
-def chief(cast):
-    """Who administers every project."""
-    person = User.objects.create(username="chief")
-    Membership.objects.create(user=person, role=Role.ADMIN)
-    return person
-
-
-@pytest.fixture
 def another(cast):
     """Return one more approver of the project by each call."""
 
