@@ -86,11 +86,13 @@ _ready() {
   curl -fsSk -m 5 -o /dev/null "${host[@]}" "$ADDRESS/healthz/ready" "$@"
 }
 
-# wait_until_ready: returns when the portal can work; else says where to look, and fails.
+# wait_until_ready: returns when the portal can work and all its parts live; else says where to look, and fails.
 wait_until_ready() {
   local end=$((SECONDS + 60))
+  sleep 0.1
   until _ready 2>/dev/null; do
-    if [ $SECONDS -ge $end ] || ! is_up web; then
+    tell_fallen || return 1
+    if [ $SECONDS -ge $end ]; then
       say "The portal does not become ready. The end of $LOG/web.log:"
       tail -5 "$LOG/web.log"
       say "What is not ready: $(curl -sk -m 5 "$ADDRESS/healthz/ready" 2>/dev/null || echo "nothing answers at $ADDRESS")"
@@ -98,6 +100,9 @@ wait_until_ready() {
     fi
     sleep 0.1
   done
+  # A part that cannot work ends while it starts; web, which is ready, loaded as much as each of them.
+  [ ${#STARTED[@]} -eq 0 ] || sleep 1
+  tell_fallen
 }
 
 # warn_of_plain_text: one sentence when passwords would travel in the clear.

@@ -44,6 +44,19 @@ any_is_up() {
   return 1
 }
 
+# tell_fallen: say which parts ended by themselves, each once, with the end of what it said. Fails when one did.
+tell_fallen() {
+  local name fell=0
+  for name in "${PARTS[@]}"; do
+    [ -e "$RUN/$name.pid" ] && ! is_up "$name" || continue
+    fell=1
+    rm -f "$RUN/$name.pid"
+    say "The part $name of the portal ended by itself. The end of $LOG/$name.log:"
+    tail -5 "$LOG/$name.log" || true
+  done
+  return $fell
+}
+
 # stop NAME: ask, wait up to ten seconds, then insist.
 stop() {
   local pid tries

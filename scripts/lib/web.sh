@@ -69,6 +69,8 @@ lend_to_read() {
 web_command() {
   WEB=("$@")
   [ "$(id -u)" = 0 ] || return 0
+  unshare --mount true 2>/dev/null ||
+    say "This machine gives no mount namespaces: file permissions alone keep the web process from the hypervisor."
   local -a needs=("$ROOT" "$ROOT/.venv" "$STATE" "$STATE/static")
   [ ! -d "$STATE/images" ] || needs+=("$STATE/images")
   WEB=(env "GATEHOUSE_NEEDS=$(printf '%s\n' "${needs[@]}")" "LOW_PORT=$((PORT < 1024))"
