@@ -14,11 +14,11 @@ class VmsConfig(AppConfig):
         from vms.building import CREATE
         from vms.observer import MachineObserver
         from vms.placement import machines_on
-        from vms.power import KINDS
+        from vms.power import KINDS, give_up_machines
 
         for kind in (CREATE, *KINDS):
             register(kind)
         live.register_panels()
         panels.register_panels()
         observers.register(MachineObserver())
-        removal.register(machines_on)
+        removal.register(machines_on, give_up_machines)

@@ -7,16 +7,20 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from networks.models import Port
+from portal.accounts.notices import notify
 from portal.audit import services as audit
 from portal.core.errors import Denied
-from portal.hosts.models import Health
+from portal.hosts.models import Health, Host
 from portal.hosts.steps import HostStep
 from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
+from portal.operations.notifying import ENDED
 from portal.operations.registry import Kind, StepContext
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
@@ -222,12 +226,29 @@ def settle_bin(operation: Operation, state: State) -> None:
 def settle_purge(operation: Operation, state: State) -> None:
     """Forget the machine and give its disk back."""
     machine = VirtualMachine.objects.filter(uuid=operation.identifiers["uuid"]).first()
-    if machine is None or state != State.SUCCEEDED:
-        return
+    if machine is not None and state == State.SUCCEEDED:
+        _forget(machine)
+
+
+def _forget(machine: VirtualMachine) -> None:
     ledger.give_back(machine.built_by)
     Port.objects.filter(domain_uuid=machine.uuid).delete()
     publish(machine.topic)
     machine.delete()
+
+
+def give_up_machines(actor: Any, host: Host) -> None:
+    """Forget every machine of a host that is lost, those in the bin too, and tell the owners.
+
+    Joins the caller's transaction. The host is not asked, and nothing works on its machines.
+    """
+    lost = VirtualMachine.objects.select_for_update(of=("self",)).filter(host=host)
+    for machine in lost.select_related("owner", "built_by").order_by("pk"):
+        audit.record(actor=actor, verb="machine.given_up", target=machine, before={"host": host.name})
+        text = _("%(machine)s is lost with its host %(host)s.") % {"machine": machine.name, "host": host.name}
+        link = reverse("operations:detail", args=[machine.built_by_id])
+        notify(people=[machine.owner], kind=ENDED, text=text, link=link, by=actor)
+        _forget(machine)
 
 
 def purge_what_is_due() -> int:

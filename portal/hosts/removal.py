@@ -11,7 +11,7 @@ from django.utils.translation import ngettext
 from portal.audit import services as audit
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
-from portal.hosts.models import Host, ImageAttachment, StoragePool
+from portal.hosts.models import Health, Host, ImageAttachment, StoragePool
 from portal.hosts.services import check_estate, locked
 from portal.live.publish import publish
 from portal.operations import ledger
@@ -22,22 +22,32 @@ from portal.operations.transitions import StaleAttempt, move
 REMOVED = "host.removed"
 #: What a room above has on a host, as a sentence with the number; '' when that is nothing.
 Occupants = Callable[[Host], str]
-_rooms: list[Occupants] = []
+#: How a room forgets what it has on a host that is lost, in the caller's transaction: (actor, host).
+GiveUp = Callable[[Any, Host], None]
+_rooms: list[tuple[Occupants, GiveUp | None]] = []
 
 
-def register(occupants: Occupants) -> None:
-    """Let a room say what of its own keeps a host from being removed."""
-    _rooms.append(occupants)
+def register(occupants: Occupants, give_up: GiveUp | None = None) -> None:
+    """Let a room say what of its own keeps a host from being removed, and how that goes with a lost host."""
+    _rooms.append((occupants, give_up))
 
 
 def why_not_removed(host: Host) -> str:
     """Return what keeps `host` from being removed now, in sentences with numbers; '' when nothing does."""
-    reasons = [occupants(host) for occupants in _rooms] + [_unfinished(host)]
+    reasons = [occupants(host) for occupants, _give_up in _rooms]
+    reasons.append(_unfinished(_on_it(host).exclude(_waits_for_it())))
     return " ".join(reason for reason in reasons if reason)
 
 
-def _unfinished(host: Host) -> str:
-    count = _on_it(host).exclude(_waits_for_it()).count()
+def why_not_given_up(host: Host) -> str:
+    """Return why what is on `host` cannot be given up with it now; '' when it can."""
+    if host.observed_health == Health.UP:
+        return _("The host answers: what is on it can be deleted.")
+    return _unfinished(_on_it(host).exclude(state=State.LOST))
+
+
+def _unfinished(found: QuerySet[Operation]) -> str:
+    count = found.count()
     if not count:
         return ""
     words = ngettext(
@@ -59,11 +69,12 @@ def _waits_for_it() -> Q:
     return Q(state=State.LOST, project=None)
 
 
-def remove_host(*, actor: Any, host: Host, confirm_name: str) -> None:
+def remove_host(*, actor: Any, host: Host, confirm_name: str, give_up: bool = False) -> None:
     """Forget a host that nothing of the portal is on; what libvirt and its folder hold there stays.
 
-    With it go its confirmed key, what it had of pools and images, and its counters in the ledger. Raises
-    Denied with what is still on it.
+    With it go its confirmed key, what it had of pools and images, and its counters in the ledger. `give_up`,
+    for a host that does not answer and never will: its machines and the work that waits for it go as well,
+    and their owners are told. Raises Denied with what is still on it.
     """
     check_estate(actor, "administer", "remove hosts")
     if confirm_name != host.name:
@@ -75,9 +86,11 @@ def remove_host(*, actor: Any, host: Host, confirm_name: str) -> None:
             scopes = [current.scope, *(pool.scope for pool in pools)]
             # Whoever places a machine takes capacity first: behind this lock nobody comes onto the host.
             ledger.lock(scopes)
-            if reason := why_not_removed(current):
+            if reason := why_not_given_up(current) if give_up else why_not_removed(current):
                 raise Denied(reason)
-            _give_up_what_waits(actor, current)
+            _cancel_what_waits(actor, current)
+            if give_up:
+                _give_up(actor, current)
             audit.record(actor=actor, verb=REMOVED, target=current, before=_told(current))
             publish(current.topic)
             _forget(current, pools)
@@ -90,9 +103,18 @@ def _told(host: Host) -> dict[str, Any]:
     return {"uri": host.uri, "fingerprint": host.fingerprint, "folders": folders}
 
 
-def _give_up_what_waits(actor: Any, host: Host) -> None:
-    """End the work on the host itself that waits for it to come back. Raises Denied when it came back."""
-    for operation in _on_it(host).filter(_waits_for_it()):
+def _give_up(actor: Any, host: Host) -> None:
+    """Let each room forget what it has on the lost host. Raises Denied for what no room gives up."""
+    for _occupants, give_up in _rooms:
+        if give_up is not None:
+            give_up(actor, host)
+    if reason := why_not_removed(host):
+        raise Denied(reason)
+
+
+def _cancel_what_waits(actor: Any, host: Host) -> None:
+    """End the work that waits for the host to come back. Raises Denied when it came back."""
+    for operation in _on_it(host).filter(state=State.LOST):
         try:
             move(operation, State.CANCELLING, actor=actor, lost_from="")
             move(operation, State.CANCELLED, actor=actor)

@@ -16,4 +16,5 @@ urlpatterns = [
     path("<int:pk>/prove/", views.prove, name="prove"),
     path("<int:pk>/jump/", views.jump, name="jump"),
     path("<int:pk>/remove/", views.remove, name="remove"),
+    path("<int:pk>/give-up/", views.give_up, name="give-up"),
 ]

@@ -83,6 +83,7 @@ def _page(
         "cannot_prove": "" if admin else _("Only an admin proves a host."),
         "removal": ConfirmForm(name=host.name),
         "no_removal": removal.why_not_removed(host) if admin else "",
+        "no_giving_up": removal.why_not_given_up(host) if admin else "",
     }
     return render(request, "hosts/detail.html", context, status=422 if form.errors or jump.errors else 200)
 
@@ -167,11 +168,21 @@ def jump(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def remove(request: HttpRequest, pk: int) -> HttpResponse:
     """Forget a host that nothing of the portal is on."""
+    return _remove(request, pk, give_up=False)
+
+
+@require_POST
+def give_up(request: HttpRequest, pk: int) -> HttpResponse:
+    """Forget a host that is lost, with what is on it."""
+    return _remove(request, pk, give_up=True)
+
+
+def _remove(request: HttpRequest, pk: int, *, give_up: bool) -> HttpResponse:
     _for(request, "administer")
     host = _host(request, pk)
     typed = request.POST.get("confirm_name", "")
     with attempt(request, _("%(host)s is removed. Nothing was changed on the host itself.") % {"host": host}):
-        removal.remove_host(actor=request.user, host=host, confirm_name=typed)
+        removal.remove_host(actor=request.user, host=host, confirm_name=typed, give_up=give_up)
         return go_to(request, "hosts:list")
     return go_to(request, "hosts:detail", pk)
 

@@ -1,6 +1,7 @@
 """A host is forgotten when nothing of the portal is on it, and only then."""
 
 import uuid
+from functools import partial
 
 import pytest
 from django.core.management import call_command
@@ -8,12 +9,13 @@ from django.db import transaction
 from django.urls import reverse
 
 from networks.models import Port
+from portal.accounts.models import Notice
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.drivers.errors import HostRemoved
 from portal.hosts import calls, removal, services, tasks
 from portal.hosts.limits import set_limits
-from portal.hosts.models import Host, Image, PoolAttachment, StoragePool
+from portal.hosts.models import Health, Host, Image, PoolAttachment, StoragePool
 from portal.operations import ledger
 from portal.operations import services as operations
 from portal.operations.messages import sentence
@@ -157,6 +159,50 @@ def test_work_on_the_host_itself_that_waits_for_it_goes_with_it(chief):
     remove(chief, host)
     waits.refresh_from_db()
     assert (waits.state, waits.lost_from) == (State.CANCELLED, "") and not Host.objects.exists()
+
+
+def test_a_lost_host_is_given_up_with_its_machines_and_their_owners_are_told(chief, cast, client):
+    """Red when give_up_machines() is not registered, keeps what is in use, or work that waits is kept."""
+    host = full()
+    machine = factories.make_machine(cast, "kept", host)
+    binned = factories.make_machine(cast, "thrown-away", host, image=machine.image, status=Status.BINNED)
+    Port.objects.create(
+        network=factories.make_network(), host=host, domain_uuid=machine.uuid, mac="52:54:00:00:00:01"
+    )
+    quota = Counter.objects.create(scope=f"project:{cast.project.pk}", resource="memory", limit=9, used=5)
+    Reservation.objects.create(
+        operation=machine.built_by, counter=quota, amount=5, stage=Reservation.Stage.USED
+    )
+    waits = work(chief, host, State.LOST, kind="vm.start", project=cast.project)
+    Host.objects.filter(pk=host.pk).update(observed_health=Health.STALE)
+    client.force_login(chief)
+    assert "Give this host up" in client.get(reverse("hosts:detail", args=[host.pk])).content.decode()
+    client.post(reverse("hosts:give-up", args=[host.pk]), {"confirm_name": host.name})
+    assert not Host.objects.exists() and not VirtualMachine.objects.exists() and not Port.objects.exists()
+    quota.refresh_from_db()
+    waits.refresh_from_db()
+    assert quota.used == 0 and waits.state == State.CANCELLED
+    given_up = AuditEntry.objects.filter(verb="machine.given_up").values_list("target_name", flat=True)
+    assert set(given_up) == {machine.name, binned.name}
+    told = Notice.objects.filter(person=machine.owner, text__contains="lost with its host rack-1")
+    assert told.count() == 2
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING, State.UNDOING])
+def test_a_host_that_answers_or_is_worked_on_is_not_given_up(chief, cast, client, state):
+    """Red when why_not_given_up() does not ask."""
+    host = full()
+    factories.make_machine(cast, "kept", host)
+    give_up = partial(removal.remove_host, actor=chief, host=host, confirm_name=host.name, give_up=True)
+    client.force_login(chief)
+    assert "Give this host up" not in client.get(reverse("hosts:detail", args=[host.pk])).content.decode()
+    with pytest.raises(Denied, match="The host answers"):
+        give_up()
+    Host.objects.filter(pk=host.pk).update(observed_health=Health.STALE)
+    work(chief, host, state, kind="vm.start", project=cast.project)
+    with pytest.raises(Denied, match="1 operation on it is not finished"):
+        give_up()
+    assert VirtualMachine.objects.exists()
 
 
 def test_only_an_admin_of_every_project_who_types_its_name(chief, cast, client):

@@ -272,6 +272,9 @@ LINES = (
     Line(
         "hosts:remove", NO, change(EVERY_ADMIN), "ssh_host", data=lambda w: {"confirm_name": w.ssh_host.name}
     ),
+    Line(
+        "hosts:give-up", NO, change(EVERY_ADMIN), "ssh_host", data=lambda w: {"confirm_name": w.ssh_host.name}
+    ),
     Line("hosts:prove", NO, change(EVERY_ADMIN, told=ESTATE), "host"),
     Line("networks:list", page(ESTATE), NO),
     Line("networks:add", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_new_network),

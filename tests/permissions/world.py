@@ -10,6 +10,7 @@ from django.utils import timezone
 from portal.accounts import notices
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
+from portal.hosts.models import Health
 from portal.operations import quotas, scopes
 from portal.operations.models import Delegation, Operation
 from portal.operations.policies import services as policies
@@ -57,14 +58,13 @@ def make_world():
 def _things(world):
     owner, chief = world.people["owner"], world.people["admin_everywhere"]
     world.host = factories.make_host(uri="fake://permissions/")
-    world.ssh_host = factories.make_ssh_host()
+    # Away, as one must be to be given up; nothing else looks at that.
+    world.ssh_host = factories.make_ssh_host(observed_health=Health.STALE)
     place = factories.make_place(world.host)
     world.network = factories.make_network()
     world.catalogue = factories.make_catalogue(place.images.get().image, world.network)
     world.item, world.image = world.catalogue.item, world.catalogue.item.image
-    world.unused = CatalogueItem.objects.create(
-        name="Unused", description="", image=world.image, position=1
-    )
+    world.unused = CatalogueItem.objects.create(name="Unused", description="", image=world.image, position=1)
     world.size = Flavour.objects.create(name="spare", vcpus=1, memory=factories.GIB, disk=factories.GIB)
     wish = factories.make_wish(world.catalogue, name="asked")
     world.request = request_machine(actor=owner, project=world.project, wish=wish, token=uuid.uuid4())
