@@ -59,7 +59,9 @@ def user_data(cloud: dict[str, Any]) -> str:
     document |= {key: value for key, value in own.items() if key not in OURS}
     document |= {"ssh_pwauth": False, "disable_root": not root}
     document |= {"hostname": cloud["hostname"], "fqdn": cloud["hostname"]}
-    person: dict[str, Any] = {"name": cloud["user"], "ssh_authorized_keys": cloud["ssh_keys"]}
+    person: dict[str, Any] = {"name": cloud["user"]}
+    if cloud["ssh_keys"]:  # cloud-init's schema refuses an empty list
+        person["ssh_authorized_keys"] = cloud["ssh_keys"]
     if not root:
         person |= {"sudo": "ALL=(ALL) NOPASSWD:ALL", "shell": "/bin/bash", "lock_passwd": True}
     others = [entry for entry in _listed(own, "users") if not contends(entry, cloud["user"])]

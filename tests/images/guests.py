@@ -144,12 +144,14 @@ class Guest:
         """Return the leased address, or nothing yet."""
         return next((info.address for info in self.driver.addresses(self.uuid)), "")
 
-    def ssh(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
-        """Run a command as the image's login user; never raises for its result."""
+    def ssh(
+        self, command: str, *options: str, told: str = "", seconds: int = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as the image's login user, `told` on its input; never raises for its result."""
         target = f"{self.image['login_user']}@{self.address}"
         words = [word for option in SSH_OPTIONS for word in ("-o", option)]
         call = ["ssh", *words, "-i", str(self.key), *options, target, command]
-        return subprocess.run(call, capture_output=True, text=True, timeout=60)
+        return subprocess.run(call, input=told, capture_output=True, text=True, timeout=seconds)
 
     def virsh(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Ask what the driver's contract has no call for."""

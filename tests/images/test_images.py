@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -14,7 +15,9 @@ import pytest
 
 from portal.drivers.registry import driver_for
 from portal.drivers.types import DeviceModel
+from tests.images import documents
 from tests.images.guests import GIB, HASH, HOSTNAME, URI, Guest, as_json, as_yaml, wait_for
+from vms.cloud import Invalid, check_user_data
 
 pytestmark = pytest.mark.live
 
@@ -72,6 +75,21 @@ def test_list_describes_the_files(images: dict[str, dict]) -> None:
         assert json.loads(shown)["format"] == entry["format"]
     schema = json.loads((IMAGES / "cloud-config-schema.json").read_text())
     assert "cc_ssh" in schema["$defs"]
+
+
+@pytest.mark.parametrize("name", documents.OWN)
+def test_debians_schema_takes_what_is_asked_for(images: dict[str, dict], settings, name: str) -> None:
+    """Red when check_user_data() refuses what is fine. What becomes of it the guest is asked below."""
+    settings.CLOUD_CONFIG_SCHEMA = IMAGES / "cloud-config-schema.json"
+    check_user_data(documents.OWN[name], "debian")
+
+
+@pytest.mark.parametrize("name", documents.RIVALS)
+def test_the_form_refuses_what_would_take_the_key_away(images: dict[str, dict], settings, name: str) -> None:
+    """Red when `user` is not in OURS, or check_user_data() does not ask `contends`."""
+    settings.CLOUD_CONFIG_SCHEMA = IMAGES / "cloud-config-schema.json"
+    with pytest.raises(Invalid):
+        check_user_data(documents.RIVALS[name], "debian")
 
 
 def test_second_build_touches_nothing(images: dict[str, dict]) -> None:
@@ -183,6 +201,36 @@ def test_agent_answers(guest: Guest) -> None:
 def test_serial_console_shows_a_login(guest: Guest) -> None:
     """Red when `console=ttyS0` is taken out of grub.cfg (debian) or of inittab (tiny)."""
     wait_for("login prompt", guest.patience, lambda: guest.serial_says(f"{HOSTNAME} login:"))
+
+
+@pytest.fixture(scope="module")
+def judged(guest: Guest) -> dict[str, dict]:
+    """What a guest's own cloud-init says of every document that the portal writes: one slow call for all."""
+    all_of_them = {**documents.merged(), **documents.overridden(), "wrong": "#cloud-config\nruncmd: 5\n"}
+    script = shlex.quote(Path(__file__).with_name("in_guest.py").read_text())
+    done = guest.ssh(f"sudo -n python3 -c {script}", told=json.dumps(all_of_them), seconds=guest.patience)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("guest", ["debian"], indirect=True)
+def test_debians_cloud_init_takes_every_document_that_the_portal_writes(judged: dict[str, dict]) -> None:
+    """Red when the merge writes what Debian's schema refuses, such as an empty list of keys."""
+    refused = {name: answer["refused"] for name, answer in judged.items() if answer["refused"]}
+    # Without its library for schemas cloud-init would take anything.
+    assert "runcmd" in refused.pop("wrong")
+    assert refused == {}
+
+
+@pytest.mark.parametrize("guest", ["debian"], indirect=True)
+def test_debians_cloud_init_makes_the_user_with_the_key_whatever_is_added(judged: dict[str, dict]) -> None:
+    """Red when user_data() keeps `user`, or entries of `users` that contend, as they were given."""
+    for name in (*documents.OWN, *documents.RIVALS):
+        person = judged[name]["people"]["debian"]
+        assert (person["ssh_authorized_keys"], person["lock_passwd"]) == ([documents.KEY], True), name
+        assert not person.keys() & {"inactive", "ssh_redirect_user"}
+    assert judged["as root"]["people"]["root"]["ssh_authorized_keys"] == [documents.KEY]
+    assert judged["people and groups"]["people"]["ann"]["ssh_authorized_keys"] == [documents.OTHER_KEY]
 
 
 def test_power_button_powers_off(guest: Guest) -> None:

@@ -60,6 +60,12 @@ write_files:
     assert document["write_files"] == [{"path": "/srv/note", "content": 'grüße "two"\nlines\n'}]
 
 
+def test_whoever_gives_no_key_gets_no_list_of_keys():
+    """Red when an empty list is written: cloud-init's schema refuses it."""
+    (person,) = told(ssh_keys=[])["users"]
+    assert person["name"] == "debian" and "ssh_authorized_keys" not in person
+
+
 @pytest.mark.parametrize("user", ["debian", "root"])
 def test_no_document_of_ones_own_opens_the_machine_or_renames_it(user):
     """Red when user_data() takes over the keys of OURS and leaves it to the form to refuse them."""
