@@ -18,6 +18,18 @@ pytestmark = pytest.mark.live
 PICTURES = os.environ.get("GATEHOUSE_SCREENSHOTS")
 #: Seconds that Debian gets under emulation with other tests beside it.
 BOOT = 300.0
+GREETING = 'Grüße: "two"\n  lines, one of them #indented\n'
+#: What the requester gives of their own: nothing to download, so that it ends in time under emulation.
+OWN = """#cloud-config
+write_files:
+- path: /srv/greeting
+  permissions: '0640'
+  content: |
+    Grüße: "two"
+      lines, one of them #indented
+runcmd:
+- [cp, /srv/greeting, /srv/greeting.ran]
+"""
 
 
 def picture(page: Page, name: str) -> None:
@@ -41,6 +53,8 @@ def ask_for_debian(page: Page, portal, name: str, key: Path) -> str:
     page.fill("[name=name]", name)
     page.fill("[name=why]", "to see Debian come up")
     page.fill("[name=ssh_keys]", key.with_suffix(".pub").read_text().strip())
+    page.get_by_text("Own user-data for cloud-init").click()
+    page.fill("[name=user_data]", OWN)
     page.get_by_text("If you ask for this").wait_for()
     page.wait_for_timeout(1000)  # for the picture alone: the outlook follows what is typed
     picture(page, "ask")
@@ -53,6 +67,9 @@ def approve(page: Page, address: str, name: str) -> None:
     page.reload()
     page.get_by_text(name).first.wait_for()
     picture(page, "inbox")
+    page.goto(address)
+    # What is decided on stands there whole.
+    assert OWN.strip() in page.inner_text("#main")
     people.approve(page, address)
 
 
@@ -91,6 +108,15 @@ def see_the_login(page: Page, portal, machine: str) -> None:
     picture(page, "screen")
 
 
+def read_by_ssh(key: Path, command: str, path: str) -> str:
+    """Wait until the guest has the file, and return its mode, its owner and its text."""
+    question = f"sudo -n stat -c '%a %U' {path} && sudo -n cat {path}"
+    end = time.monotonic() + BOOT
+    while not (said := answer_by_ssh(key, command, question)) and time.monotonic() < end:
+        time.sleep(2)
+    return said
+
+
 def download(page: Page, label: str) -> bytes:
     """Press a download's button on the trail and return the file."""
     with page.expect_download(timeout=120_000) as coming:
@@ -99,7 +125,11 @@ def download(page: Page, label: str) -> bytes:
 
 
 def test_five_people_and_a_debian(portal, sign_in, key):
-    """Red when the seed holds no key, when the broker opens no stream, or when the watcher writes nothing."""
+    """A machine is asked for, approved, built, looked at, signed in to, and found in the trail.
+
+    Red when the seed holds no key or not the requester's own user-data, when the broker opens no stream, or
+    when the watcher writes nothing.
+    """
     name = people.new_name()
     requester, approver = sign_in("requester"), sign_in("approver")
     address = ask_for_debian(requester, portal, name, key)
@@ -120,6 +150,8 @@ def test_five_people_and_a_debian(portal, sign_in, key):
         while (said := answer_by_ssh(key, command)) != name and time.monotonic() < end:
             time.sleep(2)
         assert said == name
+        # Whoever may sign in finds the file: cloud-init writes files before it makes people.
+        assert read_by_ssh(key, command, "/srv/greeting") == f"640 root\n{GREETING}".strip()
 
         operator = sign_in("operator")
         operator.goto(f"{portal.url}/hosts/")
@@ -134,5 +166,7 @@ def test_five_people_and_a_debian(portal, sign_in, key):
         assert name in download(auditor, "CSV").decode()
         assert name in download(auditor, "JSON").decode()
         assert download(auditor, "PDF report").startswith(b"%PDF-")
+        # Commands come last of all; the guest ran on while the others looked.
+        assert GREETING.strip() in read_by_ssh(key, command, "/srv/greeting.ran")
     finally:
         remove_domains({str(UUID(uuid)) for _pk, uuid in found})

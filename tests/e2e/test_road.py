@@ -40,13 +40,13 @@ def test_a_machine_is_asked_for_approved_built_and_answers_ssh(portal, sign_in, 
     requester.get_by_text("Connected", exact=True).wait_for(timeout=5000)
 
 
-def answer_by_ssh(key: Path, target: str) -> str:
-    """Return the guest's host name; the guest may need a moment after its lease."""
+def answer_by_ssh(key: Path, target: str, question: str = "hostname") -> str:
+    """Return what the guest answers; it may need a moment after its lease."""
     options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
     flags = [part for option in [*options, "ConnectTimeout=5"] for part in ("-o", option)]
     for _ in range(20):
         done = subprocess.run(
-            ["ssh", "-i", key, *flags, target, "hostname"], capture_output=True, text=True, check=False
+            ["ssh", "-i", key, *flags, target, question], capture_output=True, text=True, check=False
         )
         if done.returncode == 0:
             break
