@@ -2,6 +2,7 @@
 
 import secrets
 
+from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from networks.models import Port
@@ -29,5 +30,6 @@ def free_ssh_port(host: Host) -> int:
     taken = set(Port.objects.filter(host=host, ssh_port__isnull=False).values_list("ssh_port", flat=True))
     free = [number for number in range(FIRST, LAST + 1) if number not in taken]
     if not free:
-        raise Denied(f"{host} has no port left for another machine with a network of its own.")
+        sentence = _("%(host)s has no port left for another machine with a network of its own.")
+        raise Denied(sentence % {"host": host})
     return secrets.choice(free)

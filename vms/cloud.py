@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from django.conf import settings
+from django.utils.translation import gettext as _
 from jsonschema import Draft4Validator
 
 #: RFC 1123 label, as cloud-init and DHCP want a host's name.
@@ -56,9 +57,9 @@ def check_user_data(text: str, login: str = "") -> dict[str, Any]:
     if not text.strip():
         return {}
     if len(text.encode()) > MAX_USER_DATA:
-        raise Invalid(f"User-data is limited to {MAX_USER_DATA // 1024} KiB.")
+        raise Invalid(_("User-data is limited to %(most)d KiB.") % {"most": MAX_USER_DATA // 1024})
     if not text.startswith("#cloud-config"):
-        raise Invalid("User-data must start with the line #cloud-config.")
+        raise Invalid(_("User-data must start with the line #cloud-config."))
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -66,21 +67,21 @@ def check_user_data(text: str, login: str = "") -> dict[str, Any]:
     if document is None:
         return {}
     if _written_out(document, {}) > MAX_NODES:
-        raise Invalid("User-data repeats itself by anchors (& and *) far too often; write it out.")
+        raise Invalid(_("User-data repeats itself by anchors (& and *) far too often; write it out."))
     if not isinstance(document, dict):
-        raise Invalid("User-data must be a mapping of cloud-init's keys.")
+        raise Invalid(_("User-data must be a mapping of cloud-init's keys."))
     for key in OURS:
         if key in document:
-            raise Invalid(f"The portal sets {key} itself; leave it out.")
+            raise Invalid(_("The portal sets %(key)s itself; leave it out.") % {"key": key})
     if not isinstance(document.get("users", []), list) or not isinstance(document.get("packages", []), list):
-        raise Invalid("`users` and `packages` must be lists.")
+        raise Invalid(_("`users` and `packages` must be lists."))
     _check_schema(document, text)
     for index, entry in enumerate(document.get("users", [])):
         if contends(entry, login):
-            raise Invalid(
-                f"{_place_of(text, ['users', index])} The portal makes the first user itself; "
-                "name another in each entry of users."
+            sentence = _(
+                "%(line)s The portal makes the first user itself; name another in each entry of users."
             )
+            raise Invalid(sentence % {"line": _place_of(text, ["users", index])})
     return document
 
 
@@ -112,12 +113,13 @@ def _no_yaml(text: str, error: Exception) -> str:
     """Return the sentence for text that is no YAML, with the line where the parser stopped."""
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        return f"{_line(text, mark.line)} This is not valid YAML: {problem}."
+        problem = getattr(error, "problem", None) or _("it cannot be read")
+        said = {"line": _line(text, mark.line), "problem": problem}
+        return _("%(line)s This is not valid YAML: %(problem)s.") % said
     if isinstance(error, yaml.reader.ReaderError):
         at = text.count("\n", 0, error.position)
-        return f"{_line(text, at)} It holds a character that YAML does not allow."
-    return "This is not valid YAML."
+        return _("%(line)s It holds a character that YAML does not allow.") % {"line": _line(text, at)}
+    return _("This is not valid YAML.")
 
 
 def _line(text: str, index: int) -> str:
@@ -125,7 +127,9 @@ def _line(text: str, index: int) -> str:
     lines = text.splitlines()
     shown = lines[index].strip()[:60] if index < len(lines) else ""
     printable = "".join(letter for letter in shown if letter.isprintable())
-    return f"Line {index + 1} ({printable}):" if printable else f"Line {index + 1}:"
+    if not printable:
+        return _("Line %(number)d:") % {"number": index + 1}
+    return _("Line %(number)d (%(text)s):") % {"number": index + 1, "text": printable}
 
 
 def _place_of(text: str, path: Sequence[Any]) -> str:
@@ -149,15 +153,19 @@ def _check_schema(document: dict[str, Any], text: str) -> None:
     try:
         json.dumps(document)
     except (TypeError, ValueError) as error:
-        raise Invalid("User-data may hold only text, numbers, lists and mappings.") from error
+        raise Invalid(_("User-data may hold only text, numbers, lists and mappings.")) from error
     problems = sorted(
         _validator(settings.CLOUD_CONFIG_SCHEMA).iter_errors(document), key=lambda error: list(error.path)
     )
     if problems:
         first = _deepest(problems[0])
-        where = ".".join(str(part) for part in first.absolute_path) or "the top level"
-        place = _place_of(text, [*first.absolute_path, *_unexpected(first)])
-        raise Invalid(f"{place} cloud-init would refuse this at {where}: {first.message[:200]}".strip())
+        said = {
+            "line": _place_of(text, [*first.absolute_path, *_unexpected(first)]),
+            "where": ".".join(str(part) for part in first.absolute_path) or _("the top level"),
+            "problem": first.message[:200],
+        }
+        sentence = _("%(line)s cloud-init would refuse this at %(where)s: %(problem)s") % said
+        raise Invalid(sentence.strip())
 
 
 def _deepest(problem: Any) -> Any:
@@ -180,9 +188,9 @@ def check_ssh_keys(text: str) -> list[str]:
     keys = [line.strip() for line in text.splitlines() if line.strip()]
     for number, key in enumerate(keys, 1):
         if "PRIVATE KEY" in key:
-            raise Invalid("This is a private key. Keep it secret and paste the .pub file instead.")
+            raise Invalid(_("This is a private key. Keep it secret and paste the .pub file instead."))
         if not SSH_KEY.fullmatch(key):
-            raise Invalid(f"Line {number} is no SSH public key.")
+            raise Invalid(_("Line %(number)d is no SSH public key.") % {"number": number})
     return keys
 
 
@@ -191,5 +199,5 @@ def check_packages(text: str) -> list[str]:
     names = re.split(r"[\s,]+", text.strip()) if text.strip() else []
     for name in names:
         if not PACKAGE.fullmatch(name):
-            raise Invalid(f"{name[:40]!r} is no package name.")
+            raise Invalid(_("%(name)r is no package name.") % {"name": name[:40]})
     return names

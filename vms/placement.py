@@ -93,7 +93,7 @@ def place(operation: Operation) -> None:
     wanted, _devices = virtualization.pinned(spec)
     network = Network.objects.filter(uuid=spec["pinned"]["network"]["uuid"]).first()
     if network is None:
-        raise Denied("The network of this request was removed.")
+        raise Denied(_("The network of this request was removed."))
     own_network = network.kind == Network.Kind.USER
     places = candidates(spec["pinned"]["image"]["sha256"], wanted, own_network=own_network)
     chosen = _hold(operation, spec["sizes"], places)
@@ -101,7 +101,8 @@ def place(operation: Operation) -> None:
         with transaction.atomic():
             _make_rows(operation, spec, chosen, network)
     except IntegrityError as error:
-        raise Denied(f"The name {spec['pinned']['name']} is taken by another machine.") from error
+        name = {"name": spec["pinned"]["name"]}
+        raise Denied(_("The name %(name)s is taken by another machine.") % name) from error
 
 
 def _hold(
@@ -117,8 +118,10 @@ def _hold(
     if refused is not None:
         raise refused
     raise Denied(
-        "No host can take this machine now: none that is up and not in maintenance has its image and was "
-        "proven to run it as asked and to give its network."
+        _(
+            "No host can take this machine now: none that is up and not in maintenance has its image and was "
+            "proven to run it as asked and to give its network."
+        )
     )
 
 
@@ -130,7 +133,8 @@ def _hold_at(operation: Operation, sizes: dict[str, int], place: ImageAttachment
     with transaction.atomic():
         ledger.hold(operation, amounts(place, sizes))
         if not ImageAttachment.objects.filter(pk=place.pk).exists():
-            raise Denied(f"The host {place.pool.host.name} was removed meanwhile.")
+            host = {"host": place.pool.host.name}
+            raise Denied(_("The host %(host)s was removed meanwhile.") % host)
 
 
 def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachment, network: Network) -> None:

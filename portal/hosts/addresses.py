@@ -3,6 +3,8 @@
 import posixpath
 import re
 
+from django.utils.translation import gettext as _
+
 from portal.core.errors import Denied
 
 #: A libvirt URI's query may name a program to run (`command`, `netcat`, `proxy`), so there is none at all.
@@ -21,8 +23,10 @@ def check_uri(uri: str) -> str:
     """Return `uri` if it is one that the portal connects to. Raises Denied."""
     if not _URI.fullmatch(uri):
         raise Denied(
-            "Use qemu:///system for this machine (qemu:///session without root), or "
-            "qemu+ssh://user@host/system for another one; nothing may follow."
+            _(
+                "Use qemu:///system for this machine (qemu:///session without root), or "
+                "qemu+ssh://user@host/system for another one; nothing may follow."
+            )
         )
     return uri
 
@@ -30,7 +34,7 @@ def check_uri(uri: str) -> str:
 def check_jump(jump: str) -> str:
     """Return `jump` if ssh takes it as a place to jump from; '' is one too. Raises Denied."""
     if jump and not _JUMP.fullmatch(jump):
-        raise Denied("Name the host as ssh does: [user@]name[:port], such as rack-1.example.org.")
+        raise Denied(_("Name the host as ssh does: [user@]name[:port], such as rack-1.example.org."))
     return jump
 
 
@@ -38,6 +42,9 @@ def check_pool_path(path: str) -> str:
     """Return `path` if it is a plain absolute folder below the root. Raises Denied."""
     if not _PATH.fullmatch(path) or posixpath.normpath(path) != path or len(path) > 255:
         raise Denied(
-            "Name a folder by its full path, such as /var/lib/gatehouse; letters, digits, . _ - and / only."
+            _(
+                "Name a folder by its full path, such as /var/lib/gatehouse; letters, digits, . _ - and / "
+                "only."
+            )
         )
     return path

@@ -76,7 +76,7 @@ def remove_host(*, actor: Any, host: Host, confirm_name: str, give_up: bool = Fa
     for a host that does not answer and never will: its machines and the work that waits for it go as well,
     and their owners are told. Raises Denied with what is still on it.
     """
-    check_estate(actor, "administer", "remove hosts")
+    check_estate(actor, "administer", _("remove hosts"))
     if confirm_name != host.name:
         raise Denied(_("Type the host's name exactly to remove it."))
     try:

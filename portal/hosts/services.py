@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from portal.accounts.backends import may
 from portal.audit import services as audit
@@ -26,9 +27,9 @@ POOL_NAMESPACE = uuid.UUID("9b2f0a4e-8c55-4d0e-9e0c-5a4f4b7f2d10")
 
 
 def check_estate(actor: Any, action: str, what: str) -> None:
-    """Raise Denied unless `actor` holds `action` in every project."""
+    """Raise Denied unless `actor` holds `action` in every project; `what` is the rest of "You may not …"."""
     if not may(actor, action, None):
-        raise Denied(f"You may not {what}: that needs a role in every project.")
+        raise Denied(_("You may not %(what)s: that needs a role in every project.") % {"what": what})
 
 
 def locked(host: Host) -> Host:
@@ -36,7 +37,7 @@ def locked(host: Host) -> Host:
     # Not the key: rows that point to it (a machine's, committed at the same moment) need not wait.
     current = Host.objects.select_for_update(no_key=True).filter(pk=host.pk).first()
     if current is None:
-        raise Denied(f"The host {host.name} was removed meanwhile.")
+        raise Denied(_("The host %(host)s was removed meanwhile.") % {"host": host.name})
     return current
 
 
@@ -45,7 +46,7 @@ def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
 
     Raises Denied for a name or URI that is known already, and for an address or folder that is no plain one.
     """
-    check_estate(actor, "administer", "enrol hosts")
+    check_estate(actor, "administer", _("enrol hosts"))
     check_uri(uri)
     check_pool_path(pool_path)
     try:
@@ -54,14 +55,14 @@ def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
             audit.record(actor=actor, verb="host.enrolled", target=host, after={"uri": uri})
             return _greet(actor, host, pool_path) if host.by_ssh else _begin(actor, host, pool_path)
     except IntegrityError as error:
-        raise Denied("A host of this name or address is enrolled already.") from error
+        raise Denied(_("A host of this name or address is enrolled already.")) from error
 
 
 def greet_host(*, actor: Any, host: Host) -> Operation:
     """Fetch a host's SSH key again: after a failure, or because it changed. Raises Denied."""
-    check_estate(actor, "administer", "enrol hosts")
+    check_estate(actor, "administer", _("enrol hosts"))
     if not host.by_ssh:
-        raise Denied("This host is not reached by SSH; it has no host key.")
+        raise Denied(_("This host is not reached by SSH; it has no host key."))
     return _greet(actor, host, _path(host))
 
 
@@ -71,13 +72,13 @@ def confirm_host_key(*, actor: Any, host: Host, fingerprint: str) -> Operation |
     Returns the enrolment, None when the host was enrolled before. Raises Denied when the key offered is
     another one by now.
     """
-    check_estate(actor, "administer", "confirm host keys")
+    check_estate(actor, "administer", _("confirm host keys"))
     with transaction.atomic():
         current = locked(host)
         if not current.offered_fingerprint:
-            raise Denied("There is no host key to confirm; fetch it first.")
+            raise Denied(_("There is no host key to confirm; fetch it first."))
         if current.offered_fingerprint != fingerprint.strip():
-            raise Denied("The host shows another key than the one that you looked at; look at it again.")
+            raise Denied(_("The host shows another key than the one that you looked at; look at it again."))
         before = {"fingerprint": current.fingerprint}
         current.host_key = current.offered_host_key
         current.save(update_fields=["host_key"])
@@ -94,9 +95,9 @@ def enrol_again(*, actor: Any, host: Host, pool_path: str = "") -> Operation:
 
     `pool_path` counts only for a host whose first enrolment ended before it had a pool.
     """
-    check_estate(actor, "administer", "enrol hosts")
+    check_estate(actor, "administer", _("enrol hosts"))
     if host.by_ssh and not host.host_key:
-        raise Denied("Confirm the host's key first; nothing connects before.")
+        raise Denied(_("Confirm the host's key first; nothing connects before."))
     return _begin(actor, host, _path(host, pool_path))
 
 
@@ -113,7 +114,7 @@ def _path(host: Host, given: str = "") -> str:
     kinds = (ENROL, GREET)
     last = Operation.objects.filter(subject=host.topic, kind__in=kinds).order_by("-pk").first()
     if last is None:
-        raise Denied("This host never got a pool; enrol it from the command line with --pool.")
+        raise Denied(_("This host never got a pool; enrol it from the command line with --pool."))
     return last.frozen["pinned"]["pool"]["path"]
 
 
@@ -144,9 +145,9 @@ def _queue(kind: str, title: str, actor: Any, host: Host, pool_path: str) -> Ope
 
 def set_maintenance(*, actor: Any, host: Host, on: bool, reason: str = "") -> None:
     """Keep new machines off a host, or let them on again. Idempotent. Raises Denied."""
-    check_estate(actor, "operate", "change hosts")
+    check_estate(actor, "operate", _("change hosts"))
     if on and not reason.strip():
-        raise Denied("Say why the host goes into maintenance.")
+        raise Denied(_("Say why the host goes into maintenance."))
     with transaction.atomic():
         current = locked(host)
         before = {"maintenance": current.maintenance, "reason": current.maintenance_reason}
@@ -167,16 +168,16 @@ def deprecate_image(*, actor: Any, image: Image, reason: str) -> None:
 
     Machines made from it and requests that wait are left as they are. Raises Denied.
     """
-    check_estate(actor, "administer", "change images")
+    check_estate(actor, "administer", _("change images"))
     reason = reason.strip()
     if not 1 <= len(reason) <= 200:
-        raise Denied("Say in at most 200 letters why nothing new is made from this image.")
+        raise Denied(_("Say in at most 200 letters why nothing new is made from this image."))
     _set_deprecated(actor, image, timezone.now(), reason)
 
 
 def restore_image(*, actor: Any, image: Image) -> None:
     """Let machines be made from a deprecated image again. Idempotent. Raises Denied."""
-    check_estate(actor, "administer", "change images")
+    check_estate(actor, "administer", _("change images"))
     _set_deprecated(actor, image, None, "")
 
 
@@ -205,7 +206,7 @@ def _device_models(entry: Mapping[str, Any]) -> list[str]:
 
 def set_jump(*, actor: Any, host: Host, jump: str) -> None:
     """Say where people come to by ssh before they jump to machines of `host`. Idempotent. Raises Denied."""
-    check_estate(actor, "administer", "change how hosts are reached")
+    check_estate(actor, "administer", _("change how hosts are reached"))
     check_jump(jump)
     with transaction.atomic():
         current = locked(host)
@@ -223,7 +224,7 @@ def import_images(*, actor: Any, manifest: Path) -> list[Image]:
 
     Raises Denied, and ValueError for a manifest that names no file beside it.
     """
-    check_estate(actor, "administer", "import images")
+    check_estate(actor, "administer", _("import images"))
     known = []
     for entry in json.loads(manifest.read_text()):
         source = manifest.parent / Path(entry["file"]).name

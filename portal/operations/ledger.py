@@ -10,6 +10,7 @@ from typing import NoReturn
 from django.db import transaction
 from django.db.models import BigIntegerField, F, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
+from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
 from portal.live.publish import publish
@@ -53,7 +54,7 @@ def _refuse(counter: Counter, amount: int, own: int = 0) -> NoReturn:
     """
     current = Counter.objects.filter(pk=counter.pk).first()
     if current is None:
-        raise Denied(f"The {counter.title or counter.scope} was removed meanwhile.")
+        raise Denied(_("The %(what)s was removed meanwhile.") % {"what": counter.title or counter.scope})
     raise Denied(shortage(current, amount, own), field=current.resource)
 
 
@@ -193,14 +194,19 @@ def shortage(counter: Counter, amount: int, own: int = 0) -> str:
     resource = Counter.Resource(counter.resource)
     asked = amount_text(resource, amount)
     if counter.limit is None:
-        return f"{asked} is more {word(resource)} than can be counted."
+        return _("%(asked)s is more %(what)s than can be counted.") % {"asked": asked, "what": word(resource)}
     where = scopes.titles([counter.scope]).get(counter.scope) or counter.title or counter.scope
     left = amount_text(resource, max(0, counter.limit - counter.taken + own))
-    verb = "is" if resource in {Counter.Resource.MEMORY, Counter.Resource.DISK} else "are"
-    return (
-        f"There {verb} not enough {word(resource)} left for {where}: {asked} asked, "
-        f"{left} of {amount_text(resource, counter.limit)} left."
-    )
+    if resource in {Counter.Resource.MEMORY, Counter.Resource.DISK}:
+        sentence = _(
+            "There is not enough %(what)s left for %(where)s: %(asked)s asked, %(left)s of %(limit)s left."
+        )
+    else:
+        sentence = _(
+            "There are not enough %(what)s left for %(where)s: %(asked)s asked, %(left)s of %(limit)s left."
+        )
+    limit = amount_text(resource, counter.limit)
+    return sentence % {"what": word(resource), "where": where, "asked": asked, "left": left, "limit": limit}
 
 
 def word(resource: str) -> str:

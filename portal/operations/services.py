@@ -11,6 +11,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from portal.accounts.backends import may
 from portal.accounts.models import Project
@@ -53,7 +54,7 @@ def request_operation(
     Idempotent by `token` (one a form): a doubled submit returns the first operation. Raises Denied.
     """
     if not may(actor, "request", project):
-        raise Denied(f"You may not ask for machines in {project}.")
+        raise Denied(_("You may not ask for machines in %(project)s.") % {"project": project})
     with transaction.atomic():
         operation, created = Operation.objects.get_or_create(
             token=token,
@@ -70,7 +71,7 @@ def request_operation(
         )
         if not created:
             if operation.requester_id != actor.pk or operation.spec_hash != spec.hash():
-                raise Denied("This form was already used for another request; open it again.")
+                raise Denied(_("This form was already used for another request; open it again."))
             return operation
         audit.record(actor=actor, verb="operation.requested", target=operation, after=spec.as_dict())
         consent.ask(operation, actor=actor, amounts=amounts)
@@ -114,19 +115,19 @@ def begin_operation(
             dispatch(operation.pk)
             publish(operation.topic, subject)
     except IntegrityError as error:
-        raise Denied("Another change to this machine is not finished yet; wait for it.") from error
+        raise Denied(_("Another change to this machine is not finished yet; wait for it.")) from error
     return operation
 
 
 def withdraw(*, actor: Any, operation: Operation) -> Operation:
     """Take one's own request back before a worker has it. Raises Denied when it is too late."""
     if operation.requester_id != actor.pk:
-        raise Denied("Only the requester can withdraw a request.")
+        raise Denied(_("Only the requester can withdraw a request."))
     current = Operation.objects.get(pk=operation.pk)
     try:
         move(current, State.CANCELLED, actor=actor)
     except (StaleAttempt, ValueError) as late:
-        raise Denied("It is too late to withdraw this request.") from late
+        raise Denied(_("It is too late to withdraw this request.")) from late
     return current
 
 
@@ -143,7 +144,7 @@ def cancel(*, actor: Any, operation: Operation) -> Operation:
     try:
         move(current, State.CANCELLING, actor=actor)
     except (StaleAttempt, ValueError) as late:
-        raise Denied("It is too late to cancel this.") from late
+        raise Denied(_("It is too late to cancel this.")) from late
     return current
 
 
@@ -154,7 +155,7 @@ def _cancel_lost(actor: Any, operation: Operation) -> Operation:
             pk=operation.pk, state=State.LOST, lost_from=State.RUNNING
         ).update(lost_from=State.CANCELLING)
         if not changed:
-            raise Denied("It is being taken back already.")
+            raise Denied(_("It is being taken back already."))
         audit.record(actor=actor, verb="operation.cancel_when_found", target=operation)
         publish(operation.topic)
     operation.lost_from = State.CANCELLING
@@ -164,11 +165,11 @@ def _cancel_lost(actor: Any, operation: Operation) -> Operation:
 def why_not_cancel(actor: Any, operation: Operation) -> str:
     """Return why `actor` cannot cancel `operation` now, '' when they can."""
     if operation.requester_id != actor.pk and not may(actor, "operate", operation.project):
-        return "Only the requester or an operator may cancel this."
+        return _("Only the requester or an operator may cancel this.")
     if operation.state not in {State.RUNNING, State.LOST}:
-        return "Only what is running can be cancelled."
+        return _("Only what is running can be cancelled.")
     if not kind_of(operation.kind).cancellable:
-        return "This cannot be cancelled; it is done in a moment."
+        return _("This cannot be cancelled; it is done in a moment.")
     return ""
 
 

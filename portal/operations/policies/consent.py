@@ -6,6 +6,8 @@ Not for: checking the form or the verb `request`, which the callers did.
 from typing import Any
 
 from django.db import transaction
+from django.utils import translation
+from django.utils.translation import gettext as _
 
 from portal.audit import services as audit
 from portal.core.errors import Denied
@@ -66,7 +68,8 @@ def _demanded(verdict: Verdict) -> dict[str, Any]:
 def _approve_by_policy(operation: Operation, demand: Demand) -> None:
     """Queue what a policy approves by itself, or leave it to people when there is no room for it."""
     try:
-        with transaction.atomic():
+        # The refusal is kept, and so is in English, whoever asks.
+        with translation.override("en"), transaction.atomic():
             move(operation, State.QUEUED, actor=f"policy {demand.policy_name}"[:150])
             place(operation)
     except Denied as denied:
@@ -99,7 +102,7 @@ def decide(
     the request changed or expired meanwhile, when another was first, or when capacity is short.
     """
     if not approved and not reason.strip():
-        raise Denied("A rejection needs a reason.")
+        raise Denied(_("A rejection needs a reason."))
     with transaction.atomic():
         # Two approvers of one level take turns, so that the second sees what the first did.
         current = Operation.objects.select_for_update().get(pk=operation.pk)
@@ -107,7 +110,7 @@ def decide(
         if person is None:
             raise Denied(deciders.why_not(actor, current))
         if current.spec_hash != spec_hash:
-            raise Denied("The request changed since you opened it; look at it again.")
+            raise Denied(_("The request changed since you opened it; look at it again."))
         decision = Decision(
             operation=current,
             approver=actor,
@@ -134,7 +137,7 @@ def _carry_on(operation: Operation, decision: Decision) -> None:
     try:
         move(operation, State.QUEUED if last else State.REJECTED, actor=decision.approver)
     except StaleAttempt as stale:
-        raise Denied("Somebody else decided on this request at the same moment.") from stale
+        raise Denied(_("Somebody else decided on this request at the same moment.")) from stale
     if last:
         place(operation)
 

@@ -5,13 +5,15 @@ import uuid
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import translation
+from django.utils.translation import gettext
 
 from portal.accounts.models import Project, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.operations import revisions, services
 from portal.operations.models import Counter, Demand, Operation
-from portal.operations.policies import deciders, demands, judging
+from portal.operations.policies import consent, deciders, demands, judging
 from portal.operations.policies import services as policies
 from portal.operations.policies.rules import Effect, Level, Rule, Who
 from portal.operations.states import State
@@ -107,6 +109,22 @@ def test_without_room_people_decide_and_the_reason_is_kept(cast, policy, ask):
     assert (host.held, quota.held) == (1, 2)
     Counter.objects.filter(pk=host.pk).update(limit=2)
     assert decide(cast.approver, second).state == State.QUEUED
+
+
+def test_the_reason_that_is_kept_is_in_english_whoever_asks(policy, ask, monkeypatch):
+    """Red when `_approve_by_policy` places in the language of who asks."""
+
+    def refuse(operation):
+        raise Denied(gettext("Enter a valid value."))  # a sentence that Django has in German
+
+    policy("small ones", effect=Effect.AUTO)
+    monkeypatch.setattr(consent, "place", refuse)
+    with translation.override("de"):
+        assert gettext("Enter a valid value.") != "Enter a valid value."
+        asked = ask()
+    assert asked.demand.note == "Enter a valid value."
+    entry = AuditEntry.objects.get(verb="operation.left_to_people")
+    assert entry.after == {"reason": "Enter a valid value."}
 
 
 def test_a_policy_that_approves_does_not_go_beyond_the_quota(cast, policy, ask):
