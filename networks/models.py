@@ -4,6 +4,7 @@ import uuid
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils.translation import gettext as _
 
 from portal.core.querysets import RestrictedQuerySet
 from portal.drivers.types import NetworkSpec
@@ -46,7 +47,7 @@ class Network(models.Model):
     def clean(self) -> None:
         addressed = all([self.address, self.dhcp_start, self.dhcp_end])
         if self.kind in (self.Kind.NAT, self.Kind.ISOLATED) and not addressed:
-            raise ValidationError("A network of the portal's own needs a gateway and a DHCP range.")
+            raise ValidationError(_("A network of the portal's own needs a gateway and a DHCP range."))
 
     @property
     def spec(self) -> NetworkSpec:

@@ -97,19 +97,20 @@ def right_lacks(actor: Any, machine: VirtualMachine) -> str:
     """Return why `actor` may do nothing to `machine`, '' when they may. Asks the database."""
     if VirtualMachine.objects.restrict(actor, "use").filter(pk=machine.pk).exists():
         return ""
-    return "Only the owner, an operator or an admin may do this."
+    return _("Only the owner, an operator or an admin may do this.")
 
 
 def state_forbids(machine: VirtualMachine, verb: str) -> str:
     """Return why nobody can do `verb` to `machine` as it is now, '' when it can be done."""
     if machine.status == Status.BUILDING:
-        return "The machine is still being built."
+        return _("The machine is still being built.")
     if machine.status == Status.BINNED:
-        return "The machine is in the bin; restore it first."
+        return _("The machine is in the bin; restore it first.")
     if machine.host.observed_health != Health.UP:
-        return "The host does not answer."
+        return _("The host does not answer.")
     if verb in VERBS and machine.observed_state not in VERBS[verb].states:
-        return f"The machine is {machine.get_observed_state_display().lower()}."
+        seen = machine.get_observed_state_display().lower()
+        return _("The machine is %(state)s.") % {"state": seen}
     return ""
 
 
@@ -148,7 +149,7 @@ def act(*, actor: Any, machine: VirtualMachine, verb: str) -> Operation:
 def bin_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Operation:
     """Switch a machine off and put it into the bin for BIN_DAYS days. Raises Denied."""
     if confirm_name != machine.name:
-        raise Denied("Type the machine's name exactly to delete it.")
+        raise Denied(_("Type the machine's name exactly to delete it."))
     return _begin_unless_forbidden(actor, machine, "bin", "Delete")
 
 
@@ -157,7 +158,7 @@ def _begin_unless_forbidden(actor: Any, machine: VirtualMachine, verb: str, titl
     with transaction.atomic():
         current = VirtualMachine.objects.select_for_update().filter(pk=machine.pk).first()
         if current is None:
-            raise Denied("The machine is gone.")
+            raise Denied(_("The machine is gone."))
         if reason := why_not(actor, current, verb):
             raise Denied(reason)
         return _begin(actor, current, f"vm.{verb}", title)
@@ -171,7 +172,7 @@ def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
     if reason := right_lacks(actor, machine):
         raise Denied(reason)
     with transaction.atomic():
-        current = _in_the_bin(machine, "This machine is not in the bin.")
+        current = _in_the_bin(machine, _("This machine is not in the bin."))
         if reason := being_purged(current):
             raise Denied(reason)
         current.status, current.bin_until = Status.ACTIVE, None
@@ -184,11 +185,11 @@ def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
 def purge_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Operation:
     """Delete a machine in the bin for good, now. Raises Denied."""
     if confirm_name != machine.name:
-        raise Denied("Type the machine's name exactly to delete it for good.")
+        raise Denied(_("Type the machine's name exactly to delete it for good."))
     if reason := right_lacks(actor, machine):
         raise Denied(reason)
     with transaction.atomic():
-        current = _in_the_bin(machine, "Only a machine in the bin can be deleted for good.")
+        current = _in_the_bin(machine, _("Only a machine in the bin can be deleted for good."))
         return _begin(actor, current, "vm.purge", "Delete for good")
 
 
@@ -207,7 +208,7 @@ def _in_the_bin(machine: VirtualMachine, otherwise: str, **wanted: Any) -> Virtu
 def being_purged(machine: VirtualMachine) -> str:
     """Return why a machine in the bin cannot be had back any more, '' while it can. Asks the database."""
     if Operation.objects.filter(subject=machine.topic, kind="vm.purge", state__in=UNFINISHED).exists():
-        return "The machine is being deleted for good; it cannot be restored any more."
+        return _("The machine is being deleted for good; it cannot be restored any more.")
     return ""
 
 
@@ -259,7 +260,7 @@ def purge_what_is_due() -> int:
     for machine in due.select_related("owner")[:100]:
         # Somebody may restore or delete it in this moment: the others are due all the same.
         with suppress(Denied), transaction.atomic():
-            current = _in_the_bin(machine, "It was restored, or binned anew.", **over)
+            current = _in_the_bin(machine, _("It was restored, or binned anew."), **over)
             if not being_purged(current):
                 _begin(machine.owner, current, "vm.purge", "Delete for good", begun_by="scheduler")
                 begun += 1
