@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import CharField, Exists, OuterRef, Q, Value
+from django.db.models.functions import Cast, Concat
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -19,7 +21,7 @@ from portal.hosts.models import Health, Host
 from portal.hosts.steps import HostStep
 from portal.live.publish import publish
 from portal.operations import ledger
-from portal.operations.models import Counter, Operation
+from portal.operations.models import Counter, Operation, StepRecord
 from portal.operations.notifying import ENDED
 from portal.operations.registry import Kind, StepContext
 from portal.operations.services import begin_operation
@@ -30,6 +32,8 @@ from vms.steps import DomainStep
 
 #: How long a deleted machine can be had back.
 BIN_DAYS = 7
+#: After a deletion for good that failed, before the scheduler tries it again.
+PURGE_AGAIN = timedelta(days=1)
 
 _ON = (Observed.RUNNING, Observed.PAUSED)
 
@@ -83,6 +87,10 @@ class DeleteVolumes(HostStep):
         for pool, volume in context.identifiers["volumes"]:
             self.call(context, "delete_volume", pool, volume)
             context.check()
+
+
+#: Steps of vm.purge after which there is nothing whole to restore.
+_LOSING = (Undefine().name, DeleteVolumes.name)
 
 
 def why_not(actor: Any, machine: VirtualMachine, verb: str) -> str:
@@ -173,7 +181,7 @@ def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
         raise Denied(reason)
     with transaction.atomic():
         current = _in_the_bin(machine, _("This machine is not in the bin."))
-        if reason := being_purged(current):
+        if reason := why_not_restored(current):
             raise Denied(reason)
         current.status, current.bin_until = Status.ACTIVE, None
         current.save(update_fields=["status", "bin_until"])
@@ -206,9 +214,21 @@ def _in_the_bin(machine: VirtualMachine, otherwise: str, **wanted: Any) -> Virtu
 
 
 def being_purged(machine: VirtualMachine) -> str:
-    """Return why a machine in the bin cannot be had back any more, '' while it can. Asks the database."""
+    """Return that a machine in the bin is on its way out, '' when it is not. Asks the database."""
     if Operation.objects.filter(subject=machine.topic, kind="vm.purge", state__in=UNFINISHED).exists():
         return _("The machine is being deleted for good; it cannot be restored any more.")
+    return ""
+
+
+def why_not_restored(machine: VirtualMachine) -> str:
+    """Return why a machine in the bin cannot be had back any more, '' while it can. Asks the database."""
+    if reason := being_purged(machine):
+        return reason
+    lost = StepRecord.objects.filter(
+        operation__subject=machine.topic, operation__kind="vm.purge", name__in=_LOSING
+    )
+    if lost.exists():
+        return _("Part of the machine is deleted for good already; it cannot be restored, only deleted.")
     return ""
 
 
@@ -253,11 +273,20 @@ def give_up_machines(actor: Any, host: Host) -> None:
 
 
 def purge_what_is_due() -> int:
-    """Queue the end of every machine whose time in the bin is over; return how many. Idempotent."""
-    over = {"bin_until__lt": timezone.now()}
-    due = VirtualMachine.objects.filter(status=Status.BINNED, **over)
+    """Queue the end of every machine whose time in the bin is over; return how many. Idempotent.
+
+    One that failed is tried again after a day, and those that wait for a host keep nobody else.
+    """
+    now = timezone.now()
+    over = {"bin_until__lt": now}
+    tried = Operation.objects.filter(
+        Q(state__in=UNFINISHED) | Q(finished_at__gt=now - PURGE_AGAIN),
+        kind="vm.purge",
+        subject=Concat(Value("vms.machine:"), Cast(OuterRef("pk"), CharField())),
+    )
+    due = VirtualMachine.objects.filter(~Exists(tried), status=Status.BINNED, **over)
     begun = 0
-    for machine in due.select_related("owner")[:100]:
+    for machine in due.select_related("owner").order_by("bin_until")[:100]:
         # Somebody may restore or delete it in this moment: the others are due all the same.
         with suppress(Denied), transaction.atomic():
             current = _in_the_bin(machine, _("It was restored, or binned anew."), **over)

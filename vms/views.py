@@ -73,7 +73,8 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "may_use": not stranger,
         "delete": ConfirmForm(name=vm.name),
         "no_delete": stranger or power.state_forbids(vm, "bin"),
-        "no_restore": stranger or (vm.status == Status.BINNED and power.being_purged(vm)),
+        "no_purge": stranger or (power.being_purged(vm) if vm.status == Status.BINNED else ""),
+        "no_restore": stranger or (power.why_not_restored(vm) if vm.status == Status.BINNED else ""),
     }
     return render(request, "vms/detail.html", context)
 

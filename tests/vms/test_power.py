@@ -12,7 +12,7 @@ from networks.models import Port
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.hosts.models import Health, Host
-from portal.operations.models import Counter, Operation, Reservation
+from portal.operations.models import Counter, Operation, Reservation, StepRecord
 from portal.operations.services import claim
 from portal.operations.states import State
 from portal.operations.transitions import move
@@ -151,6 +151,37 @@ def test_what_is_being_deleted_for_good_is_not_restored(cast, binned, state):
         power.purge_machine(actor=cast.requester, machine=binned, confirm_name="example")
     binned.refresh_from_db()
     assert binned.status == Status.BINNED
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("step", "whole"), [("off", True), ("undefine", False), ("volumes", False)])
+def test_a_deletion_that_failed_on_its_way_leaves_nothing_to_restore(client, cast, binned, step, whole):
+    """Red when restore_machine() looks at unfinished operations alone: it says "is back", without a disk."""
+    begun = power.purge_machine(actor=cast.requester, machine=binned, confirm_name="example")
+    StepRecord.objects.create(operation=begun, index=0, name=step, stage=StepRecord.Stage.UNDONE)
+    Operation.objects.filter(pk=begun.pk).update(state=State.FAILED, finished_at=timezone.now())
+    client.force_login(cast.requester)
+    page = client.get(reverse("vms:detail", args=[binned.pk])).content.decode()
+    assert ("only deleted" in page) is not whole
+    if whole:
+        power.restore_machine(actor=cast.requester, machine=binned)
+    else:
+        with pytest.raises(Denied, match="deleted for good already"):
+            power.restore_machine(actor=cast.requester, machine=binned)
+        # What is left of it can go.
+        assert power.purge_machine(actor=cast.requester, machine=binned, confirm_name="example")
+
+
+@pytest.mark.django_db
+def test_what_could_not_be_deleted_for_good_is_tried_again_after_a_day(cast, binned):
+    """Red when PURGE_AGAIN is not asked: its owner would hear of the failure every ten minutes."""
+    VirtualMachine.objects.update(bin_until=timezone.now() - timedelta(seconds=1))
+    assert power.purge_what_is_due() == 1
+    failed = Operation.objects.filter(kind="vm.purge")
+    failed.update(state=State.FAILED, finished_at=timezone.now())
+    assert power.purge_what_is_due() == 0
+    failed.update(finished_at=timezone.now() - power.PURGE_AGAIN - timedelta(seconds=1))
+    assert power.purge_what_is_due() == 1
 
 
 @pytest.mark.django_db
