@@ -1,5 +1,8 @@
 """What the ledger may give of a host and of a pool. Not for: seeing what they have."""
 
+from django.db.models import BigIntegerField, F, Value
+from django.db.models.functions import Least
+
 from portal.drivers.types import PoolInfo
 from portal.hosts.models import Host, PoolAttachment
 from portal.operations.models import Counter
@@ -20,12 +23,18 @@ def set_limits(host: Host) -> None:
 
 
 def note_pool(attachment: PoolAttachment, info: PoolInfo) -> None:
-    """Write what was observed of a pool, and its capacity as the ledger's limit."""
+    """Write what was observed of a pool, and let the ledger know what it can give. Idempotent.
+
+    That is what is free now and what it promised already, at most its capacity: images, and what others keep
+    on the same file system, are not there to give. Disks are thin: what a machine was promised and has not
+    written yet counts as free, so that others can fill it up; the readiness report warns before.
+    """
     attachment.observed_capacity = info.capacity_bytes
     attachment.observed_available = info.available_bytes
     attachment.save(update_fields=["observed_capacity", "observed_available"])
-    Counter.objects.update_or_create(
-        scope=attachment.pool.scope,
-        resource=Counter.Resource.DISK,
-        defaults={"limit": info.capacity_bytes, "title": f"pool {attachment.pool.name}"},
+    counter, _made = Counter.objects.get_or_create(
+        scope=attachment.pool.scope, resource=Counter.Resource.DISK, defaults={"limit": 0}
     )
+    promised = Value(info.available_bytes, BigIntegerField()) + F("used") + F("held")
+    limit = Least(Value(info.capacity_bytes, BigIntegerField()), promised)
+    Counter.objects.filter(pk=counter.pk).update(limit=limit, title=f"pool {attachment.pool.name}")

@@ -173,6 +173,7 @@ def _write_pools(host: Host, found: Mapping[str, PoolInfo]) -> None:
         if info is None or not info.active:
             continue
         known = (attachment.observed_capacity, attachment.observed_available)
+        # Also when it is as before: what is promised of it may have changed.
+        note_pool(attachment, info)
         if known != (info.capacity_bytes, info.available_bytes):
-            note_pool(attachment, info)
             publish(host.topic)

@@ -200,6 +200,7 @@ def test_foreign_domains_lower_what_the_host_can_give(estate, watcher):
 
 
 def test_a_snapshot_tells_pools_and_the_size_of_the_host(estate, watcher):
+    """Red when the whole capacity of a pool is there to give, or only what is free."""
     place = make_place(estate.host)
     pool = PoolInfo("example-pool", str(place.pool.uuid), "/example", True, 100, 40, 60)
     host = HostInfo("h", "QEMU", 9_000_000, 7_000_000, 4, 8 * GIB)
@@ -208,7 +209,15 @@ def test_a_snapshot_tells_pools_and_the_size_of_the_host(estate, watcher):
     estate.host.refresh_from_db()
     assert (place.observed_capacity, place.observed_available) == (100, 60)
     assert (estate.host.observed_cpus, estate.host.observed_memory) == (4, 8 * GIB)
-    assert Counter.objects.get(scope=place.pool.scope, resource="disk").limit == 100
+    limit = lambda: Counter.objects.get(scope=place.pool.scope, resource="disk").limit  # noqa: E731
+    assert limit() == 60
+    # What was promised is the portal's own, however much of it is written; what others keep there is not.
+    Counter.objects.filter(scope=place.pool.scope).update(used=10, held=5)
+    tell(watcher, estate.host, Snapshot(10, 0, (), {}, (pool,), (), host))
+    assert limit() == 75
+    Counter.objects.filter(scope=place.pool.scope).update(used=90)
+    tell(watcher, estate.host, Snapshot(10, 0, (), {}, (pool,), (), host))
+    assert limit() == 100
 
 
 def test_an_address_counts_only_for_the_card_it_was_given_to(estate, watcher):
