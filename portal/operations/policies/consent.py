@@ -9,6 +9,7 @@ from django.db import transaction
 from django.utils import translation
 from django.utils.translation import gettext as _
 
+from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
@@ -131,6 +132,11 @@ def decide(
 
 def _carry_on(operation: Operation, decision: Decision) -> None:
     """Move the request as far as `decision` brings it. Raises Denied."""
+    if decision.approved and not may(operation.requester, "request", operation.project):
+        raise Denied(
+            f"{operation.requester} may not ask for this any more: the account is not active, or its role "
+            "in the project is gone. Reject the request, or give the role back first."
+        )
     last = decision.approved and demands.advance(operation)
     if decision.approved and not last:
         return

@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import translation
 from django.utils.translation import gettext
 
-from portal.accounts.models import Project, User
+from portal.accounts.models import Membership, Project, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.operations import revisions, services
@@ -76,6 +76,22 @@ def test_a_doubled_submit_asks_the_policies_once(cast, policy):
 
 
 # At once, and never
+
+
+@pytest.mark.parametrize("gone", ["account", "role"])
+def test_nothing_is_built_for_somebody_who_may_not_ask_any_more(cast, ask, gone):
+    """Red when _carry_on() does not ask for the requester's right: nobody could sign in to what is built."""
+    asked = ask()
+    if gone == "account":
+        User.objects.filter(pk=cast.requester.pk).update(is_active=False)
+    else:
+        Membership.objects.filter(user=cast.requester).delete()
+    deciding = {"actor": cast.approver, "operation": asked, "spec_hash": asked.spec_hash}
+    with pytest.raises(Denied, match="may not ask for this any more"):
+        services.decide(**deciding, approved=True)
+    services.decide(**deciding, approved=False, reason="left")
+    asked.refresh_from_db()
+    assert asked.state == State.REJECTED
 
 
 def test_what_a_policy_approves_is_queued_at_once_and_says_by_whom(cast, policy, ask):
