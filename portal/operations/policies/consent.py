@@ -133,10 +133,11 @@ def decide(
 def _carry_on(operation: Operation, decision: Decision) -> None:
     """Move the request as far as `decision` brings it. Raises Denied."""
     if decision.approved and not may(operation.requester, "request", operation.project):
-        raise Denied(
-            f"{operation.requester} may not ask for this any more: the account is not active, or its role "
-            "in the project is gone. Reject the request, or give the role back first."
+        words = _(
+            "%(who)s may not ask for this any more: the account is not active, or its role in the project "
+            "is gone. Reject the request, or give the role back first."
         )
+        raise Denied(words % {"who": operation.requester})
     last = decision.approved and demands.advance(operation)
     if decision.approved and not last:
         return
