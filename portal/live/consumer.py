@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import logging
 from collections import defaultdict
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -14,11 +12,11 @@ from channels.layers import get_channel_layer
 from django.contrib.auth import get_user_model
 
 from portal.live.bell import AWAY, Bell
+from portal.live.guarded import guarded
 from portal.live.panels import find
 from portal.live.publish import group_of
 from portal.live.signed_in import SignedIn
 
-_log = logging.getLogger(__name__)
 #: Seconds in which the bells of one change are gathered into one message.
 GATHER = 0.01
 #: Seconds from one message to the next at least, and as many times what rendering took, up to LONGEST: the
@@ -85,7 +83,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
             return
         self.who = who
         ways = (self._flush(), self._recheck(), self._listen_for_bell(), self._say_something())
-        self.tasks = [asyncio.create_task(self._guarded(way)) for way in ways]
+        self.tasks = [asyncio.create_task(guarded(way, self._broke)) for way in ways]
 
     async def disconnect(self, code: int) -> None:
         for task in self.tasks:
@@ -139,13 +137,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
             self.dirty |= concerned
             self.wake.set()
 
-    async def _guarded(self, way: Coroutine[Any, Any, None]) -> None:
-        """Close the socket when a part of it fails: a page would take half a socket for a whole one."""
-        try:
-            await way
-        except Exception:
-            _log.exception("a page's socket broke off; the page asks again")
-            await self.close(BROKEN)
+    async def _broke(self) -> None:
+        await self.close(BROKEN)  # the page asks again
 
     async def _flush(self) -> None:
         now, soonest = asyncio.get_running_loop().time, 0.0

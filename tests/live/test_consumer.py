@@ -88,7 +88,7 @@ def test_a_storm_is_told_in_few_messages_and_whole(layer, panel, browser):
 
 
 def test_a_socket_that_cannot_draw_is_closed_and_the_page_asks_again(layer, panel, browser, monkeypatch):
-    """Red when _guarded is left out: the page would be told that all is well, and nothing else any more."""
+    """Red when guarded() is left out: the page would be told that all is well, and nothing else any more."""
 
     def fail(user, ids):
         raise OperationalError("the database is away")

@@ -6,10 +6,12 @@ guest says (binary), and JSON texts: {"type": "open"} and {"type": "ended", "cod
 
 import asyncio
 import json
+from functools import partial
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 
+from portal.live.guarded import guarded
 from portal.live.signed_in import SignedIn
 from vms.console import services, wire
 
@@ -37,7 +39,8 @@ class ConsoleConsumer(AsyncWebsocketConsumer):
             return
         self.who = who
         self.ticket: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._recheck())]
+        ways = ((self._run(), "failed"), (self._recheck(), "unchecked"))
+        self.tasks = [asyncio.create_task(guarded(way, partial(self._end, code))) for way, code in ways]
 
     async def disconnect(self, code: int) -> None:
         self.ended = True

@@ -49,6 +49,9 @@ SENTENCES: Mapping[str, Any] = {
     "ticket": _("The permission to open this console was used already or is too old. Connect again."),
     "right_gone": _("You may not use this machine any more, so its console was closed."),
     "signed_out": _("You are signed out. Sign in again to open the console."),
+    "unchecked": _(
+        "The portal could not look whether you are still signed in, so the console was closed. Connect again."
+    ),
     "replaced": _("Somebody opened this serial console after you; only one can be open at a time."),
     "stuck": _("The machine takes no more input, so the console was closed. Connect again."),
     "busy": _("Too many consoles are open now. Close one and connect again."),
