@@ -41,10 +41,11 @@ def locked(host: Host) -> Host:
     return current
 
 
-def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
+def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str, begun_by: str = "") -> Operation:
     """Add a host and queue what makes it ready; of a host by SSH only its key is fetched, to be confirmed.
 
-    Raises Denied for a name or URI that is known already, and for an address or folder that is no plain one.
+    `begun_by` names the part of the portal that does it by itself: the trail says that, not `actor`. Raises
+    Denied for a name or URI that is known already, and for an address or folder that is no plain one.
     """
     check_estate(actor, "administer", _("enrol hosts"))
     check_uri(uri)
@@ -52,18 +53,19 @@ def enrol_host(*, actor: Any, name: str, uri: str, pool_path: str) -> Operation:
     try:
         with transaction.atomic():
             host = Host.objects.create(name=name, uri=uri)
-            audit.record(actor=actor, verb="host.enrolled", target=host, after={"uri": uri})
-            return _greet(actor, host, pool_path) if host.by_ssh else _begin(actor, host, pool_path)
+            audit.record(actor=begun_by or actor, verb="host.enrolled", target=host, after={"uri": uri})
+            begin = _greet if host.by_ssh else _begin
+            return begin(actor, host, pool_path, begun_by)
     except IntegrityError as error:
         raise Denied(_("A host of this name or address is enrolled already.")) from error
 
 
-def greet_host(*, actor: Any, host: Host) -> Operation:
+def greet_host(*, actor: Any, host: Host, begun_by: str = "") -> Operation:
     """Fetch a host's SSH key again: after a failure, or because it changed. Raises Denied."""
     check_estate(actor, "administer", _("enrol hosts"))
     if not host.by_ssh:
         raise Denied(_("This host is not reached by SSH; it has no host key."))
-    return _greet(actor, host, _path(host))
+    return _greet(actor, host, _path(host), begun_by)
 
 
 def confirm_host_key(*, actor: Any, host: Host, fingerprint: str) -> Operation | None:
@@ -90,15 +92,16 @@ def confirm_host_key(*, actor: Any, host: Host, fingerprint: str) -> Operation |
         return None if current.accelerator else _begin(actor, current, _path(current))
 
 
-def enrol_again(*, actor: Any, host: Host, pool_path: str = "") -> Operation:
+def enrol_again(*, actor: Any, host: Host, pool_path: str = "", begun_by: str = "") -> Operation:
     """Prove the host again and bring images that are new. Idempotent. Raises Denied.
 
-    `pool_path` counts only for a host whose first enrolment ended before it had a pool.
+    `pool_path` counts only for a host whose first enrolment ended before it had a pool; `begun_by` is as in
+    `enrol_host`.
     """
     check_estate(actor, "administer", _("enrol hosts"))
     if host.by_ssh and not host.host_key:
         raise Denied(_("Confirm the host's key first; nothing connects before."))
-    return _begin(actor, host, _path(host, pool_path))
+    return _begin(actor, host, _path(host, pool_path), begun_by)
 
 
 def _path(host: Host, given: str = "") -> str:
@@ -118,15 +121,15 @@ def _path(host: Host, given: str = "") -> str:
     return last.frozen["pinned"]["pool"]["path"]
 
 
-def _begin(actor: Any, host: Host, pool_path: str) -> Operation:
-    return _queue(ENROL, f"Enrol {host.name}", actor, host, pool_path)
+def _begin(actor: Any, host: Host, pool_path: str, begun_by: str = "") -> Operation:
+    return _queue(ENROL, f"Enrol {host.name}", actor, host, pool_path, begun_by)
 
 
-def _greet(actor: Any, host: Host, pool_path: str) -> Operation:
-    return _queue(GREET, f"Ask {host.name} for its key", actor, host, pool_path)
+def _greet(actor: Any, host: Host, pool_path: str, begun_by: str = "") -> Operation:
+    return _queue(GREET, f"Ask {host.name} for its key", actor, host, pool_path, begun_by)
 
 
-def _queue(kind: str, title: str, actor: Any, host: Host, pool_path: str) -> Operation:
+def _queue(kind: str, title: str, actor: Any, host: Host, pool_path: str, begun_by: str) -> Operation:
     # By host and folder: a portal that is installed anew finds its pool, another portal has another.
     identity = uuid.uuid5(POOL_NAMESPACE, f"{host.uri} {pool_path}")
     pool = {"name": f"gatehouse-{str(identity)[:6]}", "uuid": str(identity), "path": pool_path}
@@ -140,6 +143,7 @@ def _queue(kind: str, title: str, actor: Any, host: Host, pool_path: str) -> Ope
             title=title,
             identifiers={"host": host.pk},
             lane=host.scope,
+            begun_by=begun_by,
         )
 
 
@@ -222,9 +226,11 @@ def set_jump(*, actor: Any, host: Host, jump: str) -> None:
 def import_images(*, actor: Any, manifest: Path) -> list[Image]:
     """Make the images that the builder's manifest describes known. Idempotent by content (SHA-256).
 
+    `actor` is a user, or a string naming the part of the portal that does it by itself, which needs no role.
     Raises Denied, and ValueError for a manifest that names no file beside it.
     """
-    check_estate(actor, "administer", _("import images"))
+    if not isinstance(actor, str):
+        check_estate(actor, "administer", _("import images"))
     known = []
     for entry in json.loads(manifest.read_text()):
         source = manifest.parent / Path(entry["file"]).name

@@ -7,6 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from portal.accounts.models import Membership, User
+from portal.audit.models import AuditEntry
 from portal.drivers import ssh
 from portal.drivers.errors import HostUnreachable
 from portal.drivers.fake import FakeDriver
@@ -84,7 +85,7 @@ def test_a_host_by_ssh_is_enrolled_only_with_its_fingerprint(chief):
 
 
 def test_bootstrap_enrols_by_the_same_way_once(cast, host_on_this_side):
-    """Red when bootstrap carries out an enrolment of its own, or begins one on every run."""
+    """Red when bootstrap enrols by itself, begins that on every run, or says that a person did."""
     person = User.objects.get(username="admin")
     Membership.objects.filter(user=person).update(project=None)
 
@@ -99,6 +100,8 @@ def test_bootstrap_enrols_by_the_same_way_once(cast, host_on_this_side):
     assert "Make the storage pool ready: done" in bootstrap()
     assert "Make the storage pool ready" not in bootstrap()
     assert Operation.objects.count() == 1 and Host.objects.get().accelerator == "qemu"
+    begun = AuditEntry.objects.filter(verb__in=["host.enrolled", "operation.begun"])
+    assert [entry.actor_name for entry in begun] == ["set-up"] * 2
     Host.objects.update(accelerator="")
     host_on_this_side.readiness = unreachable
     said = bootstrap()

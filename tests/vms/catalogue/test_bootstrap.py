@@ -3,12 +3,16 @@
 import pytest
 from django.core.management import call_command
 
-from portal.accounts.models import Membership, Role, User
-from portal.hosts.models import Image
+from portal.accounts.models import Membership, Project, Role, User
+from portal.audit.models import AuditEntry
+from portal.core.errors import Denied
+from portal.hosts import services as hosts
+from portal.hosts.models import Host, Image
+from portal.operations.models import DefaultLimit
 from tests.factories import make_host
 from tests.vms.catalogue.test_images import write_manifest
 from vms.catalogue.values import ICONS, item_snapshot
-from vms.models import CatalogueItem
+from vms.models import CatalogueItem, Flavour
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 BOTH = ["paravirtual", "emulated"]
@@ -49,3 +53,59 @@ def test_who_starts_it_is_told_that_machines_will_be_slow(capsys, accelerator, s
     make_host("rack-1", accelerator=accelerator)
     call_command("bootstrap")
     assert ("KVM does not work on rack-1" in capsys.readouterr().out) == said
+
+
+def test_a_portal_whose_first_admin_is_locked_and_renamed_starts_by_another(tmp_path, capsys):
+    """Red when set-up acts as the account `admin`, or as somebody who is deactivated."""
+    User.objects.update(username="handed-over", is_active=False)
+    heir = User.objects.create(username="heir")
+    Membership.objects.create(user=heir, role=Role.ADMIN)
+    for build in (b"a", b"b"):
+        call_command("bootstrap", images=write_manifest(tmp_path, build))
+    assert Image.objects.count() == 2 and DefaultLimit.objects.exists()
+    assert "No active account" not in capsys.readouterr().out
+    doers = AuditEntry.objects.filter(verb="image.imported").values_list("actor_name", flat=True)
+    assert set(doers) == {"set-up"}
+
+
+@pytest.mark.parametrize("lost", ["role", "account", "project"])
+def test_a_portal_that_nobody_administers_starts_and_says_so(tmp_path, capsys, lost):
+    """Red when set-up needs an admin to import images, or enrols a host in the name of nobody."""
+    if lost == "role":
+        Membership.objects.filter(project=None).delete()
+    elif lost == "account":
+        User.objects.filter(memberships__project=None).update(is_active=False)
+    else:
+        Membership.objects.filter(project=None).update(project=Project.objects.create(name="One"))
+    manifest = write_manifest(tmp_path, b"a")
+    for _start in range(2):
+        call_command("bootstrap", "--host", "here", "fake:///here", "/srv/gatehouse", images=manifest)
+        assert "No active account is an admin of every project" in capsys.readouterr().out
+    assert Image.objects.exists() and CatalogueItem.objects.exists()
+    assert not Host.objects.exists() and not DefaultLimit.objects.exists()
+
+
+def test_samples_that_an_admin_deleted_do_not_come_back(tmp_path):
+    """Red when an empty catalogue counts as one that was never made."""
+    manifest = write_manifest(tmp_path, b"a")
+    call_command("bootstrap", images=manifest)
+    CatalogueItem.objects.all().delete()
+    Flavour.objects.filter(name="Tiny").delete()
+    call_command("bootstrap", images=manifest)
+    assert not CatalogueItem.objects.exists()
+    assert not Flavour.objects.filter(name="Tiny").exists()
+
+
+def test_sizes_that_are_there_stay_as_they_are(tmp_path):
+    """Red when set-up makes sizes without looking: the next start ended with an IntegrityError."""
+    Flavour.objects.create(name="Small", vcpus=7, memory=1 << 30, disk=10 << 30)
+    call_command("bootstrap", images=write_manifest(tmp_path, b"a"))
+    assert Flavour.objects.get(name="Small").vcpus == 7
+    assert CatalogueItem.objects.get().flavours.filter(name="Small").exists()
+
+
+def test_importing_by_hand_still_needs_an_admin(tmp_path):
+    """Red when import_images asks nobody for a role."""
+    stranger = User.objects.create(username="stranger")
+    with pytest.raises(Denied, match="import images"):
+        hosts.import_images(actor=stranger, manifest=write_manifest(tmp_path, b"a"))

@@ -14,6 +14,7 @@ from django.db import transaction
 from networks.models import Network
 from portal.accounts.models import Membership, Project, Role, User
 from portal.audit import services as audit
+from portal.audit.models import AuditEntry
 from portal.drivers.types import Accelerator
 from portal.hosts import services as hosts
 from portal.hosts.keys import ensure_key
@@ -80,20 +81,35 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         new = not User.objects.exists()
         self._accounts(Path(settings.STATE_DIR) / "credentials")
-        admin = User.objects.get(username=Role.ADMIN)
+        admin = self._admin()
         if new:
             policies.add_policy(actor=admin, rule=EVERY_REQUEST)
         # What a project gets until somebody says otherwise; once, for an admin may take it away.
-        if not DefaultLimit.objects.filter(scope=EVERY_PROJECT).exists():
+        if admin and not DefaultLimit.objects.filter(scope=EVERY_PROJECT).exists():
             set_quota(actor=admin, scope=EVERY_PROJECT, limits=QUOTA)
         if options["images"]:
-            hosts.import_images(actor=admin, manifest=options["images"])
+            hosts.import_images(actor=ACTOR, manifest=options["images"])
         self._catalogue()
         ensure_key(ACTOR)
-        if options["host"]:
+        if admin and options["host"]:
             self._host(admin, *options["host"])
         self._networks()
         self._tell_what_lacks()
+
+    def _admin(self) -> User | None:
+        """Return who has been an admin of every project for longest; None, and say so, if nobody is.
+
+        The first account need not be one for ever: people hand over to accounts of their own and lock it.
+        """
+        everywhere = Membership.objects.filter(role=Role.ADMIN, project=None, user__is_active=True)
+        found = everywhere.select_related("user").order_by("pk").first()
+        if found is not None:
+            return found.user
+        self.stdout.write(
+            "No active account is an admin of every project. The portal starts, but nobody can administer "
+            "it, and this start sets no limits and enrols no host."
+        )
+        return None
 
     def _tell_what_lacks(self) -> None:
         """Say once a run where machines will be slow: the proof decided that, not a file's presence."""
@@ -125,11 +141,15 @@ class Command(BaseCommand):
         self.stdout.write(f"First accounts: {path}")
 
     def _catalogue(self) -> None:
-        if CatalogueItem.objects.exists() or not Image.objects.exists():
+        """Offer samples once: an admin who deleted them does not want them back. Sizes that exist stay."""
+        # The trail remembers what the table does not: items that somebody deleted.
+        made = AuditEntry.objects.filter(verb="catalogue.added").exists() or CatalogueItem.objects.exists()
+        if made or not Image.objects.exists():
             return
         with transaction.atomic():
             for name, vcpus, memory, disk, cost in FLAVOURS:
-                Flavour.objects.create(name=name, vcpus=vcpus, memory=memory, disk=disk, cost_month=cost)
+                values = {"vcpus": vcpus, "memory": memory, "disk": disk, "cost_month": cost}
+                Flavour.objects.get_or_create(name=name, defaults=values)
             for position, image in enumerate(Image.objects.filter(deprecated_at=None).exclude(source=""), 1):
                 item = CatalogueItem.objects.create(
                     name=image.title,
@@ -164,7 +184,10 @@ class Command(BaseCommand):
             self.stdout.write("No host makes bridges: each machine gets a network of its own (user mode).")
 
     def _host(self, admin: User, name: str, uri: str, pool: str) -> None:
-        """Enrol the host unless all is done. A host that will not have it does not stop the portal."""
+        """Enrol the host unless all is done. A host that will not have it does not stop the portal.
+
+        `admin` is who it is done for and who is told; the trail says that set-up did it.
+        """
         host = Host.objects.filter(uri=uri).first()
         if host is None and was_removed(uri):
             self.stdout.write(f"{uri} was removed from the portal; add it in the browser to have it again.")
@@ -173,7 +196,9 @@ class Command(BaseCommand):
             return
         name = name if host is None else host.name
         try:
-            call_command("enrol", name, uri, pool=pool, username=admin.username, stdout=self.stdout)
+            call_command(
+                "enrol", name, uri, pool=pool, username=admin.username, begun_by=ACTOR, stdout=self.stdout
+            )
         except CommandError as error:
             self.stdout.write(str(error))
 

@@ -27,6 +27,8 @@ LOOK_SECONDS = 0.5
 
 
 class Command(BaseCommand):
+    #: For a caller in Python alone: the part of the portal that does it by itself, for the trail.
+    stealth_options = ("begun_by",)
     help = "Enrol a host, or prove one again that is enrolled: reach it, boot a test guest, pool, images."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -60,10 +62,15 @@ class Command(BaseCommand):
         if options["images"]:
             for image in services.import_images(actor=actor, manifest=Path(options["images"])):
                 self.stdout.write(f"image {image.name} {image.version}: known")
+        begun_by = options.get("begun_by", "")
         host = Host.objects.filter(name=options["name"], uri=options["uri"]).first()
         if host is None:
             return services.enrol_host(
-                actor=actor, name=options["name"], uri=options["uri"], pool_path=options["pool"]
+                actor=actor,
+                name=options["name"],
+                uri=options["uri"],
+                pool_path=options["pool"],
+                begun_by=begun_by,
             )
         kinds = (services.ENROL, services.GREET)
         unfinished = Operation.objects.filter(subject=host.topic, kind__in=kinds).exclude(state__in=FINAL)
@@ -71,8 +78,8 @@ class Command(BaseCommand):
             return found
         wanted = options["host_key"]
         if host.by_ssh and (not host.host_key or wanted not in ("", host.fingerprint)):
-            return services.greet_host(actor=actor, host=host)
-        return services.enrol_again(actor=actor, host=host, pool_path=options["pool"])
+            return services.greet_host(actor=actor, host=host, begun_by=begun_by)
+        return services.enrol_again(actor=actor, host=host, pool_path=options["pool"], begun_by=begun_by)
 
     def _trust(self, actor: User, options: dict[str, Any]) -> None:
         """Confirm the key that the host showed, if somebody says that it is the host's, and enrol it."""
