@@ -1,5 +1,6 @@
 """A backup is whole and true, a restore loses nothing, and neither does harm when something is wrong."""
 
+import asyncio
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from django.db import connections, transaction
 from django.db.migrations.recorder import MigrationRecorder
@@ -39,7 +41,10 @@ def state(settings, tmp_path):
     (folder / "run").mkdir()
     (folder / "run" / "web.pid").write_text("1")
     settings.STATE_DIR = folder
-    return folder
+    yield folder
+    # A restore puts another file in the place of the tests' database; the thread in which tests of sockets
+    # and consoles ask the database would go on reading the old one, and see nothing.
+    asyncio.run(sync_to_async(connections.close_all)())
 
 
 def note(name):
