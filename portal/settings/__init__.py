@@ -16,7 +16,7 @@ import dj_database_url
 from portal.settings.paths import STATE_DIR, made_once
 from portal.settings.queues import *  # noqa: F403
 from portal.settings.web import *  # noqa: F403
-from portal.settings.web import WEB_APPS, WEB_AUTHENTICATION_BACKENDS
+from portal.settings.web import WEB_APPS, WEB_AUTHENTICATION_BACKENDS, listed
 
 # The signing key; whoever has it can pass for anybody.
 SECRET_KEY = os.environ.get("SECRET_KEY") or made_once(
@@ -25,7 +25,7 @@ SECRET_KEY = os.environ.get("SECRET_KEY") or made_once(
 #: Keys of what is encrypted in the database (`portal.core.encryption`). The web process needs none of them.
 ENCRYPTION_KEYS = Path(os.environ.get("ENCRYPTION_KEYS", STATE_DIR / "encryption_keys"))
 DEBUG = False
-ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
+ALLOWED_HOSTS = listed("ALLOWED_HOSTS", "127.0.0.1,localhost")
 
 INSTALLED_APPS = [
     "django.contrib.auth",

@@ -17,8 +17,9 @@ from typing import Any
 from portal.settings.paths import BASE_DIR, STATE_DIR
 
 
-def _listed(name: str) -> list[str]:
-    return [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
+def listed(name: str, default: str = "") -> list[str]:
+    """Return the parts of a comma-separated variable, stripped; those of `default` when it is empty."""
+    return [part.strip() for part in (os.environ.get(name) or default).split(",") if part.strip()]
 
 
 TLS = os.environ.get("GATEHOUSE_TLS") == "1"
@@ -149,7 +150,7 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-CSRF_TRUSTED_ORIGINS = _listed("TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = listed("TRUSTED_ORIGINS")
 CSRF_FAILURE_VIEW = "portal.core.web.errors.csrf_failure"
 CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_HTTPONLY = True
