@@ -1,12 +1,17 @@
-"""What allauth asks of the portal: nobody signs up by themselves, and a new password is in the trail."""
+"""What allauth asks of the portal: nobody signs up by themselves, a new password is in the trail, and no
+mail and no counter goes by the name that a browser called the portal by.
+"""
 
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from django.db import transaction
 from django.http import HttpRequest
 
 from portal.audit import services as audit
+from portal.core.web.links import public_link
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -15,6 +20,20 @@ class AccountAdapter(DefaultAccountAdapter):
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         """Return False, always."""
         return False
+
+    def get_reset_password_from_key_url(self, key: str) -> str:
+        """Return the link that a mail for a new password holds."""
+        return public_link(urlsplit(super().get_reset_password_from_key_url(key)).path)
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        """Send a mail that names the portal and its address; allauth's own would say the request's Host."""
+        site = SimpleNamespace(name="Gatehouse", domain=public_link("/"))
+        super().send_mail(template_prefix, email, {"current_site": site} | context)
+
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
+        """Return what wrong passwords are counted by; allauth would count anew for each Host."""
+        login = credentials.get("email", credentials.get("username", ""))
+        return f"portal:{login.lower()}"
 
     def set_password(self, user: Any, password: str) -> None:
         """Give `user` a new password and record who did it and by which page, in one transaction.

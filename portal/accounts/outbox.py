@@ -23,6 +23,7 @@ from django.utils import timezone
 
 from portal.accounts import notices
 from portal.accounts.models import Notice
+from portal.core.web.links import public_link
 
 #: A claim that is older was left by a worker that died.
 CLAIM_LAPSE = timedelta(minutes=5)
@@ -141,8 +142,8 @@ def _end(notice: Notice, mail: str, **changes: object) -> None:
 def _message(notice: Notice) -> EmailMessage:
     context = {
         "notice": notice,
-        "address": settings.PUBLIC_URL + notice.link if notice.link else "",
-        "choices": settings.PUBLIC_URL + reverse("accounts:notice_mails"),
+        "address": public_link(notice.link) if notice.link else "",
+        "choices": public_link(reverse("accounts:notice_mails")),
     }
     return EmailMessage(
         subject=settings.EMAIL_SUBJECT_PREFIX + notices.one_line(notice.text),

@@ -14,6 +14,7 @@ from portal.accounts import services
 from portal.accounts.forms import InviteForm, PlaceRoleForm, ProjectForm, ProjectInviteForm, RoleForm
 from portal.accounts.models import Invitation, Membership, Project, User
 from portal.core.web.htmx import attempt, denied_at, render_page
+from portal.core.web.links import public_link
 from portal.core.web.lists import ordering
 from portal.core.web.slots import pieces
 
@@ -32,8 +33,8 @@ def _administrators_of_all_only(request: HttpRequest) -> None:
         raise Http404
 
 
-def _link_for(request: HttpRequest) -> Any:
-    return lambda token: request.build_absolute_uri(reverse("accounts:accept", args=[token]))
+def _link_for(token: str) -> str:
+    return public_link(reverse("accounts:accept", args=[token]))
 
 
 # People
@@ -71,7 +72,7 @@ def invite(request: HttpRequest) -> HttpResponse:
     form = InviteForm(request.POST or None, actor=request.user)
     if request.method == "POST" and form.is_valid():
         with denied_at(form):
-            invited = services.invite(actor=request.user, link_for=_link_for(request), **form.cleaned_data)
+            invited = services.invite(actor=request.user, link_for=_link_for, **form.cleaned_data)
             return render(request, "accounts/invited.html", {"invited": invited})
     return render(request, "accounts/invite.html", {"form": form}, status=422 if form.errors else 200)
 
@@ -236,7 +237,7 @@ def project_invite(request: HttpRequest, pk: int) -> HttpResponse:
     if form.is_valid():
         with denied_at(form):
             invited = services.invite(
-                actor=request.user, project=found, link_for=_link_for(request), **form.cleaned_data
+                actor=request.user, project=found, link_for=_link_for, **form.cleaned_data
             )
             return render(request, "accounts/invited.html", {"invited": invited})
     return _project_page(request, found, invite_form=form)

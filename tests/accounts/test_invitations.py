@@ -72,7 +72,7 @@ def test_an_invitation_is_mailed_and_says_when_it_was_not(as_chief, cast, monkey
     fields = {"email": "new@example.org", "project": cast.project.pk, "role": "requester", "days": 7}
     page = as_chief.post("/accounts/people/invite/", fields)
     assert "on its way to new@example.org" in page.content.decode()
-    assert "http://testserver/accounts/invitation/" in mail.outbox[0].body
+    assert "http://127.0.0.1:8000/accounts/invitation/" in mail.outbox[0].body
 
     def refuse(*args, **kwargs):
         raise ConnectionRefusedError
@@ -80,6 +80,22 @@ def test_an_invitation_is_mailed_and_says_when_it_was_not(as_chief, cast, monkey
     monkeypatch.setattr(services, "send_mail", refuse)
     page = as_chief.post("/accounts/people/invite/", fields | {"email": "other@example.org"})
     assert b"could not be sent" in page.content
+
+
+@pytest.mark.parametrize("place", ["people", "project"])
+def test_an_invitation_leads_to_where_people_reach_the_portal(as_chief, cast, settings, place):
+    """Red when the link goes by the Host of the admin's browser, on the page or in the mail."""
+    settings.ALLOWED_HOSTS, settings.PUBLIC_URL = ["*"], "https://portal.example.org"
+    if place == "people":
+        path, prefix = "/accounts/people/invite/", ""
+    else:
+        path, prefix = reverse("accounts:project_invite", args=[cast.project.pk]), "invite-"
+    fields = {"email": "new@example.org", "project": cast.project.pk, "role": "requester", "days": 7}
+    fields = {prefix + name: value for name, value in fields.items()}
+    page = as_chief.post(path, fields, headers={"host": "127.0.0.1:8000"}).content.decode()
+    for text in (page, mail.outbox[0].body):
+        assert "https://portal.example.org/accounts/invitation/" in text
+        assert "127.0.0.1" not in text
 
 
 def test_who_is_here_already_is_not_invited_again(as_chief, cast, chief):

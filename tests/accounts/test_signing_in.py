@@ -76,6 +76,17 @@ def test_guessing_passwords_is_slowed_down(client, chief):
     assert client.get("/accounts/profile/").status_code == 302
 
 
+def test_calling_the_portal_by_other_names_gives_no_further_guesses(client, chief, settings):
+    """Red when wrong passwords are counted by the request's Host."""
+    settings.ALLOWED_HOSTS = ["*"]
+    for number in range(5):
+        client.post(
+            "/accounts/login/", {"login": "chief", "password": "wrong"}, headers={"host": f"{number}.example"}
+        )
+    page = client.post("/accounts/login/", {"login": "chief", "password": PASSWORD})
+    assert b"Too many failed login attempts" in page.content
+
+
 def test_who_is_deactivated_does_not_get_in(client, cast, chief):
     person = User.objects.create(username="away", password=make_password(PASSWORD), is_active=False)
     client.post("/accounts/login/", {"login": "away", "password": PASSWORD})
@@ -98,13 +109,27 @@ def passwords_recorded():
 
 def test_a_lost_password_is_replaced_by_a_mailed_link(client, chief):
     assert client.post("/accounts/password/reset/", {"email": chief.email}).status_code == 302
-    link = re.search(r"http://testserver(/\S+)", mail.outbox[0].body)[1]
+    link = re.search(r"http://127.0.0.1:8000(/\S+/key/\S+)", mail.outbox[0].body)[1]
     form = client.get(link, follow=True)
     changed = {"password1": "another gate 77", "password2": "another gate 77"}
     done = client.post(form.redirect_chain[-1][0], changed, follow=True)
     assert b"Password changed" in done.content
     assert passwords_recorded() == [("chief", "chief", {"way": "reset by mail"})]
     assert client.post("/accounts/login/", {"login": "chief", "password": "another gate 77"}).url == "/"
+
+
+@pytest.mark.parametrize("address", ["chief@example.org", "nobody@example.org"])
+def test_a_mail_holds_nothing_of_the_host_that_a_stranger_named(client, chief, settings, address):
+    """Red when the link, the greeting or the signature of a mail goes by the request's Host."""
+    settings.ALLOWED_HOSTS, settings.PUBLIC_URL = ["*"], "https://portal.example.org"
+    client.post("/accounts/password/reset/", {"email": address}, headers={"host": "evil.example"})
+    (sent,) = mail.outbox
+    assert sent.to == [address]
+    assert "evil.example" not in sent.body + sent.subject
+    assert "Hello from Gatehouse!" in sent.body and "https://portal.example.org/" in sent.body
+    link = "https://portal.example.org/accounts/password/reset/key/"
+    assert (link in sent.body) == (address == chief.email)
+    assert "sign up" not in sent.body
 
 
 def test_a_reset_tells_no_stranger_who_has_an_account(client, chief):
