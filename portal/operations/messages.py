@@ -39,6 +39,10 @@ SENTENCES = {
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),
+    "internal": _(
+        "The portal itself failed here; the host is not to blame. If the request was made before an upgrade, "
+        "ask again. An operator sees the error, and the worker's log has it in full."
+    ),
     "nothing_boots": _("No guest boots on this host, neither with KVM nor emulated."),
 }
 #: Sentences that name what the step said; the raw text of every other is for operators alone.

@@ -5,10 +5,12 @@ finds an operation half done (after `take_over_lapsed`) calls `carry_on` with it
 """
 
 import json
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
+from django.db import Error as DatabaseFault
 from django.db import transaction
 from django.utils import timezone
 
@@ -16,23 +18,29 @@ from portal.live.publish import publish
 from portal.operations.heartbeat import Heartbeat
 from portal.operations.models import Operation, StepRecord
 from portal.operations.registry import Kind, Step, StepContext, StepFailed, kind_of
-from portal.operations.services import beat
-from portal.operations.states import State
+from portal.operations.services import beat, rest
+from portal.operations.states import WORKING, State
 from portal.operations.transitions import CancelAsked, StaleAttempt, move
 
 Stage = StepRecord.Stage
 #: Seconds for which a step that failed for now (a host that restarts) is tried again.
 PATIENCE = 20.0
 PAUSE = 0.5
+#: What a step may raise that says nothing about the step: somebody else has the operation or wants it taken
+#: back, or the portal's database is away, and then the next worker goes on where this one stopped.
+PASSES = (StaleAttempt, CancelAsked, DatabaseFault)
+_log = logging.getLogger(__name__)
 
 
 def carry_on(operation: Operation, *, worker: str) -> None:
     """Bring a running or undoing operation to its end.
 
     Raises StaleAttempt as soon as somebody else has the operation, before the next step acts. When a step
-    cannot be undone now, the operation stays `undoing` and its rows list what is left; when its host is away,
-    it is `lost` until `find_lost` of the services brings it back. Idempotent.
+    cannot be undone now, the operation stays `undoing` and its rows list what is left; the reaper comes back
+    to it, ever less often unless it may pass by itself. When its host is away, it is `lost` until `find_lost`
+    of the services brings it back. Idempotent.
     """
+    failure = None
     kind = kind_of(operation.kind)
     context = StepContext(
         spec=json.loads(operation.spec),
@@ -46,7 +54,10 @@ def carry_on(operation: Operation, *, worker: str) -> None:
             except CancelAsked:
                 operation.state = State.CANCELLING
         if operation.state in {State.UNDOING, State.CANCELLING}:
-            _undo_all(operation, kind, context, worker)
+            failure = _undo_all(operation, kind, context, worker)
+    # Not before the heartbeat is over, which would say that it is being worked on.
+    if failure and not failure.retryable and operation.state in WORKING:
+        rest(operation)
 
 
 def _check(operation: Operation) -> None:
@@ -61,8 +72,11 @@ def leftovers(operation: Operation) -> list[str]:
     return list(rows.values_list("name", flat=True))
 
 
-def _patiently(act: Callable[[StepContext], None], context: StepContext) -> None:
-    """Act, and again while the failure is one that may pass. Raises the last StepFailed."""
+def _patiently(act: Callable[[StepContext], None], context: StepContext, record: StepRecord) -> None:
+    """Act, and again while the failure is one that may pass. Raises the last StepFailed.
+
+    An error that no step should raise is one too: retried for ever it would hold what was reserved.
+    """
     end = time.monotonic() + PATIENCE
     while True:
         try:
@@ -70,6 +84,11 @@ def _patiently(act: Callable[[StepContext], None], context: StepContext) -> None
         except StepFailed as failure:
             if failure.away or not failure.retryable or time.monotonic() > end:
                 raise
+        except PASSES:
+            raise
+        except Exception as error:
+            _log.exception("%s failed with an error of the portal's own", record)
+            raise StepFailed("internal", repr(error)) from error
         time.sleep(PAUSE)
         context.check()
 
@@ -80,7 +99,7 @@ def _do_all(operation: Operation, kind: Kind, context: StepContext, worker: str)
         if record.stage == Stage.DONE:
             continue
         try:
-            _patiently(step.do, context)
+            _patiently(step.do, context, record)
         except StepFailed as failure:
             _note(operation, record, record.stage, failure)
             _move_on(operation, kind, failure, worker)
@@ -106,19 +125,26 @@ def _turn(operation: Operation, state: State, worker: str, **changes: str) -> No
         raise
 
 
-def _undo_all(operation: Operation, kind: Kind, context: StepContext, worker: str) -> None:
+def _undo_all(operation: Operation, kind: Kind, context: StepContext, worker: str) -> StepFailed | None:
+    """Undo what was at least intended, the last first; return what stopped it, None at its end."""
     steps = {step.name: step for step in kind.steps}
     for record in operation.steps.exclude(stage=Stage.UNDONE).order_by("-index"):
         beat(operation)
         try:
-            _patiently(steps[record.name].undo, context)
+            _patiently(partial(_undo, steps, record.name), context, record)
         except StepFailed as failure:
             _note(operation, record, record.stage, failure)
             _move_on(operation, kind, failure, worker)
-            return
+            return failure
         _note(operation, record, Stage.UNDONE)
     end = State.CANCELLED if operation.state == State.CANCELLING else State.FAILED
     move(operation, end, actor=worker)
+    return None
+
+
+def _undo(steps: Mapping[str, Step], name: str, context: StepContext) -> None:
+    """Undo the step called `name`. Raises KeyError for one that this version of the portal has no more."""
+    steps[name].undo(context)
 
 
 def _intend(operation: Operation, index: int, step: Step) -> StepRecord:

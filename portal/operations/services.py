@@ -32,6 +32,8 @@ decide, check_decider = consent.decide, consent.check_decider
 
 #: A worker beats more often than this; one that does not is taken for dead.
 HEARTBEAT_LAPSE = timedelta(seconds=15)
+#: What cannot be undone is tried again at the latest after this.
+LONGEST_REST = timedelta(minutes=10)
 #: Operations carried out at a time in one lane.
 LANE_CAP = 8
 
@@ -225,6 +227,18 @@ def beat(operation: Operation) -> State:
         if state in WORKING and mine.filter(state=state).update(heartbeat_at=timezone.now()):
             return state
     raise StaleAttempt(f"{operation} was taken over")
+
+
+def rest(operation: Operation) -> None:
+    """Keep the reaper off an operation that cannot be undone now, twice as long with each attempt.
+
+    Called when its worker has stopped. Its heartbeat lies in the future then; nobody else is kept off it.
+    """
+    doubled = 2 ** min(max(operation.attempt - 1, 0), 10) - 1
+    until = timezone.now() + min(doubled * HEARTBEAT_LAPSE, LONGEST_REST)
+    Operation.objects.filter(
+        pk=operation.pk, attempt=operation.attempt, state=operation.state
+    ).update(heartbeat_at=until)
 
 
 def find_lost(*, lanes: Collection[str], worker: str) -> int:
