@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from portal.accounts.backends import may
 from portal.accounts.models import Project
 from portal.audit import services as audit
+from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.live.publish import publish
 from portal.operations import ledger
@@ -34,6 +35,7 @@ decide, check_decider = consent.decide, consent.check_decider
 HEARTBEAT_LAPSE = timedelta(seconds=15)
 #: What cannot be undone is tried again at the latest after this.
 LONGEST_REST = timedelta(minutes=10)
+TAKEN_OVER = "operation.taken_over"
 #: Operations carried out at a time in one lane.
 LANE_CAP = 8
 
@@ -269,7 +271,7 @@ def take_over_lapsed(*, worker: str) -> list[Operation]:
     """Take every operation whose worker went silent, under a new attempt number.
 
     The old worker's next `beat` raises. The state stays: a running one is resumed, an undoing one goes on
-    undoing. Of racing reapers one gets each operation.
+    undoing. Of racing reapers one gets each operation. The trail tells the first takeover in each state.
     """
     limit = timezone.now() - HEARTBEAT_LAPSE
     taken = []
@@ -280,13 +282,29 @@ def take_over_lapsed(*, worker: str) -> list[Operation]:
             ).update(attempt=F("attempt") + 1, heartbeat_at=timezone.now())
             if not won:
                 continue
-            audit.record(
-                actor=worker,
-                verb="operation.taken_over",
-                target=operation,
-                before={"attempt": operation.attempt},
-                after={"attempt": operation.attempt + 1},
-            )
+            _record_takeover(operation, worker)
         operation.attempt += 1
         taken.append(operation)
     return taken
+
+
+def _record_takeover(operation: Operation, worker: str) -> None:
+    """Record that a silent worker's operation was taken over, once in a state.
+
+    What cannot be undone is taken over again and again, and would fill the trail with it.
+    """
+    kept = AuditEntry.objects.filter(
+        verb=TAKEN_OVER,
+        target_type=operation._meta.label_lower,
+        target_id=str(operation.pk),
+        after__state=operation.state,
+    )
+    if kept.exists():
+        return
+    audit.record(
+        actor=worker,
+        verb=TAKEN_OVER,
+        target=operation,
+        before={"attempt": operation.attempt},
+        after={"attempt": operation.attempt + 1, "state": operation.state},
+    )

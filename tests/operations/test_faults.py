@@ -7,6 +7,7 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
+from portal.audit.models import AuditEntry
 from portal.operations import runner, services
 from portal.operations.messages import OTHER, sentence
 from portal.operations.models import Counter, Operation
@@ -156,3 +157,22 @@ def test_what_may_pass_by_itself_is_tried_as_often_as_ever(running, table, monke
         operation = carry_on(taken)
     assert operation.state == State.UNDOING
     assert operation.heartbeat_at <= timezone.now()
+
+
+def test_the_trail_tells_the_first_takeover_in_each_state(running, table):
+    """Red when _record_takeover does not look for an earlier one, or looks at those of another state."""
+    let_heartbeats_lapse()
+    services.take_over_lapsed(worker="reaper")
+    let_heartbeats_lapse()
+    [operation] = services.take_over_lapsed(worker="reaper")
+    table.does, table.undoes = unfit(), ValueError("no such thing")
+    for _turn in range(4):
+        carry_on(operation)
+        let_heartbeats_lapse()
+        [operation] = services.take_over_lapsed(worker="reaper")
+    assert operation.attempt == 7
+    told = AuditEntry.objects.filter(verb="operation.taken_over", target_id=str(operation.pk))
+    assert [entry.after for entry in told] == [
+        {"attempt": 2, "state": "running"},
+        {"attempt": 4, "state": "undoing"},
+    ]
