@@ -23,7 +23,8 @@ class RoleField(forms.ChoiceField):
     def __init__(self, **kwargs: Any) -> None:
         duties = gettext_lazy(
             "Requesters ask for machines, approvers decide, operators run hosts and networks, "
-            "auditors read the trail, admins do all of it and settings."
+            "auditors see everything (with the role in every project also the trail), admins do all of it "
+            "and settings."
         )
         super().__init__(label=gettext_lazy("Role"), choices=Role.choices, help_text=duties, **kwargs)
 
