@@ -11,15 +11,15 @@ django.setup()  # what follows imports models
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.urls import path
 
 import portal.celery  # noqa: F401 (services queue work through the current app)
 from portal.core.web.handler import PagesHandler
+from portal.core.web.origins import OriginCheck
 from portal.live.consumer import LiveConsumer
 from vms.console.urls import websocket_urlpatterns as consoles
 
 sockets = URLRouter([path("live/", LiveConsumer.as_asgi()), *consoles])
 application = ProtocolTypeRouter(
-    {"http": PagesHandler(), "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
+    {"http": PagesHandler(), "websocket": OriginCheck(AuthMiddlewareStack(sockets))}
 )

@@ -2,7 +2,7 @@
 
 GATEHOUSE_TLS          1 when people reach the portal by https: cookies are sent by https alone
 GATEHOUSE_TRUST_PROXY  1 when a reverse proxy that sets X-Forwarded-Proto and -For stands in front
-TRUSTED_ORIGINS        origins that may post forms, comma separated (https://portal.example.org)
+TRUSTED_ORIGINS        origins that may post forms and open sockets, comma separated (https://portal.example.org)
 CACHE_URL              redis://... when several machines serve pages; default: files in the state folder
 EMAIL_HOST             SMTP server, with EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD, EMAIL_USE_TLS;
                        without it mails are written to the folder mail/ in the state folder

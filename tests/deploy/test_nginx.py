@@ -158,9 +158,10 @@ def test_live_pages_go_through_the_proxy_and_only_from_its_own_origin(proxied):
             return str(await asyncio.wait_for(link.recv(), timeout=20))
 
     assert "hosts.row:1" in asyncio.run(look_from(proxied.origin))
-    with pytest.raises(InvalidStatus) as refused:
-        asyncio.run(look_from("https://elsewhere.example.com"))
-    assert refused.value.response.status_code == 403
+    for origin in ("https://elsewhere.example.com", f"http://{proxied.host}", f"https://{NAME}"):
+        with pytest.raises(InvalidStatus) as refused:
+            asyncio.run(look_from(origin))
+        assert refused.value.response.status_code == 403
 
 
 def test_plain_http_is_sent_to_https(proxied):
