@@ -13,7 +13,7 @@ from networks.models import Network
 from portal.accounts.backends import may
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to, render_page
-from portal.core.web.lists import ordering
+from portal.core.web.lists import ordering, search_of
 
 PAGE_SIZE = 50
 ORDER = {"name": ["title", "pk"], "kind": ["kind", "title", "pk"], "ports": ["ports_count", "title", "pk"]}
@@ -29,7 +29,7 @@ def _for(request: HttpRequest, action: str) -> None:
 def network_list(request: HttpRequest) -> HttpResponse:
     """List the networks with their addresses and how many cards are on each."""
     _for(request, "operate")
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     found = Network.objects.restrict(request.user, "operate").annotate(ports_count=Count("ports"))
     if search:
         found = found.filter(title__icontains=search)

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.accounts.models import Project
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to, render_page
-from portal.core.web.lists import KeyedPaginator, ordering
+from portal.core.web.lists import KeyedPaginator, ordering, search_of
 from portal.core.web.slots import pieces
 from portal.live.panels import row_keys
 from portal.operations import revisions, words
@@ -38,7 +38,7 @@ ORDER = {
 @require_safe
 def machines(request: HttpRequest) -> HttpResponse:
     """List the machines that the person may see; the bin behind a switch."""
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     binned = request.GET.get("bin") == "1"
     found = live.visible(request.user)
     found = found.filter(status=Status.BINNED) if binned else found.exclude(status=Status.BINNED)

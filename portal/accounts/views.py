@@ -15,7 +15,7 @@ from portal.accounts.forms import InviteForm, PlaceRoleForm, ProjectForm, Projec
 from portal.accounts.models import Invitation, Membership, Project, User
 from portal.core.web.htmx import attempt, denied_at, render_page
 from portal.core.web.links import public_link
-from portal.core.web.lists import ordering
+from portal.core.web.lists import ordering, search_of
 from portal.core.web.slots import pieces
 
 PAGE_SIZE = 50
@@ -44,7 +44,7 @@ def _link_for(token: str) -> str:
 def people(request: HttpRequest) -> HttpResponse:
     """List people, searched, sorted and paginated by the server."""
     _administrators_of_all_only(request)
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     found = services.people_for(request.user).prefetch_related("memberships__project")
     if search:
         found = found.filter(
@@ -161,7 +161,7 @@ def projects(request: HttpRequest) -> HttpResponse:
             project = services.create_project(actor=request.user, **form.cleaned_data)
             return redirect("accounts:project", project.pk)
     found = Project.objects.restrict(request.user, "administer").order_by("name")
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     if search:
         found = found.filter(name__icontains=search)
     found = found.annotate(members=Count("memberships__user", distinct=True))

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.accounts.backends import may
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to, render_page
-from portal.core.web.lists import ordering
+from portal.core.web.lists import ordering, search_of
 from portal.core.web.slots import pieces
 from portal.hosts import joining, removal, services
 from portal.hosts.forms import HostForm, JumpForm, MaintenanceForm
@@ -38,7 +38,7 @@ def _for(request: HttpRequest, action: str) -> None:
 def host_list(request: HttpRequest) -> HttpResponse:
     """List the hosts, searched, sorted and paginated by the server."""
     _for(request, "operate")
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     found = visible(request.user).prefetch_related("pools__pool")
     if search:
         found = found.filter(name__icontains=search)

@@ -14,6 +14,7 @@ from portal.accounts.backends import may
 from portal.accounts.models import Project, User
 from portal.accounts.services import people_for
 from portal.core.web.htmx import attempt, denied_at, render_page
+from portal.core.web.lists import search_of
 from portal.operations import quotas, scopes, usage
 from portal.operations.ledger import word
 from portal.operations.models import Counter, DefaultLimit
@@ -28,7 +29,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     """List what each project takes and may take, for who administers every project."""
     if not may(request.user, "administer", None):
         raise Http404
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     found = Project.objects.restrict(request.user, "administer").order_by("name")
     if search:
         found = found.filter(name__icontains=search)

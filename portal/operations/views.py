@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
 from portal.core.web.htmx import attempt, denied_at, go_to, is_htmx, render_page
+from portal.core.web.lists import search_of
 from portal.operations import discussion, inbox, live, revisions, services, words
 from portal.operations.forms import CommentForm, DecideForm, LowerForm
 from portal.operations.models import Operation
@@ -24,7 +25,7 @@ PAGE_SIZE = 25
 @require_safe
 def operations(request: HttpRequest) -> HttpResponse:
     """List the operations that the person may see, the newest first."""
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     found = Operation.objects.restrict(request.user, "view").select_related("requester", "project")
     if search:
         found = found.filter(title__icontains=search)

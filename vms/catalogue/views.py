@@ -14,7 +14,7 @@ from portal.accounts.backends import may
 from portal.core.errors import Denied
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, render_page
-from portal.core.web.lists import ordering
+from portal.core.web.lists import ordering, search_of
 from portal.hosts import services as hosts
 from portal.hosts.models import Image
 from vms.catalogue import services
@@ -49,7 +49,7 @@ def _page(request: HttpRequest, found: Any) -> Any:
 def items(request: HttpRequest) -> HttpResponse:
     """List the items in the order in which people see them."""
     _for_admins(request)
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     found = CatalogueItem.objects.restrict(request.user, "view")
     if search:
         found = found.filter(Q(name__icontains=search) | Q(image__title__icontains=search))
@@ -168,7 +168,7 @@ def sizes(request: HttpRequest) -> HttpResponse:
         values = form.values()
         if _keep(form, lambda: services.add_size(actor=request.user, values=values), dict):
             return redirect("vms:sizes")
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     found = Flavour.objects.restrict(request.user, "view").annotate(uses=Count("items"))
     if search:
         found = found.filter(name__icontains=search)
@@ -224,7 +224,7 @@ def size_delete(request: HttpRequest, pk: int) -> HttpResponse:
 def images(request: HttpRequest) -> HttpResponse:
     """List the images: where each lies and what is made from it."""
     _for_admins(request)
-    search = request.GET.get("q", "").strip()
+    search = search_of(request)
     found = Image.objects.restrict(request.user, "view")
     if search:
         found = found.filter(Q(title__icontains=search) | Q(sha256__startswith=search.lower()))

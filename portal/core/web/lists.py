@@ -7,6 +7,14 @@ from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+#: Characters of a search that are looked for: as many as an e-mail address has at most; no name is longer.
+LONGEST_SEARCH = 254
+
+
+def search_of(request: HttpRequest) -> str:
+    """Return what the address asks for by `q`, '' for nothing; never with NUL, an error on PostgreSQL."""
+    return request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_SEARCH].rstrip()
+
 
 def ordering(
     request: HttpRequest, columns: Mapping[str, Sequence[str]], *, default: str
