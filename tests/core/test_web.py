@@ -3,10 +3,12 @@
 import re
 import subprocess
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import redis
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.template import Context, Template
@@ -93,9 +95,14 @@ def own_redis(settings, tmp_path):
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 5
-            while not socket.exists() and time.monotonic() < deadline:
+            # The file is there a moment before anybody listens on it.
+            client = redis.Redis(unix_socket_path=str(socket))
+            for _ in range(1000):
+                with suppress(redis.ConnectionError):
+                    client.ping()
+                    break
                 time.sleep(0.01)
+            client.close()
             settings.REDIS_URL = f"unix://{socket}"
             yield process
         finally:
