@@ -43,8 +43,8 @@ class Proxied:
     def visitor(self) -> Visitor:
         return Visitor(f"https://127.0.0.1:{self.port}", host=self.host, certificate=self.certificate)
 
-    def socket(self, visitor: Visitor, *, origin: str) -> connect:
-        """Return the socket of live pages, opened by `async with`, as a browser at `origin` asks for it.
+    def socket(self, visitor: Visitor, *, origin: str, path: str = "/live/") -> connect:
+        """Return a socket, that of live pages, opened by `async with`, as a browser at `origin` asks for it.
 
         By the asyncio client: the one of threads reads and writes one TLS connection at the same time, which
         OpenSSL does not allow, and now and then never sees the answer.
@@ -52,7 +52,7 @@ class Proxied:
         cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.cookies)
         context = ssl.create_default_context(cafile=str(self.certificate))
         return connect(
-            f"wss://{self.host}/live/",
+            f"wss://{self.host}{path}",
             sock=socket.create_connection(("127.0.0.1", self.port)),
             ssl=context,
             server_hostname=NAME,
@@ -162,6 +162,50 @@ def test_live_pages_go_through_the_proxy_and_only_from_its_own_origin(proxied):
         with pytest.raises(InvalidStatus) as refused:
             asyncio.run(look_from(origin))
         assert refused.value.response.status_code == 403
+
+
+#: A machine whose console echoes. The watcher finds none on a fake host, and leaves what is newer as it is.
+ECHOING = """
+from types import SimpleNamespace as Cast
+from datetime import UTC, datetime
+from portal.accounts.models import Project, User
+from portal.hosts.models import Image
+from tests.factories import make_host, make_machine
+cast = Cast(requester=User.objects.get(username="requester"), project=Project.objects.get())
+host = make_host("echoing", "fake://echoing/")
+made = make_machine(cast, "echoing", host, Image.objects.first(), login_user="root",
+    observed_state="running", observed_at=datetime(2100, 1, 1, tzinfo=UTC))
+print(made.pk)
+"""
+
+
+def test_a_console_goes_through_the_proxy_byte_for_byte_and_only_from_its_own_origin(proxied):
+    """Red when the proxy does not pass the upgrade on, or `portal.asgi` leaves consoles out."""
+    page = f"/machines/{proxied.portal.shell(ECHOING)}/"
+    visitor = proxied.visitor()
+    visitor.sign_in("requester", proxied.portal.passwords["requester"], origin=proxied.origin)
+    ask = {"page": page, "origin": proxied.origin, "kind": "serial"}
+    status, told = visitor.post(f"{page}console/ticket/", **ask)
+    assert status == 200, told
+    # Without Ctrl-D, which powers the fake guest off; more than a proxy keeps in its buffers.
+    typed = bytes(range(0x80, 0x100)) * 2048
+
+    async def type_from(origin: str) -> bytes:
+        async with asyncio.timeout(20), proxied.socket(
+            visitor, origin=origin, path=f"{page}console/serial/"
+        ) as link:
+            await link.send(json.loads(told)["ticket"])
+            assert json.loads(await link.recv()) == {"type": "open"}
+            await link.send(typed)
+            heard = b""
+            while len(heard) < len(typed):
+                heard += await link.recv()
+            return heard
+
+    with pytest.raises(InvalidStatus) as refused:
+        asyncio.run(type_from("https://elsewhere.example.com"))
+    assert refused.value.response.status_code == 403
+    assert asyncio.run(type_from(proxied.origin)) == typed
 
 
 def test_plain_http_is_sent_to_https(proxied):
