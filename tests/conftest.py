@@ -20,6 +20,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Asking, Kind, Outlook, register
 from portal.operations.services import HEARTBEAT_LAPSE
 from portal.operations.spec import RequestSpec
+from tests.calling import Caller
 from tests.dying import Workers
 from tests.emptying import empty_tables
 from tests.secondhost.lab import Lab
@@ -178,3 +179,11 @@ def second_host(lab):
     host = lab.host()
     yield host
     host.power_cut()
+
+
+@pytest.fixture
+def caller(tmp_path):
+    """Somebody at a computer with a key of their own; see tests/calling.py."""
+    folder = tmp_path / "caller"
+    folder.mkdir()
+    return Caller(folder)

@@ -23,6 +23,7 @@ from portal.operations import services as operations
 from portal.operations.models import Counter
 from portal.operations.states import State
 from tests import factories
+from tests.calling import shown
 from tests.hosts.conftest import carry_out
 from vms.models import Observed, VirtualMachine
 from vms.services import request_machine
@@ -93,11 +94,11 @@ def health(row):
     return row.observed_health, row.observed_code
 
 
-def build(cast, row):
+def build(cast, row, **wish):
     """A tiny machine on the host, built by the road that people take."""
     Counter.objects.filter(scope=row.scope).update(limit=factories.GIB)
     catalogue = factories.make_catalogue(tiny_of(row), factories.make_network(79))
-    wish = factories.make_wish(catalogue, name="gttest-second")
+    wish = factories.make_wish(catalogue, name="gttest-second", **wish)
     asked = request_machine(actor=cast.requester, project=cast.project, wish=wish, token=uuid.uuid4())
     approved = operations.decide(
         actor=cast.approver, operation=asked, spec_hash=asked.spec_hash, approved=True
@@ -130,8 +131,11 @@ async def look(uri, machine):
         return await stream.read()
 
 
-def test_a_further_host_is_enrolled_and_builds_machines(chief, cast, second_host):
-    """Red when the connection's URI lacks the portal's ssh, or images go by a path of this machine alone."""
+def test_a_further_host_is_enrolled_and_builds_machines(chief, cast, second_host, caller, client):
+    """Red when the connection's URI lacks the portal's ssh, or images go by a path of this machine alone.
+
+    Red also when `reach._by_host` leaves the jump out of the first command: nothing here leads to the guest.
+    """
     tiny()
     row, enrolment = joined(chief, second_host)
     done = carry_out(enrolment)
@@ -140,12 +144,18 @@ def test_a_further_host_is_enrolled_and_builds_machines(chief, cast, second_host
     assert row.accelerator and row.readiness["host"]["hostname"] == second_host.name
     uploaded = driver_for(second_host.local_uri).list_volumes(row.pools.get().pool.name)
     assert [volume.name for volume in uploaded] == [tiny_of(row).volume_name]
-    machine = build(cast, row)
+    machine = build(cast, row, ssh_keys=caller.public_key)
     watch_until(lambda: VirtualMachine.objects.filter(observed_state=Observed.RUNNING).exists())
     assert health(row) == (Health.UP, "")
     assert b"login:" in asyncio.run(say(connection_uri(row), machine))
     second_host.add_to_group("gate", "libvirt-qemu")
     assert asyncio.run(look(connection_uri(row), machine)).startswith(b"RFB")
+    client.force_login(cast.requester)
+    command, _near = shown(client.get(f"/machines/{machine.pk}/").content.decode())
+    second_host.authorize(caller.public_key)
+    caller.knows(second_host.address, row.host_key)
+    caller.reach(command)
+    assert caller.call(command, "hostname").stdout.strip() == machine.name
 
 
 def test_what_keeps_a_host_away_is_told_apart(chief, cast, second_host):

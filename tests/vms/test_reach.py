@@ -149,6 +149,27 @@ def test_the_ways_depend_on_the_network_and_the_host(own, settings):
     assert _ways(told, Network.Kind.BRIDGE) == ["ssh root@10.0.0.5"]
 
 
+@pytest.mark.live
+def test_the_shown_command_leads_through_the_host_to_its_port(own, second_host, caller):
+    """Red when the jump is left out: here nobody listens at that port."""
+    machine = _machine(own, jump=f"gate@{second_host.address}")
+    (port,) = Port.objects.select_related("network")
+    # In the guest's stead: what its emulator does is to listen at this port of the host's loopback.
+    told = {
+        "ListenAddress": f"127.0.0.1:{port.ssh_port}", "HostKey": "/etc/ssh/ssh_host_ed25519_key",
+        "AuthorizedKeysFile": "/etc/ssh/authorized/%u", "StrictModes": "no", "PidFile": "none",
+    }
+    options = [word for name, value in told.items() for word in ("-o", f"{name}={value}")]
+    second_host.run("/usr/sbin/sshd", "-f", "/dev/null", *options)
+    for user in ("gate", "root"):
+        second_host.authorize(caller.public_key, user)
+    far, _near = reach.ways(machine, [port])
+    caller.reach(far.command, 10)
+    order = "echo $USER $SSH_CONNECTION; hostname"
+    user, _client, _from, _server, number, name = caller.call(far.command, order).stdout.split()
+    assert (user, int(number), name) == ("root", port.ssh_port, second_host.name)
+
+
 def test_a_machine_that_is_off_or_has_no_address_has_no_way(own):
     machine = _machine(own)
     assert _ways(machine, address=None) == []
