@@ -15,7 +15,9 @@ class KindRadio(ExplainedRadio):
 
     explained = {
         Network.Kind.NAT: _("Machines reach the outside by their host, and people reach them by ssh -J."),
-        Network.Kind.ISOLATED: _("Machines of one host reach each other and nothing else."),
+        Network.Kind.ISOLATED: _(
+            "Machines of one host reach each other and that host, nothing else; people reach them by ssh -J."
+        ),
         Network.Kind.BRIDGE: _("A bridge that hosts have already. Machines are on the LAN."),
         Network.Kind.USER: _("Inside each machine's emulator; needs nothing of hosts. Slower, and one way."),
     }

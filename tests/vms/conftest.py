@@ -9,7 +9,7 @@ import pytest
 from portal.drivers.registry import driver_for
 from portal.drivers.types import PoolSpec
 from portal.operations import services as operations
-from tests.vms.real import IMAGES, POOL_ROOT, URI, ask, force_away
+from tests.vms.real import IMAGES, NETWORK, POOL_ROOT, URI, ask, force_away, offer
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +31,25 @@ def real():
 
 @pytest.fixture
 def approve(cast, real):
-    """Return a function that approves a request for a machine, on a host that is this machine."""
-    asked = []
+    """Return a function that approves a request for a machine, on a host that is this machine.
 
-    def approve(**wish):
-        asked.append(ask(cast, real, **wish))
+    The first call says on which network they all are; one of the test's own goes from the host in the end.
+    """
+    asked, catalogue = [], None
+
+    def approve(network=None, **wish):
+        nonlocal catalogue
+        catalogue = catalogue or offer(real, network)
+        asked.append(ask(cast, catalogue, **wish))
         return operations.decide(
-            actor=cast.approver, operation=asked[0], spec_hash=asked[0].spec_hash, approved=True
+            actor=cast.approver, operation=asked[-1], spec_hash=asked[-1].spec_hash, approved=True
         )
 
     yield approve
     for operation in asked:
         force_away(real[0], operation)
+    if catalogue and catalogue.network.uuid != NETWORK:
+        real[0].remove_network(catalogue.network.spec.name)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", Path(__file__).resolve().parent
 NETWORK = uuid.uuid4()
 
 
-def ask(cast, real, **wish):
-    """Ask for a machine of the tiny image, with everything that this needs."""
+def offer(real, network=None):
+    """Return a catalogue with the tiny image, on a host that is this machine; on `network` or that of all."""
     _driver, pool, entry, volume = real
     host = factories.make_host(uri=URI)
     image = factories.make_image(
@@ -29,9 +29,15 @@ def ask(cast, real, **wish):
     place = factories.make_place(host, pool.name, pool.path, image)
     place.images.update(path=volume.path)
     Counter.objects.create(scope=host.scope, resource="memory", limit=factories.GIB)
-    catalogue = factories.make_catalogue(Image.objects.get(), factories.make_network(78, uuid=NETWORK))
+    network = network or factories.make_network(78, uuid=NETWORK)
+    catalogue = factories.make_catalogue(Image.objects.get(), network)
     catalogue.item.device_models = entry["device_models"]
     catalogue.item.save()
+    return catalogue
+
+
+def ask(cast, catalogue, **wish):
+    """Ask for a machine of what `offer` returned."""
     name = f"gttest-{secrets.token_hex(3)}"
     made = factories.make_wish(catalogue, name=name, **wish)
     return request_machine(actor=cast.requester, project=cast.project, wish=made, token=uuid.uuid4())

@@ -13,17 +13,13 @@ from django.utils import timezone
 from networks.models import Network, Port
 from portal.drivers.errors import CallTimeout
 from portal.drivers.types import AddressInfo, DomainState
-from portal.hosts.models import Image
-from portal.operations import services as operations
 from portal.operations.observers import DomainSeen
 from portal.operations.states import State
 from tests import factories
-from tests.vms.real import URI, force_away
 from vms import lan as asking
 from vms import reach
 from vms.models import Observed, Status, VirtualMachine
 from vms.observer import MachineObserver
-from vms.services import request_machine
 
 LEASED = "10.214.7."
 #: Whose workers `worker` runs.
@@ -53,47 +49,32 @@ def lan():
         subprocess.run(["ip", "link", "delete", bridge], check=True)
 
 
-def _asked(cast, real, network):
-    _driver, pool, entry, volume = real
-    host = factories.make_host(uri=URI)
-    image = factories.make_image(sha256=entry["sha256"], virtual_size=entry["virtual_size_bytes"])
-    factories.make_place(host, pool.name, pool.path, image).images.update(path=volume.path)
-    catalogue = factories.make_catalogue(Image.objects.get(), network)
-    wish = factories.make_wish(catalogue, name=f"gttest-{secrets.token_hex(3)}")
-    asked = request_machine(actor=cast.requester, project=cast.project, wish=wish, token=uuid.uuid4())
-    return operations.decide(actor=cast.approver, operation=asked, spec_hash=asked.spec_hash, approved=True)
-
-
 @pytest.mark.database
 @pytest.mark.live
 @pytest.mark.usefixtures("trail_that_can_be_flushed")
-def test_a_machine_on_a_lan_tells_its_address_at_each_start(cast, real, lan, worker):
+def test_a_machine_on_a_lan_tells_its_address_at_each_start(real, lan, approve, worker):
     """Red when the wait looks at libvirt's leases alone, or nobody asks again after a restart."""
     network = Network.objects.create(
         name=f"gttest-{secrets.token_hex(3)}", title="The LAN", kind=Network.Kind.BRIDGE, bridge=lan
     )
-    operation = _asked(cast, real, network)
+    operation = approve(network)
     driver = real[0]
-    try:
-        assert worker(operation.pk) == 0
-        operation.refresh_from_db()
-        assert operation.state == State.SUCCEEDED
-        machine = VirtualMachine.objects.get()
-        assert machine.observed_address.startswith(LEASED)
-        ways = reach.ways(machine, list(Port.objects.select_related("network")))
-        assert [way.command for way in ways] == [f"ssh root@{machine.observed_address}"]
-        driver.destroy(str(machine.uuid))
-        _observe(machine, DomainState.SHUTOFF)
-        driver.start(str(machine.uuid))
-        assert _observe(machine, DomainState.RUNNING).observed_address is None
-        end = time.monotonic() + 60
-        while not asking.ask_addresses() and time.monotonic() < end:
-            time.sleep(0.5)
-        machine.refresh_from_db()
-        assert machine.observed_address.startswith(LEASED)
-    finally:
-        force_away(driver, operation)
-        driver.remove_network(network.spec.name)
+    assert worker(operation.pk) == 0
+    operation.refresh_from_db()
+    assert operation.state == State.SUCCEEDED
+    machine = VirtualMachine.objects.get()
+    assert machine.observed_address.startswith(LEASED)
+    ways = reach.ways(machine, list(Port.objects.select_related("network")))
+    assert [way.command for way in ways] == [f"ssh root@{machine.observed_address}"]
+    driver.destroy(str(machine.uuid))
+    _observe(machine, DomainState.SHUTOFF)
+    driver.start(str(machine.uuid))
+    assert _observe(machine, DomainState.RUNNING).observed_address is None
+    end = time.monotonic() + 60
+    while not asking.ask_addresses() and time.monotonic() < end:
+        time.sleep(0.5)
+    machine.refresh_from_db()
+    assert machine.observed_address.startswith(LEASED)
 
 
 def _observe(machine, state):
