@@ -141,7 +141,10 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def delete_volume(self, pool: str, name: str) -> None:
-        """Delete a volume. Idempotent, also when the pool is gone."""
+        """Delete a volume. Idempotent.
+
+        Raises PoolNotFound: the folder of a pool that libvirt knows no more may hold the file still.
+        """
 
     @abstractmethod
     def volume_info(self, pool: str, name: str) -> VolumeInfo:

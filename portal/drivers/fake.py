@@ -213,9 +213,8 @@ class FakeDriver(HypervisorDriver):
         return tuple(sorted(found, key=lambda info: info.name))
 
     def delete_volume(self, pool: str, name: str) -> None:
-        self._touch()
-        key = (validation.check_name(pool), validation.check_name(name))
-        info = self._volumes.pop(key, None)
+        self._pool(pool)
+        info = self._volumes.pop((pool, validation.check_name(name)), None)
         if info is not None:
             self.seeds.pop(info.path, None)
 

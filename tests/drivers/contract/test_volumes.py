@@ -94,6 +94,18 @@ def test_volume_is_idempotent_and_guards_its_name(bench: Bench) -> None:
         bench.driver.volume_info(first.pool, first.name)
 
 
+def test_a_volume_whose_pool_is_gone_is_not_called_deleted(bench: Bench) -> None:
+    """Red when delete_volume passes over PoolNotFound: the file lies in the pool's folder still."""
+    volume = bench.driver.create_volume(bench.volume())
+    bench.driver.remove_pool(volume.pool)
+    with pytest.raises(errors.PoolNotFound):
+        bench.driver.delete_volume(volume.pool, volume.name)
+    bench.driver.ensure_pool(bench.pool)
+    assert bench.driver.list_volumes(volume.pool) == (volume,)
+    bench.driver.delete_volume(volume.pool, volume.name)
+    assert bench.driver.list_volumes(volume.pool) == ()
+
+
 @pytest.mark.live
 @pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
 def test_volumes_are_made_at_once_in_one_pool(bench: Bench, image: Path) -> None:
