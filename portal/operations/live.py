@@ -107,9 +107,12 @@ def actions(user: Any, operation: Operation) -> list[dict[str, Any]]:
         denied = _("It is too late to withdraw this request.") if late else ""
         label = _("Withdraw")
         found.append({"label": label, "icon": "trash", "url": url, "denied": denied, "post": True})
-    if not services.why_not_cancel(user, operation):
+    queued = operation.state == State.QUEUED
+    # Of what waits for a worker, to withdraw and to cancel are one thing to its requester.
+    withdrawn = queued and asking is not None and mine
+    if not withdrawn and not services.why_not_cancel(user, operation):
         url = reverse("operations:cancel", args=[operation.pk])
-        label = _("Cancel and take back what was made")
+        label = _("Cancel") if queued else _("Cancel and take back what was made")
         found.append({"label": label, "icon": "arrow-back-up", "url": url, "denied": "", "post": True})
     return found
 

@@ -120,6 +120,8 @@ def moved(operation: Operation, to: State, *, by: Any) -> None:
     elif to == State.CANCELLING:
         text = _("%(who)s takes back: %(what)s") % {"who": by, "what": operation}
         _own(operation, ENDED, text, by=by)
+    elif to == State.CANCELLED and operation.state == State.QUEUED:
+        _own(operation, ENDED, _("%(who)s cancelled: %(what)s") % {"who": by, "what": operation}, by=by)
 
 
 def _own(

@@ -139,17 +139,29 @@ def cancel(*, actor: Any, operation: Operation) -> Operation:
     """Ask the worker to stop and take back what was made. Raises Denied when it is too late or not possible.
 
     The worker itself turns round at its next look, so that nothing is undone while it is still being made.
+    What no worker has yet is cancelled at once, and gives back what it held.
     """
-    if reason := why_not_cancel(actor, operation):
-        raise Denied(reason)
     current = Operation.objects.get(pk=operation.pk)
+    if reason := why_not_cancel(actor, current):
+        raise Denied(reason)
     if current.state == State.LOST:
         return _cancel_lost(actor, current)
+    if current.state == State.QUEUED:
+        return _cancel_queued(actor, current)
     try:
         move(current, State.CANCELLING, actor=actor)
     except (StaleAttempt, ValueError) as late:
         raise Denied(_("It is too late to cancel this.")) from late
     return current
+
+
+def _cancel_queued(actor: Any, operation: Operation) -> Operation:
+    """End an operation that no worker has. Raises Denied when one claims it, or it ends, at this moment."""
+    try:
+        move(operation, State.CANCELLED, actor=actor)
+    except StaleAttempt as late:
+        raise Denied(_("A worker began with it at this moment; look at it again.")) from late
+    return operation
 
 
 def _cancel_lost(actor: Any, operation: Operation) -> Operation:
@@ -170,8 +182,10 @@ def why_not_cancel(actor: Any, operation: Operation) -> str:
     """Return why `actor` cannot cancel `operation` now, '' when they can."""
     if operation.requester_id != actor.pk and not may(actor, "operate", operation.project):
         return _("Only the requester or an operator may cancel this.")
+    if operation.state == State.QUEUED:
+        return ""
     if operation.state not in {State.RUNNING, State.LOST}:
-        return _("Only what is running can be cancelled.")
+        return _("Only what is queued or running can be cancelled.")
     if not kind_of(operation.kind).cancellable:
         return _("This cannot be cancelled; it is done in a moment.")
     return ""

@@ -170,9 +170,9 @@ def _card(
 
 @require_POST
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
-    """Stop what runs and take back what was made."""
+    """End what waits for a worker; stop what runs and take back what was made."""
     found = get_object_or_404(Operation.objects.restrict(request.user, "view"), pk=pk)
-    with attempt(request, _("It is being taken back.")):
+    with attempt(request, _("It is cancelled; what was made is taken back.")):
         services.cancel(actor=request.user, operation=found)
     return go_to(request, "operations:detail", pk)
 

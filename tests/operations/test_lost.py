@@ -3,9 +3,12 @@
 import uuid
 
 import pytest
+from django.urls import reverse
 
+from portal.accounts.models import Notice
+from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
-from portal.operations import runner, services
+from portal.operations import live, runner, services
 from portal.operations.models import Counter, StepRecord
 from portal.operations.registry import Kind, Step, StepFailed, register
 from portal.operations.spec import RequestSpec
@@ -181,8 +184,47 @@ def test_only_the_requester_or_an_operator_cancels_and_only_what_can_be(running,
     with pytest.raises(Denied, match="cannot be cancelled"):
         services.cancel(actor=cast.operator, operation=quick)
     assert services.cancel(actor=cast.operator, operation=operation).state == State.CANCELLING
-    with pytest.raises(Denied, match="running"):
+    with pytest.raises(Denied, match="queued or running"):
         services.cancel(actor=cast.operator, operation=services.Operation.objects.get(pk=operation.pk))
+
+
+@pytest.fixture
+def queued(running, cast):
+    """A request that waits for a worker, with a GiB of quota."""
+    operation = running()
+    services.Operation.objects.filter(pk=operation.pk).update(state=State.QUEUED, attempt=0)
+    operation.refresh_from_db()
+    return operation
+
+
+def test_an_operator_ends_what_no_worker_has_and_it_gives_back_what_it_held(running, queued, cast, client):
+    """Red when why_not_cancel refuses what is queued, cancel() only asks a worker, or nobody is told."""
+    with pytest.raises(Denied, match="requester or an operator"):
+        services.cancel(actor=cast.auditor, operation=queued)
+    labels = [item["label"] for item in live.actions(cast.operator, queued)]
+    assert labels == ["Cancel"] and live.actions(cast.auditor, queued) == []
+    client.force_login(cast.operator)
+    client.post(reverse("operations:cancel", args=[queued.pk]))
+    queued.refresh_from_db()
+    assert queued.state == State.CANCELLED and held(running.quota) == (0, 0)
+    assert services.claim(queued.pk, worker="worker") is None
+    assert "operator cancelled:" in Notice.objects.get(person=cast.requester, kind="operation.ended").text
+    entry = AuditEntry.objects.get(verb="operation.cancelled")
+    assert entry.actor_name == "operator" and entry.before["state"] == "queued"
+
+
+def test_a_claim_at_the_moment_of_the_cancelling_wins(running, queued, cast, monkeypatch):
+    """Red when _cancel_queued sets the state without asking for the one that it saw."""
+
+    def claimed_meanwhile(actor, operation):
+        assert services.claim(operation.pk, worker="worker")
+        return ""
+
+    monkeypatch.setattr(services, "why_not_cancel", claimed_meanwhile)
+    with pytest.raises(Denied, match="began with it"):
+        services.cancel(actor=cast.operator, operation=queued)
+    queued.refresh_from_db()
+    assert queued.state == State.RUNNING and held(running.quota) == (1 << 30, 0)
 
 
 def test_a_lost_operation_keeps_others_off_its_subject(running, cast, shelf):
