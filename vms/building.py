@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from networks.models import Port
-from portal.drivers.types import DomainInfo
+from portal.drivers.types import DomainInfo, DomainState
 from portal.hosts.models import Host
 from portal.hosts.steps import HostStep
 from portal.operations.models import Operation
@@ -23,6 +23,12 @@ from vms.steps import DomainStep
 #: Seconds a guest gets to ask for its address; a full Debian under emulation needs up to 100.
 BOOT_LIMIT = 300.0
 LOOK_EVERY = 0.5
+#: States in which no guest ever asks for an address, and the codes of what is said of each.
+_STUCK = {
+    DomainState.SHUTOFF: ("guest_stopped", "the guest powered off before it had an address"),
+    DomainState.CRASHED: ("guest_crashed", "the guest crashed before it had an address"),
+    DomainState.PAUSED: ("guest_paused", "the guest was paused before it had an address"),
+}
 
 
 class MakeNetwork(HostStep):
@@ -84,12 +90,15 @@ class WaitForAddress(HostStep):
         end = time.monotonic() + BOOT_LIMIT
         uuid = context.identifiers["uuid"]
         answers = self._on_its_own if specs.network_spec(context).user else self._addressed
+        before: DomainState | None = None
         while time.monotonic() < end:
             if answers(context):
                 return
             info: DomainInfo = self.call(context, "domain_info", uuid)
-            if info.state == Observed.SHUTOFF:
-                raise StepFailed("guest_stopped", "the guest powered off before it had an address")
+            # A start, and whoever takes a snapshot, pause a guest for a moment: twice in a row it is stuck.
+            if info.state in _STUCK and (info.state != DomainState.PAUSED or before == info.state):
+                raise StepFailed(*_STUCK[info.state])
+            before = info.state
             time.sleep(LOOK_EVERY)
             context.check()
         raise StepFailed("no_address", f"no address within {BOOT_LIMIT:g} s")

@@ -39,6 +39,14 @@ SENTENCES = {
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),
+    "guest_crashed": _(
+        "The guest crashed before it was up. Everything was taken back. Ask again; if it crashes again, an "
+        "operator should look at its image and at the host's log."
+    ),
+    "guest_paused": _(
+        "The guest was paused before it was up, as a host does when its disk is full. Everything was taken "
+        "back. An operator should look at the host's storage; then ask again."
+    ),
     "internal": _(
         "The portal itself failed here; the host is not to blame. If the request was made before an upgrade, "
         "ask again. An operator sees the error, and the worker's log has it in full."

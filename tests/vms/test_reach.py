@@ -3,6 +3,7 @@
 import socket
 import threading
 import uuid
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,9 +14,11 @@ from networks import ports
 from networks.models import Network, Port
 from portal.core.errors import Denied
 from portal.drivers.fake import FakeDriver
+from portal.drivers.types import DomainState
 from portal.hosts import enrolment
 from portal.hosts.models import Host
-from portal.operations.registry import StepContext
+from portal.operations.messages import OTHER, sentence
+from portal.operations.registry import StepContext, StepFailed
 from portal.operations.services import decide
 from portal.operations.states import State
 from tests import factories
@@ -101,6 +104,61 @@ def test_waiting_ends_when_the_guest_of_an_own_network_answers(own, monkeypatch)
     machine = VirtualMachine.objects.get(uuid=own.identifiers["uuid"])
     # Every guest has this address on its own network: it says nothing to anybody.
     assert machine.observed_address is None
+
+
+class Silent(FakeDriver):
+    """Has no address to tell, and `states` for the guest, one a look; the last one stays."""
+
+    def __init__(self, *states):
+        super().__init__()
+        self.states, self.looks = list(states), 0
+
+    def addresses(self, uuid):
+        if self.states == [DomainState.RUNNING]:
+            return super().addresses(uuid)
+        return ()
+
+    def domain_info(self, uuid):
+        self.looks += 1
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return replace(super().domain_info(uuid), state=state)
+
+
+def _wait(own, monkeypatch, driver):
+    _fake_calls(monkeypatch, driver)
+    monkeypatch.setattr(building, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(reach, "speaks_ssh", lambda port: False)
+    context = _context(own)
+    driver.define(specs.domain_spec(context))
+    driver.start(own.identifiers["uuid"])
+    driver.looks = 0
+    building.WaitForAddress().do(context)
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "looks"),
+    [
+        (DomainState.SHUTOFF, "guest_stopped", 1),
+        (DomainState.CRASHED, "guest_crashed", 1),
+        (DomainState.PAUSED, "guest_paused", 2),
+    ],
+)
+def test_a_guest_that_will_never_be_up_is_not_waited_for(own, monkeypatch, state, code, looks):
+    """Red when the wait lacks the state: it says after 300 s that there is no address."""
+    monkeypatch.setattr(building, "BOOT_LIMIT", 2.0)
+    driver = Silent(state)
+    with pytest.raises(StepFailed) as failed:
+        _wait(own, monkeypatch, driver)
+    assert (failed.value.code, driver.looks) == (code, looks)
+    assert sentence(code) != OTHER
+
+
+def test_a_guest_that_is_paused_for_a_moment_is_waited_for(own, monkeypatch):
+    """Red when one look at a paused guest is enough, or `before` is not kept from look to look."""
+    paused, running = DomainState.PAUSED, DomainState.RUNNING
+    driver = Silent(paused, running, paused, running, running)
+    _wait(own, monkeypatch, driver)
+    assert driver.looks >= 4
 
 
 def test_only_a_word_of_ssh_counts_as_an_answer():
