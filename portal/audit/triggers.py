@@ -2,7 +2,9 @@
 
 from typing import Any
 
-TABLES = ("audit_auditentry", "audit_auditseal")
+#: Tables of the trail and their unique columns.
+UNIQUE = {"audit_auditentry": ("id",), "audit_auditseal": ("id", "entry_id", "previous")}
+TABLES = tuple(UNIQUE)
 REFUSAL = "the audit trail cannot be changed"
 
 
@@ -31,6 +33,14 @@ def install(apps: Any, schema_editor: Any) -> None:
                 f"BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END",
                 params=None,
             )
+        # INSERT OR REPLACE deletes the rows in its way, and SQLite fires no DELETE trigger for those.
+        taken = " OR ".join(f"{column} = NEW.{column}" for column in UNIQUE[table])
+        in_the_way = f"EXISTS (SELECT 1 FROM {table} WHERE {taken})"  # noqa: S608 (names of this module)
+        schema_editor.execute(
+            f"CREATE TRIGGER {table}_keep_insert BEFORE INSERT ON {table} WHEN {in_the_way} "
+            f"BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END",
+            params=None,
+        )
 
 
 def remove_from(schema_editor: Any, table: str) -> None:
@@ -38,7 +48,7 @@ def remove_from(schema_editor: Any, table: str) -> None:
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute(f"DROP TRIGGER IF EXISTS {table}_keep ON {table}", params=None)
         return
-    for event in ("update", "delete"):
+    for event in ("update", "delete", "insert"):
         schema_editor.execute(f"DROP TRIGGER IF EXISTS {table}_keep_{event}", params=None)
 
 

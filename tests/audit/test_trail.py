@@ -63,6 +63,55 @@ def test_a_table_is_not_emptied_at_once(sealed, table):
     assert (AuditEntry.objects.count(), AuditSeal.objects.count()) == (3, 3)
 
 
+def rows_of(table):
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {table} ORDER BY id")
+        return [column[0] for column in cursor.description], cursor.fetchall()
+
+
+#: Ways to write over a row by an INSERT, with the database that knows them.
+OVERWRITING = (
+    ("sqlite", "INSERT OR REPLACE INTO {table} ({columns}) VALUES ({values})"),
+    ("sqlite", "REPLACE INTO {table} ({columns}) VALUES ({values})"),
+    (
+        "sqlite postgresql",
+        "INSERT INTO {table} ({columns}) VALUES ({values}) "
+        "ON CONFLICT ({unique}) DO UPDATE SET id = EXCLUDED.id",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "unique"), [(table, column) for table in triggers.TABLES for column in triggers.UNIQUE[table]]
+)
+def test_nothing_is_written_over_by_an_insert(sealed, table, unique):
+    """Red on SQLite when no trigger looks at INSERT, or one column is missing in UNIQUE's look; on PostgreSQL
+    when UPDATE is left out of its trigger."""
+    columns, before = rows_of(table)
+    # Another row in everything but the one column that stands in the way.
+    other = {"id": 900, "entry_id": 900, "previous": "other", "verb": "nothing", "seal": "other"}
+    row = [
+        old if name == unique else other.get(name, old) for name, old in zip(columns, before[1], strict=True)
+    ]
+    tried = [statement for vendors, statement in OVERWRITING if connection.vendor in vendors.split()]
+    assert tried
+    for statement in tried:
+        names, marks = ", ".join(f'"{name}"' for name in columns), ", ".join(["%s"] * len(columns))
+        sql = statement.format(table=table, columns=names, values=marks, unique=unique)
+        refused = pytest.raises(DatabaseError, match=triggers.REFUSAL)
+        with refused, transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(sql, row)
+    assert rows_of(table)[1] == before
+
+
+def test_every_unique_column_of_the_trail_is_looked_at():
+    """Red when a model of the trail gets a unique column and UNIQUE does not."""
+    for model in (AuditEntry, AuditSeal):
+        unique = {field.column for field in model._meta.fields if field.unique}
+        assert unique == set(triggers.UNIQUE[model._meta.db_table])
+        assert not model._meta.unique_together and not model._meta.total_unique_constraints
+
+
 def test_an_untouched_chain_holds(sealed):
     assert list(verify()) == []
     assert seal_pending() == 0
