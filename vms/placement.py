@@ -1,5 +1,6 @@
 """Choose a host for a request, hold its capacity, fix every name; tell what is placed. Not for: building."""
 
+import logging
 import secrets
 import uuid
 from datetime import timedelta
@@ -21,6 +22,10 @@ from portal.operations.models import Counter, Operation
 from vms import virtualization
 from vms.models import Disk, Status, VirtualMachine
 from vms.virtualization import Devices, Wanted
+
+#: How often a MAC and an SSH port are drawn for one machine.
+DRAWS = 10
+_log = logging.getLogger(__name__)
 
 
 def mac() -> str:
@@ -87,7 +92,8 @@ def amounts(attachment: ImageAttachment, sizes: dict[str, int]) -> ledger.Amount
 def place(operation: Operation) -> None:
     """Choose a host with room, hold its capacity and make the machine's rows. Joins the transaction.
 
-    Raises Denied when no host has room, when the image or network is gone, or when the name is taken.
+    Raises Denied when no host has room, when the image or network is gone, when the name is taken, or when
+    others took each MAC or SSH port that was drawn.
     """
     spec = operation.frozen
     wanted, _devices = virtualization.pinned(spec)
@@ -97,12 +103,23 @@ def place(operation: Operation) -> None:
     own_network = network.kind == Network.Kind.USER
     places = candidates(spec["pinned"]["image"]["sha256"], wanted, own_network=own_network)
     chosen = _hold(operation, spec["sizes"], places)
-    try:
-        with transaction.atomic():
-            _make_rows(operation, spec, chosen, network)
-    except IntegrityError as error:
-        name = {"name": spec["pinned"]["name"]}
-        raise Denied(_("The name %(name)s is taken by another machine.") % name) from error
+    _make_rows_surely(operation, spec, chosen, network)
+
+
+def _make_rows_surely(
+    operation: Operation, spec: dict[str, Any], chosen: ImageAttachment, network: Network
+) -> None:
+    """Make the machine's rows, and again while another drew the same MAC or SSH port. Raises Denied."""
+    for _turn in range(DRAWS):
+        try:
+            with transaction.atomic():
+                return _make_rows(operation, spec, chosen, network)
+        except IntegrityError as error:
+            _log.info("the rows of %s were not made: %s", operation, error)
+            if VirtualMachine.objects.filter(name=spec["pinned"]["name"]).exists():
+                name = {"name": spec["pinned"]["name"]}
+                raise Denied(_("The name %(name)s is taken by another machine.") % name) from error
+    raise Denied(_("Too many machines were placed at this moment. Nothing was changed; try again."))
 
 
 def _hold(

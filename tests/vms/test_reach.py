@@ -22,7 +22,7 @@ from portal.operations.registry import StepContext, StepFailed
 from portal.operations.services import decide
 from portal.operations.states import State
 from tests import factories
-from vms import building, reach, specs
+from vms import building, placement, reach, specs
 from vms.models import CatalogueItem, Observed, Status, VirtualMachine
 from vms.services import request_machine
 
@@ -69,6 +69,44 @@ def test_no_two_machines_of_a_host_get_one_port(own):
             network=port.network, host=port.host, domain_uuid=uuid.uuid4(), mac="52:54:00:00:00:02",
             ssh_port=port.ssh_port,
         )
+
+
+def _approve_another(cast, own, name):
+    """Ask for another machine like `own` and approve it."""
+    wish = factories.make_wish(
+        SimpleNamespace(
+            item=CatalogueItem.objects.get(),
+            flavour=CatalogueItem.objects.get().flavours.get(),
+            network=Network.objects.get(name="own"),
+        ),
+        name=name,
+    )
+    asked = request_machine(actor=cast.requester, project=cast.project, wish=wish, token=uuid.uuid4())
+    return decide(actor=cast.approver, operation=asked, spec_hash=asked.spec_hash, approved=True)
+
+
+@pytest.mark.parametrize("what", ["mac", "ssh_port"])
+def test_what_another_machine_drew_is_drawn_again(own, cast, monkeypatch, what):
+    """Red when place() makes the rows once, or calls the name taken whatever was."""
+    taken = Port.objects.get()
+    macs, numbers = iter([taken.mac, "52:54:00:00:00:03"]), iter([taken.ssh_port, ports.FIRST - 1])
+    if what == "mac":
+        monkeypatch.setattr(placement, "mac", lambda: next(macs))
+    else:
+        monkeypatch.setattr(ports, "free_ssh_port", lambda host: next(numbers))
+    asked = _approve_another(cast, own, "another")
+    assert asked.state == State.QUEUED and VirtualMachine.objects.count() == 2
+    made = Port.objects.get(domain_uuid=VirtualMachine.objects.get(name="another").uuid)
+    assert asked.identifiers["mac"] == made.mac and asked.identifiers["ssh_port"] == made.ssh_port
+
+
+def test_no_name_is_blamed_for_a_port_that_stays_taken(own, cast, monkeypatch):
+    """Red when the last IntegrityError is told as a name that is taken, or the draws have no end."""
+    taken = Port.objects.get()
+    monkeypatch.setattr(placement, "mac", lambda: taken.mac)
+    with pytest.raises(Denied, match="Too many machines"):
+        _approve_another(cast, own, "another")
+    assert VirtualMachine.objects.count() == 1
 
 
 def test_a_host_without_bridges_takes_no_machine_of_a_shared_network(own, cast):
