@@ -103,6 +103,8 @@ def test_behind_a_proxy_the_scheme_is_what_it_says(settings, said):
     assert not opens(OWN, x_forwarded_proto=said)
 
 
+@pytest.mark.database
+@pytest.mark.usefixtures("trail_that_can_be_flushed")
 def test_the_portal_looks_at_the_origin_of_its_sockets():
     """Red when portal.asgi routes sockets past OriginCheck, or looks at names alone."""
     from portal.asgi import application
