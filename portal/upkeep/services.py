@@ -24,7 +24,7 @@ from portal.upkeep import archive, databases, environment
 from portal.upkeep.archive import Manifest
 from portal.upkeep.errors import UpkeepError
 
-#: In the state folder while a restore is not finished; scripts/run does not start on such a state.
+#: In the state folder while a restore is not finished; nothing starts on such a state.
 UNFINISHED = "restore.unfinished"
 #: Backups made by themselves before an upgrade; older ones are removed.
 KEPT = 3
@@ -98,8 +98,13 @@ def back_up_before_upgrade(*, actor: str) -> Path | None:
     """Back up what an upgrade is about to migrate, without images; None when nothing is to migrate.
 
     Keeps the newest KEPT of its own. Raises UpkeepError, also where a newer version migrated already: this
-    one would work on a database that it does not understand.
+    one would work on a database that it does not understand; and where a restore was interrupted.
     """
+    if (_state() / UNFINISHED).exists():
+        raise UpkeepError(
+            "A restore was interrupted and is not finished: run it again with the same file. "
+            "Nothing was changed."
+        )
     if databases.is_empty():
         return None
     applied, ours = _migrations()

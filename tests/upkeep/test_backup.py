@@ -278,6 +278,14 @@ def test_a_version_does_not_work_on_the_database_of_a_newer_one(state):
     recorder.record_unapplied("taken_out", "9999_newer")
 
 
+def test_nothing_is_migrated_on_a_restore_that_was_interrupted(state, older_schema):
+    """Red when the mark is not looked at: systemd and compose would start on half of a portal."""
+    (state / services.UNFINISHED).touch()
+    with pytest.raises(UpkeepError, match="restore was interrupted"):
+        services.back_up_before_upgrade(actor="test")
+    assert not list((state / "backups").glob("*.tar.gz"))
+
+
 def test_only_the_newest_backups_before_upgrades_are_kept(state, older_schema):
     """Red when nothing is removed."""
     made = [services.back_up_before_upgrade(actor="test") for _ in range(services.KEPT + 2)]
