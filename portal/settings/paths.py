@@ -12,6 +12,15 @@ STATE_DIR = Path(os.environ.get("GATEHOUSE_STATE", BASE_DIR / "var"))
 STATE_DIR.mkdir(parents=True, exist_ok=True)
 
 
+def static_root(code: Path, state: Path) -> Path:
+    """Return the folder of collected static files: an image's beside the code, else the state's.
+
+    A container's state is a volume, which outlives the image: its files would be those of the version before.
+    """
+    own = code / "collected"
+    return own if own.is_dir() else state / "static"
+
+
 def made_once(path: Path, make: Callable[[], str]) -> str:
     """Return the secret in the file `path`, making it (mode 600) when it is not there.
 

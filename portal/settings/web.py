@@ -14,7 +14,7 @@ PUBLIC_URL             where people reach the portal, for links in mails (https:
 import os
 from typing import Any
 
-from portal.settings.paths import BASE_DIR, STATE_DIR
+from portal.settings.paths import BASE_DIR, STATE_DIR, static_root
 
 
 def listed(name: str, default: str = "") -> list[str]:
@@ -80,7 +80,7 @@ MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 
 # Static files: own ones, and vendors' ones that scripts/lib/assets.sh copied.
 STATIC_URL = "/static/"
-STATIC_ROOT = STATE_DIR / "static"
+STATIC_ROOT = static_root(BASE_DIR, STATE_DIR)
 STATIC_ROOT.mkdir(exist_ok=True)
 STATICFILES_DIRS = [BASE_DIR / "static", *(path for path in [STATE_DIR / "assets"] if path.exists())]
 STORAGES = {
