@@ -22,9 +22,9 @@ is_up() {
 #: What this script started, the newest first.
 STARTED=()
 
-# start NAME COMMAND...: in a session of its own, unless it runs already.
+# start NAME COMMAND...: in a session of its own, unless it runs already. Returns when it is what it will be.
 start() {
-  local name=$1
+  local name=$1 tries
   shift
   is_up "$name" && return 0
   # Noted before it starts: a signal may come at any moment.
@@ -35,6 +35,12 @@ start() {
     GATEHOUSE_PART=$name exec setsid "$@"
   ) >>"$LOG/$name.log" 2>&1 </dev/null &
   echo $! >"$RUN/$name.pid"
+  rm -f "$RUN/$name.stopping"
+  # Until then it is this script's copy, which nobody would know as the part.
+  for tries in $(seq 500); do
+    is_up "$name" || ! kill -0 $! 2>/dev/null || { sleep 0.01 && continue; }
+    break
+  done
 }
 
 # any_is_up: something of this portal runs.
@@ -49,6 +55,8 @@ tell_fallen() {
   local name fell=0
   for name in "${PARTS[@]}"; do
     [ -e "$RUN/$name.pid" ] && ! is_up "$name" || continue
+    # Somebody who stops the portal from another terminal ends it on purpose; the second look is for who just did.
+    [ ! -e "$RUN/$name.stopping" ] && [ -e "$RUN/$name.pid" ] || continue
     fell=1
     rm -f "$RUN/$name.pid"
     say "The part $name of the portal ended by itself. The end of $LOG/$name.log:"
@@ -62,6 +70,7 @@ stop() {
   local pid tries
   if is_up "$1"; then
     pid=$(cat "$RUN/$1.pid")
+    : >"$RUN/$1.stopping"
     kill "$pid" 2>/dev/null || true
     for tries in $(seq 100); do
       is_up "$1" || break
@@ -72,7 +81,7 @@ stop() {
       kill -9 "$pid" 2>/dev/null || true
     fi
   fi
-  rm -f "$RUN/$1.pid"
+  rm -f "$RUN/$1.pid" "$RUN/$1.stopping"
 }
 
 start_redis() {

@@ -33,6 +33,34 @@ def test_a_part_that_ended_is_told_once_with_what_it_said(tmp_path):
     assert processes_of(tmp_path) == []
 
 
+SLOW = """
+. scripts/lib/common.sh; . scripts/lib/services.sh
+mkdir -p "$RUN" "$LOG"
+trap 'for part in "${STARTED[@]}"; do stop $part; done' EXIT
+ls() { sleep 0.4; command ls "$@"; }  # which the copy of this script calls before it becomes the part
+start web sleep 60
+tell_fallen && echo "not fallen"
+"""
+STOPPED = """
+. scripts/lib/common.sh; . scripts/lib/services.sh
+mkdir -p "$RUN" "$LOG"
+start web bash -c 'trap "sleep 0.3; exit" TERM; while :; do sleep 0.05; done'
+(stop web) &
+while [ -e "$RUN/web.pid" ]; do tell_fallen || echo "told"; done
+wait
+"""
+
+
+@pytest.mark.parametrize(("script", "said"), [(SLOW, "not fallen\n"), (STOPPED, "")])
+def test_a_part_that_starts_slowly_or_is_stopped_has_not_ended_by_itself(tmp_path, script, said):
+    """Red when start() does not wait until the part is known, or stop() leaves no note."""
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert done.stdout == said, done.stderr
+    assert processes_of(tmp_path) == []
+
+
 @pytest.mark.live
 def test_a_part_that_cannot_start_is_told_and_nothing_stays(tmp_path):
     """Red when wait_until_ready asks the web process alone: the portal would run without consoles."""
