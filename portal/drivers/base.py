@@ -89,7 +89,10 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def list_pools(self) -> tuple[PoolInfo, ...]:
-        """Return every storage pool by name, active or not, with the sizes that the host last read."""
+        """Return every storage pool by name, active or not, with the sizes that the host last read.
+
+        The portal's own are read anew while they are nearly full.
+        """
 
     @abstractmethod
     def ensure_pool(self, spec: PoolSpec) -> None:

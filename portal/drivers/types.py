@@ -92,6 +92,10 @@ class DomainSpec:
     devices: DeviceModel = DeviceModel.PARAVIRTUAL
 
 
+#: How the names of the portal's own pools begin.
+POOL_PREFIX = "gatehouse-"
+
+
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
     """A storage pool that is a directory."""

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
-from portal.drivers.types import DeviceModel
+from portal.drivers.types import POOL_PREFIX, DeviceModel
 from portal.hosts.addresses import check_jump, check_pool_path, check_uri
 from portal.hosts.models import Host, Image
 from portal.live.publish import publish
@@ -132,7 +132,7 @@ def _greet(actor: Any, host: Host, pool_path: str, begun_by: str = "") -> Operat
 def _queue(kind: str, title: str, actor: Any, host: Host, pool_path: str, begun_by: str) -> Operation:
     # By host and folder: a portal that is installed anew finds its pool, another portal has another.
     identity = uuid.uuid5(POOL_NAMESPACE, f"{host.uri} {pool_path}")
-    pool = {"name": f"gatehouse-{str(identity)[:6]}", "uuid": str(identity), "path": pool_path}
+    pool = {"name": f"{POOL_PREFIX}{str(identity)[:6]}", "uuid": str(identity), "path": pool_path}
     with transaction.atomic():
         locked(host)
         return begin_operation(

@@ -1,6 +1,7 @@
 """Pool calls; not for volumes or XML."""
 
 import time
+from contextlib import suppress
 
 import libvirt
 
@@ -8,11 +9,12 @@ from portal.drivers.errors import CallTimeout, PoolNotFound
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.volume import PoolElement
-from portal.drivers.types import PoolInfo, PoolSpec
+from portal.drivers.types import POOL_PREFIX, PoolInfo, PoolSpec
 from portal.drivers.validation import check_name, check_pool
 
 BUSY = "asynchronous jobs running"  # libvirt has no code of its own for it
 RETRY_SECONDS = 0.05
+FULL_SHARE = 4
 
 
 def refresh(pool: libvirt.virStoragePool, wait_seconds: float = 0.0) -> bool:
@@ -37,6 +39,16 @@ def refresh_surely(pool: libvirt.virStoragePool, wait_seconds: float = 60.0) -> 
     """Read the pool's folder again. Raises CallTimeout when it stays busy."""
     if not refresh(pool, wait_seconds):
         raise CallTimeout(f"pool {pool.name()} is busy")
+
+
+def _info(pool: libvirt.virStoragePool) -> PoolInfo:
+    return PoolElement.info(pool.XMLDesc(), bool(pool.isActive()))
+
+
+def _is_full(info: PoolInfo) -> bool:
+    """Tell whether a pool of the portal's own has less room than one in FULL_SHARE of it."""
+    ours = info.active and info.name.startswith(POOL_PREFIX)
+    return ours and info.available_bytes * FULL_SHARE < info.capacity_bytes
 
 
 class Pools:
@@ -76,11 +88,21 @@ class Pools:
 
     @translated()
     def list(self) -> tuple[PoolInfo, ...]:
-        """Return every pool by name; one that vanishes meanwhile is left out."""
+        """Return every pool by name; one that vanishes meanwhile is left out.
+
+        The portal's own are read again while they are nearly full: libvirt does not notice room that somebody
+        else makes there, and nothing would be built in them any more.
+        """
         found = []
         for pool in self._connection.listAllStoragePools():
             try:
-                found.append(PoolElement.info(pool.XMLDesc(), bool(pool.isActive())))
+                info = _info(pool)
+                if _is_full(info):
+                    # One that cannot be read is stopped by libvirt, and told so.
+                    with suppress(libvirt.libvirtError):
+                        refresh(pool)
+                    info = _info(pool)
+                found.append(info)
             except libvirt.libvirtError as error:
                 if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_POOL:
                     raise
