@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from django.db import Error as DatabaseFault
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from portal.live.publish import publish
@@ -28,7 +27,7 @@ PATIENCE = 20.0
 PAUSE = 0.5
 #: What a step may raise that says nothing about the step: somebody else has the operation or wants it taken
 #: back, or the portal's database is away, and then the next worker goes on where this one stopped.
-PASSES = (StaleAttempt, CancelAsked, DatabaseFault)
+PASSES = (StaleAttempt, CancelAsked, OperationalError, InterfaceError)
 _log = logging.getLogger(__name__)
 
 

@@ -4,7 +4,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError
+from django.db import IntegrityError, OperationalError
 from django.utils import timezone
 
 from portal.audit.models import AuditEntry
@@ -90,9 +90,10 @@ def unfit():
     return TypeError("NetworkSpec.__init__() got an unexpected keyword argument 'colour'")
 
 
-def test_an_error_that_no_step_should_raise_is_undone_and_said(running, quota, table, caplog):
+@pytest.mark.parametrize("error", [unfit(), IntegrityError("the colour is taken")])
+def test_an_error_that_no_step_should_raise_is_undone_and_said(running, quota, table, caplog, error):
     """Red when _patiently lets an unexpected Exception pass: it would be `running` for ever."""
-    table.does = unfit()
+    table.does = error
     operation = carry_on(running)
     assert operation.state == State.FAILED and table.laid == []
     quota.refresh_from_db()
