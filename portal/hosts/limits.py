@@ -22,19 +22,24 @@ def set_limits(host: Host) -> None:
         )
 
 
-def note_pool(attachment: PoolAttachment, info: PoolInfo) -> None:
-    """Write what was observed of a pool, and let the ledger know what it can give. Idempotent.
+def note_pool(attachment: PoolAttachment, info: PoolInfo) -> bool:
+    """Write what was seen of a pool, and let the ledger know what it can give; tell whether sizes changed.
 
     That is what is free now and what it promised already, at most its capacity: images, and what others keep
     on the same file system, are not there to give. Disks are thin: what a machine was promised and has not
-    written yet counts as free, so that others can fill it up; the readiness report warns before.
+    written yet counts as free, so that others can fill it up; the readiness report warns before. Idempotent;
+    the ledger is told each time, since what is promised changes while the sizes do not.
     """
-    attachment.observed_capacity = info.capacity_bytes
-    attachment.observed_available = info.available_bytes
-    attachment.save(update_fields=["observed_capacity", "observed_available"])
+    sizes = {"observed_capacity": info.capacity_bytes, "observed_available": info.available_bytes}
+    changed = any(getattr(attachment, name) != size for name, size in sizes.items())
+    if changed:
+        for name, size in sizes.items():
+            setattr(attachment, name, size)
+        attachment.save(update_fields=list(sizes))
     counter, _made = Counter.objects.get_or_create(
         scope=attachment.pool.scope, resource=Counter.Resource.DISK, defaults={"limit": 0}
     )
     promised = Value(info.available_bytes, BigIntegerField()) + F("used") + F("held")
     limit = Least(Value(info.capacity_bytes, BigIntegerField()), promised)
     Counter.objects.filter(pk=counter.pk).update(limit=limit, title=f"pool {attachment.pool.name}")
+    return changed

@@ -172,8 +172,5 @@ def _write_pools(host: Host, found: Mapping[str, PoolInfo]) -> None:
         info = found.get(str(attachment.pool.uuid))
         if info is None or not info.active:
             continue
-        known = (attachment.observed_capacity, attachment.observed_available)
-        # Also when it is as before: what is promised of it may have changed.
-        note_pool(attachment, info)
-        if known != (info.capacity_bytes, info.available_bytes):
+        if note_pool(attachment, info):
             publish(host.topic)
