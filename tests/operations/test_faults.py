@@ -1,6 +1,5 @@
 """A step that fails with an error of the portal's own: it is undone, said, and not retried hot."""
 
-import uuid
 from datetime import timedelta
 
 import pytest
@@ -12,9 +11,9 @@ from portal.operations import runner, services
 from portal.operations.messages import OTHER, sentence
 from portal.operations.models import Counter, Operation
 from portal.operations.registry import Kind, Step, StepFailed, register
-from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 from tests.conftest import let_heartbeats_lapse
+from tests.operations.asking import approved
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -58,16 +57,7 @@ def quota(cast):
 
 @pytest.fixture
 def running(cast, quota, table):
-    spec = RequestSpec(LAY.name, {"memory": 1 << 30}, {})
-    asked = services.request_operation(
-        actor=cast.requester,
-        project=cast.project,
-        spec=spec,
-        amounts={(quota.scope, "memory"): 1 << 30},
-        token=uuid.uuid4(),
-    )
-    services.decide(actor=cast.approver, operation=asked, spec_hash=spec.hash(), approved=True)
-    return services.claim(asked.pk, worker="worker")
+    return services.claim(approved(cast, quota, LAY).pk, worker="worker")
 
 
 def carry_on(operation):

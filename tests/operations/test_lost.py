@@ -1,6 +1,5 @@
 """An operation whose host goes away waits for it; one that somebody cancels is taken back."""
 
-import uuid
 
 import pytest
 from django.urls import reverse
@@ -13,6 +12,7 @@ from portal.operations.models import Counter, StepRecord
 from portal.operations.registry import Kind, Step, StepFailed, register
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
+from tests.operations.asking import approved
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 LANE = "host:7"
@@ -65,15 +65,7 @@ def running(cast):
     quota = Counter.objects.create(scope=f"project:{cast.project.pk}", resource="memory", limit=4 << 30)
 
     def make(kind=WAITS):
-        spec = RequestSpec(kind.name, {"memory": 1 << 30}, {})
-        operation = services.request_operation(
-            actor=cast.requester,
-            project=cast.project,
-            spec=spec,
-            amounts={(quota.scope, "memory"): 1 << 30},
-            token=uuid.uuid4(),
-        )
-        services.decide(actor=cast.approver, operation=operation, spec_hash=spec.hash(), approved=True)
+        operation = approved(cast, quota, kind)
         operation.refresh_from_db()
         operation.lane = LANE
         operation.save(update_fields=["lane"])
