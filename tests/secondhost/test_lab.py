@@ -35,15 +35,29 @@ def virsh(host, key, user):
     return subprocess.run(["virsh", "-c", uri, "hostname"], capture_output=True, text=True, timeout=30)
 
 
+def refusal(host, key, user):
+    """Return what is said to somebody who is refused.
+
+    The words of a program on the host may get lost on their way through ssh (seen once, on a busy machine,
+    and not in 420 tries since), and libvirt says only that the connection ended: then ask again.
+    """
+    for _ in range(3):
+        done = virsh(host, key, user)
+        assert done.returncode
+        if "End of file while reading data: Input/output error" not in done.stderr:
+            break
+    return done.stderr
+
+
 def test_a_host_boots_guests_and_answers_those_who_may(second_host, key):
     public = key.with_suffix(".pub").read_text()
     for user in ("root", "gate", "stranger"):
         second_host.authorize(public, user)
     assert virsh(second_host, key, "root").stdout.strip() == second_host.name
     assert virsh(second_host, key, "gate").stdout.strip() == second_host.name
-    assert "Permission denied" in virsh(second_host, key, "stranger").stderr
+    assert "libvirt-sock': Permission denied" in refusal(second_host, key, "stranger")
     second_host.forbid("root")
-    assert "Permission denied (publickey)" in virsh(second_host, key, "root").stderr
+    assert "Permission denied (publickey)" in refusal(second_host, key, "root")
     driver = driver_for(second_host.local_uri)
     assert driver.prove(Accelerator.EMULATION, 20.0).works
     driver.close()
