@@ -1,0 +1,63 @@
+"""Every shape of definition that the portal writes fits libvirt's own schema.
+
+The portal does not let a host check that each time (see `Domains.define`); libvirt's driver for tests, which
+needs no daemon, checks it here.
+"""
+
+from dataclasses import replace
+
+import libvirt
+import pytest
+
+from portal.drivers.libvirt.xml.domain import DomainElement
+from portal.drivers.libvirt.xml.network import NetworkElement
+from portal.drivers.types import Accelerator, DirectBoot, DiskSpec, NicSpec
+from tests.drivers.test_xml import DOMAIN, EMULATED, NETWORK, OWN
+
+SECOND = (DiskSpec("/pool/web.qcow2"), DiskSpec("/pool/data.img", "vdb", "raw"))
+CARDS = (NicSpec("52:54:00:00:00:01", "net"), NicSpec("52:54:00:00:00:02", "lan"))
+DOMAINS = {
+    "paravirtual": DOMAIN,
+    "emulated": EMULATED,
+    "own network": OWN,
+    "own network, emulated": replace(EMULATED, nics=OWN.nics),
+    "kvm": replace(DOMAIN, accelerator=Accelerator.KVM),
+    "kernel of the host's": replace(DOMAIN, boot=DirectBoot("/k", "/i", "console=ttyS0")),
+    "bare": replace(DOMAIN, disks=(), nics=(), seed_path=None, title=""),
+    "two disks and cards": replace(DOMAIN, disks=SECOND, nics=CARDS),
+}
+NETWORKS = {
+    "nat": NETWORK,
+    "isolated": replace(NETWORK, nat=False),
+    "lan": replace(NETWORK, address="", dhcp_start="", dhcp_end="", host_bridge=True),
+}
+
+
+@pytest.fixture(scope="module")
+def connection():
+    opened = libvirt.open("test:///default")
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("shape", DOMAINS)
+def test_a_domain_fits_the_schema(connection, shape):
+    """Red when DomainElement writes an element or an attribute that libvirt does not know."""
+    text = DomainElement.to_xml(DOMAINS[shape])
+    connection.defineXMLFlags(text, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+
+
+@pytest.mark.parametrize("shape", NETWORKS)
+def test_a_network_fits_the_schema(connection, shape):
+    """Red when NetworkElement writes what libvirt does not know."""
+    connection.networkDefineXMLFlags(
+        NetworkElement.to_xml(NETWORKS[shape]), libvirt.VIR_NETWORK_DEFINE_VALIDATE
+    )
+
+
+def test_the_schema_refuses_what_libvirt_does_not_know(connection):
+    """libvirt itself would take this and forget the element, so a slip would go unseen."""
+    text = DomainElement.to_xml(DOMAIN).replace("<devices>", "<devices><nonsense />")
+    connection.defineXMLFlags(text, 0)
+    with pytest.raises(libvirt.libvirtError, match="nonsense|validate"):
+        connection.defineXMLFlags(text, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
