@@ -93,17 +93,22 @@ def _patiently(act: Callable[[StepContext], None], context: StepContext, record:
 
 
 def _do_all(operation: Operation, kind: Kind, context: StepContext, worker: str) -> None:
+    records = {record.name: record for record in operation.steps.all()}
+    acted: StepRecord | None = None
     for index, step in enumerate(kind.steps):
-        record = _intend(operation, index, step)
-        if record.stage == Stage.DONE:
+        record = records.get(step.name)
+        if record is not None and record.stage == Stage.DONE:
             continue
+        record = _intend(operation, record or StepRecord(index=index, name=step.name), acted)
         try:
             _patiently(step.do, context, record)
         except StepFailed as failure:
             _note(operation, record, record.stage, failure)
             _move_on(operation, kind, failure, worker)
             return
-        _note(operation, record, Stage.DONE)
+        acted = record
+    if acted is not None:
+        _note(operation, acted, Stage.DONE)
     _turn(operation, State.SUCCEEDED, worker)
 
 
@@ -146,25 +151,35 @@ def _undo(steps: Mapping[str, Step], name: str, context: StepContext) -> None:
     steps[name].undo(context)
 
 
-def _intend(operation: Operation, index: int, step: Step) -> StepRecord:
+def _intend(operation: Operation, record: StepRecord, acted: StepRecord | None) -> StepRecord:
+    """Write that a step is about to act, and that the one before it, `acted`, is done.
+
+    One commit for both: each costs the road milliseconds. Raises StaleAttempt, and CancelAsked, with which
+    `acted` stays as it was intended and is undone like the others.
+    """
     with transaction.atomic():
         _check(operation)
-        record, created = StepRecord.objects.get_or_create(
-            operation=operation, name=step.name, defaults={"index": index, "started_at": timezone.now()}
-        )
-        if created:
-            publish(operation.topic)
+        if acted is not None:
+            _mark(acted, Stage.DONE)
+        if record.pk is None:
+            record.operation, record.started_at = operation, timezone.now()
+            record.save(force_insert=True)
+        publish(operation.topic)
     return record
 
 
 def _note(operation: Operation, record: StepRecord, stage: str, failure: StepFailed | None = None) -> None:
     with transaction.atomic():
         beat(operation)
-        record.stage = stage
-        record.finished_at = timezone.now()
-        # What failed stays readable after it was undone, until it was done after all.
-        if failure or stage == Stage.DONE:
-            record.error_code = failure.code if failure else ""
-            record.error_raw = failure.raw if failure else ""
-        record.save()
+        _mark(record, stage, failure)
         publish(operation.topic)
+
+
+def _mark(record: StepRecord, stage: str, failure: StepFailed | None = None) -> None:
+    record.stage = stage
+    record.finished_at = timezone.now()
+    # What failed stays readable after it was undone, until it was done after all.
+    if failure or stage == Stage.DONE:
+        record.error_code = failure.code if failure else ""
+        record.error_raw = failure.raw if failure else ""
+    record.save()

@@ -12,6 +12,7 @@ from portal.operations.messages import OTHER, sentence
 from portal.operations.models import Counter, Operation
 from portal.operations.registry import Kind, Step, StepFailed, register
 from portal.operations.states import State
+from portal.operations.transitions import StaleAttempt
 from tests.conftest import let_heartbeats_lapse
 from tests.operations.asking import approved
 
@@ -19,9 +20,10 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
 
 class Table(Step):
-    """Lays one thing on a table; `does` and `undoes` are raised instead."""
+    """Lays one thing on a table; `does` and `undoes` are raised instead, `then` runs when each was laid."""
 
     laid: list[str] = []
+    then = staticmethod(lambda name: None)
     does: Exception | None = None
     undoes: Exception | None = None
 
@@ -30,6 +32,7 @@ class Table(Step):
 
     def do(self, context):
         Table.laid.append(self.name)
+        Table.then(self.name)
         if Table.does and self.name == "knife":
             raise Table.does
 
@@ -46,7 +49,7 @@ register(LAY)
 
 @pytest.fixture
 def table():
-    Table.laid, Table.does, Table.undoes = [], None, None
+    Table.laid, Table.does, Table.undoes, Table.then = [], None, None, lambda name: None
     return Table
 
 
@@ -74,6 +77,32 @@ def reap(after):
         heartbeat_at=services.F("heartbeat_at") + after
     )
     return taken
+
+
+def test_what_is_done_is_written_before_the_next_step_acts(running, table):
+    """Red when _intend does not mark the step before."""
+    seen = {}
+
+    def look(name):
+        seen[name] = list(running.steps.order_by("index").values_list("name", "stage"))
+
+    table.then = look
+    assert carry_on(running).state == State.SUCCEEDED
+    assert seen == {
+        "fork": [("fork", "intended")],
+        "knife": [("fork", "done"), ("knife", "intended")],
+    }
+
+
+def test_the_next_step_does_not_act_for_a_worker_that_lost_the_operation(running, table):
+    """Red when _intend does not check. Whoever has it now does that step anew, which does no harm."""
+    table.then = lambda name: reap(timedelta(minutes=1)) if table.laid == ["fork"] else None
+    with pytest.raises(StaleAttempt):
+        runner.carry_on(running, worker="worker")
+    assert table.laid == ["fork"]
+    assert list(running.steps.values_list("name", "stage")) == [("fork", "intended")]
+    running.refresh_from_db()
+    assert carry_on(running).state == State.SUCCEEDED and table.laid == ["fork", "fork", "knife"]
 
 
 def unfit():
