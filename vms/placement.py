@@ -16,7 +16,7 @@ from networks import ports
 from networks.models import Network, Port
 from portal.core.errors import Denied
 from portal.drivers.types import Accelerator
-from portal.hosts.models import GIVEN_BY, Health, Host, Image, ImageAttachment
+from portal.hosts.models import GIVEN_BY, Health, Host, ImageAttachment
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from vms import virtualization
@@ -167,7 +167,7 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         host=host,
         built_by=operation,
         item_name=pinned["item"],
-        image=Image.objects.get(sha256=pinned["image"]["sha256"]),
+        image=chosen.image,
         vcpus=sizes["vcpu"],
         memory=sizes["memory"],
         login_user=pinned["cloud"]["user"],

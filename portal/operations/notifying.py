@@ -53,10 +53,14 @@ def settled(operation: Operation) -> None:
 
 def decided(operation: Operation, *, by: Any, approved: bool, reason: str = "") -> None:
     """Tell the requester that `operation` was approved or rejected, for good or on one level."""
-    # It may still wait for others of the level, but not for who decided.
-    notices.take_back(kind=WAITS, about=operation.topic, person=by)
-    lowered = RequestRevision.Change.LOWERED
-    if approved and operation.revisions.filter(number=operation.revision, change=lowered, author=by).exists():
+    if operation.state == State.AWAITING_APPROVAL:
+        # It still waits for others of the level, but not for who decided.
+        notices.take_back(kind=WAITS, about=operation.topic, person=by)
+    lowered = operation.revisions.filter(
+        number=operation.revision, change=RequestRevision.Change.LOWERED, author=by
+    )
+    # The first revision is what was asked.
+    if approved and operation.revision > 1 and lowered.exists():
         text = _("%(who)s lowered and approved: %(what)s")
         if operation.state == State.AWAITING_APPROVAL:
             text = _("%(who)s lowered and approved, others decide next: %(what)s")

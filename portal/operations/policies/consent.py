@@ -106,7 +106,8 @@ def decide(
         raise Denied(_("A rejection needs a reason."))
     with transaction.atomic():
         # Two approvers of one level take turns, so that the second sees what the first did.
-        current = Operation.objects.select_for_update().get(pk=operation.pk)
+        asked = Operation.objects.select_related("demand", "project", "requester")
+        current = asked.select_for_update(of=("self",)).get(pk=operation.pk)
         person = deciders.in_whose_name(actor, current)
         if person is None:
             raise Denied(deciders.why_not(actor, current))

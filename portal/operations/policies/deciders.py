@@ -116,9 +116,9 @@ def waiting_for(user: Any) -> QuerySet[Operation]:
 
 def in_whose_name(actor: Any, operation: Operation) -> int | None:
     """Return whose name `actor` decides in on `operation` now, as a key; their own where they can."""
-    mine = waiting_for(actor).filter(pk=operation.pk)
-    found: Any = mine.first()
-    return found.decides_for if found is not None else None
+    mine: Any = waiting_for(actor).filter(pk=operation.pk)
+    found: int | None = mine.order_by().values_list("decides_for", flat=True).first()
+    return found
 
 
 def stands_in_for(actor: Any, operation: Operation) -> tuple[bool, str]:
