@@ -1,10 +1,13 @@
 """Roles as an authentication backend, so that `portal.core` needs to know none of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Any
 
 from django.contrib.auth.backends import BaseBackend
 from django.db import models
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 
 from portal.accounts.models import Membership, Project, Role
 from portal.core.querysets import EVERY_ROW
@@ -21,8 +24,47 @@ ACTIONS: dict[str, frozenset[str]] = {
 }
 
 
-def _memberships(user: Any, action: str) -> models.QuerySet[Membership]:
-    return Membership.objects.filter(user=user, role__in=ACTIONS[action])
+#: While a page is read: the roles of those who were asked for, by their key. None at any other time.
+_read: ContextVar[dict[int, list[tuple[str, int | None]]] | None] = ContextVar("roles_read", default=None)
+
+
+def read_once(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Middleware: while a page is only read (GET, HEAD), read the roles of whoever looks once.
+
+    Menus, rows and buttons of one page ask for them again and again. Whatever changes something, sockets
+    and workers read them anew each time.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if request.method not in {"GET", "HEAD"}:
+            return get_response(request)
+        token = _read.set({})
+        try:
+            return get_response(request)
+        finally:
+            _read.reset(token)
+
+    return middleware
+
+
+def roles_held(user: Any) -> list[tuple[str, int | None]]:
+    """Return the roles of `user`, each with its project's key, None for every project. At most one query."""
+    known = _read.get()
+    if known is not None and user.pk in known:
+        return known[user.pk]
+    rows = Membership.objects.filter(user=user.pk).values_list("role", "project")
+    held: list[tuple[str, int | None]] = list(rows)
+    if known is not None:
+        known[user.pk] = held
+    return held
+
+
+def _holding(user: Any, action: str) -> list[tuple[str, int | None]]:
+    """Return those roles of `user` that hold `action`. Raises KeyError for an action nobody defined."""
+    holders = ACTIONS[action]
+    return [(role, project) for role, project in roles_held(user) if role in holders]
 
 
 def may(user: Any, action: str, project: Project | None) -> bool:
@@ -32,11 +74,8 @@ def may(user: Any, action: str, project: Project | None) -> bool:
     """
     if not getattr(user, "is_active", False) or not user.pk:
         return False
-    return (
-        _memberships(user, action)
-        .filter(models.Q(project=None) | models.Q(project__isnull=False, project=project))
-        .exists()
-    )
+    wanted = {None, project.pk if project else None}
+    return any(where in wanted for _role, where in _holding(user, action))
 
 
 class RoleBackend(BaseBackend):
@@ -54,7 +93,7 @@ class RoleBackend(BaseBackend):
 
         Raises KeyError for an action nobody defined: a misspelt action must not pass as 'no'.
         """
-        held = list(_memberships(user, action).values_list("role", "project"))
+        held = _holding(user, action)
         everywhere = [role for role, project in held if project is None]
         if getattr(model, "estate", False):
             shared = getattr(model, "shared_with", None)

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from portal.accounts.backends import ACTIONS
-from portal.accounts.models import Membership, Role
+from portal.accounts.backends import ACTIONS, roles_held
+from portal.accounts.models import Role
 
 #: A key of `abilities` for what asks for the role in every project.
 EVERYWHERE = "administer_everywhere"
@@ -19,7 +19,7 @@ _sources: list[Callable[[Any], QuerySet[Any, Any]]] = []
 def add_source(source: Callable[[Any], QuerySet[Any, Any]]) -> None:
     """Let `source(user)` say what abilities a person has beside their roles: pairs of a word and None.
 
-    Its query joins the one of `abilities`, which every page makes.
+    Every page makes its query, but for those who hold `approve`.
     """
     _sources.append(source)
 
@@ -27,12 +27,12 @@ def add_source(source: Callable[[Any], QuerySet[Any, Any]]) -> None:
 def abilities(user: Any) -> dict[str, Any]:
     """Return for each action whether a role of `user` holds it anywhere, and their names as `roles`.
 
-    One query.
+    One query beside that of `roles_held`, none for who may decide by a role.
     """
-    held: list[tuple[str, int | None]] = []
-    if getattr(user, "is_active", False):
-        roles_held = Membership.objects.filter(user=user).values_list("role", "project")
-        held = list(roles_held.union(*(source(user) for source in _sources), all=True))
+    active = getattr(user, "is_active", False)
+    held = list(roles_held(user)) if active else []
+    if active and not any(role in ACTIONS["approve"] for role, _project in held):
+        held += [pair for source in _sources for pair in source(user)]
     roles = {role for role, _project in held}
     can: dict[str, Any] = {action: bool(roles & holders) for action, holders in ACTIONS.items()}
     everywhere = {role for role, project in held if project is None}

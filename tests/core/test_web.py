@@ -202,8 +202,10 @@ def test_the_page_for_a_mistake_needs_no_database_and_no_context():
 
 @pytest.mark.django_db
 def test_the_menu_holds_only_what_a_role_can_use(cast, django_assert_num_queries):
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         can = abilities(cast.requester)
+    with django_assert_num_queries(1):
+        assert abilities(cast.approver)["decide"]
     assert can["request"] and not can["approve"] and not can["administer"]
     labels = {entry["label"] for group in menu(can, "/") for entry in group["entries"]}
     assert not labels & {"People", "Projects", "Inbox", "Audit trail"}
