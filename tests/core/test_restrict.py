@@ -3,6 +3,8 @@
 import pytest
 
 from portal.accounts.models import Membership, Project, User
+from tests.factories import make_image
+from vms.models import CatalogueItem
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -24,6 +26,19 @@ def test_a_role_in_every_project_reaches_all(cast):
 def test_two_roles_in_a_project_show_it_once(cast):
     Membership.objects.create(user=cast.requester, project=cast.project, role="approver")
     assert Project.objects.restrict(cast.requester, "view").count() == 1
+
+
+def test_a_row_that_is_shared_with_two_of_ones_projects_is_there_once(cast):
+    """Red when restrict() uses a condition that joins another table as it is."""
+    item = CatalogueItem.objects.create(
+        name="Shared", description="", image=make_image(), every_project=False
+    )
+    other = Project.objects.create(name="other")
+    Membership.objects.create(user=cast.requester, project=other, role="requester")
+    item.projects.set([cast.project, other])
+    assert CatalogueItem.objects.restrict(cast.requester, "request").count() == 1
+    item.projects.clear()
+    assert not CatalogueItem.objects.restrict(cast.requester, "request").exists()
 
 
 def test_someone_inactive_sees_nothing(cast):
