@@ -1,0 +1,155 @@
+"""A foreign definition as a whole, and the record of what of it was understood.
+
+lxml, because it is libxml2, with which libvirt reads: the same documents are taken, and comments, prefixes,
+CDATA and the order of everything survive. The standard library's parser loses prefixes and comments.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+from lxml import etree
+
+from portal.drivers.errors import InvalidSpec
+
+#: Bytes; virsh reads no longer file, and libvirt's wire takes no string of more than 4 MiB.
+LONGEST = 10 * 1024**2
+#: An element of lxml, which brings no types.
+Element: TypeAlias = Any
+
+
+def parse(content: bytes, root: str) -> Element:
+    """Return the root of a definition, whose local name is `root`, with everything that it holds.
+
+    Nothing is fetched and no entity is expanded. Raises InvalidSpec for what is no XML, too long or deep
+    (libxml2's own limits), or something else than a `root`.
+    """
+    if len(content) > LONGEST:
+        raise InvalidSpec(f"the definition is longer than {LONGEST // 1024**2} MiB")
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, strip_cdata=False
+    )
+    try:
+        found = etree.fromstring(content, parser)
+    except etree.XMLSyntaxError as error:
+        raise InvalidSpec(f"this is no well-formed XML: {error.msg}") from error
+    except ValueError as error:
+        raise InvalidSpec(str(error)) from error
+    if found is None or etree.QName(found).localname != root:
+        raise InvalidSpec(f"this is no <{root}>")
+    return found
+
+
+def serialise(root: Element) -> str:
+    """Return the document of `root` as text, what stands before and after it too."""
+    return etree.tostring(root.getroottree(), encoding="unicode")
+
+
+def is_element(node: Element) -> bool:
+    """Tell an element from a comment, a processing instruction or a reference to an entity."""
+    return isinstance(node.tag, str)
+
+
+class Understood:
+    """Which elements, attributes and texts were understood. What was not is `kept`."""
+
+    def __init__(self) -> None:
+        self._elements: set[Element] = set()
+        self._attributes: set[tuple[Element, str]] = set()
+        self._texts: set[Element] = set()
+
+    def element(self, *path: Element) -> None:
+        """Note elements as understood, but for their attributes, text and children."""
+        self._elements.update(path)
+
+    def attribute(self, element: Element, name: str) -> None:
+        """Note an attribute as understood."""
+        self._attributes.add((element, name))
+
+    def text(self, element: Element) -> None:
+        """Note an element's text as understood."""
+        self._texts.add(element)
+
+    def kept(self, root: Element) -> list[dict[str, str]]:
+        """Return what was not understood, in the order of the document.
+
+        Each is `{"at": path, "value": text}` for an attribute, a text or a comment of something that was
+        understood, and `{"at": path, "xml": text}` for an element of which nothing was. Paths are XPath, with
+        the prefixes of the document.
+        """
+        before, after = reversed(list(root.itersiblings(preceding=True))), root.itersiblings()
+        found = [_whole("", node, 0) for node in before]
+        found += self._kept(root, f"/{_name(root, root.tag)}")
+        return found + [_whole("", node, 0) for node in after]
+
+    def _kept(self, element: Element, at: str) -> Iterator[dict[str, str]]:
+        # As deep as the tables of what is understood, whatever the document is.
+        for name, value in element.attrib.items():
+            if (element, name) not in self._attributes:
+                yield {"at": f"{at}/@{_name(element, name)}", "value": str(value)}
+        if element not in self._texts:
+            yield from _text(at, element.text)
+        for child, number in _numbered(element):
+            if child in self._elements:
+                yield from self._kept(child, _at(at, child, number))
+            else:
+                yield _whole(at, child, number)
+            if element not in self._texts:
+                yield from _text(at, child.tail)
+
+
+def _text(at: str, text: str | None) -> Iterator[dict[str, str]]:
+    if text and text.strip():
+        yield {"at": f"{at}/text()", "value": text.strip()}
+
+
+def _numbered(element: Element) -> Iterator[tuple[Element, int]]:
+    """Yield the nodes in `element`, each with its number among its like, 0 for the only one."""
+    nodes: Sequence[Element] = list(element)
+    total: dict[Any, int] = {}
+    for node in nodes:
+        total[node.tag] = total.get(node.tag, 0) + 1
+    seen: dict[Any, int] = {}
+    for node in nodes:
+        seen[node.tag] = seen.get(node.tag, 0) + 1
+        yield node, seen[node.tag] if total[node.tag] > 1 else 0
+
+
+def _at(parent: str, node: Element, number: int) -> str:
+    name = _name(node, node.tag) if is_element(node) else _KINDS.get(node.tag, "node()")
+    return f"{parent}/{name}[{number}]" if number else f"{parent}/{name}"
+
+
+_KINDS = {etree.Comment: "comment()", etree.PI: "processing-instruction()"}
+
+
+def _whole(parent: str, node: Element, number: int) -> dict[str, str]:
+    if node.tag is etree.Comment:
+        return {"at": _at(parent, node, number), "value": (node.text or "").strip()}
+    return {"at": _at(parent, node, number), "xml": _alone(node)}
+
+
+def _alone(node: Element) -> str:
+    """Return a node as text, without the namespaces that the document declares around it for others."""
+    around = node.getparent()
+    if around is None or not is_element(node):
+        return etree.tostring(node, encoding="unicode", with_tail=False)
+    own = {
+        prefix
+        for inner in node.iter(etree.Element)
+        for prefix, space in inner.nsmap.items()
+        if prefix and around.nsmap.get(prefix) != space
+    }
+    twin = copy.deepcopy(node)
+    etree.cleanup_namespaces(twin, keep_ns_prefixes=list(own))
+    return etree.tostring(twin, encoding="unicode", with_tail=False)
+
+
+def _name(element: Element, name: str) -> str:
+    """Return a tag or an attribute's name with the prefix that the document uses for its namespace."""
+    qualified = etree.QName(name)
+    if not qualified.namespace:
+        return name
+    prefixes = {space: prefix for prefix, space in element.nsmap.items() if prefix}
+    prefix = prefixes.get(qualified.namespace, "xml" if "XML/1998" in qualified.namespace else "")
+    return f"{prefix}:{qualified.localname}" if prefix else qualified.localname

@@ -1,0 +1,284 @@
+"""Definitions that others made: everything in them is understood or kept, and nothing else is said."""
+
+import copy
+import operator
+from pathlib import Path
+
+import libvirt
+import pytest
+from lxml import etree
+
+from portal.drivers.errors import InvalidSpec
+from portal.drivers.inspection import LONGEST, Kind, inspect
+from portal.drivers.libvirt.xml.foreign.document import is_element, parse, serialise
+from portal.drivers.libvirt.xml.foreign.fields import scale
+
+DATA = Path(__file__).parents[1] / "data/foreign"
+SAMPLES = {
+    "domain": Kind.DOMAIN,
+    "odd": Kind.DOMAIN,
+    "network": Kind.NETWORK,
+    "volume": Kind.VOLUME,
+}
+SMALL = b"<domain type='test'><name>a</name><memory>1024</memory><os><type>hvm</type></os>%s</domain>"
+
+
+def sample(name):
+    return (DATA / f"{name}.xml").read_bytes()
+
+
+def inspected(name):
+    return inspect(SAMPLES[name], sample(name))
+
+
+def kept(found):
+    return {item["at"]: item.get("value", item.get("xml")) for item in found.kept}
+
+
+@pytest.fixture(scope="module")
+def libvirtd():
+    """libvirt's driver for tests, which reads definitions as every driver does."""
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    opened = libvirt.open("test:///default")
+    yield opened
+    opened.close()
+
+
+def test_a_rich_domain_is_understood():
+    """Red when a line of the tables is gone or reads another place."""
+    found = inspected("domain").understood
+    devices = found.pop("devices")
+    assert found == {
+        "type": "test",
+        "name": "builder",
+        "uuid": "11111111-2222-4333-8444-555555555555",
+        "title": "Builds <things>",
+        "description": "a <b> & c",
+        "memory_bytes": 2 << 30,
+        "current_memory_bytes": 1 << 30,
+        "vcpus": 4,
+        "current_vcpus": 2,
+        "cpu": {
+            "mode": "custom", "match": "exact", "check": "partial", "model": "Nehalem", "fallback": "forbid",
+            "topology": {"sockets": 1, "dies": 1, "cores": 2, "threads": 2},
+            "features": [{"name": "vmx", "policy": "disable"}],
+        },
+        "os": {
+            "type": "hvm", "architecture": "x86_64", "machine": "pc-q35-7.2",
+            "loader": "/firmware/code.fd", "loader_type": "pflash", "loader_readonly": True,
+            "secure_boot": False, "nvram": "/nvram/builder.fd", "nvram_template": "/firmware/vars.fd",
+            "boot_menu": True,
+        },
+        "features": ["acpi", "pae"],
+        "smm": True,
+        "clock": {
+            "offset": "localtime",
+            "timers": [{"name": "rtc", "tickpolicy": "catchup"}, {"name": "hpet", "present": False}],
+        },
+        "on_poweroff": "destroy",
+        "on_reboot": "restart",
+        "on_crash": "preserve",
+    }  # fmt: skip
+    root, remote, disc = devices["disks"]
+    assert root["driver"] == {"name": "qemu", "type": "qcow2", "cache": "none", "io": "native"}
+    assert (root["limits"], root["boot_order"], root["serial"]) == ({"total_iops_sec": 500}, 1, "WD-1")
+    assert remote["source"]["hosts"] == [{"name": "mon-1", "port": 6789}, {"name": "mon-2"}]
+    assert remote["shareable"] and "source" not in disc and disc["readonly"]
+    [card] = devices["interfaces"]
+    assert (card["source"], card["mtu"], card["link"]) == ({"bridge": "br0"}, 9000, "down")
+    assert card["vlan"] == [{"id": 42}]
+    assert card["filter"] == {"name": "clean-traffic", "parameters": [{"name": "IP", "value": "10.0.0.7"}]}
+    assert devices["tpms"] == [{"model": "tpm-crb", "backend": "emulator", "version": "2.0"}]
+    assert devices["graphics"][0]["port"] == -1
+    assert devices["host_devices"][0]["pci"]["slot"] == "0x12"
+    assert devices["host_devices"][1]["usb"] == {"vendor": "0x1234", "product": "0xbeef"}
+
+
+def test_what_is_not_understood_of_it_is_named_where_it_stands():
+    """Red when a path has no number among its like, or an attribute of something understood is left out."""
+    found = kept(inspected("domain"))
+    assert found["/comment()"] == "made by hand"
+    assert found["/domain/vcpu/@cpuset"] == "0-3"
+    assert found["/domain/devices/disk[1]/alias"] == '<alias name="ua-root"/>'
+    assert found["/domain/devices/disk[1]/driver/@queues"] == "4"
+    assert found["/domain/devices/disk[2]/source/config"] == '<config file="/etc/ceph/ceph.conf"/>'
+    assert found["/domain/devices/comment()"] == "a device of tomorrow"
+    assert found["/domain/devices/gizmo"] == '<gizmo shape="round"><part>1</part></gizmo>'
+    assert found["/domain/features/apic"] == '<apic eoi="on"/>'
+    assert "qemu:arg" in found["/domain/qemu:commandline"]
+    assert 'app:colour="blue"' in found["/domain/metadata"]
+    assert found["/domain/devices/graphics/@passwd"] == "secret"
+
+
+def test_networks_and_volumes_are_understood():
+    network, volume = inspected("network"), inspected("volume")
+    assert network.understood["ips"] == [
+        {
+            "address": "10.7.0.1",
+            "netmask": "255.255.255.0",
+            "dhcp_ranges": [{"start": "10.7.0.10", "end": "10.7.0.99"}],
+            "dhcp_hosts": [{"mac": "52:54:00:00:00:09", "name": "nine", "ip": "10.7.0.9"}],
+        },
+        {"family": "ipv6", "address": "fd00::1", "prefix": 64},
+    ]
+    assert network.understood["dns_hosts"] == [{"ip": "10.7.0.9", "names": [{"name": "a"}, {"name": "b"}]}]
+    assert "/network/ip[1]/dhcp/bootp" in kept(network) and "/network/dnsmasq:options" in kept(network)
+    sizes = [volume.understood[f"{name}_bytes"] for name in ("capacity", "allocation", "physical")]
+    assert sizes == [1 << 30, 1 << 20, 196616]
+    assert volume.understood["target"]["permissions"]["mode"] == "0600"
+    assert kept(volume)["/volume/target/clusterSize"] == '<clusterSize unit="KiB">64</clusterSize>'
+
+
+def test_what_makes_no_sense_is_kept_and_not_guessed():
+    """Red when a field raises, or claims what it could not read; libvirt takes the first of two names."""
+    found = inspected("odd")
+    assert found.understood["name"] == "odd-one" and found.understood["memory_bytes"] == 1 << 20
+    assert "current_vcpus" not in found.understood and "features" not in found.understood
+    assert found.understood["devices"]["disks"] == [{}, {"type": "file", "target": {"dev": "vda"}}]
+    assert "title" not in found.understood
+    texts = [item["value"] for item in found.kept if item["at"] == "/domain/devices/text()"]
+    assert texts == ["stray", "astray"]
+    found = kept(found)
+    assert found["/domain/title"] == "<title>with <b>bold</b></title>"
+    assert found["/domain/name[2]"] == "<name>two</name>"
+    assert found["/domain/memory[2]"] == "<memory>2048</memory>"
+    assert found["/domain/vcpu/@current"] == "none"
+    assert found["/domain/devices/disk[1]"] == "<disk/>"
+    assert found["/domain/nonsense"] == '<nonsense xml:lang="en" a="1">text</nonsense>'
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_nothing_in_a_definition_is_overlooked(name):
+    """Whatever is changed in a document changes what is said of it. Red when `kept` leaves anything out."""
+    root, kind = parse(sample(name), SAMPLES[name]), SAMPLES[name]
+    before = inspect(kind, serialise(root).encode())
+
+    def other(number, change):
+        """Return what is said when `change` was done to the node of that number."""
+        changed = copy.deepcopy(root.getroottree()).getroot()
+        change(list(changed.iter())[number])
+        return inspect(kind, serialise(changed).encode())
+
+    changes = 0
+    for number, node in enumerate(root.iter()):
+        tried = [operator.methodcaller("set", name, "changed") for name in node.attrib]
+        if number:
+            tried.append(lambda twin: twin.getparent().remove(twin))
+        if is_element(node) and (node.text or "").strip():
+            tried.append(lambda twin: setattr(twin, "text", "changed"))
+        for change in tried:
+            assert other(number, change) != before, etree.tostring(node)
+        changes += len(tried)
+    assert changes > 20
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_document_is_written_as_it_was_read(name):
+    """Red when the parser drops comments, CDATA, prefixes, a DOCTYPE or blanks."""
+    written = serialise(parse(sample(name), SAMPLES[name]))
+    heads = ("<?xml", "<!DOCTYPE")  # written anew
+    lines = [line for line in sample(name).decode().splitlines() if not line.startswith(heads)]
+    assert len(lines) > 10 and [line for line in lines if line not in written] == []
+    assert "<!ENTITY" in written or name != "odd"
+    assert serialise(parse(written.encode(), SAMPLES[name])) == written
+
+
+@pytest.mark.parametrize("name", ["domain", "network"])
+def test_libvirt_takes_the_samples_as_they_are_understood(libvirtd, name):
+    """Red when the sample is one that libvirt refuses, or a value is read otherwise than libvirt reads it."""
+    define = libvirtd.networkDefineXML if name == "network" else libvirtd.defineXML
+    made = define(sample(name).decode())
+    found = inspected(name).understood
+    assert made.name() == found["name"]
+    if name != "network":
+        assert made.maxMemory() * 1024 == found["memory_bytes"]
+    made.undefine()
+
+
+@pytest.mark.parametrize(
+    "unit", ["b", "bytes", "B", "k", "KB", "KiB", "kib", "M", "MB", "MiB", "G", "GB", "GiB", "T"]
+)
+def test_units_are_those_of_libvirt(libvirtd, unit):
+    """Red when KB counts in 1024, or case matters."""
+    number = (64 << 40) // scale(unit)
+    text = SMALL.replace(b"<memory>1024", f"<memory unit='{unit}'>{number}".encode()) % b""
+    made = libvirtd.defineXML(text.decode())
+    # libvirt rounds up to whole KiB.
+    assert made.maxMemory() == -(-inspect(Kind.DOMAIN, text).understood["memory_bytes"] // 1024)
+    made.undefine()
+
+
+@pytest.mark.parametrize("unit", ["", "kibibyte", "XB", "KiBB", "kk"])
+def test_a_unit_that_libvirt_does_not_know_is_kept(libvirtd, unit):
+    text = SMALL.replace(b"<memory>", f"<memory unit='{unit}'>".encode()) % b""
+    found = inspect(Kind.DOMAIN, text)
+    assert "memory_bytes" not in found.understood and "/domain/memory" in kept(found)
+    if unit:
+        with pytest.raises(libvirt.libvirtError):
+            libvirtd.defineXML(text.decode())
+
+
+def test_what_stands_there_twice_is_read_as_libvirt_reads_it(libvirtd):
+    text = SMALL.replace(b"<memory>", b"<name>b</name><memory unit='MiB'>2</memory><memory>") % b""
+    made = libvirtd.defineXML(text.decode())
+    found = inspect(Kind.DOMAIN, text)
+    assert made.name() == found.understood["name"]
+    assert made.maxMemory() << 10 == found.understood["memory_bytes"]
+    assert set(kept(found)) == {"/domain/name[2]", "/domain/memory[2]"}
+    made.undefine()
+
+
+def test_firmware_and_boot_devices_are_understood(libvirtd):
+    firmware = b"<os firmware='efi'><firmware><feature enabled='no' name='secure-boot'/></firmware>"
+    boot = b"<boot dev='cdrom'/><boot dev='hd'/></os>"
+    text = SMALL.replace(b"<os>", firmware).replace(b"</os>", boot) % b""
+    libvirtd.defineXML(text.decode()).undefine()
+    found = inspect(Kind.DOMAIN, text)
+    assert found.kept == [] and found.understood["os"] == {
+        "type": "hvm",
+        "firmware": "efi",
+        "firmware_features": [{"name": "secure-boot", "enabled": False}],
+        "boot": [{"dev": "cdrom"}, {"dev": "hd"}],
+    }
+
+
+def test_what_libvirt_itself_writes_is_understood(libvirtd):
+    for kind, made in (
+        (Kind.DOMAIN, libvirtd.lookupByName("test")),
+        (Kind.NETWORK, libvirtd.networkLookupByName("default")),
+    ):
+        assert inspect(kind, made.XMLDesc().encode()).understood["name"] == made.name()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "well-formed"),
+        (b"\0\1\2", "well-formed"),
+        (b"<domain>", "well-formed"),
+        (b"<network/>", "no <domain>"),
+        (b"<domainsnapshot/>", "no <domain>"),
+        (b"<domain>" + b"<a>" * 300 + b"</a>" * 300 + b"</domain>", "depth"),
+        (b"<domain>" + b"x" * LONGEST + b"</domain>", "longer than 10 MiB"),
+    ],
+    ids=["nothing", "bytes", "cut off", "a network", "a snapshot", "too deep", "too long"],
+)
+def test_what_is_no_definition_is_refused_with_the_reason(content, why):
+    with pytest.raises(InvalidSpec, match=why):
+        inspect(Kind.DOMAIN, content)
+
+
+def test_entities_are_neither_fetched_nor_blown_up(tmp_path):
+    """Red when the parser resolves entities, or loads what a DOCTYPE names."""
+    secret = tmp_path / "secret"
+    secret.write_text("hidden")
+    doctype = f'<!DOCTYPE domain [<!ENTITY s SYSTEM "{secret.as_uri()}">]>'.encode()
+    found = inspect(Kind.DOMAIN, doctype + SMALL % b"<title>&s;</title>")
+    assert "hidden" not in str(found) and {"at": "/domain/title/node()", "xml": "&s;"} in found.kept
+    layers = b"".join(b'<!ENTITY e%d "%s">' % (n, b"&e%d;" % (n - 1) * 10) for n in range(1, 12))
+    doctype = b'<!DOCTYPE domain [<!ENTITY e0 "lol">' + layers + b"]>"
+    try:
+        found = inspect(Kind.DOMAIN, doctype + SMALL % b"<title>&e11;</title>")
+    except InvalidSpec:
+        return
+    assert len(str(found)) < 10_000
