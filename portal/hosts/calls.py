@@ -18,7 +18,7 @@ def call(host_id: int, verb: str, *args: Any, timeout: float = 30.0) -> Any:
     Raises DriverError, of a host that was removed HostRemoved.
     """
     # Without what was seen of it, which is long: every step of every operation comes by here.
-    host = Host.objects.filter(pk=host_id).only("uri", "host_key").order_by().first()
+    host = Host.objects.filter(pk=host_id).only("uri", "host_key").first()
     if host is None:
         raise HostRemoved(f"there is no host {host_id}")
     return _pool(host).call(verb, *args, timeout=timeout)

@@ -105,9 +105,9 @@ def decide(
     if not approved and not reason.strip():
         raise Denied(_("A rejection needs a reason."))
     with transaction.atomic():
-        # Two approvers of one level take turns, so that the second sees what the first did.
-        asked = Operation.objects.select_related("demand", "project", "requester")
-        current = asked.select_for_update(of=("self",)).get(pk=operation.pk)
+        # Two approvers of one level take turns, so that the second sees what the first did. Alone: what
+        # PostgreSQL joined to it would be as it was before the second had to wait.
+        current = Operation.objects.select_for_update().get(pk=operation.pk)
         person = deciders.in_whose_name(actor, current)
         if person is None:
             raise Denied(deciders.why_not(actor, current))

@@ -117,7 +117,7 @@ def waiting_for(user: Any) -> QuerySet[Operation]:
 def in_whose_name(actor: Any, operation: Operation) -> int | None:
     """Return whose name `actor` decides in on `operation` now, as a key; their own where they can."""
     mine: Any = waiting_for(actor).filter(pk=operation.pk)
-    found: int | None = mine.order_by().values_list("decides_for", flat=True).first()
+    found: int | None = mine.values_list("decides_for", flat=True).first()
     return found
 
 

@@ -55,6 +55,19 @@ def test_two_approvers_at_once_on_a_level_of_two_both_count(cast, another, polic
         assert (operation.state, operation.decisions.count()) == (State.QUEUED, 2)
 
 
+def test_two_approvers_at_once_of_two_levels_serve_one_each(cast, another, policy, ask):
+    """Red on PostgreSQL when decide() joins the demand to the request that it locks: both serve the first."""
+    policy("one after the other", Who.PROJECT_APPROVERS, Who.PROJECT_APPROVERS)
+    people = [another("first"), another("second")]
+    for _ in range(8):
+        operation = ask()
+        results = race([lambda who=who, operation=operation: decide(who, operation) for who in people])
+        assert all(isinstance(result, Operation) for result in results), results
+        operation.refresh_from_db()
+        served = sorted(operation.decisions.values_list("level", flat=True))
+        assert (operation.state, served) == (State.QUEUED, [1, 2])
+
+
 def test_one_person_twice_at_once_counts_once(cast, policy, ask):
     """Red on PostgreSQL when decide() looks who may decide before it locks the request."""
     policy("two of them", (Who.PROJECT_APPROVERS, 2))
