@@ -15,8 +15,9 @@ run_logged() {
   }
 }
 
-# apt_sources FOLDER: write this machine's own Debian 12 sources to FOLDER/debian.sources and debian.list; on another
-# system, such as Ubuntu, the mirror that GATEHOUSE_DEBIAN_MIRROR names.
+# apt_sources FOLDER: where packages come from, into FOLDER/debian.sources and debian.list, and those files' names into
+# SOURCES: this machine's own Debian 12 sources, else the mirror that GATEHOUSE_DEBIAN_MIRROR names. On another system,
+# such as Ubuntu, without that there are none: mmdebstrap then takes Debian's mirror, with updates and security.
 # Other vendors' sources are left out: the image must hold Debian's packages only.
 apt_sources() {
   local file etc=${GATEHOUSE_APT_ETC:-/etc/apt}
@@ -33,13 +34,13 @@ apt_sources() {
   done >"$1/debian.list"
   find "$1" -size 0 -delete
   if [ -z "$(ls "$1")" ] && [ -n "${GATEHOUSE_DEBIAN_MIRROR:-}" ]; then
-    need_packages debian-archive-keyring
     printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s bookworm main\n' \
       "$GATEHOUSE_DEBIAN_MIRROR" >"$1/debian.list"
   fi
-  [ -n "$(ls "$1")" ] || fail "No image is built and the catalogue stays empty: this machine's apt sources name no \
-Debian 12 (bookworm) with component main, so set GATEHOUSE_DEBIAN_MIRROR to the address of a Debian mirror and start again."
-  ! grep -qE '://[^/ ]*@' "$1"/* || fail "This machine's apt sources hold a password, which must not get into an image."
+  SOURCES=("$1"/debian.*)
+  [ -f "${SOURCES[0]}" ] || SOURCES=()
+  [ ${#SOURCES[@]} -eq 0 ] || ! grep -qE '://[^/ ]*@' "${SOURCES[@]}" ||
+    fail "This machine's apt sources hold a password, which must not get into an image."
 }
 
 # pack_disk NAME ROOT LABEL SIZE OUT: a folder becomes a bootable qcow2 disk, without loop devices or mounts.

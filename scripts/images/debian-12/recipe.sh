@@ -22,7 +22,7 @@ build_debian_12() {
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --essential-hook="$HERE/debian-12/prepare" --customize-hook="$HERE/debian-12/customize" \
-    bookworm "$root" "$work"/apt/debian.*
+    bookworm "$root" "${SOURCES[@]}"
   cp "$root/usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json" \
     "$work/cloud-config-schema.json"
   pack_disk debian-12 "$root" root 2G "$work/debian-12.qcow2"

@@ -87,7 +87,7 @@ build_tiny() {
   say "tiny: fetching packages"
   run_logged "$work/mmdebstrap.log" mmdebstrap --quiet --mode=root --variant=extract --format=directory \
     --aptopt='Acquire::Languages "none"' --aptopt='APT::Install-Recommends "false"' \
-    --include="$TINY_PACKAGES" bookworm "$work/packages" "$work"/apt/debian.*
+    --include="$TINY_PACKAGES" bookworm "$work/packages" "${SOURCES[@]}"
   say "tiny: packing the system"
   tiny_root "$work/packages" "$work/root"
   cp -R --no-preserve=ownership "$HERE/tiny/disk" "$disk"
