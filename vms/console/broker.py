@@ -70,8 +70,6 @@ class Carrier:
         writer: asyncio.StreamWriter,
     ) -> None:
         self.typed = self.shown = 0
-        #: Set to look at the right at once.
-        self.look = asyncio.Event()
         #: Set to end it because the broker stops.
         self.stop = asyncio.Event()
         self._hello, self._stream, self._reader, self._writer = hello, stream, reader, writer
@@ -115,15 +113,10 @@ class Carrier:
         return "left"
 
     async def _watch_right(self) -> str:
-        while True:
-            try:
-                async with asyncio.timeout(RECHECK):
-                    await self.look.wait()
-            except TimeoutError:
-                _log.debug("a look in time")
-            self.look.clear()
-            if code := await _database(services.standing, self._hello.user, self._hello.machine):
-                return str(code)
+        # At once too: the right may have been taken away while the host was opening.
+        while not (code := await _database(services.standing, self._hello.user, self._hello.machine)):
+            await asyncio.sleep(RECHECK)
+        return str(code)
 
     async def _stopping(self) -> str:
         await self.stop.wait()
@@ -187,12 +180,7 @@ class Broker:
             return  # it never said what it wants
         if kind != wire.HELLO:
             raise ValueError(f"{kind!r} in place of a hello")
-        fields = wire.read_fields(body)
-        if fields.get("recheck"):
-            for carrier in self._carriers:
-                carrier.look.set()
-            return
-        hello = Hello.parse(fields)
+        hello = Hello.parse(wire.read_fields(body))
         opened = await self._open(hello)
         if isinstance(opened, str):
             writer.write(wire.pack_json(wire.STATUS, {"code": opened}))
@@ -229,8 +217,6 @@ class Broker:
         self._carriers.add(carrier)
         code = "failed"
         try:
-            # A right taken away while the host was opening.
-            carrier.look.set()
             writer.write(wire.pack_json(wire.STATUS, {"code": ""}))
             code = await carrier.carry()
         finally:

@@ -1,13 +1,12 @@
 """What passes between the web process and the broker on their Unix socket. Not for: the browser's socket.
 
-The web sends one HELLO frame: JSON with the ticket's secret and for whom it is, or {"recheck": true}, which
-makes the broker look at all rights at once. After a good STATUS it sends what is typed as raw bytes.
+The web sends one HELLO frame: JSON with the ticket's secret and for whom it is. After a good STATUS it sends
+what is typed as raw bytes.
 The broker sends frames: one STATUS ({"code": ""} when the console is open), then DATA, at last one END.
 """
 
 import asyncio
 import json
-import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -51,11 +50,3 @@ def read_fields(body: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError("a frame without fields")
     return fields
-
-
-def ask_recheck(path: Path | None = None) -> None:
-    """Make the broker look at all rights now instead of within seconds. Raises OSError when it is away."""
-    with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(2)
-        link.connect(str(path or socket_path()))
-        link.sendall(pack_json(HELLO, {"recheck": True}))

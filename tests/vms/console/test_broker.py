@@ -18,7 +18,7 @@ from portal.hosts.models import Health, Host
 from tests.dying import database_url
 from tests.factories import HOST_KEY, make_ssh_host
 from tests.vms.console.browser import Browser, ended, entries, hear, issue, opened, serving, told
-from vms.console import services, wire
+from vms.console import broker, services
 from vms.console.broker import Broker, _address
 from vms.console.models import ConsoleSession
 
@@ -112,8 +112,11 @@ def lose_host(user, machine):
     ("change", "code"),
     [(take_role, "right_gone"), (switch_off_account, "right_gone"), (lose_host, "host_stale")],
 )
-def test_a_right_taken_away_ends_the_console_and_opens_no_other(road, cast, machine, change, code):
-    """Red when Carrier.carry leaves out _watch_right, or Broker._open does not call standing."""
+def test_a_right_taken_away_ends_the_console_and_opens_no_other(
+    road, cast, machine, monkeypatch, change, code
+):
+    """Red when _watch_right is left out or looks once, or Broker._open does not call standing."""
+    monkeypatch.setattr(broker, "RECHECK", 0.05)
 
     async def scenario():
         second = await database_sync_to_async(issue)(cast.requester, machine)
@@ -121,7 +124,6 @@ def test_a_right_taken_away_ends_the_console_and_opens_no_other(road, cast, mach
             async with opened(cast.requester, machine) as socket:
                 assert await told(socket) == {"type": "open"}
                 await database_sync_to_async(change)(cast.requester, machine)
-                wire.ask_recheck(road)
                 assert await ended(socket) == code
             async with opened(cast.requester, machine, secret=second) as socket:
                 assert await ended(socket) == code
