@@ -79,6 +79,18 @@ def pytest_collection_finish():
     gc.set_threshold(50_000, 20, 20)
 
 
+def pytest_collection_modifyitems(items):
+    """Refuse a test that touches the database without the mark `database`: PostgreSQL would never see it."""
+    unmarked = [
+        item.nodeid
+        for item in items
+        if (item.get_closest_marker("django_db") or {"db", "transactional_db"} & set(item.fixturenames))
+        and not item.get_closest_marker("database")
+    ]
+    if unmarked:
+        raise pytest.UsageError(f"not marked `database`: {', '.join(unmarked)}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quick_passwords(django_test_environment):
     """Hash passwords fast; portals in processes of their own hash as they always do."""

@@ -35,6 +35,7 @@ def render(source, **context):
 # Headers
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_a_page_says_what_a_browser_may_do_with_it(client):
     response = client.get("/accounts/login/")
@@ -109,6 +110,7 @@ def own_redis(settings, tmp_path):
             process.kill()
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_health_is_told_to_who_is_not_signed_in(client, own_redis):
     assert client.get("/healthz/live").status_code == 200
@@ -116,6 +118,7 @@ def test_health_is_told_to_who_is_not_signed_in(client, own_redis):
     assert (ready.status_code, ready.json()) == (200, {"ready": True, "failed": []})
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_the_redis_of_this_portal_is_asked_though_no_variable_names_it(client, own_redis, monkeypatch):
     """Red when only a Redis that the environment names is asked."""
@@ -126,6 +129,7 @@ def test_the_redis_of_this_portal_is_asked_though_no_variable_names_it(client, o
     assert client.get("/healthz/ready").json()["failed"] == ["redis"]
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_a_redis_that_does_not_answer_is_named_without_its_password(client, settings):
     settings.REDIS_URL = "redis://:hush@127.0.0.1:1/0"
@@ -134,6 +138,7 @@ def test_a_redis_that_does_not_answer_is_named_without_its_password(client, sett
     assert b"hush" not in ready.content
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_a_migration_that_is_missing_is_not_ready(client, own_redis, monkeypatch):
     monkeypatch.setattr(health, "_migrated", False)
@@ -144,6 +149,7 @@ def test_a_migration_that_is_missing_is_not_ready(client, own_redis, monkeypatch
 # Sign-in and refusals
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_a_page_asks_to_sign_in_and_comes_back(client):
     response = client.get("/accounts/people/?q=a")
@@ -151,6 +157,7 @@ def test_a_page_asks_to_sign_in_and_comes_back(client):
     assert response.url == "/accounts/login/?next=/accounts/people/%3Fq%3Da"
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_htmx_without_a_session_moves_the_whole_page_to_sign_in(client):
     """Red when `ask_htmx_to_sign_in` leaves MIDDLEWARE: the sign-in page lands inside the page."""
@@ -159,6 +166,7 @@ def test_htmx_without_a_session_moves_the_whole_page_to_sign_in(client):
     assert response.headers["HX-Redirect"] == "/accounts/login/?next=/accounts/people/"
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_a_refusal_that_no_view_caught_is_shown_with_its_reason(rf, client):
     request = rf.get("/")
@@ -172,6 +180,7 @@ def test_a_refusal_that_no_view_caught_is_shown_with_its_reason(rf, client):
     assert b"<html" not in response.content
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_a_form_from_elsewhere_is_refused_in_the_look_of_the_house():
     from django.test import Client
@@ -183,6 +192,7 @@ def test_a_form_from_elsewhere_is_refused_in_the_look_of_the_house():
     assert piece.headers["HX-Retarget"] == "#messages" and b"<html" not in piece.content
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_an_address_that_is_not_there_keeps_the_frame(client, cast):
     client.force_login(cast.admin)
@@ -200,6 +210,7 @@ def test_the_page_for_a_mistake_needs_no_database_and_no_context():
 # The menu
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_the_menu_holds_only_what_a_role_can_use(cast, django_assert_num_queries):
     with django_assert_num_queries(2):
@@ -211,6 +222,7 @@ def test_the_menu_holds_only_what_a_role_can_use(cast, django_assert_num_queries
     assert not labels & {"People", "Projects", "Inbox", "Audit trail"}
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_people_stand_in_the_menu_of_who_administers_all_projects(cast):
     assert abilities(cast.admin)["administer"] and not abilities(cast.admin)["administer_everywhere"]
@@ -220,6 +232,7 @@ def test_people_stand_in_the_menu_of_who_administers_all_projects(cast):
     assert current == ["People"]
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["vms:edit", "vms:copy"])
 def test_a_request_that_is_changed_stands_under_asking(cast, name):
@@ -228,6 +241,7 @@ def test_a_request_that_is_changed_stands_under_asking(cast, name):
     assert current == ["Ask for a machine"]
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_someone_inactive_and_someone_unknown_can_nothing(cast):
     cast.admin.is_active = False
@@ -235,6 +249,7 @@ def test_someone_inactive_and_someone_unknown_can_nothing(cast):
     assert not any(value for value in abilities(AnonymousUser()).values())
 
 
+@pytest.mark.database
 @pytest.mark.django_db
 def test_the_first_page_of_who_has_no_role_is_the_profile(client):
     client.force_login(User.objects.create(username="nobody"))
