@@ -1,5 +1,6 @@
 """The trail's page and its downloads: who sees them, what the filters keep, what an outsider can verify."""
 
+import asyncio
 import csv
 import hashlib
 import importlib
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 from django.core.cache import cache
+from django.core.handlers.asgi import ASGIRequest
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -19,6 +21,7 @@ from django.urls import reverse
 
 from portal.accounts.models import Membership, Role, User
 from portal.audit import paper, report, services
+from portal.audit.export import stream
 from portal.audit.models import AuditEntry
 from portal.audit.services import record, seal_pending, verify_bounded
 
@@ -265,6 +268,25 @@ def test_what_is_sealed_while_a_file_is_written_is_not_in_it(as_auditor, cast):
     lines = body(answer).splitlines()
     sealed = [line for line in lines if json.loads(line).get("seal_number", 1)]
     assert (len(lines), len(sealed)) == (6, 4) and holds(sealed)
+
+
+def test_a_download_is_sent_while_it_is_read():
+    """Red when stream() hands ASGI a list, or a plain iterator, which Django reads to its end first."""
+    pulled = []
+
+    def lines():
+        for number in range(1000):
+            pulled.append(number)
+            yield f"{number}\n"
+
+    async def first():
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+        request = ASGIRequest(scope, io.BytesIO())
+        response = stream(request, lines(), content_type="text/csv", name="trail.csv")
+        assert response.streaming and response.is_async
+        return await anext(aiter(response))
+
+    assert asyncio.run(first()) == b"0\n" and pulled == [0]
 
 
 def test_of_many_reports_at_once_some_are_asked_to_wait(as_auditor, cast, monkeypatch):

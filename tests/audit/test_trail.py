@@ -10,7 +10,7 @@ from django.utils import timezone
 from portal.accounts.models import Project
 from portal.audit import tasks, triggers
 from portal.audit.models import AuditEntry, AuditSeal
-from portal.audit.services import record, seal_pending, verify
+from portal.audit.services import chain_head, record, seal_pending, verify
 
 pytestmark = pytest.mark.database
 
@@ -153,6 +153,20 @@ def test_verify_finds_what_was_done_behind_the_triggers(sealed, statement, sente
     assert any(sentence in fault for fault in verify())
     with pytest.raises(CommandError):
         call_command("audit", "verify")
+
+
+def test_a_kept_seal_shows_that_the_end_was_cut_off(sealed, capsys):
+    """Red when --head is not looked for: what is left of a chain without its end holds."""
+    head = chain_head().seal
+    call_command("audit", "verify", head=head)
+    assert head in capsys.readouterr().out
+    last = "(SELECT max(entry_id) FROM audit_auditseal)"
+    without_triggers(f"DELETE FROM audit_auditentry WHERE id = {last}")
+    without_triggers("DELETE FROM audit_auditseal WHERE id = (SELECT max(id) FROM audit_auditseal)")
+    call_command("audit", "verify")
+    with pytest.raises(CommandError, match="does not hold: 1 faults"):
+        call_command("audit", "verify", head=f" {head.upper()}\n")
+    assert f"The seal {head} is not in the chain" in capsys.readouterr().err
 
 
 def test_a_rolled_back_change_leaves_no_entry(sealed):

@@ -8,9 +8,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from portal.core.errors import Denied
-from portal.drivers.types import Accelerator, DeviceModel
+from portal.drivers.types import Accelerator, CloneMode, DeviceModel
 from portal.hosts.models import Health, Host, Image, ImageAttachment
-from portal.operations.registry import StepContext
+from portal.operations.registry import StepContext, kind_of
 from portal.operations.services import decide
 from portal.operations.states import State
 from tests.factories import make_catalogue, make_host, make_image, make_network, make_place, make_wish
@@ -96,6 +96,35 @@ def test_only_a_host_that_was_proven_to_give_it_is_chosen(cast, catalogue):
     approve(cast, operation)
     machine = VirtualMachine.objects.get()
     assert (machine.host, machine.accelerator) == (strong, "kvm")
+
+
+@pytest.mark.parametrize(
+    "change", [{"observed_health": Health.STALE}, {"observed_health": Health.NEW}, {"maintenance": True}]
+)
+def test_a_host_that_is_away_or_in_maintenance_takes_no_machine(cast, catalogue, change):
+    """Red when places_of() leaves out the health, or the maintenance."""
+    operation = ask(cast, catalogue)
+    Host.objects.update(**change)
+    [outlook] = kind_of(operation.kind).asking.outlooks([operation]).values()
+    assert outlook.place == "" and any(
+        "No host can take this machine now" in word for word in outlook.warnings
+    )
+    with pytest.raises(Denied, match="No host can take this machine now"):
+        approve(cast, operation)
+    assert not VirtualMachine.objects.exists()
+    other = make_host("other", "fake://other/")
+    make_place(other, "other", image=catalogue.item.image)
+    assert approve(cast, operation).identifiers["host"] == other.pk
+
+
+@pytest.mark.parametrize(("linked", "mode"), [(True, CloneMode.LINKED), (False, CloneMode.FULL)])
+def test_the_items_kind_of_clone_reaches_the_driver(cast, catalogue, linked, mode):
+    """Red when spec_of or volume_spec knows one kind alone."""
+    CatalogueItem.objects.update(linked_clone=linked)
+    catalogue.item.refresh_from_db()
+    operation = approve(cast, ask(cast, catalogue))
+    volume = specs.volume_spec(StepContext(operation.frozen, operation.identifiers, lambda: None))
+    assert volume.clone is mode
 
 
 def test_who_runs_kvm_can_emulate_as_well(cast, catalogue):
