@@ -81,8 +81,9 @@ def _lower(
     actor: Any, operation: Operation, spec_hash: str, sizes: Mapping[str, int], note: str
 ) -> Operation:
     """Lower without a word to the requester: who approves in the same moment tells both at once."""
-    services.check_decider(actor, operation)
     current = _waiting(operation, spec_hash)
+    # Once it is locked: an approval of this moment may have opened the next level, which others decide on.
+    services.check_decider(actor, current)
     before = current.frozen
     lowered = _lowered(before, sizes)
     _asking(current).check_lowered(lowered.as_dict())

@@ -107,8 +107,8 @@ def _write(item: CatalogueItem, values: ItemValues) -> None:
 
 def _locked(item: CatalogueItem) -> CatalogueItem:
     """Return the item as it is now, held against other changes until the transaction ends."""
-    found = CatalogueItem.objects.select_for_update(of=("self",)).select_related("image").filter(pk=item.pk)
-    current: CatalogueItem | None = found.first()
+    # Without its image: a join is of the moment before the lock, and the item may have another one now.
+    current: CatalogueItem | None = CatalogueItem.objects.select_for_update().filter(pk=item.pk).first()
     if current is None:
         raise Denied(_("%(item)s was deleted meanwhile.") % {"item": item})
     return current

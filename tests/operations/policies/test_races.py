@@ -4,11 +4,12 @@ import pytest
 from django.utils import timezone
 
 from portal.core.errors import Denied
-from portal.operations import services
+from portal.operations import revisions, services
 from portal.operations.models import Counter, Demand, Operation
 from portal.operations.policies import demands
 from portal.operations.policies.rules import Effect, Who
 from portal.operations.states import State
+from tests.conftest import GIB
 from tests.operations.policies.conftest import decide
 from tests.racing import race
 
@@ -66,6 +67,22 @@ def test_two_approvers_at_once_of_two_levels_serve_one_each(cast, another, polic
         operation.refresh_from_db()
         served = sorted(operation.decisions.values_list("level", flat=True))
         assert (operation.state, served) == (State.QUEUED, [1, 2])
+
+
+def test_nobody_lowers_what_waits_for_others_by_then(cast, another, policy, ask):
+    """Red on PostgreSQL when _lower() looks who may decide before it locks the request: both are served."""
+    policy("one after the other", Who.PROJECT_APPROVERS, Who.PROJECT_ADMINS)
+    second = another("second")
+    for _ in range(8):
+        operation = ask(memory=2 * GIB)
+        seen = {"operation": operation, "spec_hash": operation.spec_hash}
+        results = race(
+            [
+                lambda operation=operation: decide(cast.approver, operation),
+                lambda seen=seen: revisions.lower(actor=second, sizes={"memory": GIB}, **seen),
+            ]
+        )
+        assert sorted(isinstance(result, Denied) for result in results) == [False, True], results
 
 
 def test_one_person_twice_at_once_counts_once(cast, policy, ask):

@@ -40,6 +40,24 @@ def test_of_racing_changes_of_one_item_one_is_kept(chief, item):
     assert entry.after["longest_lease_days"] == item.longest_lease_days
 
 
+def test_who_changes_what_gets_another_image_is_not_told_that_it_is_gone(chief, item):
+    """Red on PostgreSQL when _locked() joins the image: of an item with another one no row comes back."""
+    images = [item.image, make_image(name="another")]
+    for turn in range(8):
+        current = CatalogueItem.objects.select_related("image").get()
+        seen, image = item_snapshot(current), images[(turn + 1) % 2]
+
+        def change(current=current, seen=seen, image=image):
+            values = values_of(current, image=image)
+            return services.change_item(actor=chief, item=current, values=values, seen=seen)
+
+        def offer(current=current, turn=turn):
+            return services.offer_item(actor=chief, item=current, offered=turn % 2 == 0)
+
+        results = race([change, offer] * 3)
+        assert not [found for found in results if "deleted" in str(found)], results
+
+
 def test_of_racing_names_one_is_given(chief, item):
     """Red when the database's refusal of a second one is an error of the portal."""
     values = values_of(item, name=f"New {uuid.uuid4().hex[:6]}")
