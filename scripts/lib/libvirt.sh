@@ -36,7 +36,6 @@ session_host() {
     return 0
   fi
   say "Not root: machines run as $(id -un), each with a network of its own, and the web process does too."
-  [ -w /dev/kvm ] || say "You may not use /dev/kvm: machines run on an emulated processor, which is slow."
   HOST=(--host "$(hostname)" qemu:///session "${GATEHOUSE_POOL:-$STATE/pool}")
 }
 

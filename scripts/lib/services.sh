@@ -84,7 +84,9 @@ stop() {
   rm -f "$RUN/$1.pid" "$RUN/$1.stopping"
 }
 
+# start_redis: the portal's own, unless REDIS_URL names another; /healthz/ready tells whether that one answers.
 start_redis() {
+  [ -z "${REDIS_URL:-}" ] || return 0
   is_up redis && return 0
   start redis redis-server --port 0 --unixsocket "$RUN/redis.sock" --unixsocketperm 770 --dir "$STATE" \
     --save "" --appendonly no

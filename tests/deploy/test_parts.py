@@ -88,3 +88,22 @@ def test_a_machine_without_mount_namespaces_says_so_where_people_look(tmp_path):
     env = environment(tmp_path)
     done = subprocess.run(["bash", "-euc", MOUNTS], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.stdout.startswith("This machine gives no mount namespaces"), done.stderr
+
+
+LACKING = """
+. scripts/lib/common.sh; . scripts/lib/libvirt.sh
+command() { [ "$2" = virsh ]; }  # nothing else is installed
+HOST=()
+session_host
+echo "host: ${HOST[*]:-none}"
+"""
+
+
+def test_a_machine_that_lacks_libvirt_says_so_and_is_no_host(tmp_path):
+    """Red when session_host enrols a machine on which nothing could run."""
+    env = environment(tmp_path)
+    done = subprocess.run(["bash", "-euc", LACKING], cwd=ROOT, env=env, capture_output=True, text=True)
+    sentence, host = done.stdout.splitlines()
+    lacks = "libvirtd qemu-system-x86_64 qemu-img is missing"
+    assert sentence.startswith(f"This machine builds no machines, because {lacks}; root installs")
+    assert host == "host: none"

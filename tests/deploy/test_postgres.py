@@ -1,22 +1,40 @@
-"""scripts/run with another database and nothing else changed."""
+"""scripts/run with another database and another Redis, and nothing else changed."""
 
 import os
 import pwd
 import re
+import secrets
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 
-from tests.e2e.portals import ROOT, Visitor, running
+from tests.e2e.portals import ROOT, Visitor, free_port, running, wait_until
 
 pytestmark = pytest.mark.live
 #: What the web process calls itself.
 WEB = "gatehouse-web"
 SOURCED = '. "$0/scripts/lib/common.sh"; . "$0/scripts/lib/postgres.sh"; '
 START = SOURCED + 'start_postgres; echo "$PG_DIR $DATABASE_URL"'
+APPROVE = """
+import time
+from portal.accounts.models import User
+from portal.operations.models import Operation
+from portal.operations.services import decide
+
+asked = Operation.objects.get(kind="vm.create")
+decide(actor=User.objects.get(username="approver"), operation=asked, spec_hash=asked.spec_hash, approved=True)
+for _ in range(240):
+    asked.refresh_from_db()
+    if asked.state not in ("queued", "running"):
+        break
+    time.sleep(0.5)
+print(asked.state)
+"""
 STOP = SOURCED + 'PG_DIR=$1 PG_BIN=$2; shift 2; PG_AS=("$@"); stop_postgres'
 
 
@@ -36,10 +54,35 @@ def database() -> Iterator[str]:
         assert not os.path.exists(folder)
 
 
-def test_a_portal_runs_on_postgresql(database, tmp_path):
-    """Red when a setting of SQLite's is sent to PostgreSQL, or the state is expected to hold a database."""
-    with running(tmp_path, DATABASE_URL=database) as portal:
+@pytest.fixture
+def shared_redis() -> Iterator[str]:
+    """A Redis on a port of the loopback, with a password."""
+    port, password = str(free_port()), secrets.token_hex(8)
+    command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--requirepass", password, "--save", ""]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    try:
+        wait_until(lambda: _answers(url), 10, "Redis answers")
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    with suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
+        return bool(client.ping())
+    return False
+
+
+def test_a_portal_runs_on_postgresql_and_a_shared_redis(database, shared_redis, tmp_path):
+    """Red when a setting of SQLite's is sent to PostgreSQL, or the state is expected to hold a database.
+
+    And when scripts/run starts a Redis although REDIS_URL names one, or a part asks the one of the state.
+    """
+    with running(tmp_path, DATABASE_URL=database, REDIS_URL=shared_redis) as portal:
         assert not (tmp_path / "db" / "gatehouse.sqlite3").exists()
+        assert not list((tmp_path / "run").glob("redis*"))
         assert Visitor(portal.url).get("/healthz/ready")[0] == 200
         visitor = Visitor(portal.url)
         assert visitor.sign_in("requester", portal.passwords["requester"])[0] == 200
@@ -60,6 +103,7 @@ def test_a_portal_runs_on_postgresql(database, tmp_path):
                 fields[name] = found[1]
         status, answer = visitor.post(ask, page=ask, **fields)
         assert (status, "Awaiting approval" in answer) == (200, True), answer[-3000:]
+        assert portal.shell(APPROVE) == "succeeded"
 
 
 def test_the_web_process_keeps_its_connections(database, tmp_path):

@@ -153,7 +153,10 @@ def _read_until(run: subprocess.Popen[str], sentence: str) -> str:
 
 @pytest.mark.parametrize("moment", ["Migrating the database", "Starting web", "Ctrl-C stops it"])
 def test_ctrl_c_leaves_nothing_at_any_moment(tmp_path, moment):
-    """Red when the trap is set only at the end, as it was, or a part is not noted before it starts."""
+    """Red when the trap is set only at the end, as it was, or a part is not noted before it starts.
+
+    And when what an interrupted run left half done keeps the next one from starting.
+    """
     env = environment(tmp_path)
     try:
         run = _foreground(env)
@@ -163,6 +166,9 @@ def test_ctrl_c_leaves_nothing_at_any_moment(tmp_path, moment):
         rest, _ = run.communicate(timeout=90)
         assert run.returncode == 130, rest
         assert processes_of(tmp_path) == []
+        said = script("run", env, "--background")
+        assert f"Their passwords: {tmp_path}/credentials" in said
+        assert Visitor(f"http://127.0.0.1:{env['PORT']}").get("/healthz/ready")[0] == 200
     finally:
         script("stop", env)
         remove_pool(env["GATEHOUSE_POOL"])

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -20,6 +21,8 @@ from django.db.migrations.recorder import MigrationRecorder
 from portal.accounts.models import Project
 from portal.audit import services as audit
 from portal.audit.models import AuditEntry
+from portal.hosts.keys import current_key, ensure_key
+from portal.hosts.models import SshKey
 from portal.upkeep import archive, databases, environment, services
 from portal.upkeep.errors import UpkeepError
 
@@ -89,6 +92,19 @@ def test_a_restore_brings_back_database_keys_and_chain_and_sets_aside_what_was_t
         AuditEntry.objects.update(verb="forged")
 
 
+def test_what_was_encrypted_opens_after_a_restore_alone(settings, state, tmp_path):
+    """Red when a backup leaves out the file of encryption keys: hosts by SSH could never be reached again."""
+    settings.ENCRYPTION_KEYS = state / "encryption_keys"
+    private = ensure_key("test").private.open()
+    services.back_up(actor="test", target=tmp_path / "keys.tar.gz")
+    SshKey.objects.all().delete()
+    for path in state.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    services.restore(actor="test", source=tmp_path / "keys.tar.gz", replace=True)
+    assert settings.ENCRYPTION_KEYS.stat().st_mode & 0o777 == 0o600
+    assert current_key().private.open() == private and "OPENSSH PRIVATE KEY" in private
+
+
 def test_a_restore_writes_into_the_state_alone(state, backup, monkeypatch):
     """In a container nothing else can be written. Red when _staging() is beside the state folder."""
     used = []
@@ -143,8 +159,10 @@ def _with_manifest(**changes):
 
 
 def _damaged(members):
-    return [(member, content[:-1] + b"?" if member.name.startswith("state/keys") else content)
-            for member, content in members]
+    return [
+        (member, content[:-1] + b"?" if member.name.startswith("state/keys") else content)
+        for member, content in members
+    ]
 
 
 def _with_stranger(members):

@@ -25,6 +25,25 @@ def people(db):
     Membership.objects.create(user=admin, role=Role.ADMIN)
 
 
+def test_a_new_portal_has_one_account_a_role_told_in_one_file(settings, tmp_path):
+    """Red when the file can be read by others, or an account has another password than it says."""
+    Membership.objects.all().delete()
+    User.objects.all().delete()
+    settings.STATE_DIR = tmp_path
+    call_command("bootstrap")
+    told = tmp_path / "credentials"
+    assert told.stat().st_mode & 0o777 == 0o600
+    lines = dict(line.split(":", 1) for line in told.read_text().splitlines())
+    assert set(lines) == {"admin", "approver", "operator", "auditor", "requester"} == set(Role.values)
+    assert len(set(lines.values())) == 5 and min(map(len, lines.values())) >= 16
+    for name, password in lines.items():
+        person = User.objects.get(username=name)
+        assert person.check_password(password) and person.memberships.get().role == name
+    before = told.read_text()
+    call_command("bootstrap")
+    assert told.read_text() == before
+
+
 def test_a_new_portal_offers_each_image_in_what_it_has_drivers_for(tmp_path):
     """Red when bootstrap leaves out the new fields."""
     call_command("bootstrap", images=write_manifest(tmp_path, b"a", device_models=BOTH))

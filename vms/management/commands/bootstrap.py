@@ -138,7 +138,6 @@ class Command(BaseCommand):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as handle:
                 handle.writelines(lines)
-        self.stdout.write(f"First accounts: {path}")
 
     def _catalogue(self) -> None:
         """Offer samples once: an admin who deleted them does not want them back. Sizes that exist stay."""
