@@ -88,12 +88,16 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
         found.append(Fact(_("Network"), pinned["network"].get("name", "")))
     if "virtualization" in pinned:
         how = pinned["virtualization"]
+        devices = {
+            "paravirtual": _("Paravirtualization: made for virtual machines"),
+            "emulated": _("Full virtualization: as of a real computer"),
+        }
         processors = {
             "best": _("Best available"),
-            "kvm": _("Hardware-assisted only"),
-            "qemu": _("Emulated only"),
+            "kvm": _("Hardware-assisted virtualization only (KVM)"),
+            "qemu": _("Emulated in software only"),
         }
-        found.append(Fact(_("Devices"), how["devices"].capitalize()))
+        found.append(Fact(_("Devices"), devices.get(how["devices"], how["devices"])))
         found.append(Fact(_("Processor"), processors.get(how["accelerator"], how["accelerator"])))
     if "cost_month" in pinned:
         found.append(Fact(_("Cost a month"), str(pinned["cost_month"])))

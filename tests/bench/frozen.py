@@ -50,6 +50,7 @@ def measure() -> Iterator[Row]:
                 _block(on, person, page, calm)
                 stuck = _freeze(on, number)
                 _block(on, person, page, frozen)
+                _still_stuck(stuck)
                 _thaw(on, stuck)
     for name, before in calm.items():
         note = f"p95 of {len(before)}: {p95(frozen[name]):.0f} ms over {p95(before):.0f} ms"
@@ -126,10 +127,15 @@ def _freeze(on: Stage, number: int) -> list[int]:
     begun = Operation.objects.filter(subject__in=[machine.topic for machine in machines])
     pks = list(begun.values_list("pk", flat=True))
     time.sleep(1)
+    _still_stuck(pks)
+    return pks
+
+
+def _still_stuck(pks: list[int]) -> None:
+    """Raise RuntimeError unless all that was begun on the frozen host is stuck: else nothing was measured."""
     stuck = Operation.objects.filter(pk__in=pks).exclude(state__in=FINAL).count()
     if stuck != STUCK:
         raise RuntimeError(f"{stuck} of {STUCK} operations are stuck")
-    return pks
 
 
 def _thaw(on: Stage, stuck: list[int]) -> None:

@@ -1,14 +1,16 @@
 """The road as people walk it: scripts/run, then ask, approve, build and sign in, in a real browser."""
 
+import json
 import re
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Page
 
 from tests.e2e import people
-from tests.e2e.portals import processes_of, running
+from tests.e2e.portals import Portal, processes_of, running, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -24,7 +26,10 @@ def test_a_machine_is_asked_for_approved_built_and_answers_ssh(portal, sign_in, 
     approver.reload()
     approver.get_by_role("link", name=f"Create {name}").click()
     approver.wait_for_url(address)
-    approver.get_by_role("button", name="Approve", exact=True).click()
+    approver.get_by_text("Give less", exact=True).click()
+    approver.get_by_label("Lease in days").fill("3")
+    approver.get_by_label("Note to who asked").fill("three will do")
+    approver.get_by_role("button", name="Lower and approve").click()
 
     # Nobody touches the requester's page: it changes by itself.
     people.once(requester, "Succeeded", 120)
@@ -38,6 +43,33 @@ def test_a_machine_is_asked_for_approved_built_and_answers_ssh(portal, sign_in, 
     people.once(requester, "press Enter", 10)
     requester.keyboard.press("Enter")
     requester.get_by_text("Connected", exact=True).wait_for(timeout=5000)
+    _through_the_bin_and_back(portal, requester, name)
+    [[sizes]] = portal.rows("SELECT spec FROM operations_operation WHERE title = ?", f"Create {name}")
+    assert json.loads(sizes)["sizes"]["lease"] == 3 * 86400
+
+
+def _through_the_bin_and_back(portal: Portal, page: Page, name: str) -> None:
+    """Reboot a machine, shut it down, delete it, and have it back, by its page's buttons."""
+    page.goto(f"{portal.url}/machines/")
+    page.get_by_role("link", name=name, exact=True).click()
+    page.get_by_role("button", name="Reboot", exact=True).click()
+    _succeeds(portal, f"Reboot {name}")
+    page.get_by_role("button", name="Shut down", exact=True).click()
+    people.once(page, "Off", 60)
+    _succeeds(portal, f"Shut down {name}")
+    page.fill("[name=confirm_name]", name)
+    page.get_by_role("button", name="Delete", exact=True).click()
+    _succeeds(portal, f"Delete {name}")
+    page.goto(f"{portal.url}/machines/?bin=1")
+    page.get_by_role("link", name=name, exact=True).click()
+    page.get_by_role("button", name="Take it out of the bin").click()
+    page.get_by_role("button", name="Start", exact=True).click()
+    people.once(page, "Running", 60)
+
+
+def _succeeds(portal: Portal, title: str) -> None:
+    state = "SELECT state FROM operations_operation WHERE title = ?"
+    wait_until(lambda: portal.one(state, title) == "succeeded", 60, title)
 
 
 def answer_by_ssh(key: Path, target: str, question: str = "hostname") -> str:

@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 LIST_QUERIES = {"requester": 11, "chief": 8}
 #: As on the list, and the cards, which say how one comes there.
 DETAIL_QUERIES = {"requester": 10, "chief": 9}
-PATHS = ("", "?q=0", *(f"?sort={sort}" for sort in ("name", "-state", "host", "-host", "owner", "size")))
+SORTS = ("name", "-state", "host", "-host", "owner", "size", "lease")
+PATHS = ("", "?q=0", *(f"?sort={sort}" for sort in SORTS))
 
 
 @pytest.fixture(autouse=True)

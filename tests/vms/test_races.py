@@ -65,18 +65,21 @@ def test_hundred_racing_requests_for_machines_get_the_quota_of_ten(cast, catalog
     assert Reservation.objects.values("operation").distinct().count() == 10
 
 
-def test_hundred_racing_approvals_place_ten_machines_on_a_host_for_ten(cast, catalogue):
-    """Red when place() leaves the host's memory out of its amounts."""
+@pytest.mark.parametrize(("memory_for", "disk_for"), [(10, 100), (100, 10)])
+def test_hundred_racing_approvals_place_ten_machines_on_a_host_for_ten(
+    cast, catalogue, memory_for, disk_for
+):
+    """Red when place() leaves the host's memory, or the pool's disk, out of its amounts."""
     waiting = [ask(cast, catalogue, f"vm-{n}") for n in range(100)]
     host = Host.objects.get()
-    memory = room(host.scope, "memory", 10 * catalogue.flavour.memory)
-    disk = room(host.pools.get().pool.scope, "disk", 100 * catalogue.flavour.disk)
+    memory = room(host.scope, "memory", memory_for * catalogue.flavour.memory)
+    disk = room(host.pools.get().pool.scope, "disk", disk_for * catalogue.flavour.disk)
     results = race([lambda operation=operation: approve(cast, operation) for operation in waiting])
     assert (count(results, Operation), count(results, Denied)) == (10, 90)
     memory.refresh_from_db()
     disk.refresh_from_db()
     # Who was refused holds nothing of the second counter either, and has no row.
-    assert (memory.held, disk.held) == (memory.limit, 10 * catalogue.flavour.disk)
+    assert (memory.held, disk.held) == (10 * catalogue.flavour.memory, 10 * catalogue.flavour.disk)
     assert VirtualMachine.objects.count() == Port.objects.values("mac").distinct().count() == 10
     assert Operation.objects.filter(state=State.QUEUED).count() == 10
     assert Operation.objects.filter(state=State.AWAITING_APPROVAL).count() == 90
