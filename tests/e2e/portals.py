@@ -198,7 +198,13 @@ def running(state: Path, **changes: str) -> Iterator[Portal]:
         lines = (state / "credentials").read_text().splitlines()
         scheme = "https" if "TLS_CERT" in env else "http"
         passwords = dict(line.split(":", 1) for line in lines)
-        yield Portal(f"{scheme}://127.0.0.1:{env['PORT']}", state, env, passwords)
+        portal = Portal(f"{scheme}://127.0.0.1:{env['PORT']}", state, env, passwords)
+        try:
+            yield portal
+        except BaseException:
+            # The state goes with the test.
+            print(f"The end of the web process's log:\n{portal.log('web')[-6000:]}")
+            raise
     finally:
         script("stop", env)
         remove_pool(env["GATEHOUSE_POOL"])
