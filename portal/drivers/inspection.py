@@ -1,16 +1,21 @@
-"""Say what the portal understands of a definition and what it would keep untouched. Not for: changing it."""
+"""Say what the portal understands of a definition and what it keeps untouched, and change the former.
 
+Not for: hosts; nothing here asks one.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Any
 
-from portal.drivers.libvirt.xml.foreign.document import LONGEST, Understood, parse
+from portal.drivers.libvirt.xml.foreign.document import LONGEST, Understood, parse, serialise
 from portal.drivers.libvirt.xml.foreign.domain import DOMAIN
-from portal.drivers.libvirt.xml.foreign.fields import read_all
+from portal.drivers.libvirt.xml.foreign.fields import put_all, read_all
 from portal.drivers.libvirt.xml.foreign.network import NETWORK
 from portal.drivers.libvirt.xml.foreign.volume import VOLUME
 
-__all__ = ["LONGEST", "Inspection", "Kind", "inspect"]
+__all__ = ["LONGEST", "Difference", "Inspection", "Kind", "changed", "differences", "inspect"]
 
 
 class Kind(StrEnum):
@@ -38,3 +43,49 @@ def inspect(kind: Kind, content: bytes) -> Inspection:
     noted = Understood()
     noted.element(root)
     return Inspection(read_all(_TABLES[kind], root, noted), noted.kept(root))
+
+
+def changed(kind: Kind, content: bytes, change: Mapping[str, Any]) -> str:
+    """Return a definition with `change` made to what is understood of it; all else stays as it stands.
+
+    `change` is a JSON merge patch (RFC 7396) of `Inspection.understood`: a value replaces, None takes away,
+    and what is not named stays. Unlike there, a list of objects is merged place by place: `{}` leaves the
+    n-th as it is, None takes it away with all that is in it, and what is beyond the last is new.
+    Raises InvalidSpec for a value that would not be read as it was written, and for a name that nobody knows.
+    """
+    root = parse(content, kind)
+    table = _TABLES[kind]
+    put_all(table, root, _merged(read_all(table, root, Understood()), change))
+    return serialise(root)
+
+
+def _merged(present: Any, change: Any) -> Any:
+    if isinstance(change, Mapping):
+        present = present if isinstance(present, Mapping) else {}
+        return {**present, **{name: _merged(present.get(name), part) for name, part in change.items()}}
+    if isinstance(change, list) and not any(isinstance(part, str) for part in change):
+        there: list[Any] = present if isinstance(present, list) else []
+        pairs: Iterator[tuple[Any, Any]] = zip_longest(there, change, fillvalue={})
+        return [_merged(part, wish) for part, wish in pairs]
+    return change
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A value that differs: `at` is its place, names and numbers from the outside in; None is absent."""
+
+    at: tuple[str | int, ...]
+    before: Any
+    after: Any
+
+
+def differences(before: Any, after: Any, at: tuple[str | int, ...] = ()) -> Iterator[Difference]:
+    """Yield what differs between two values of `Inspection.understood`, in their order, leaf by leaf."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in {**before, **after}:
+            yield from differences(before.get(name), after.get(name), (*at, name))
+    elif isinstance(before, list) and isinstance(after, list):
+        for number, (first, second) in enumerate(zip_longest(before, after)):
+            yield from differences(first, second, (*at, number))
+    elif before != after:
+        yield Difference(at, before, after)

@@ -10,6 +10,7 @@ from portal.drivers.libvirt.xml.foreign.fields import (
     Present,
     Size,
     Text,
+    on_off,
     whole,
     yes_no,
 )
@@ -211,7 +212,7 @@ DOMAIN: Fields = {
         },
     ),
     "features": Names("features"),
-    "smm": Attr("features/smm", "state", yes_no),
+    "smm": Attr("features/smm", "state", on_off),
     "clock": One(
         "clock",
         {

@@ -1,7 +1,10 @@
-"""How single values are read from a definition. Not for: which; the tables of each kind say that.
+"""How single values are read from a definition and written to it. Not for: which; each kind has a table.
 
 A field reads a value below an element and notes what it understood. What is absent, or what it cannot make
 sense of, reads as None and is noted as nothing: it is kept as it stands. No field raises for any document.
+
+Written is what reads as another value than the wanted, and nothing else is touched: what the table does not
+understand stays beside it, as do the units and spellings of values that are right already.
 """
 
 from abc import ABC, abstractmethod
@@ -9,7 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lxml import etree
+
+from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.xml.foreign.document import Element, Understood, is_element
+from portal.drivers.libvirt.xml.foreign.placing import append, prune, take_away
 
 #: virScaleInteger in libvirt: a letter or `KiB` counts in 1024, `KB` in 1000; case does not matter.
 _LETTERS = "kmgtpe"
@@ -23,6 +30,24 @@ class Field(ABC):
     def read(self, element: Element, understood: Understood) -> Any:
         """Return the value and note what it was read from; None, and note nothing, where there is none."""
 
+    def put(self, element: Element, value: Any) -> None:
+        """Make `value` what is read here, None for nothing; what reads so already is not touched.
+
+        Raises InvalidSpec for a value that would read otherwise; the document is of no use then.
+        """
+        if self.read(element, Understood()) == value:
+            return
+        try:
+            self._write(element, value)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InvalidSpec(f"{value!r} cannot be written: {error}") from error
+        if self.read(element, Understood()) != _settled(value):
+            raise InvalidSpec(f"{value!r} would not be read as it is")
+
+    @abstractmethod
+    def _write(self, element: Element, value: Any) -> None:
+        """Write a value that differs from what is there; None takes away what is there."""
+
 
 Fields = Mapping[str, Field]
 
@@ -31,6 +56,28 @@ def read_all(fields: Fields, element: Element, understood: Understood) -> dict[s
     """Return the values of `fields` that are there, in their order."""
     values = {name: field.read(element, understood) for name, field in fields.items()}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _settled(value: Any) -> Any:
+    """Return what is read when `value` was written: without what is None."""
+    if isinstance(value, Mapping):
+        inner = {name: _settled(part) for name, part in value.items()}
+        return {name: part for name, part in inner.items() if part is not None} or None
+    if isinstance(value, list):
+        places = [part for part in value if part is not None]
+        return [_settled(part) or {} if isinstance(part, Mapping) else part for part in places] or None
+    return value
+
+
+def put_all(fields: Fields, element: Element, values: Mapping[str, Any]) -> None:
+    """Make `values` what `read_all` returns: what they do not name is taken away. Raises InvalidSpec."""
+    if stray := set(values) - set(fields):
+        raise InvalidSpec(f"nobody knows {', '.join(sorted(stray))}")
+    for name, field in fields.items():
+        try:
+            field.put(element, values.get(name))
+        except InvalidSpec as error:
+            raise InvalidSpec(f"{name}: {error}") from error
 
 
 def whole(text: str) -> int:
@@ -48,6 +95,11 @@ def yes_no(text: str) -> bool:
     if text not in {"yes", "no", "on", "off"}:
         raise ValueError(text)
     return text in {"yes", "on"}
+
+
+def on_off(text: str) -> bool:
+    """Return the truth like `yes_no`; written it is on or off."""
+    return yes_no(text)
 
 
 def scale(unit: str) -> int:
@@ -71,6 +123,23 @@ def _reach(element: Element, path: str) -> list[Element] | None:
         found.append(below)
         element = below
     return found
+
+
+def _make(element: Element, path: str) -> Element:
+    """Return the first element at `path`, after it was made where there is none."""
+    for step in filter(None, path.split("/")):
+        below = next((child for child in element if child.tag == step), None)
+        element = append(element, step) if below is None else below
+    return element
+
+
+def _words(value: Any) -> str:
+    """Return a value as libvirt reads it. Raises TypeError for what is no single value."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | str):
+        return str(value)
+    raise TypeError("it is no single value")
 
 
 def _string(element: Element) -> str | None:
@@ -104,6 +173,15 @@ class Attr(Field):
         understood.attribute(owner, self.name)
         return value
 
+    def _write(self, element: Element, value: Any) -> None:
+        if value is not None:
+            words = ("on" if value else "off") if self.convert is on_off else _words(value)
+            _make(element, self.path).set(self.name, words)
+            return
+        way = _reach(element, self.path) or []
+        del (way[-1] if way else element).attrib[self.name]
+        prune(way)
+
 
 @dataclass(frozen=True)
 class Text(Field):
@@ -125,6 +203,23 @@ class Text(Field):
         understood.element(*(way or ()))
         understood.text(owner)
         return value
+
+    def _write(self, element: Element, value: Any) -> None:
+        if value is None:
+            way = _reach(element, self.path) or []
+            _say(way[-1] if way else element, None)
+            prune(way)
+        else:
+            _say(_make(element, self.path), _words(value))
+
+
+def _say(element: Element, text: str | None) -> None:
+    """Make `text` all that an element says; comments in it stay."""
+    element.text = text
+    for child in list(element):
+        child.tail = None
+        if child.tag is etree.Entity:
+            take_away(child)
 
 
 @dataclass(frozen=True)
@@ -149,6 +244,21 @@ class Size(Field):
             understood.attribute(owner, "unit")
         return size
 
+    def _write(self, element: Element, value: Any) -> None:
+        if value is None:
+            way = _reach(element, self.path) or []
+            _say(way[-1], None)
+            way[-1].attrib.pop("unit", None)
+            prune(way)
+            return
+        if value < 0:
+            raise ValueError("no size is below 0")
+        unit = "bytes" if value % 1024 else self.default
+        owner = _make(element, self.path)
+        _say(owner, str(value // scale(unit)))
+        if unit != self.default or "unit" in owner.attrib:
+            owner.set("unit", unit)
+
 
 @dataclass(frozen=True)
 class Present(Field):
@@ -162,6 +272,12 @@ class Present(Field):
             return None
         understood.element(*way)
         return True
+
+    def _write(self, element: Element, value: Any) -> None:
+        if value is None:
+            take_away((_reach(element, self.path) or [])[-1])
+        else:
+            _make(element, self.path)
 
 
 @dataclass(frozen=True)
@@ -179,6 +295,13 @@ class One(Field):
         if values:
             understood.element(*way)
         return values or None
+
+    def _write(self, element: Element, value: Any) -> None:
+        """Write the values; None takes the element away with all that is in it."""
+        if value is None:
+            take_away((_reach(element, self.path) or [])[-1])
+        else:
+            put_all(self.fields, _make(element, self.path), value)
 
 
 @dataclass(frozen=True)
@@ -205,6 +328,24 @@ class Many(Field):
                 found.append(values)
         return found or None
 
+    def _write(self, element: Element, value: Any) -> None:
+        """Write the n-th values to the n-th element, and what is beyond to new ones.
+
+        None in a place takes that element away, with all that is in it: the others keep what is theirs.
+        """
+        wanted = list(value or ())
+        parents, _slash, tag = self.path.rpartition("/")
+        parent = _make(element, parents)
+        present = [child for child in parent if child.tag == tag]
+        if len(wanted) < len(present):
+            raise ValueError(f"there are {len(present)}, and None is said for each that goes")
+        for number, values in enumerate(wanted):
+            if values is None:
+                take_away(present[number])
+                continue
+            twin = present[number] if number < len(present) else append(parent, tag, present[-1:])
+            put_all(self.fields, twin, values)
+
 
 @dataclass(frozen=True)
 class Names(Field):
@@ -225,3 +366,14 @@ class Names(Field):
         if bare:
             understood.element(*way, *bare)
         return [child.tag for child in bare] or None
+
+    def _write(self, element: Element, value: Any) -> None:
+        wanted, present = list(value or ()), self.read(element, Understood()) or []
+        parent = _make(element, self.path)
+        for child in list(parent):
+            if child.tag in present and child.tag not in wanted and not (len(child) or child.attrib):
+                take_away(child)
+        for name in wanted:
+            if name not in present:
+                append(parent, name)
+        prune([parent])
