@@ -32,7 +32,9 @@ class InspectCommand(BaseCommand):
         except OSError as error:
             raise CommandError(f"{name}: {error.strerror}") from error
         except InvalidSpec as error:
-            raise CommandError(f"{name}: {error}") from error
+            # It may quote the definition: see below.
+            why = str(error).encode("ascii", "backslashreplace").decode()
+            raise CommandError(f"{name}: {why}") from error
         told = {"kind": self.kind, "understood": found.understood, "kept": found.kept}
         # In ASCII: what somebody wrote into a definition must not reach a terminal as it is.
         self.stdout.write(json.dumps(told, indent=2))

@@ -36,6 +36,10 @@ def test_it_ends_with_0_and_prints_nothing_that_a_terminal_obeys(tmp_path):
     refused = subprocess.run([*command, "/dev/null"], capture_output=True, check=False)
     assert refused.returncode == 1 and b"/dev/null: this is no well-formed XML" in refused.stderr
     assert b"Traceback" not in refused.stderr
+    # What is wrong with a definition may quote it.
+    file.write_text("<domain></\u00e9>", encoding="utf-8")
+    refused = subprocess.run([*command, file], capture_output=True, check=False)
+    assert refused.returncode == 1 and b"\\xe9" in refused.stderr and refused.stderr.isascii()
 
 
 @pytest.mark.parametrize(("name", "why"), [("absent.xml", "No such file"), ("", "Is a directory")])

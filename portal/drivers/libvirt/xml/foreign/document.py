@@ -26,18 +26,43 @@ def parse(content: bytes, root: str) -> Element:
     """
     if len(content) > LONGEST:
         raise InvalidSpec(f"the definition is longer than {LONGEST // 1024**2} MiB")
-    parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, strip_cdata=False
-    )
     try:
-        found = etree.fromstring(content, parser)
+        found = _parsed(content)
     except etree.XMLSyntaxError as error:
         raise InvalidSpec(f"this is no well-formed XML: {error.msg}") from error
     except ValueError as error:
         raise InvalidSpec(str(error)) from error
-    if found is None or etree.QName(found).localname != root:
+    if found is None or _split(found.tag)[1] != root:
         raise InvalidSpec(f"this is no <{root}>")
     return found
+
+
+def _parsed(content: bytes, *, lenient: bool = False) -> Element:
+    """Return the root. libvirt refuses what is not well-formed, and takes an undeclared prefix, say."""
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        strip_cdata=False,
+        recover=lenient,
+    )
+    try:
+        return etree.fromstring(content, parser)
+    except etree.XMLSyntaxError:
+        # The parser's own log: that of the error tells of other documents too.
+        if lenient or any(entry.level >= etree.ErrorLevels.FATAL for entry in parser.error_log):
+            raise
+    return _parsed(content, lenient=True)
+
+
+def _split(tag: str) -> tuple[str, str]:
+    """Return the namespace, '' for none, and the rest of a name as lxml writes it: `{namespace}name`.
+
+    Not etree.QName, which raises for a prefix that nobody declared.
+    """
+    space, _brace, name = tag.rpartition("}")
+    return space[1:], name
 
 
 def serialise(root: Element) -> str:
@@ -134,11 +159,12 @@ def _alone(node: Element) -> str:
     around = node.getparent()
     if around is None or not is_element(node):
         return etree.tostring(node, encoding="unicode", with_tail=False)
+    outer = around.nsmap  # made anew each time that it is asked for
     own = {
         prefix
         for inner in node.iter(etree.Element)
         for prefix, space in inner.nsmap.items()
-        if prefix and around.nsmap.get(prefix) != space
+        if prefix and outer.get(prefix) != space
     }
     twin = copy.deepcopy(node)
     etree.cleanup_namespaces(twin, keep_ns_prefixes=list(own))
@@ -147,9 +173,9 @@ def _alone(node: Element) -> str:
 
 def _name(element: Element, name: str) -> str:
     """Return a tag or an attribute's name with the prefix that the document uses for its namespace."""
-    qualified = etree.QName(name)
-    if not qualified.namespace:
-        return name
+    namespace, local = _split(name)
+    if not namespace:
+        return local
     prefixes = {space: prefix for prefix, space in element.nsmap.items() if prefix}
-    prefix = prefixes.get(qualified.namespace, "xml" if "XML/1998" in qualified.namespace else "")
-    return f"{prefix}:{qualified.localname}" if prefix else qualified.localname
+    prefix = prefixes.get(namespace, "xml" if "XML/1998" in namespace else "")
+    return f"{prefix}:{local}" if prefix else local

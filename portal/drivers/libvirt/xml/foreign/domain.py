@@ -100,12 +100,15 @@ _CHARACTER: Fields = {
     "log": Attr("log", "file"),
 }
 
-_PCI: Fields = {name: Attr("", name) for name in ("domain", "bus", "slot", "function")}
+#: By the device's `type`: of a PCI device domain to function, of a USB device bus and device, and so on.
+_HOST_ADDRESS: Fields = {
+    name: Attr("", name) for name in ("domain", "bus", "slot", "function", "device", "target", "unit", "uuid")
+}
 _HOST_DEVICE: Fields = {
     "mode": Attr("", "mode"),
     "type": Attr("", "type"),
     "managed": Attr("", "managed", yes_no),
-    "pci": One("source/address", _PCI),
+    "address": One("source/address", _HOST_ADDRESS),
     "usb": One("source", {"vendor": Attr("vendor", "id"), "product": Attr("product", "id")}),
     "boot_order": _BOOT_ORDER,
 }
@@ -177,7 +180,7 @@ DOMAIN: Fields = {
             "mode": Attr("", "mode"),
             "match": Attr("", "match"),
             "check": Attr("", "check"),
-            "migratable": Attr("", "migratable", yes_no),
+            "migratable": Attr("", "migratable", on_off),
             "model": Text("model"),
             "fallback": Attr("model", "fallback"),
             "topology": One(

@@ -91,15 +91,19 @@ def whole(text: str) -> int:
 
 
 def yes_no(text: str) -> bool:
-    """Return the truth of yes, no, on or off. Raises ValueError."""
-    if text not in {"yes", "no", "on", "off"}:
-        raise ValueError(text)
-    return text in {"yes", "on"}
+    """Return the truth of yes or no: libvirt takes `on` for neither. Raises ValueError."""
+    return _truth(text, "yes", "no")
 
 
 def on_off(text: str) -> bool:
-    """Return the truth like `yes_no`; written it is on or off."""
-    return yes_no(text)
+    """Return the truth of on or off: libvirt takes `yes` for neither. Raises ValueError."""
+    return _truth(text, "on", "off")
+
+
+def _truth(text: str, true: str, false: str) -> bool:
+    if text not in {true, false}:
+        raise ValueError(text)
+    return text == true
 
 
 def scale(unit: str) -> int:

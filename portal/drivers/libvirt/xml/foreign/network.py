@@ -1,6 +1,6 @@
 """What the portal understands of a <network> that somebody made (libvirt's formatnetwork.html)."""
 
-from portal.drivers.libvirt.xml.foreign.fields import Attr, Fields, Many, One, Text, whole, yes_no
+from portal.drivers.libvirt.xml.foreign.fields import Attr, Fields, Many, One, Text, on_off, whole, yes_no
 
 _IP: Fields = {
     "family": Attr("", "family"),
@@ -22,7 +22,7 @@ NETWORK: Fields = {
         {
             "name": Attr("", "name"),
             "zone": Attr("", "zone"),
-            "stp": Attr("", "stp", yes_no),
+            "stp": Attr("", "stp", on_off),
             "delay": Attr("", "delay"),
         },
     ),
