@@ -7,11 +7,13 @@ or UUID on another object raises `AlreadyExists`. Removing something absent is n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
+    DomainDefinition,
     DomainInfo,
     DomainSpec,
     DomainState,
@@ -163,6 +165,22 @@ class HypervisorDriver(ABC):
     @abstractmethod
     def define(self, spec: DomainSpec) -> DomainInfo:
         """Define a domain, off. Idempotent: an existing one is not changed. Raises AlreadyExists."""
+
+    @abstractmethod
+    def definition(self, uuid: str) -> DomainDefinition:
+        """Return what a domain is defined as and what it runs as. Raises DomainNotFound."""
+
+    @abstractmethod
+    def redefine(self, uuid: str, change: Mapping[str, Any], digest: str) -> DomainDefinition:
+        """Make `change` to a domain's definition, for its next start; what runs is not touched.
+
+        `change` is a patch as of `portal.drivers.inspection.changed`: what it does not name stays as it
+        is, whoever wrote it. Idempotent: a definition that is so already is returned. Raises
+        DefinitionChanged when it is not the one with that `digest`; InvalidSpec for a change that cannot
+        be, or of what never changes (name, UUID, type); ChangeIgnored when the hypervisor took it and did
+        not heed it. The definition is as before then. Raises DomainNotFound, InvalidState (a domain that is
+        only while it runs).
+        """
 
     @abstractmethod
     def undefine(self, uuid: str) -> None:

@@ -141,6 +141,18 @@ class InvalidState(DriverError):
     code = "invalid_state"
 
 
+class DefinitionChanged(DriverError):
+    """The object is defined otherwise than the caller saw it."""
+
+    code = "definition_changed"
+
+
+class ChangeIgnored(DriverError):
+    """The hypervisor took a definition and left a value of it as it was."""
+
+    code = "change_ignored"
+
+
 class PortTaken(DriverError):
     """Another program listens on the port that leads to a guest."""
 

@@ -4,12 +4,14 @@ A guest obeys `shutdown` at once, and each network leases its first free address
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from portal.drivers import validation
 from portal.drivers.base import HypervisorDriver
+from portal.drivers.editing import Edit
 from portal.drivers.errors import (
     AlreadyExists,
     DomainNotFound,
@@ -21,12 +23,15 @@ from portal.drivers.errors import (
     PoolNotFound,
     VolumeNotFound,
 )
+from portal.drivers.inspection import Kind, changed
+from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.qcow2 import inspect
 from portal.drivers.seed import build_iso
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
     CloneMode,
+    DomainDefinition,
     DomainInfo,
     DomainSpec,
     DomainState,
@@ -50,6 +55,9 @@ _Named = PoolSpec | NetworkSpec | DomainSpec
 @dataclass
 class _Domain:
     spec: DomainSpec
+    #: What the next start makes of it, and what runs.
+    persistent: str
+    running: str = ""
     state: DomainState = DomainState.SHUTOFF
     leases: tuple[AddressInfo, ...] = ()
 
@@ -252,8 +260,22 @@ class FakeDriver(HypervisorDriver):
         validation.check_domain(spec)
         self._touch()
         if not self._is_known(spec, [domain.spec for domain in self._domains.values()]):
-            self._domains[spec.uuid] = _Domain(spec)
+            # In the form in which changes are written.
+            text = changed(Kind.DOMAIN, DomainElement.to_xml(spec).encode(), {})
+            self._domains[spec.uuid] = _Domain(spec, text)
         return self.domain_info(spec.uuid)
+
+    def definition(self, uuid: str) -> DomainDefinition:
+        domain = self._get(uuid)
+        return DomainDefinition(domain.persistent, domain.running)
+
+    def redefine(self, uuid: str, change: Mapping[str, Any], digest: str) -> DomainDefinition:
+        domain, present = self._get(uuid), self.definition(uuid)
+        edit = Edit(present.persistent, change)
+        if not edit.is_done:
+            edit.check_seen(present.digest, digest)
+            domain.persistent = edit.wanted
+        return self.definition(uuid)
 
     def undefine(self, uuid: str) -> None:
         try:
@@ -275,7 +297,7 @@ class FakeDriver(HypervisorDriver):
                 if nic.network
             ]
             domain.leases = tuple(lease for lease in leases if lease is not None)
-            domain.state = DomainState.RUNNING
+            domain.state, domain.running = DomainState.RUNNING, domain.persistent
 
     def _lease(self, mac: str, network: str, rank: int) -> AddressInfo | None:
         if network not in self._networks:
@@ -297,7 +319,7 @@ class FakeDriver(HypervisorDriver):
 
     def destroy(self, uuid: str) -> None:
         domain = self._get(uuid)
-        domain.state, domain.leases = DomainState.SHUTOFF, ()
+        domain.state, domain.running, domain.leases = DomainState.SHUTOFF, "", ()
 
     def suspend(self, uuid: str) -> None:
         self._active(uuid).state = DomainState.PAUSED
@@ -307,8 +329,8 @@ class FakeDriver(HypervisorDriver):
 
     def domain_info(self, uuid: str) -> DomainInfo:
         domain = self._get(uuid)
-        spec = domain.spec
-        return DomainInfo(spec.name, uuid, domain.state, spec.vcpus, spec.memory_bytes)
+        present = DomainElement.from_xml(domain.running or domain.persistent)
+        return DomainInfo(present.name, uuid, domain.state, present.vcpus, present.memory_bytes)
 
     def list_domains(self) -> tuple[DomainInfo, ...]:
         self._touch()

@@ -3,6 +3,7 @@
 Every size is in bytes, every UUID the canonical lower-case text, every MAC lower-case with colons.
 """
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -159,6 +160,23 @@ class DomainInfo:
     state: DomainState
     vcpus: int
     memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DomainDefinition:
+    """What a domain is defined as, and what it runs as: definitions of the hypervisor's, without secrets.
+
+    `persistent` is what the next start makes of it, empty for a domain that is only while it runs; `running`
+    is empty for one that is off.
+    """
+
+    persistent: str
+    running: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Return what tells `persistent` from any other definition (SHA-256, hexadecimal)."""
+        return hashlib.sha256(self.persistent.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

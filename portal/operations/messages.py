@@ -36,6 +36,13 @@ SENTENCES = {
     "already_exists": _("The host already has something of this name that is not the portal's."),
     "invalid_spec": _("The host refused a value of the request. Tell an operator."),
     "invalid_state": _("The machine's state changed meanwhile. Look at it and try again."),
+    "definition_changed": _(
+        "Somebody changed the machine's settings since you saw them. Nothing was changed; look at them again."
+    ),
+    "change_ignored": _(
+        "The host took the change and left a value as it was, so nothing was changed: it does not know that "
+        "value for this machine."
+    ),
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),

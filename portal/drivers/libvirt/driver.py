@@ -1,10 +1,13 @@
 """The libvirt driver, assembled; not for logic of its own."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from portal.drivers.base import HypervisorDriver
 from portal.drivers.libvirt import host
 from portal.drivers.libvirt.connection import open_connection
+from portal.drivers.libvirt.definition import Definitions
 from portal.drivers.libvirt.domain import Domains
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.events import Changed, Closed, Lifecycle
@@ -16,6 +19,7 @@ from portal.drivers.libvirt.volume import Volumes
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
+    DomainDefinition,
     DomainInfo,
     DomainSpec,
     HostInfo,
@@ -39,6 +43,7 @@ class LibvirtDriver(HypervisorDriver):
         self._open = True
         self._lifecycle: Lifecycle | None = None
         self._domains = Domains(self._connection)
+        self._definitions = Definitions(self._connection)
         self._listing = Listing(self._connection)
         self._networks = Networks(self._connection)
         self._pools = Pools(self._connection)
@@ -112,6 +117,12 @@ class LibvirtDriver(HypervisorDriver):
 
     def define(self, spec: DomainSpec) -> DomainInfo:
         return self._domains.define(spec)
+
+    def definition(self, uuid: str) -> DomainDefinition:
+        return self._definitions.read(uuid)
+
+    def redefine(self, uuid: str, change: Mapping[str, Any], digest: str) -> DomainDefinition:
+        return self._definitions.change(uuid, change, digest)
 
     def undefine(self, uuid: str) -> None:
         self._domains.undefine(uuid)

@@ -116,6 +116,7 @@ def test_state_forbids(bench: Bench) -> None:
         "addresses",
         "leases",
         "guest_agent_ping",
+        "definition",
     ],
 )
 def test_unknown_domain_is_named(bench: Bench, call: str) -> None:

@@ -1,0 +1,99 @@
+"""The contract: what a domain is defined as, and how that is changed."""
+
+import uuid
+from typing import Any
+
+import pytest
+
+from portal.drivers import errors
+from portal.drivers.inspection import Kind, inspect
+from portal.drivers.types import DomainState
+from tests.drivers.contract.bench import MIB, Bench
+
+
+def understood(text: str) -> dict[str, Any]:
+    return inspect(Kind.DOMAIN, text.encode()).understood
+
+
+def test_a_definition_is_what_the_next_start_makes_of_it(bench: Bench) -> None:
+    """Red when what runs is told as what is defined, or something runs of a domain that is off."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    found = driver.definition(spec.uuid)
+    assert found.running == "" and understood(found.persistent)["title"] == "<&\"'>"
+    driver.start(spec.uuid)
+    running = driver.definition(spec.uuid)
+    assert (running.persistent, running.digest) == (found.persistent, found.digest)
+    assert understood(running.running)["uuid"] == spec.uuid
+    driver.destroy(spec.uuid)
+    assert driver.definition(spec.uuid) == found
+
+
+def test_a_change_is_for_the_next_start(bench: Bench) -> None:
+    """Red when redefine() changes what runs, or writes other values than were asked for."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    driver.start(spec.uuid)
+    seen = driver.definition(spec.uuid)
+    change = {
+        "title": "New & <shiny>",
+        "description": "two\nlines",
+        "vcpus": 2,
+        "memory_bytes": 96 * MIB,
+        "current_memory_bytes": 96 * MIB,
+        "os": {"boot": [{"dev": "cdrom"}, {"dev": "hd"}]},
+    }
+    made = driver.redefine(spec.uuid, change, seen.digest)
+    assert {name: understood(made.persistent).get(name) for name in change if name != "os"} == {
+        name: value for name, value in change.items() if name != "os"
+    }
+    assert understood(made.persistent)["os"]["boot"] == [{"dev": "cdrom"}, {"dev": "hd"}]
+    assert made.running == seen.running and made.digest != seen.digest
+    info = driver.domain_info(spec.uuid)
+    assert (info.state, info.vcpus, info.memory_bytes) == (DomainState.RUNNING, 1, 64 * MIB)
+    driver.destroy(spec.uuid)
+    driver.start(spec.uuid)
+    info = driver.domain_info(spec.uuid)
+    assert (info.vcpus, info.memory_bytes) == (2, 96 * MIB)
+
+
+def test_a_change_is_made_once_and_to_what_was_seen(bench: Bench) -> None:
+    """Red when the digest is not compared, or a change that is made already is refused for it."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    seen = driver.definition(spec.uuid)
+    made = driver.redefine(spec.uuid, {"title": "first"}, seen.digest)
+    assert driver.redefine(spec.uuid, {"title": "first"}, seen.digest) == made
+    with pytest.raises(errors.DefinitionChanged):
+        driver.redefine(spec.uuid, {"title": "second"}, seen.digest)
+    assert driver.definition(spec.uuid) == made
+    back = driver.redefine(spec.uuid, {"title": understood(seen.persistent)["title"]}, made.digest)
+    assert back == seen
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"uuid": "11111111-2222-4333-8444-555555555555"},
+        {"type": "kvm"},
+        {"colour": "blue"},
+        {"memory_bytes": "much"},
+        {"title": "a\0b"},
+        {"devices": {"disks": [{"serial": "fine"}, {}, None, None]}},
+    ],
+    ids=str,
+)
+def test_a_change_that_cannot_be_changes_nothing(bench: Bench, change: dict[str, Any]) -> None:
+    """Red when anything is defined before all of the change was written."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    seen = driver.definition(spec.uuid)
+    with pytest.raises(errors.InvalidSpec):
+        driver.redefine(spec.uuid, {"title": "fine", **change}, seen.digest)
+    assert driver.definition(spec.uuid) == seen
+
+
+def test_a_domain_that_is_not_there_is_not_changed(bench: Bench) -> None:
+    with pytest.raises(errors.DomainNotFound):
+        bench.driver.redefine(str(uuid.uuid4()), {"title": "a"}, "")
