@@ -46,6 +46,13 @@ lend_state() {
   if [ -f "$STATE/secret_key" ]; then chown "root:$WEB_GID" "$STATE/secret_key" && chmod 640 "$STATE/secret_key"; fi
   chmod 2770 "$STATE/db"
   find "$STATE/db" -maxdepth 1 -type f -links 1 -exec chown "root:$WEB_GID" {} + -exec chmod 660 {} +
+  # SQLite makes these two under the umask, and opens them to the group a moment later. A web process that looks in
+  # that moment takes them for read-only for as long as it lives: they are there before anybody opens the database.
+  local end
+  for end in -wal -shm; do
+    [ ! -s "$STATE/db/gatehouse.sqlite3" ] || [ -e "$STATE/db/gatehouse.sqlite3$end" ] ||
+      install -m 660 -o root -g "$WEB_GID" /dev/null "$STATE/db/gatehouse.sqlite3$end"
+  done
   chown -Rh "$WEB_UID:$WEB_GID" "$STATE/cache" "$STATE/mail"
   chmod 700 "$STATE/cache"
   chmod 2770 "$STATE/mail"

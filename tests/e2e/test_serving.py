@@ -5,9 +5,11 @@ import pwd
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,30 @@ def test_a_state_of_an_earlier_version_is_mended(tmp_path):
         assert "Moving the database" in script("run", portal.env, "--background")
         status, page = Visitor(portal.url).sign_in("admin", portal.passwords["admin"])
         assert (status, "Sign out" in page) == (200, True)
+
+
+LEND = ". scripts/lib/common.sh; . scripts/lib/web.sh; need_web_user; lend_state"
+
+
+def test_the_files_beside_the_database_are_there_before_anybody_opens_it(tmp_path):
+    """Red when lend_state leaves them to SQLite: who opens it first as root makes them for root alone, for a
+    moment in which the web process finds its database read-only, and it stays so.
+    """
+    env = environment(tmp_path)
+    (tmp_path / "db").mkdir()
+    path = tmp_path / "db/gatehouse.sqlite3"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE example (number)")
+    for _again in range(2):
+        subprocess.run(["bash", "-euc", LEND], cwd=ROOT, env=env, check=True)
+        for end in ("", "-wal", "-shm"):
+            found = (tmp_path / f"db/gatehouse.sqlite3{end}").stat()
+            assert (found.st_mode & 0o777, found.st_gid) == (0o660, pwd.getpwnam("gatehouse").pw_gid), end
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("INSERT INTO example VALUES (1)")
+        database.commit()
+        assert database.execute("SELECT count(*) FROM example").fetchone() == (1,)
 
 
 def _foreground(env: dict[str, str]) -> subprocess.Popen[str]:
