@@ -160,6 +160,32 @@ class VirtualMachine(models.Model):
         return f"{self.name}-{str(self.uuid)[:8]}"
 
 
+class Definition(models.Model):
+    """What a domain of a host is defined as and runs as, as the watcher saw it last; foreign ones too.
+
+    Values as `portal.drivers.inspection` names them. Apart from the machines: lists need nothing of it.
+    """
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="definitions")
+    uuid = models.UUIDField()
+    #: Tells the persistent definition from any other.
+    observed_digest = models.CharField(max_length=64)
+    #: None for a domain that is only while it runs, and what runs for one that is off.
+    observed_persistent = models.JSONField(null=True)
+    observed_running = models.JSONField(null=True)
+    #: How many things in it the portal does not understand, and keeps.
+    observed_kept = models.PositiveIntegerField(default=0)
+    observed_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["host", "uuid"], name="one_definition_a_domain"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.host} {self.uuid}"
+
+
 class Disk(models.Model):
     """A machine's disk: a volume in a host's pool; bytes."""
 

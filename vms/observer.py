@@ -11,8 +11,9 @@ from networks.models import Port
 from portal.drivers.types import AddressInfo
 from portal.live.publish import publish
 from portal.operations.models import Operation
-from portal.operations.observers import DomainSeen, Observer
+from portal.operations.observers import DefinitionAt, DomainSeen, Observer
 from portal.operations.states import FINAL
+from vms import noted
 from vms.models import Observed, Status, VirtualMachine
 
 BATCH = 500
@@ -46,6 +47,8 @@ class MachineObserver(Observer):
                 changed.append(machine)
         changed += _missing(gone)
         _forget_addresses(changed)
+        if complete:
+            noted.forget_all_but(host_id, by_uuid, began)
         columns = ["observed_state", "observed_at", "observed_address"]
         VirtualMachine.objects.bulk_update(changed, columns, batch_size=BATCH)
         # Seen as it was: only the moment moves. Of changes each began before the last did.
@@ -76,6 +79,9 @@ class MachineObserver(Observer):
                 changed.append(on[found])
         VirtualMachine.objects.bulk_update(changed, ["observed_address"], batch_size=BATCH)
         _ring(changed)
+
+    def definitions(self, host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
+        noted.write(host_id, definitions)
 
     def host_stale(self, host_id: int, began: datetime) -> None:
         older = Q(observed_at=None) | Q(observed_at__lt=began)

@@ -8,6 +8,7 @@ happened to arrive first: `observed_at` in seconds since 1970 (never standing st
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import (
     AddressInfo,
     DomainInfo,
@@ -66,6 +67,13 @@ class AddressesSeen(Observation):
     """Leases of running domains that had none before, by UUID."""
 
     addresses: Addresses
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionsSeen(Observation):
+    """What some domains are defined as and run as, by UUID; a host with many tells them in turns."""
+
+    definitions: Mapping[str, DefinitionSeen]
 
 
 @dataclass(frozen=True, slots=True)

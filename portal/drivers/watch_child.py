@@ -1,9 +1,9 @@
 """The child's side of `watch`: look at one host until the socket closes. Not to be imported.
 
-Three threads share a connection, because a hung call must not hide that the rest of the host answers: one
-beats, one lists domains, one reads everything (a hung storage pool holds only that one). None uses a call
-that waits for a guest or its emulator. A connection that broke never heals: the process ends, and its
-parent starts another.
+Four threads share a connection, because a hung call must not hide that the rest of the host answers: one
+beats, one lists domains, one reads definitions, one everything (a hung storage pool holds only that one).
+None uses a call that waits for a guest or its emulator. A connection that broke never heals: the process
+ends, and its parent starts another.
 """
 
 import os
@@ -16,10 +16,11 @@ from typing import Any
 
 from portal.drivers import frames
 from portal.drivers.base import HypervisorDriver
-from portal.drivers.errors import DomainNotFound, DriverError, HostUnreachable, InvalidState
+from portal.drivers.errors import DomainNotFound, DriverError, HostUnreachable, InvalidSpec, InvalidState
 from portal.drivers.observations import (
     AddressesSeen,
     Changes,
+    DefinitionsSeen,
     DomainChanged,
     DomainList,
     Heartbeat,
@@ -29,12 +30,14 @@ from portal.drivers.observations import (
     Snapshot,
     Started,
 )
+from portal.drivers.reading import DefinitionSeen, Rounds
 from portal.drivers.registry import driver_for
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState
 
 BEAT_SECONDS = 1.0
 LIST_SECONDS = 2.5
 SNAPSHOT_SECONDS = 10.0
+DEFINITION_SECONDS = 2.5
 SOONEST_LIST_SECONDS = 0.3  # after a change that says too little
 GENTLE = 5  # a list that took t is not made again within 5 t
 BATCH_SECONDS = 0.02
@@ -107,11 +110,12 @@ class Session:
         self._list_now = threading.Event()
         self._end = HostUnreachable("the connection closed")
         self._addressed: set[str] = set()
+        self._rounds = Rounds()
 
     def run(self) -> HostUnreachable:
         """Watch, and return what ended it."""
         self._try("events", lambda: self._driver.on_lifecycle(self._changed, self._closed.set))
-        for loop in (self._list_domains, self._take_snapshots):
+        for loop in (self._list_domains, self._take_snapshots, self._read_definitions):
             threading.Thread(target=loop, name=loop.__name__, daemon=True).start()
         while not self._over.is_set():
             moment = self._clock.now()
@@ -127,6 +131,7 @@ class Session:
 
     def _changed(self, uuid: str, name: str, state: DomainState | None, unsure: bool) -> None:
         self._outbox.add(uuid, name, state)
+        self._rounds.touched(uuid)
         if unsure:
             self._list_now.set()
 
@@ -147,6 +152,7 @@ class Session:
             domains = self._try("domains", self._driver.list_domains)
             if domains is not None:
                 self._outbox.send(DomainList(*moment, domains))
+                self._rounds.listed([domain.uuid for domain in domains])
                 self._find_addresses(domains)
             rest = GENTLE * (time.monotonic() - start)
             self._over.wait(max(SOONEST_LIST_SECONDS, rest))
@@ -172,6 +178,25 @@ class Session:
             except (DomainNotFound, InvalidState):
                 continue  # it went while we looked
         return {uuid: addresses for uuid, addresses in found.items() if addresses}
+
+    def _read_definitions(self) -> None:
+        while not self._over.is_set():
+            moment, start = self._clock.now(), time.monotonic()
+            found = self._try("definitions", self._definitions)
+            if found:
+                self._outbox.send(DefinitionsSeen(*moment, found))
+            self._over.wait(max(DEFINITION_SECONDS, GENTLE * (time.monotonic() - start)))
+
+    def _definitions(self) -> dict[str, DefinitionSeen]:
+        found = {}
+        for uuid in self._rounds.next():
+            try:
+                found[uuid] = DefinitionSeen.of(self._driver.definition(uuid))
+            except (DomainNotFound, InvalidState):
+                continue  # it went while we looked
+            except InvalidSpec as error:
+                self._outbox.send(ObservationFailed(*self._clock.now(), f"definition of {uuid}", error.raw))
+        return found
 
     def _take_snapshots(self) -> None:
         while not self._over.is_set():

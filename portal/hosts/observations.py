@@ -11,6 +11,7 @@ from django.db.models import Q
 from portal.drivers.observations import (
     AddressesSeen,
     Changes,
+    DefinitionsSeen,
     DomainList,
     Heartbeat,
     HostLost,
@@ -19,11 +20,12 @@ from portal.drivers.observations import (
     Observation,
     Snapshot,
 )
+from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState, HostInfo, PoolInfo
 from portal.hosts.limits import note_pool, set_limits
 from portal.hosts.models import Health, Host, PoolAttachment
 from portal.live.publish import publish
-from portal.operations.observers import DomainSeen, observers
+from portal.operations.observers import DefinitionAt, DomainSeen, observers
 
 #: States in which a domain holds its memory and processors.
 _HOLDS = frozenset({DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTTING_DOWN})
@@ -48,6 +50,7 @@ class Seen:
     listed_began: datetime | None = None
     changes: dict[str, DomainSeen] = field(default_factory=dict)
     addresses: dict[str, tuple[AddressInfo, ...]] = field(default_factory=dict)
+    definitions: dict[str, DefinitionAt] = field(default_factory=dict)
     pools: tuple[PoolInfo, ...] | None = None
     host: HostInfo | None = None
 
@@ -70,6 +73,8 @@ class Seen:
                 self._up(began)
             case AddressesSeen():
                 self.addresses.update(message.addresses)
+            case DefinitionsSeen():
+                self._define(began, message.definitions)
             case DomainList():
                 self._list(began, message.domains)
             case Snapshot():
@@ -94,6 +99,12 @@ class Seen:
         self._up(began)
         if self.listed_began is None or began > self.listed_began:
             self.listed, self.listed_began = domains, began
+
+    def _define(self, began: datetime, definitions: Mapping[str, DefinitionSeen]) -> None:
+        for uuid, seen in definitions.items():
+            known = self.definitions.get(uuid)
+            if known is None or began > known.began:
+                self.definitions[uuid] = DefinitionAt(seen, began)
 
     def _change(self, seen: DomainSeen) -> None:
         known = self.changes.get(seen.uuid)
@@ -129,6 +140,8 @@ def write(host: Host, seen: Seen) -> None:
             observer.domains(host.pk, changed, False, max(change.began for change in changed))
         if seen.addresses:
             observer.addresses(host.pk, seen.addresses)
+        if seen.definitions:
+            observer.definitions(host.pk, seen.definitions)
     _write_size(host, seen)
     if seen.pools is not None:
         _write_pools(host, {pool.uuid: pool for pool in seen.pools})

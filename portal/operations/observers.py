@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import AddressInfo, DomainState
 
 
@@ -17,6 +18,14 @@ class DomainSeen:
 
     uuid: str
     state: DomainState | None
+    began: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionAt:
+    """What was seen of one domain's definition; `began` when the observation began."""
+
+    seen: DefinitionSeen
     began: datetime
 
 
@@ -35,6 +44,10 @@ class Observer(ABC):
     @abstractmethod
     def addresses(self, host_id: int, addresses: Mapping[str, tuple[AddressInfo, ...]]) -> None:
         """Take the addresses that were seen, by the domain's UUID; others are as before."""
+
+    @abstractmethod
+    def definitions(self, host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
+        """Take the definitions that were seen, by the domain's UUID; others are as before."""
 
     @abstractmethod
     def host_stale(self, host_id: int, began: datetime) -> None:

@@ -13,6 +13,7 @@ from networks.models import Port
 from portal.drivers.observations import (
     AddressesSeen,
     Changes,
+    DefinitionsSeen,
     DomainChanged,
     DomainList,
     Heartbeat,
@@ -20,6 +21,7 @@ from portal.drivers.observations import (
     HostSilent,
     Snapshot,
 )
+from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState, HostInfo, PoolInfo
 from portal.hosts import removal
 from portal.hosts import watcher as watching
@@ -39,7 +41,7 @@ from tests.factories import (
     make_place,
     make_ssh_host,
 )
-from vms.models import Observed, Status, VirtualMachine
+from vms.models import Definition, Observed, Status, VirtualMachine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -249,6 +251,54 @@ def test_a_machine_that_is_off_has_no_address(estate, watcher):
     port.refresh_from_db()
     vm.refresh_from_db()
     assert (vm.observed_address, port.observed_address) == (None, None)
+
+
+def defined(at, *machines, title="", running=None, digest="d"):
+    values = {"name": "a", "title": title}
+    seen = DefinitionSeen(digest + title, values, running, 3)
+    return DefinitionsSeen(at, 0, {str(machine.uuid): seen for machine in machines})
+
+
+def titles(host):
+    return dict(Definition.objects.filter(host=host).values_list("uuid", "observed_persistent__title"))
+
+
+def test_definitions_are_written_the_newer_over_the_older(estate, watcher):
+    """Red when noted.write() compares no moments, or forgets what did not change."""
+    one, two = estate.machine("one"), estate.machine("two")
+    tell(watcher, estate.host, defined(10, one, two, title="first"))
+    tell(watcher, estate.host, defined(12, one, title="second"), defined(11, one, title="late"))
+    tell(watcher, estate.host, defined(11.5, one, title="later"), defined(11.5, two, title="first"))
+    assert titles(estate.host) == {one.uuid: "second", two.uuid: "first"}
+    row = Definition.objects.get(uuid=two.uuid)
+    assert (row.observed_at.timestamp(), row.observed_digest, row.observed_kept) == (11.5, "dfirst", 3)
+    assert titles(estate.other) == {}
+
+
+def test_definitions_of_domains_that_are_gone_are_forgotten(estate, watcher):
+    """Red when a list is not complete and forgets, or one that began earlier does."""
+    one, two = estate.machine("one"), estate.machine("two")
+    stranger = SimpleNamespace(uuid=uuid.uuid4(), domain_name="stranger", vcpus=1, memory=GIB)
+    tell(watcher, estate.host, listed(9, one, two, stranger), defined(10, one, two, stranger))
+    assert set(titles(estate.host)) == {one.uuid, two.uuid, stranger.uuid}
+    tell(watcher, estate.host, changed(11, one))
+    tell(watcher, estate.host, listed(9.5, one))
+    assert len(titles(estate.host)) == 3
+    tell(watcher, estate.host, listed(12, one, stranger))
+    assert set(titles(estate.host)) == {one.uuid, stranger.uuid}
+
+
+def test_pages_hear_of_a_definition_that_changed_alone(estate, watcher, monkeypatch):
+    """Red when noted.write() rings for what was seen as it was."""
+    rung = []
+    monkeypatch.setattr("vms.noted.publish", lambda *topics: rung.extend(topics))
+    one = estate.machine("one")
+    tell(watcher, estate.host, defined(10, one, title="first"))
+    assert rung == [one.topic]
+    tell(watcher, estate.host, defined(11, one, title="first"))
+    assert rung == [one.topic]
+    tell(watcher, estate.host, defined(12, one, title="first", running={"name": "a"}))
+    assert rung == [one.topic] * 2
 
 
 def test_what_was_seen_waits_for_a_locked_database(estate, watcher, monkeypatch):
