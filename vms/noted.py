@@ -4,6 +4,11 @@ import uuid
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
+from django.db import transaction
+from django.utils import timezone
+
+from portal.drivers.reading import DefinitionSeen
+from portal.drivers.types import DomainDefinition
 from portal.live.publish import publish
 from portal.operations.observers import DefinitionAt
 from vms.models import Definition, VirtualMachine
@@ -44,6 +49,13 @@ def write(host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
     news = [row.uuid for row in (*made, *changed)]
     if news:
         publish(*(machine.topic for machine in VirtualMachine.objects.filter(uuid__in=news).only("pk")))
+
+
+def note(host_id: int, name: str, definition: DomainDefinition) -> None:
+    """Write a definition that was just made, as the watcher would. Idempotent."""
+    told = DefinitionAt(DefinitionSeen.of(definition), timezone.now())
+    with transaction.atomic():
+        write(host_id, {name: told})
 
 
 def forget_all_but(host_id: int, uuids: Collection[str], began: datetime) -> None:

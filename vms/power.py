@@ -164,12 +164,17 @@ def bin_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Op
 def _begin_unless_forbidden(actor: Any, machine: VirtualMachine, verb: str, title: str) -> Operation:
     """Queue `vm.VERB` if it can be done to the machine as it is, not as a page read it. Raises Denied."""
     with transaction.atomic():
-        current = VirtualMachine.objects.select_for_update().filter(pk=machine.pk).first()
-        if current is None:
-            raise Denied(_("The machine is gone."))
-        if reason := why_not(actor, current, verb):
-            raise Denied(reason)
-        return _begin(actor, current, f"vm.{verb}", title)
+        return _begin(actor, usable(actor, machine, verb), f"vm.{verb}", title)
+
+
+def usable(actor: Any, machine: VirtualMachine, verb: str) -> VirtualMachine:
+    """Return the machine as it is now, locked, if `actor` can do `verb` to it. Raises Denied."""
+    current = VirtualMachine.objects.select_for_update().filter(pk=machine.pk).first()
+    if current is None:
+        raise Denied(_("The machine is gone."))
+    if reason := why_not(actor, current, verb):
+        raise Denied(reason)
+    return current
 
 
 def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:

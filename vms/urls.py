@@ -29,6 +29,7 @@ urlpatterns = [
     path("catalogue/requests/<int:pk>/edit/", views.edit, name="edit"),
     path("catalogue/requests/<int:pk>/copy/", views.copy, name="copy"),
     path("<int:pk>/", views.machine, name="detail"),
+    path("<int:pk>/settings/", views.settings, name="settings"),
     path("<int:pk>/delete/", views.delete, name="delete"),
     path("<int:pk>/restore/", views.restore, name="restore"),
     re_path(rf"^(?P<pk>\d+)/(?P<verb>{'|'.join(power.VERBS)})/$", views.act, name="act"),

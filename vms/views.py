@@ -18,11 +18,13 @@ from portal.core.web.slots import pieces
 from portal.live.panels import row_keys
 from portal.operations import revisions, words
 from portal.operations.models import Operation
-from vms import asking, live, power, prefill, reach, services
+from vms import asking, editing, live, noted, power, prefill, reach, services
+from vms import settings as sets
 from vms.building import CREATE
 from vms.cards import cards
 from vms.forms import EditForm, RequestForm
 from vms.models import CatalogueItem, Status, VirtualMachine
+from vms.settings_form import SettingsForm
 
 PAGE_SIZE = 25
 ORDER = {
@@ -77,6 +79,34 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "no_restore": stranger or (power.why_not_restored(vm) if vm.status == Status.BINNED else ""),
     }
     return render(request, "vms/detail.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def settings(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show what a machine is set to, and change it."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    context: dict[str, Any] = {"vm": vm, "denied": power.why_not(request.user, vm, "edit")}
+    found = noted.of(vm)
+    if found is None or found.observed_persistent is None:
+        return render(request, "vms/settings.html", context)
+    form = SettingsForm(request.POST or None, found=found)
+    if request.method == "POST" and form.is_valid():
+        with denied_at(form):
+            try:
+                begun = editing.edit_machine(
+                    actor=request.user, machine=vm, values=form.values(), digest=form.seen_digest
+                )
+            except editing.Clash:
+                context["changes"] = sets.differences(form.seen_values, sets.values(form.defined))
+                form.look_at(found)
+                raise
+            if begun is None:
+                messages.info(request, _("Nothing was changed: it is set so already."))
+                return go_to(request, "vms:settings", pk)
+            return go_to(request, "operations:detail", begun.pk)
+    waits = sets.waiting(found.observed_running, form.defined) if found.observed_running else []
+    context |= {"form": form, "found": found, "waits": waits}
+    return render(request, "vms/settings.html", context, status=422 if form.errors else 200)
 
 
 @require_POST

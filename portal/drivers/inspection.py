@@ -15,7 +15,7 @@ from portal.drivers.libvirt.xml.foreign.fields import put_all, read_all
 from portal.drivers.libvirt.xml.foreign.network import NETWORK
 from portal.drivers.libvirt.xml.foreign.volume import VOLUME
 
-__all__ = ["LONGEST", "Difference", "Inspection", "Kind", "changed", "differences", "inspect"]
+__all__ = ["LONGEST", "Difference", "Inspection", "Kind", "changed", "differences", "inspect", "reverse"]
 
 
 class Kind(StrEnum):
@@ -68,6 +68,19 @@ def _merged(present: Any, change: Any) -> Any:
         pairs: Iterator[tuple[Any, Any]] = zip_longest(there, change, fillvalue={})
         return [_merged(part, wish) for part, wish in pairs]
     return change
+
+
+def reverse(before: Any, change: Any) -> Any:
+    """Return the change that takes `change` back, where `before` are the values that it was made to.
+
+    Of something that was taken away only what was understood comes back.
+    """
+    if isinstance(change, Mapping) and isinstance(before, Mapping):
+        return {name: reverse(before.get(name), part) for name, part in change.items()}
+    if isinstance(change, list) and isinstance(before, list):
+        pairs: Iterator[tuple[Any, Any]] = zip_longest(before, change, fillvalue={})
+        return [reverse(part, wish) if part else None for part, wish in pairs]
+    return before
 
 
 @dataclass(frozen=True, slots=True)

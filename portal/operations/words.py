@@ -99,6 +99,10 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
         }
         found.append(Fact(_("Devices"), devices.get(how["devices"], how["devices"])))
         found.append(Fact(_("Processor"), processors.get(how["accelerator"], how["accelerator"])))
+    # What a change of settings sets: label, before, after.
+    for label, before, after in pinned.get("settings", ()):
+        words = f"{before or _('none')} → {after or _('none')}"
+        found.append(Fact(label, words, long="\n" in words))
     if "cost_month" in pinned:
         found.append(Fact(_("Cost a month"), str(pinned["cost_month"])))
     return found

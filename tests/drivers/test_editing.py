@@ -7,7 +7,7 @@ import pytest
 from lxml import etree
 
 from portal.drivers.errors import InvalidSpec
-from portal.drivers.inspection import Kind, changed, differences, inspect
+from portal.drivers.inspection import Kind, changed, differences, inspect, reverse
 
 DATA = Path(__file__).parents[1] / "data/foreign"
 SAMPLES = {"domain": Kind.DOMAIN, "odd": Kind.DOMAIN, "network": Kind.NETWORK, "volume": Kind.VOLUME}
@@ -220,6 +220,26 @@ def test_hostile_words_stay_words():
     text = edited(SMALL, {"title": "</title><on_crash>destroy</on_crash>", "os": {"machine": '"/><x a="'}})
     root = etree.fromstring(text)
     assert root.find("on_crash") is None and root.find("os/type").get("machine") == '"/><x a="'
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "t", "vcpus": 8, "memory_bytes": None},
+        {"cpu": {"topology": {"cores": 4}}, "clock": {"timezone": "UTC"}},
+        {"os": {"boot": [{"dev": "cdrom"}, {"dev": "hd"}]}},
+        {"devices": {"watchdogs": [None], "disks": [{}, {"serial": "b"}]}},
+        {"devices": {"sounds": [{"model": "ich9"}], "disks": [{}, {}, {}, {"type": "block"}]}},
+        {"features": ["acpi"]},
+    ],
+    ids=str,
+)
+def test_a_change_can_be_taken_back(change):
+    """Red when reverse() forgets what was not there before, or what was taken away."""
+    before = inspect(Kind.DOMAIN, sample("domain")).understood
+    there = edited(sample("domain"), change)
+    assert understood(there) != before
+    assert understood(edited(there.encode(), reverse(before, change))) == before
 
 
 def test_differences_are_told_leaf_by_leaf():

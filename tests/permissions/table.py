@@ -37,8 +37,10 @@ from tests.permissions.answers import (
     public,
 )
 from tests.permissions.world import ANONYMOUS
+from vms import settings
 from vms.catalogue.forms import SALT
 from vms.catalogue.values import item_snapshot, size_snapshot
+from vms.settings_form import SettingsForm
 
 
 def _wish(world: Any) -> dict[str, Any]:
@@ -72,6 +74,12 @@ def _policy(world: Any) -> dict[str, Any]:
 
 def _deputy(world: Any) -> dict[str, Any]:
     return {"deputy": "nobody", "first": "2040-01-01", "last": "2040-01-02"}
+
+
+def _settings(world: Any) -> dict[str, Any]:
+    seen = {"digest": world.definition.observed_digest, "values": {}}
+    now = settings.values(world.definition.observed_persistent)
+    return {**now, "boot": "network", "seen": signing.dumps(seen, salt=SettingsForm.salt)}
 
 
 def _new_host(world: Any) -> dict[str, Any]:
@@ -328,6 +336,7 @@ LINES = (
     Line("vms:list", page(ALL), NO),
     Line("vms:detail", page(SEE), NO, "machine"),
     Line("vms:act", NO, change(USE, told=SEE), "machine", {"verb": "start"}),
+    Line("vms:settings", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_settings),
     Line("vms:delete", NO, change(USE, told=SEE), "machine", data=lambda w: {"confirm_name": w.machine.name}),
     Line("vms:restore", NO, change(USE, told=SEE), "binned"),
     Line("console:vnc", page(USE), NO, "machine"),

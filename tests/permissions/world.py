@@ -18,7 +18,7 @@ from portal.operations.policies.rules import Rule
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from tests import factories
-from vms.models import CatalogueItem, Flavour, Observed, Status, VirtualMachine
+from vms.models import CatalogueItem, Definition, Flavour, Observed, Status, VirtualMachine
 from vms.services import request_machine
 
 ANONYMOUS = "anonymous"
@@ -69,6 +69,14 @@ def _things(world):
     wish = factories.make_wish(world.catalogue, name="asked")
     world.request = request_machine(actor=owner, project=world.project, wish=wish, token=uuid.uuid4())
     world.machine = make_machine(world, "machine", place)
+    card = {"devices": {"interfaces": [{"type": "network"}]}}
+    world.definition = Definition.objects.create(
+        host=world.machine.host,
+        uuid=world.machine.uuid,
+        observed_digest="d",
+        observed_persistent=card,
+        observed_at=timezone.now(),
+    )
     world.binned = make_machine(
         world, "binned", place, status=Status.BINNED, bin_until=timezone.now() + timedelta(days=7)
     )

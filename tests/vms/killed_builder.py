@@ -33,7 +33,7 @@ def main():
             self.step.undo(context)
             die_at(f"undo-after:{self.name}")
 
-    for name in ("vm.create", "vm.bin", "vm.purge"):
+    for name in ("vm.create", "vm.bin", "vm.purge", "vm.edit"):
         kind = registry.kind_of(name)
         registry._kinds[name] = replace(kind, steps=[Mortal(step) for step in kind.steps])
     dying.serve()

@@ -4,13 +4,12 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
-from django.core import signing
 from django.utils.translation import gettext_lazy as _
 
 from networks.models import Network
 from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio
+from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, SeenForm
 from portal.hosts.models import Image
 from vms.catalogue.values import GIB, ICONS, MIB, ItemValues, SizeValues, item_snapshot, size_snapshot
 from vms.models import CatalogueItem, Flavour
@@ -41,30 +40,8 @@ class SizesField(forms.ModelMultipleChoiceField):
         return f"{size.name}: {size.vcpus} vCPU, {gib(size.memory, 2)}, {gib(size.disk)}"
 
 
-class _Seen(forms.Form):
-    """Carries the values that were on the page, so that nobody overwrites what they never saw."""
-
-    seen = forms.CharField(widget=forms.HiddenInput, required=False)
-
-    def show(self, snapshot: Any) -> None:
-        """Post `snapshot` with the form from now on, also when it is shown again."""
-        self.initial["seen"] = signing.dumps(snapshot, salt=SALT)
-        if self.is_bound:
-            posted: Any = self.data
-            self.data = posted.copy()
-            self.data["seen"] = self.initial["seen"]  # type: ignore[index]
-
-    def clean_seen(self) -> Any:
-        """Return the snapshot; one that nobody signed counts as nothing seen."""
-        try:
-            return signing.loads(self.cleaned_data["seen"], salt=SALT)
-        except signing.BadSignature:
-            return {}
-
-    def refuse(self, problems: Any) -> None:
-        """Put each problem of the service at its field."""
-        for field, sentence in problems:
-            self.add_error(field if field in self.fields else None, sentence)
+class _Seen(SeenForm):
+    salt = SALT
 
 
 def _cost(label: Any, help_text: Any = "") -> forms.DecimalField:

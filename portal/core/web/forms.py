@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
+from django.core import signing
 from django.forms.renderers import TemplatesSetting
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -104,3 +105,30 @@ class ConfirmForm(forms.Form):
         if typed != self.name:
             raise forms.ValidationError(_("This is not the name. Nothing was done."))
         return typed
+
+
+class SeenForm(forms.Form):
+    """Carries the values that were on the page, signed, so that nobody overwrites what they never saw."""
+
+    salt: ClassVar[str]
+    seen = forms.CharField(widget=forms.HiddenInput, required=False)
+
+    def show(self, snapshot: Any) -> None:
+        """Post `snapshot` with the form from now on, also when it is shown again."""
+        self.initial["seen"] = signing.dumps(snapshot, salt=self.salt)
+        if self.is_bound:
+            posted: Any = self.data
+            self.data = posted.copy()
+            self.data["seen"] = self.initial["seen"]  # type: ignore[index]
+
+    def clean_seen(self) -> Any:
+        """Return the snapshot; one that nobody signed counts as nothing seen."""
+        try:
+            return signing.loads(self.cleaned_data["seen"], salt=self.salt)
+        except signing.BadSignature:
+            return {}
+
+    def refuse(self, problems: Any) -> None:
+        """Put each problem of the service at its field."""
+        for field, sentence in problems:
+            self.add_error(field if field in self.fields else None, sentence)

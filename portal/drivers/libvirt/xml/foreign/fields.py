@@ -335,12 +335,13 @@ class Many(Field):
     def _write(self, element: Element, value: Any) -> None:
         """Write the n-th values to the n-th element, and what is beyond to new ones.
 
-        None in a place takes that element away, with all that is in it: the others keep what is theirs.
+        None in a place takes that element away, with all that is in it: the others keep what is theirs. None
+        in place of the list takes all of them away.
         """
-        wanted = list(value or ())
         parents, _slash, tag = self.path.rpartition("/")
         parent = _make(element, parents)
         present = [child for child in parent if child.tag == tag]
+        wanted = [None] * len(present) if value is None else list(value)
         if len(wanted) < len(present):
             raise ValueError(f"there are {len(present)}, and None is said for each that goes")
         for number, values in enumerate(wanted):

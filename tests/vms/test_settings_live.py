@@ -1,0 +1,90 @@
+"""Settings of a real machine on the real libvirt: changed for the next start, whatever dies meanwhile."""
+
+import subprocess
+
+import pytest
+
+from portal.drivers.inspection import Kind, inspect
+from portal.drivers.types import DomainState
+from portal.operations.models import Operation, StepRecord
+from portal.operations.states import State
+from tests.vms.real import URI
+from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
+from vms import editing, noted, power, settings
+from vms.models import Definition, VirtualMachine
+
+pytestmark = [
+    pytest.mark.database,
+    pytest.mark.live,
+    pytest.mark.usefixtures("trail_that_can_be_flushed"),
+]
+WANTED = {"description": "mine", "boot": "cdrom", "clock": "localtime", "watchdog": "poweroff"}
+
+
+@pytest.fixture
+def machine(worker, real, queued):
+    """A machine that runs, of whose definition the portal knows."""
+    carry_out(worker, queued)
+    found = VirtualMachine.objects.get()
+    see(real, found)
+    return found
+
+
+def see(real, machine):
+    noted.note(machine.host_id, str(machine.uuid), real[0].definition(str(machine.uuid)))
+
+
+def edit(cast, machine, **values):
+    digest = Definition.objects.get(uuid=machine.uuid).observed_digest
+    return editing.edit_machine(actor=cast.requester, machine=machine, values=values, digest=digest)
+
+
+def set_to(text):
+    return settings.values(inspect(Kind.DOMAIN, text.encode()).understood)
+
+
+def test_settings_are_changed_for_the_next_start_whatever_dies(cast, worker, real, machine):
+    """Red when Redefine does not bind the change to the digest, or libvirt refuses a value of a setting."""
+    driver, uuid = real[0], str(machine.uuid)
+    before = driver.definition(uuid)
+    carry_out(worker, edit(cast, machine, **WANTED), *points(editing.EDIT))
+    now = driver.definition(uuid)
+    assert set_to(now.persistent) == WANTED
+    # Nothing else: the two lines of the definition that others rely on as much as the rest.
+    gone = set(before.persistent.splitlines()) - set(now.persistent.splitlines())
+    assert {line.strip() for line in gone} == {"<boot dev='hd'/>", "<clock offset='utc'/>"} - {
+        line.strip() for line in now.persistent.splitlines()
+    }
+    assert now.running == before.running and driver.domain_info(uuid).state is DomainState.RUNNING
+    row = Definition.objects.get(uuid=uuid)
+    assert row.observed_digest == now.digest and settings.waiting(
+        row.observed_running, row.observed_persistent
+    )
+
+    VirtualMachine.objects.update(observed_state="running")
+    carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="destroy"))
+    VirtualMachine.objects.update(observed_state="shutoff")
+    carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="start"))
+    assert set_to(driver.definition(uuid).running) == WANTED
+
+
+def test_a_change_that_fails_after_it_was_made_is_taken_back(cast, worker, real, machine):
+    """Red when Redefine.undo leaves what a call that took too long made all the same."""
+    before = real[0].definition(str(machine.uuid))
+    begun = edit(cast, machine, **WANTED)
+    assert worker(begun.pk, failing="redefine") == 0
+    assert Operation.objects.get(pk=begun.pk).state == State.FAILED
+    assert real[0].definition(str(machine.uuid)) == before
+    assert Definition.objects.get(uuid=machine.uuid).observed_digest == before.digest
+
+
+def test_what_somebody_changes_by_virsh_in_between_stays(cast, worker, real, machine):
+    """Red when the definition that was seen is not asked for, or undo takes back what others made."""
+    begun = edit(cast, machine, **WANTED)
+    command = ["virsh", "-q", "-c", URI, "desc", str(machine.uuid), "--config", "somebody else's"]
+    subprocess.run(command, check=True, capture_output=True)
+    theirs = real[0].definition(str(machine.uuid))
+    assert worker(begun.pk) == 0
+    assert Operation.objects.get(pk=begun.pk).state == State.FAILED
+    assert StepRecord.objects.get(operation=begun).error_code == "definition_changed"
+    assert real[0].definition(str(machine.uuid)) == theirs and "somebody else" in theirs.persistent

@@ -1,0 +1,94 @@
+"""Change what a machine is set to. Not for: which settings there are, nor its size, which takes quota."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from portal.core.errors import Denied
+from portal.drivers.editing import Edit
+from portal.drivers.inspection import reverse
+from portal.drivers.types import DomainDefinition
+from portal.operations.models import Operation
+from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.services import begin_operation
+from portal.operations.spec import RequestSpec
+from vms import noted, power, settings
+from vms.models import VirtualMachine
+from vms.steps import DomainStep
+
+
+class Clash(Denied):
+    """Somebody changed the machine's settings since they were seen."""
+
+
+class Redefine(DomainStep):
+    name, title = "redefine", "Change the machine's definition"
+
+    def do(self, context: StepContext) -> None:
+        names, change = context.identifiers, context.spec["pinned"]["change"]
+        made = self.call(context, "redefine", names["uuid"], change, names["digest"])
+        # The page need not wait for the watcher's next look.
+        noted.note(names["host"], names["uuid"], made)
+
+    def undo(self, context: StepContext) -> None:
+        """Set it back if it was set: a call that took too long may have been heeded all the same."""
+        names, change = context.identifiers, context.spec["pinned"]["change"]
+        try:
+            now: DomainDefinition = self.call(context, "definition", names["uuid"])
+        except StepFailed as failure:
+            if failure.code != "domain_not_found":
+                raise
+            return
+        # What somebody else made of it meanwhile is not this operation's to take back.
+        if now.digest != names["digest"] and now.persistent and Edit(now.persistent, change).is_done:
+            made = self.call(context, "redefine", names["uuid"], names["back"], now.digest)
+            noted.note(names["host"], names["uuid"], made)
+
+
+def edit_machine(
+    *, actor: Any, machine: VirtualMachine, values: Mapping[str, str], digest: str
+) -> Operation | None:
+    """Queue a change of a machine's settings to `values`, which names those that may change.
+
+    `digest` tells the definition that was seen. Returns None when all of it is so already. Raises Clash when
+    it is another by now, and Denied, with the setting as its field, for a value that it cannot have.
+    """
+    with transaction.atomic():
+        current = power.usable(actor, machine, "edit")
+        found = noted.of(current)
+        if found is None or found.observed_persistent is None:
+            raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
+        defined = found.observed_persistent
+        change = settings.patch_of(defined, values)
+        if not change:
+            return None
+        if found.observed_digest != digest:
+            raise Clash(_("Somebody changed these settings since you opened them; look at them again."))
+        before = settings.values(defined)
+        changed = settings.differences(before, {**before, **values})
+        pinned = {
+            "machine": str(current.uuid),
+            "name": current.name,
+            "change": change,
+            "settings": [[one.label, one.before, one.after] for one in changed],
+        }
+        return begin_operation(
+            actor=actor,
+            project=current.project,
+            spec=RequestSpec(kind=EDIT.name, sizes={}, pinned=pinned),
+            subject=current.topic,
+            title=f"Change settings of {current.name}",
+            identifiers={
+                "host": current.host_id,
+                "uuid": str(current.uuid),
+                "digest": digest,
+                "back": reverse(defined, change),
+            },
+            lane=current.host.scope,
+        )
+
+
+#: Nobody wants a change of last week made when its host comes back today.
+EDIT = Kind("vm.edit", "Change settings", (Redefine(),), waits_for_host=False)
