@@ -206,8 +206,7 @@ def patch_of(defined: Defined, wanted: Mapping[str, str]) -> dict[str, Any]:
         if value is None or value == setting.read(defined):
             continue
         _check(setting, defined, value)
-        for name, part in setting.patch(defined, value).items():
-            patch[name] = {**patch[name], **part} if isinstance(patch.get(name), dict) else part
+        patch |= setting.patch(defined, value)
     return patch
 
 

@@ -77,7 +77,7 @@ def test_each_setting_is_written_where_it_is_read(name):
 
 
 def test_all_settings_at_once_are_one_change():
-    """Red when the part of one setting overwrites that of another in the same place."""
+    """Red when a setting stands below the same name as another, whose part it would overwrite."""
     patch = settings.patch_of(understood(definition()), SET)
     assert settings.values(understood(definition(change=patch))) == SET
     assert settings.patch_of(understood(definition()), PLAIN) == {}
