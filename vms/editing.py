@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
 from portal.drivers.editing import Edit
+from portal.drivers.errors import InvalidSpec
 from portal.drivers.inspection import reverse
 from portal.drivers.types import DomainDefinition
 from portal.operations.models import Operation
@@ -27,14 +29,12 @@ class Redefine(DomainStep):
     name, title = "redefine", "Change the machine's definition"
 
     def do(self, context: StepContext) -> None:
-        names, change = context.identifiers, context.spec["pinned"]["change"]
-        made = self.call(context, "redefine", names["uuid"], change, names["digest"])
-        # The page need not wait for the watcher's next look.
-        noted.note(names["host"], names["uuid"], made)
+        names = context.identifiers
+        self._redefine(context, context.spec["pinned"]["change"], names["digest"])
 
     def undo(self, context: StepContext) -> None:
         """Set it back if it was set: a call that took too long may have been heeded all the same."""
-        names, change = context.identifiers, context.spec["pinned"]["change"]
+        names = context.identifiers
         try:
             now: DomainDefinition = self.call(context, "definition", names["uuid"])
         except StepFailed as failure:
@@ -42,9 +42,22 @@ class Redefine(DomainStep):
                 raise
             return
         # What somebody else made of it meanwhile is not this operation's to take back.
-        if now.digest != names["digest"] and now.persistent and Edit(now.persistent, change).is_done:
-            made = self.call(context, "redefine", names["uuid"], names["back"], now.digest)
-            noted.note(names["host"], names["uuid"], made)
+        if now.digest != names["digest"] and _is_so(now, context.spec["pinned"]["change"]):
+            self._redefine(context, names["back"], now.digest)
+
+    def _redefine(self, context: StepContext, change: Mapping[str, Any], digest: str) -> None:
+        names, began = context.identifiers, timezone.now()
+        made = self.call(context, "redefine", names["uuid"], change, digest)
+        # The page need not wait for the watcher's next look.
+        noted.note(names["host"], names["uuid"], made, began)
+
+
+def _is_so(definition: DomainDefinition, change: Mapping[str, Any]) -> bool:
+    """Tell whether a definition is as `change` would make it."""
+    try:
+        return bool(definition.persistent) and Edit(definition.persistent, change).is_done
+    except InvalidSpec:
+        return False
 
 
 def edit_machine(
@@ -65,9 +78,11 @@ def edit_machine(
         if not change:
             return None
         if found.observed_digest != digest:
-            raise Clash(_("Somebody changed these settings since you opened them; look at them again."))
+            raise Clash(_("Somebody changed this machine since you opened its settings; look again."))
         before = settings.values(defined)
-        changed = settings.differences(before, {**before, **values})
+        # Kept with the request, in no reader's language.
+        with translation.override("en"):
+            changed = settings.differences(before, {**before, **values})
         pinned = {
             "machine": str(current.uuid),
             "name": current.name,

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from django.db import transaction
-from django.utils import timezone
 
 from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import DomainDefinition
@@ -51,9 +50,9 @@ def write(host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
         publish(*(machine.topic for machine in VirtualMachine.objects.filter(uuid__in=news).only("pk")))
 
 
-def note(host_id: int, name: str, definition: DomainDefinition) -> None:
-    """Write a definition that was just made, as the watcher would. Idempotent."""
-    told = DefinitionAt(DefinitionSeen.of(definition), timezone.now())
+def note(host_id: int, name: str, definition: DomainDefinition, began: datetime) -> None:
+    """Write a definition that was read or made by a call that `began` then. Idempotent."""
+    told = DefinitionAt(DefinitionSeen.of(definition), began)
     with transaction.atomic():
         write(host_id, {name: told})
 

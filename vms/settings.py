@@ -83,7 +83,7 @@ def _boot_fixed(defined: Defined) -> str:
     kinds = ("disks", "interfaces", "host_devices")
     if any("boot_order" in device for kind in kinds for device in _devices(defined, kind)):
         return _("The order is set at each device of the machine.")
-    return ""
+    return "" if _read_boot(defined) else _("The order is set in a way that is kept as it is.")
 
 
 # Clock and watchdog
@@ -104,32 +104,42 @@ def _clock_fixed(defined: Defined) -> str:
     return _("The clock is set in a way that is kept as it is: %(way)s.") % {"way": _read_clock(defined)}
 
 
-NO_WATCHDOG = "none"
+#: Not `none`, which is an action of libvirt's: a watchdog that does nothing.
+NO_WATCHDOG = "absent"
 _ACTIONS: Choices = [
     (NO_WATCHDOG, gettext_lazy("No watchdog")),
     ("reset", gettext_lazy("Reset the machine")),
     ("poweroff", gettext_lazy("Force the machine off")),
     ("pause", gettext_lazy("Pause the machine")),
 ]
+#: The one in a q35 machine's chips, which libvirt puts back from 9.1 on (formatdomain.html).
+_BUILT_IN = "itco"
+
+
+def _actions(defined: Defined) -> list[str]:
+    # An action that is not named is this one (formatdomain.html).
+    return [str(dog.get("action", "reset")) for dog in _devices(defined, "watchdogs")]
 
 
 def _read_watchdog(defined: Defined) -> str:
-    dogs = _devices(defined, "watchdogs")
-    # An action that is not named is this one (libvirt's formatdomain.html).
-    return str(dogs[0].get("action", "reset")) if dogs else NO_WATCHDOG
+    return next(iter(_actions(defined)), NO_WATCHDOG)
 
 
 def _patch_watchdog(defined: Defined, value: str) -> dict[str, Any]:
-    there = bool(_devices(defined, "watchdogs"))
+    there = len(_devices(defined, "watchdogs"))
     if value == NO_WATCHDOG:
-        return {"devices": {"watchdogs": [None]}} if there else {}
-    model = {} if there else {"model": "i6300esb"}
-    return {"devices": {"watchdogs": [{**model, "action": value}]}}
+        return {"devices": {"watchdogs": [None] * there}}
+    dogs = [{"action": value}] * there or [{"model": "i6300esb", "action": value}]
+    return {"devices": {"watchdogs": dogs}}
+
+
+def _watchdog_choices(defined: Defined) -> Choices:
+    built_in = any(dog.get("model") == _BUILT_IN for dog in _devices(defined, "watchdogs"))
+    return _ACTIONS[1:] if built_in else _ACTIONS
 
 
 def _watchdog_fixed(defined: Defined) -> str:
-    dogs = _devices(defined, "watchdogs")
-    if len(dogs) > 1 or _read_watchdog(defined) not in dict(_ACTIONS):
+    if len(set(_actions(defined))) > 1 or _read_watchdog(defined) not in dict(_ACTIONS):
         return _("The watchdog is set in a way that is kept as it is.")
     return ""
 
@@ -156,7 +166,7 @@ SETTINGS: tuple[Setting, ...] = (
         gettext_lazy("When the guest hangs"),
         _read_watchdog,
         _patch_watchdog,
-        lambda _defined: _ACTIONS,
+        _watchdog_choices,
         _watchdog_fixed,
     ),
 )

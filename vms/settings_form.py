@@ -44,14 +44,16 @@ class SettingsForm(SeenForm):
         return dict(self.cleaned_data["seen"].get("values", {}))
 
     def values(self) -> dict[str, str]:
-        """Return what was typed, by the setting's name."""
-        return {name: value for name, value in self.cleaned_data.items() if name != "seen"}
+        """Return what was typed, by the setting's name; browsers end lines with two characters."""
+        typed = {name: value for name, value in self.cleaned_data.items() if name != "seen"}
+        return {name: value.replace("\r\n", "\n") for name, value in typed.items()}
 
 
 def _field(setting: settings.Setting, defined: settings.Defined, value: str) -> forms.Field:
     if setting.choices is None:
         box = forms.Textarea(attrs={"rows": 3})
-        return forms.CharField(label=setting.label, required=False, widget=box)
+        # Not stripped: what was there already would be another text than before.
+        return forms.CharField(label=setting.label, required=False, strip=False, widget=box)
     choices = list(setting.choices(defined))
     if value not in dict(choices):
         choices = [(value, setting.in_words(value)), *choices]

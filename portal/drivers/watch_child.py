@@ -16,7 +16,7 @@ from typing import Any
 
 from portal.drivers import frames
 from portal.drivers.base import HypervisorDriver
-from portal.drivers.errors import DomainNotFound, DriverError, HostUnreachable, InvalidSpec, InvalidState
+from portal.drivers.errors import DomainNotFound, DriverError, HostUnreachable, InvalidState
 from portal.drivers.observations import (
     AddressesSeen,
     Changes,
@@ -194,7 +194,10 @@ class Session:
                 found[uuid] = DefinitionSeen.of(self._driver.definition(uuid))
             except (DomainNotFound, InvalidState):
                 continue  # it went while we looked
-            except InvalidSpec as error:
+            except HostUnreachable:
+                raise
+            except DriverError as error:
+                # One that cannot be told must not hide the others.
                 self._outbox.send(ObservationFailed(*self._clock.now(), f"definition of {uuid}", error.raw))
         return found
 

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 
-from django.db import InterfaceError, OperationalError, close_old_connections, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, close_old_connections, transaction
 
 from portal.drivers.errors import HostKeyUnconfirmed, NoIdentity
 from portal.drivers.observations import Observation, ObservationFailed
@@ -109,7 +109,8 @@ class Watcher:
                 hosts = Host.objects.in_bulk(list(self._pending))
                 for pk, host in hosts.items():
                     self._write_one(host, self._pending[pk])
-        except (OperationalError, InterfaceError) as error:
+        except (OperationalError, InterfaceError, IntegrityError) as error:
+            # Of these the last: a host was removed meanwhile, and the next turn leaves it out.
             self._write_at = time.monotonic() + RETRY_SECONDS
             _log.warning("observations wait for the database: %s", error)
             # A connection that broke never heals; the next query opens another.

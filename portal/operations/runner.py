@@ -113,8 +113,11 @@ def _do_all(operation: Operation, kind: Kind, context: StepContext, worker: str)
 
 
 def _move_on(operation: Operation, kind: Kind, failure: StepFailed, worker: str) -> None:
-    """Leave a step that failed: begin to undo, or wait for a host that is away."""
-    if failure.away and kind.waits_for_host:
+    """Leave a step that failed: begin to undo, or wait for a host that is away.
+
+    Nobody wants some things done later; what was done of them is taken back later all the same.
+    """
+    if failure.away and (kind.waits_for_host or operation.state != State.RUNNING):
         _turn(operation, State.LOST, worker, lost_from=operation.state)
     elif operation.state == State.RUNNING:
         _turn(operation, State.UNDOING, worker)

@@ -31,10 +31,11 @@ class Proxied:
     port: int
     plain_port: int
     certificate: Path
+    name: str = NAME
 
     @property
     def host(self) -> str:
-        return f"{NAME}:{self.port}"
+        return f"{self.name}:{self.port}"
 
     @property
     def origin(self) -> str:
@@ -55,7 +56,7 @@ class Proxied:
             f"wss://{self.host}{path}",
             sock=socket.create_connection(("127.0.0.1", self.port)),
             ssl=context,
-            server_hostname=NAME,
+            server_hostname=self.name,
             origin=Origin(origin),
             additional_headers={"Cookie": cookies},
         )
@@ -147,20 +148,22 @@ def test_a_form_from_elsewhere_is_refused(proxied):
     assert status == 403
 
 
+async def look_from(through: Proxied, visitor: Visitor, origin: str, panel: str) -> str:
+    """Return what the socket of live pages says of a panel first."""
+    async with through.socket(visitor, origin=origin) as link:
+        await link.send(json.dumps({"watch": [panel]}))
+        return str(await asyncio.wait_for(link.recv(), timeout=20))
+
+
 def test_live_pages_go_through_the_proxy_and_only_from_its_own_origin(proxied):
     """Red when the proxy does not pass the upgrade on, or the origin of a socket is not looked at."""
     visitor = proxied.visitor()
     visitor.sign_in("operator", proxied.portal.passwords["operator"], origin=proxied.origin)
 
-    async def look_from(origin: str) -> str:
-        async with proxied.socket(visitor, origin=origin) as link:
-            await link.send(json.dumps({"watch": ["hosts.row:1"]}))
-            return str(await asyncio.wait_for(link.recv(), timeout=20))
-
-    assert "hosts.row:1" in asyncio.run(look_from(proxied.origin))
+    assert "hosts.row:1" in asyncio.run(look_from(proxied, visitor, proxied.origin, "hosts.row:1"))
     for origin in ("https://elsewhere.example.com", f"http://{proxied.host}", f"https://{NAME}"):
         with pytest.raises(InvalidStatus) as refused:
-            asyncio.run(look_from(origin))
+            asyncio.run(look_from(proxied, visitor, origin, "hosts.row:1"))
         assert refused.value.response.status_code == 403
 
 
@@ -234,6 +237,10 @@ def test_the_portal_serves_its_own_certificate(tmp_path_factory):
         assert (status, "Sign out" in page) == (200, True)
         assert all(cookie.secure for cookie in visitor.cookies)
         assert (state / "tls/key.pem").stat().st_mode & 0o007 == 0
+        # Live pages too, by the same certificate.
+        direct = Proxied(portal, int(portal.env["PORT"]), 0, certificate, name="127.0.0.1")
+        watched = asyncio.run(look_from(direct, visitor, direct.origin, "hosts.row:1"))
+        assert "hosts.row:1" in watched
 
 
 SOURCED = """

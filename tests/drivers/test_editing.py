@@ -154,6 +154,16 @@ def test_of_several_the_one_that_goes_takes_what_is_its_own():
     ]
 
 
+def test_what_is_gone_already_can_be_taken_away_again():
+    """Red when a worker that comes after a killed one cannot say again what was done."""
+    gone = {"devices": {"watchdogs": [None], "disks": [{}, {}, None]}, "clock": {"offset": None}}
+    assert edited(SMALL, gone) == edited(SMALL, {})
+    both = edited(SMALL, {"devices": {"disks": [{}, {"readonly": True}, None]}})
+    assert understood(both)["devices"]["disks"][1]["readonly"] and both.count("<disk") == 2
+    once = edited(SMALL, {"devices": {"disks": [None, None]}})
+    assert edited(once.encode(), {"devices": {"disks": [None, None]}}) == once
+
+
 def test_a_size_keeps_its_unit_until_it_changes():
     text = SMALL.replace(b"<memory>1024", b"<memory unit='MiB' dumpCore='off'>1")
     assert '<memory unit="MiB" dumpCore="off">1</memory>' in edited(text, {"memory_bytes": 1 << 20})
@@ -198,7 +208,6 @@ def test_words_beside_what_goes_stay():
         {"features": ["no name"]},
         {"features": ["<x/>"]},
         {"name": None, "os": {"type": None}, "cpu": "host"},
-        {"devices": {"disks": [{}, {}, None]}},
         {"devices": {"disks": "all"}},
         {"devices": {"disks": [{"readonly": False}]}},
     ],

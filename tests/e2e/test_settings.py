@@ -23,7 +23,7 @@ def test_settings_are_changed_seen_on_the_host_and_not_overwritten(portal, sign_
     page, address = sign_in("requester"), f"{portal.url}/machines/{machine.pk}/"
     page.goto(address)
     page.get_by_role("link", name="Settings", exact=True).click()
-    page.get_by_label("Description").fill("Tries things <out>")
+    page.get_by_label("Description").fill("Tries things\n<out>")
     page.get_by_label("Starts from").select_option("cdrom")
     page.get_by_label("When the guest hangs").select_option("reset")
     page.get_by_role("button", name="Change the settings").click()
@@ -31,7 +31,7 @@ def test_settings_are_changed_seen_on_the_host_and_not_overwritten(portal, sign_
     people.once(page, "Disk → CD", 5)
     defined = virsh("dumpxml", "--inactive", machine.uuid)
     assert "<boot dev='cdrom'/>\n    <boot dev='hd'/>" in defined and "action='reset'" in defined
-    assert "<description>Tries things &lt;out&gt;</description>" in defined
+    assert "<description>Tries things\n&lt;out&gt;</description>" in defined
     assert "watchdog" not in virsh("dumpxml", machine.uuid)
     page.goto(f"{address}settings/")
     people.once(page, "At the next start", 5)

@@ -124,11 +124,15 @@ def test_a_host_away_while_undoing_keeps_the_reservation_until_nothing_is_left(r
 
 
 def test_what_nobody_wants_later_fails_at_once(running, shelf):
-    """Red when _move_on ignores waits_for_host."""
+    """Red when _move_on ignores waits_for_host, or keeps a host whose leftovers cannot be taken back now."""
     shelf.then = lambda: setattr(shelf, "away", True)
     operation = running(QUICK)
     carry_on(operation)
-    assert operation.state == State.UNDOING
+    # What was done of it is taken back once the host returns, and until then the host can be given up.
+    assert (operation.state, operation.lost_from) == (State.LOST, State.UNDOING)
+    shelf.away = False
+    services.find_lost(lanes=[LANE], worker="watch")
+    assert carry_on(operation) == State.FAILED and shelf.made == []
 
 
 def test_cancelling_takes_back_what_was_made(running, cast, shelf):

@@ -18,7 +18,7 @@ from vms.models import Definition, Observed, Status, VirtualMachine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
-PLAIN = {"description": "", "boot": "hd", "clock": "utc", "watchdog": "none"}
+PLAIN = {"description": "", "boot": "hd", "clock": "utc", "watchdog": "absent"}
 SET = {"description": "two\nlines", "boot": "cdrom", "clock": "localtime", "watchdog": "poweroff"}
 
 
@@ -44,7 +44,7 @@ def understood(text):
 def see(machine, change=None, running=""):
     """Let the portal see the definition of a machine; return its digest."""
     told = DomainDefinition(definition(str(machine.uuid), change), running)
-    noted.note(machine.host_id, str(machine.uuid), told)
+    noted.note(machine.host_id, str(machine.uuid), told, timezone.now())
     return told.digest
 
 
@@ -96,11 +96,13 @@ def test_the_place_to_start_from_comes_first_and_the_others_stay():
         ({"os": {"kernel": "/vmlinuz"}}, "boot", "kernel of its host"),
         ({"clock": {"offset": "timezone", "timezone": "Europe/Berlin"}}, "clock", "kept as it is: timezone"),
         ({"devices": {"watchdogs": [{"model": "i6300esb", "action": "dump"}]}}, "watchdog", "kept as it is"),
+        ({"devices": {"watchdogs": [{"model": "itco", "action": "none"}]}}, "watchdog", "kept as it is"),
         (
-            {"devices": {"watchdogs": [{"model": "ib700"}, {"model": "i6300esb"}]}},
+            {"devices": {"watchdogs": [{"model": "ib700", "action": "reset"}, {"action": "pause"}]}},
             "watchdog",
             "kept as it is",
         ),
+        ({"os": {"boot": None}}, "boot", "kept as it is"),
     ],
 )
 def test_what_is_set_in_another_way_is_kept_and_says_so(client, cast, machine, change, name, sentence):
@@ -133,6 +135,18 @@ def test_what_cannot_be_is_refused_at_its_setting(cast, machine, digest, values,
     assert [denied.value.field] == list(values)
 
 
+def test_a_watchdog_in_the_chips_cannot_go_and_several_are_set_alike():
+    """Red when what libvirt 9.1 puts into each q35 machine is offered to be taken away."""
+    [dog] = [setting for setting in settings.SETTINGS if setting.name == "watchdog"]
+    chips = {"devices": {"watchdogs": [{"model": "itco", "action": "reset"}, {"model": "i6300esb"}]}}
+    found = understood(definition(change=chips))
+    assert "absent" not in dict(dog.choices(found)) and dog.fixed(found) == ""
+    with pytest.raises(Denied, match="cannot be set to that"):
+        settings.patch_of(found, {"watchdog": "absent"})
+    there = changed(Kind.DOMAIN, definition(change=chips).encode(), dog.patch(found, "pause"))
+    assert [one["action"] for one in understood(there)["devices"]["watchdogs"]] == ["pause", "pause"]
+
+
 def test_a_machine_without_a_card_does_not_start_from_the_network():
     alone = understood(definition(change={"devices": {"interfaces": [None]}}))
     [boot] = [setting for setting in settings.SETTINGS if setting.name == "boot"]
@@ -150,9 +164,8 @@ def test_a_change_is_queued_with_its_way_back(cast, machine, digest):
         "devices": {"watchdogs": [{"model": "i6300esb", "action": "reset"}]},
     }
     assert begun.identifiers["digest"] == digest and begun.lane == machine.host.scope
-    assert begun.identifiers["back"] == {
-        "os": {"boot": [{"dev": "hd"}, None]}, "devices": {"watchdogs": None}
-    }  # fmt: skip
+    back = {"os": {"boot": [{"dev": "hd"}, None]}, "devices": {"watchdogs": None}}
+    assert begun.identifiers["back"] == back
     told = {fact.label: fact.value for fact in words.facts(begun.frozen)}
     assert told["Starts from"] == "Disk → CD" and told["When the guest hangs"].endswith("Reset the machine")
 
@@ -165,7 +178,7 @@ def test_what_is_so_already_queues_nothing(cast, machine, digest):
 def test_nobody_overwrites_what_they_never_saw(cast, machine, digest):
     """Red when edit_machine does not compare the digests."""
     see(machine, {"title": "somebody else's"})
-    with pytest.raises(editing.Clash, match="Somebody changed these settings"):
+    with pytest.raises(editing.Clash, match="Somebody changed this machine"):
         edit(cast.requester, machine, digest, boot="cdrom")
     assert not Operation.objects.filter(kind="vm.edit").exists()
 
@@ -215,8 +228,22 @@ def test_the_page_shows_what_is_set_and_changes_it(client, cast, machine, digest
     assert answer.url == url("operations:detail", args=[begun.pk])
     shown = client.get(answer.url).content.decode()
     assert "Disk → Network" in shown and "<b>mine</b>" not in shown and "&lt;b&gt;mine&lt;/b&gt;" in shown
+    assert begun.frozen["pinned"]["change"].keys() == {"description", "os"}
     again = client.post(address, posted(page, clock="localtime"), follow=True)
     assert "Another change to this machine is not finished yet" in again.content.decode()
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "\n  as it was written by hand\n", " "])
+def test_a_description_of_lines_is_left_alone_and_can_be_written(client, cast, machine, text):
+    """Red when the line ends of browsers are kept, or the blanks of others are not."""
+    see(machine, {"description": text})
+    client.force_login(cast.requester)
+    address = url("vms:settings", args=[machine.pk])
+    page = client.get(address)
+    browser = posted(page, description=text.replace("\n", "\r\n"), clock="localtime")
+    assert client.post(address, browser).status_code == 302
+    [begun] = Operation.objects.filter(kind="vm.edit")
+    assert begun.frozen["pinned"]["change"].keys() == {"clock"}
 
 
 def test_the_second_of_two_people_sees_what_the_first_changed(client, cast, machine, digest):

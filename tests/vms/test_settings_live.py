@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+from django.utils import timezone
 
 from portal.drivers.inspection import Kind, inspect
 from portal.drivers.types import DomainState
@@ -18,6 +19,7 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.usefixtures("trail_that_can_be_flushed"),
 ]
+PLAIN = {"description": "", "boot": "hd", "clock": "utc", "watchdog": "absent"}
 WANTED = {"description": "mine", "boot": "cdrom", "clock": "localtime", "watchdog": "poweroff"}
 
 
@@ -31,7 +33,8 @@ def machine(worker, real, queued):
 
 
 def see(real, machine):
-    noted.note(machine.host_id, str(machine.uuid), real[0].definition(str(machine.uuid)))
+    began = timezone.now()
+    noted.note(machine.host_id, str(machine.uuid), real[0].definition(str(machine.uuid)), began)
 
 
 def edit(cast, machine, **values):
@@ -60,6 +63,11 @@ def test_settings_are_changed_for_the_next_start_whatever_dies(cast, worker, rea
     assert row.observed_digest == now.digest and settings.waiting(
         row.observed_running, row.observed_persistent
     )
+
+    # And all the way back, by workers that die as well: what was taken away is not there a second time.
+    carry_out(worker, edit(cast, machine, **PLAIN), *points(editing.EDIT))
+    assert driver.definition(uuid) == before
+    carry_out(worker, edit(cast, machine, **WANTED))
 
     VirtualMachine.objects.update(observed_state="running")
     carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="destroy"))

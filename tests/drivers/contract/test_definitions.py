@@ -80,7 +80,7 @@ def test_a_change_is_made_once_and_to_what_was_seen(bench: Bench) -> None:
         {"colour": "blue"},
         {"memory_bytes": "much"},
         {"title": "a\0b"},
-        {"devices": {"disks": [{"serial": "fine"}, {}, None, None]}},
+        {"devices": {"disks": [{"serial": "fine"}, {"readonly": False}]}},
     ],
     ids=str,
 )

@@ -35,13 +35,14 @@ class Field(ABC):
 
         Raises InvalidSpec for a value that would read otherwise; the document is of no use then.
         """
-        if self.read(element, Understood()) == value:
+        settled, present = _settled(value), self.read(element, Understood())
+        if present in (value, settled):
             return
         try:
             self._write(element, value)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise InvalidSpec(f"{value!r} cannot be written: {error}") from error
-        if self.read(element, Understood()) != _settled(value):
+        if self.read(element, Understood()) != settled:
             raise InvalidSpec(f"{value!r} would not be read as it is")
 
     @abstractmethod
@@ -346,7 +347,8 @@ class Many(Field):
             raise ValueError(f"there are {len(present)}, and None is said for each that goes")
         for number, values in enumerate(wanted):
             if values is None:
-                take_away(present[number])
+                if number < len(present):
+                    take_away(present[number])
                 continue
             twin = present[number] if number < len(present) else append(parent, tag, present[-1:])
             put_all(self.fields, twin, values)
