@@ -13,8 +13,9 @@ from typing import Any
 from portal.drivers.inspection import Kind, inspect
 from portal.drivers.types import DomainDefinition
 
-#: Read in a round at most, and of those that were read before.
-MOST, AGAIN = 50, 3
+#: Read in a round at most, and of those that were read before. Few: whoever writes them down writes nothing
+#: else meanwhile, and what happens on the host waits.
+MOST, AGAIN = 10, 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from portal.drivers.observations import (
     Snapshot,
     Started,
 )
-from portal.drivers.reading import DefinitionSeen, Rounds
+from portal.drivers.reading import MOST, DefinitionSeen, Rounds
 from portal.drivers.registry import driver_for
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState
 
@@ -185,7 +185,9 @@ class Session:
             found = self._try("definitions", self._definitions)
             if found:
                 self._outbox.send(DefinitionsSeen(*moment, found))
-            self._over.wait(max(DEFINITION_SECONDS, GENTLE * (time.monotonic() - start)))
+            # A full round says that others wait.
+            pause = SOONEST_LIST_SECONDS if found and len(found) >= MOST else DEFINITION_SECONDS
+            self._over.wait(max(pause, GENTLE * (time.monotonic() - start)))
 
     def _definitions(self) -> dict[str, DefinitionSeen]:
         found = {}

@@ -1,9 +1,10 @@
 """Rows `frozen.*`: what a host that froze costs people on a healthy one.
 
-The libvirtd of the crowd is stopped (SIGSTOP) and twenty operations are begun on its machines in the same
-moment, so that all of them are stuck. The healthy host is this machine's libvirt with one real guest. Calm
-and frozen take turns, so that both see the same machine; each row is the p95 of what was measured while the
-other host was frozen over the p95 of what was measured while it was not.
+The libvirtd of the crowd is stopped (SIGSTOP) and forty operations are begun on its machines in the same
+moment: some are given up while the rest is measured, and twenty at least are stuck until the end. The healthy
+host is this machine's libvirt with one real guest. Calm and frozen take turns, so that both see the same
+machine; each row is the p95 of what was measured while the other host was frozen over the p95 of what was
+measured while it was not.
 """
 
 import json
@@ -28,7 +29,7 @@ from vms.models import Observed, VirtualMachine
 
 ROUNDS, WARM = 3, 2
 OPERATIONS, CONSOLES, EVENTS = 40, 20, 30
-STUCK = 20
+STUCK, BEGUN = 20, 40
 LIMIT = 1.2
 PATIENCE = 150.0  # seconds
 LOOK = 0.004  # seconds between looks at the database
@@ -119,7 +120,7 @@ def _console(on: Stage, person: Person) -> float:
 
 def _freeze(on: Stage, number: int) -> list[int]:
     """Freeze the crowd's host and begin operations there; return them once they are stuck."""
-    machines = VirtualMachine.objects.filter(uuid__in=on.crowd.uuids[number * STUCK : (number + 1) * STUCK])
+    machines = VirtualMachine.objects.filter(uuid__in=on.crowd.uuids[number * BEGUN : (number + 1) * BEGUN])
     operator = User.objects.get(username="operator")
     on.crowd.freeze()
     for machine in machines.select_related("host", "project", "owner"):
@@ -132,10 +133,10 @@ def _freeze(on: Stage, number: int) -> list[int]:
 
 
 def _still_stuck(pks: list[int]) -> None:
-    """Raise RuntimeError unless all that was begun on the frozen host is stuck: else nothing was measured."""
+    """Raise RuntimeError unless enough of what was begun on the frozen host is stuck."""
     stuck = Operation.objects.filter(pk__in=pks).exclude(state__in=FINAL).count()
-    if stuck != STUCK:
-        raise RuntimeError(f"{stuck} of {STUCK} operations are stuck")
+    if stuck < STUCK:
+        raise RuntimeError(f"only {stuck} operations are stuck, not {STUCK}")
 
 
 def _thaw(on: Stage, stuck: list[int]) -> None:

@@ -69,12 +69,12 @@ def _things(world):
     wish = factories.make_wish(world.catalogue, name="asked")
     world.request = request_machine(actor=owner, project=world.project, wish=wish, token=uuid.uuid4())
     world.machine = make_machine(world, "machine", place)
-    card = {"devices": {"interfaces": [{"type": "network"}]}}
+    defined = {"os": {"boot": [{"dev": "hd"}]}, "devices": {"interfaces": [{"type": "network"}]}}
     world.definition = Definition.objects.create(
         host=world.machine.host,
         uuid=world.machine.uuid,
         observed_digest="d",
-        observed_persistent=card,
+        observed_persistent=defined,
         observed_at=timezone.now(),
     )
     world.binned = make_machine(
