@@ -197,12 +197,9 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Cha
 
 def waiting(running: Defined, persistent: Defined) -> list[Changed]:
     """Return what a machine that runs gets at its next start alone."""
-    seen = [{s.name: s.read(side) for s in SETTINGS if s.at_next_start} for side in (running, persistent)]
-    return [
-        Changed(str(s.label), s.in_words(seen[0][s.name]), s.in_words(seen[1][s.name]))
-        for s in SETTINGS
-        if s.name in seen[0] and seen[0][s.name] != seen[1][s.name]
-    ]
+    starting = [setting for setting in SETTINGS if setting.at_next_start]
+    runs, waits = ({one.name: one.read(side) for one in starting} for side in (running, persistent))
+    return differences(runs, waits)
 
 
 def patch_of(defined: Defined, wanted: Mapping[str, str]) -> dict[str, Any]:
