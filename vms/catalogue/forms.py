@@ -43,6 +43,11 @@ class SizesField(forms.ModelMultipleChoiceField):
 class _Seen(SeenForm):
     salt = SALT
 
+    def refuse(self, problems: Any) -> None:
+        """Put each problem of the service at its field."""
+        for field, sentence in problems:
+            self.add_error(field if field in self.fields else None, sentence)
+
 
 def _cost(label: Any, help_text: Any = "") -> forms.DecimalField:
     return forms.DecimalField(label=label, help_text=help_text, max_digits=10, decimal_places=2, initial=0)

@@ -127,8 +127,3 @@ class SeenForm(forms.Form):
             return signing.loads(self.cleaned_data["seen"], salt=self.salt)
         except signing.BadSignature:
             return {}
-
-    def refuse(self, problems: Any) -> None:
-        """Put each problem of the service at its field."""
-        for field, sentence in problems:
-            self.add_error(field if field in self.fields else None, sentence)
