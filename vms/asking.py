@@ -69,8 +69,8 @@ def foresee(prospects: Sequence[Prospect]) -> list[Outlook]:
     A constant number of queries, however many there are.
     """
     quotas = [quota_amounts(item.requester, item.project, item.sizes) for item in prospects]
-    left = _Left(key for amounts in quotas for key in amounts)
-    own = _held_by([item.operation for item in prospects if item.operation])
+    left = Left(key for amounts in quotas for key in amounts)
+    own = held_by([item.operation for item in prospects if item.operation])
     places = _Places(prospects)
     names = {item.name for item in prospects if item.name}
     taken = set(VirtualMachine.objects.filter(name__in=names).values_list("name", flat=True)) if names else ()
@@ -100,7 +100,7 @@ def foresee(prospects: Sequence[Prospect]) -> list[Outlook]:
     return found
 
 
-class _Left:
+class Left:
     """What counters have left; at most four queries."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
@@ -151,7 +151,7 @@ class _Places:
             self.by_image.setdefault(attachment.image.sha256, []).append(attachment)
         everywhere = (place for places in self.by_image.values() for place in places)
         sizes = {"vcpu": 1, "memory": 1, "disk": 1}
-        self.left = _Left(key for place in everywhere for key in placement.amounts(place, sizes))
+        self.left = Left(key for place in everywhere for key in placement.amounts(place, sizes))
 
     def choose(self, item: Prospect, *, own_network: bool) -> tuple[Host | None, str]:
         """Return the host, or None and why there is none."""
@@ -173,7 +173,7 @@ class _Places:
         return None, obstacle
 
 
-def _held_by(operations: Sequence[int]) -> dict[int, dict[Key, int]]:
+def held_by(operations: Sequence[int]) -> dict[int, dict[Key, int]]:
     """Return what each operation holds, by scope and resource."""
     found: dict[int, dict[Key, int]] = {}
     if operations:

@@ -26,11 +26,13 @@ class Clash(Denied):
 
 
 class Redefine(DomainStep):
+    """Make a change of the definition that was seen, for the machine's next start."""
+
     name, title = "redefine", "Change the machine's definition"
 
-    def do(self, context: StepContext) -> None:
-        names = context.identifiers
-        self._redefine(context, context.spec["pinned"]["change"], names["digest"])
+    def do(self, context: StepContext) -> str | None:
+        self._redefine(context, _change(context), context.identifiers["digest"])
+        return None
 
     def undo(self, context: StepContext) -> None:
         """Set it back if it was set: a call that took too long may have been heeded all the same."""
@@ -42,7 +44,7 @@ class Redefine(DomainStep):
                 raise
             return
         # What somebody else made of it meanwhile is not this operation's to take back.
-        if now.digest != names["digest"] and _is_so(now, context.spec["pinned"]["change"]):
+        if now.digest != names["digest"] and _is_so(now, _change(context)):
             self._redefine(context, names["back"], now.digest)
 
     def _redefine(self, context: StepContext, change: Mapping[str, Any], digest: str) -> None:
@@ -50,6 +52,12 @@ class Redefine(DomainStep):
         made = self.call(context, "redefine", names["uuid"], change, digest)
         # The page need not wait for the watcher's next look.
         noted.note(names["host"], names["uuid"], made, began)
+
+
+def _change(context: StepContext) -> Mapping[str, Any]:
+    """Return the change: of a request that can be lowered it is fixed when it is placed."""
+    change: Mapping[str, Any] = context.identifiers.get("change") or context.spec["pinned"]["change"]
+    return change
 
 
 def _is_so(definition: DomainDefinition, change: Mapping[str, Any]) -> bool:

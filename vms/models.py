@@ -192,8 +192,10 @@ class Disk(models.Model):
     machine = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="disks")
     pool = models.ForeignKey(PoolAttachment, on_delete=models.PROTECT, related_name="disks")
     volume_name = models.CharField(max_length=127)
-    target = models.CharField(max_length=3, default="vda")
+    target = models.CharField(max_length=4, default="vda")
     capacity = models.PositiveBigIntegerField()
+    #: What its guest tells it by, beside its place: `/dev/disk/by-id/virtio-SERIAL`; empty for none.
+    serial = models.CharField(max_length=20, blank=True)
 
     class Meta:
         constraints = [

@@ -90,6 +90,14 @@ def _nic(context: StepContext) -> NicSpec:
     return NicSpec(names["mac"], network.name)
 
 
+def vcpu_ceiling(vcpus: int) -> int:
+    """Return up to how many vCPUs a machine of `vcpus` can get while it runs.
+
+    Room costs a guest some kilobytes a processor, and a restart is what people dread.
+    """
+    return min(max(4 * vcpus, 4), max(16, vcpus))
+
+
 def domain_spec(context: StepContext) -> DomainSpec:
     """Return the domain under the name and UUID that were fixed at the approval."""
     names, sizes = context.identifiers, context.spec["sizes"]
@@ -98,6 +106,7 @@ def domain_spec(context: StepContext) -> DomainSpec:
         name=names["domain"],
         uuid=names["uuid"],
         vcpus=sizes["vcpu"],
+        vcpu_ceiling=vcpu_ceiling(sizes["vcpu"]),
         memory_bytes=sizes["memory"],
         disks=(DiskSpec(names["volume_path"], names.get("target", "vda")),),
         nics=(_nic(context),),

@@ -4,6 +4,7 @@ from django.urls import path, re_path
 
 from vms import power, views
 from vms.catalogue import views as admin
+from vms.changes import views as changes
 
 app_name = "vms"
 catalogue_urls = [
@@ -30,6 +31,10 @@ urlpatterns = [
     path("catalogue/requests/<int:pk>/copy/", views.copy, name="copy"),
     path("<int:pk>/", views.machine, name="detail"),
     path("<int:pk>/settings/", views.settings, name="settings"),
+    path("<int:pk>/size/", changes.size, name="size"),
+    path("<int:pk>/disks/add/", changes.disk_add, name="disk_add"),
+    path("<int:pk>/disks/<slug:target>/", changes.disk, name="disk"),
+    path("<int:pk>/disks/<slug:target>/delete/", changes.disk_delete, name="disk_delete"),
     path("<int:pk>/delete/", views.delete, name="delete"),
     path("<int:pk>/restore/", views.restore, name="restore"),
     re_path(rf"^(?P<pk>\d+)/(?P<verb>{'|'.join(power.VERBS)})/$", views.act, name="act"),

@@ -22,6 +22,7 @@ from vms import asking, editing, live, noted, power, prefill, reach, services
 from vms import settings as sets
 from vms.building import CREATE
 from vms.cards import cards
+from vms.changes.asking import waiting_for
 from vms.forms import EditForm, RequestForm
 from vms.models import CatalogueItem, Status, VirtualMachine
 from vms.settings_form import SettingsForm
@@ -70,9 +71,10 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "ways": reach.ways(vm, reach.ports_of([vm])[vm.uuid]),
         "disks": vm.disks.select_related("pool__pool"),
         "operations": Operation.objects.restrict(request.user, "view").filter(
-            Q(subject=vm.topic) | Q(pk=vm.built_by_id)
+            Q(subject=vm.topic) | Q(pk=vm.built_by_id) | Q(pk__in=waiting_for(vm).values("pk"))
         ).select_related("requester").order_by("-pk")[:10],
         "may_use": not stranger,
+        "no_change": stranger or power.state_forbids(vm, "edit"),
         "delete": ConfirmForm(name=vm.name),
         "no_delete": stranger or power.state_forbids(vm, "bin"),
         "no_purge": stranger or (power.being_purged(vm) if vm.status == Status.BINNED else ""),

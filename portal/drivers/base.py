@@ -13,6 +13,7 @@ from typing import Any
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
+    DiskSpec,
     DomainDefinition,
     DomainInfo,
     DomainSpec,
@@ -180,6 +181,48 @@ class HypervisorDriver(ABC):
         be, or of what never changes (name, UUID, type); ChangeIgnored when the hypervisor took it and did
         not heed it. The definition is as before then. Raises DomainNotFound, InvalidState (a domain that is
         only while it runs).
+        """
+
+    @abstractmethod
+    def plug_vcpus(self, uuid: str, count: int) -> int | None:
+        """Give a running domain `count` vCPUs now; never takes one away. The definition is not touched.
+
+        The guest's agent, where one answers, is asked to use them. Return how many the guest says it uses,
+        None when it says nothing. Idempotent. Raises InvalidState (off), NotSupported (the domain was
+        started with a lower ceiling), DomainNotFound.
+        """
+
+    @abstractmethod
+    def set_balloon(self, uuid: str, memory_bytes: int) -> int:
+        """Ask a running domain's guest to live with `memory_bytes`, at most what it was started with.
+
+        Waits some seconds for the guest, which may ignore it; return the bytes that it has then. The
+        definition is not touched. Idempotent. Raises InvalidState (off), InvalidSpec, DomainNotFound.
+        """
+
+    @abstractmethod
+    def attach_disk(self, uuid: str, spec: DiskSpec) -> bool:
+        """Attach a disk to a domain, and to what runs of it; return whether the latter has it.
+
+        Where the device model has no hot plug, a running domain gets it at its next start. Idempotent: the
+        same file at the same target is the same disk; another file there raises AlreadyExists. Raises
+        NoSlot, InvalidSpec, DomainNotFound.
+        """
+
+    @abstractmethod
+    def detach_disk(self, uuid: str, target: str, path: str) -> None:
+        """Take the disk of file `path` at `target` from a domain; the file stays. Another disk there is left.
+
+        Idempotent. Raises GuestIgnores when the guest of a running domain keeps it (nothing was changed
+        then, though the guest may let it go later), DomainNotFound.
+        """
+
+    @abstractmethod
+    def grow_disk(self, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
+        """Make the disk of file `path` at `target` as large as `capacity_bytes`; a guest that runs sees it.
+
+        Never makes one smaller. Idempotent. Raises AlreadyExists (another file is there), PoolFull,
+        VolumeNotFound (no pool knows the file), DomainNotFound.
         """
 
     @abstractmethod

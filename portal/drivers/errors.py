@@ -153,6 +153,18 @@ class ChangeIgnored(DriverError):
     code = "change_ignored"
 
 
+class GuestIgnores(DriverError):
+    """The guest was asked to let something go and did not, within a while."""
+
+    code = "guest_ignores"
+
+
+class NoSlot(DriverError):
+    """The domain has no place for another device while it runs."""
+
+    code = "no_slot"
+
+
 class PortTaken(DriverError):
     """Another program listens on the port that leads to a guest."""
 

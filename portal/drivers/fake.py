@@ -15,22 +15,28 @@ from portal.drivers.editing import Edit
 from portal.drivers.errors import (
     AlreadyExists,
     DomainNotFound,
+    GuestIgnores,
     HostUnreachable,
     InvalidSpec,
     InvalidState,
     NetworkNotFound,
+    NotSupported,
     PoolFull,
     PoolNotFound,
     VolumeNotFound,
 )
 from portal.drivers.inspection import Kind, changed
+from portal.drivers.libvirt.xml.build import parse
+from portal.drivers.libvirt.xml.disk import DiskElement
 from portal.drivers.libvirt.xml.domain import DomainElement
+from portal.drivers.libvirt.xml.places import disk_at, file_of, with_disk, without_disk
 from portal.drivers.qcow2 import inspect
 from portal.drivers.seed import build_iso
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
     CloneMode,
+    DiskSpec,
     DomainDefinition,
     DomainInfo,
     DomainSpec,
@@ -73,6 +79,8 @@ class FakeDriver(HypervisorDriver):
         #: Under which a kernel gets as far as asking to sign in.
         self.kernels = frozenset(Accelerator)
         self.bridges = True
+        #: Whether guests do what they are asked to do.
+        self.guest_heeds = True
         #: As its firmware says it; another URI is another machine.
         self.host_uuid = str(uuid5(NAMESPACE_URL, uri))
         self.seeds: dict[str, bytes] = {}
@@ -276,6 +284,74 @@ class FakeDriver(HypervisorDriver):
             edit.check_seen(present.digest, digest)
             domain.persistent = edit.wanted
         return self.definition(uuid)
+
+    def plug_vcpus(self, uuid: str, count: int) -> int | None:
+        domain = self._active(uuid)
+        running = DomainElement.from_xml(domain.running)
+        if count > max(running.vcpus, running.vcpu_ceiling):
+            raise NotSupported(f"the domain runs with room for fewer than {count} vCPUs")
+        more = max(count, running.vcpus)
+        if more > running.vcpus:
+            domain.running = changed(Kind.DOMAIN, domain.running.encode(), {"current_vcpus": more})
+        return more if self.guest_heeds else None
+
+    def set_balloon(self, uuid: str, memory_bytes: int) -> int:
+        domain = self._active(uuid)
+        validation.check_positive(memory_bytes, "memory")
+        if memory_bytes > (most := DomainElement.from_xml(domain.running).memory_bytes):
+            raise InvalidSpec("the domain runs with less memory than that")
+        if self.guest_heeds:
+            change = {"current_memory_bytes": memory_bytes}
+            domain.running = changed(Kind.DOMAIN, domain.running.encode(), change)
+        return memory_bytes if self.guest_heeds else most
+
+    def attach_disk(self, uuid: str, spec: DiskSpec) -> bool:
+        validation.check_disk(spec)
+        domain = self._get(uuid)
+        hot = bool(domain.running) and DiskElement.is_hot(spec)
+        for text in filter(None, (domain.persistent, domain.running)):
+            there = disk_at(parse(text), spec.target)
+            if there is not None and file_of(there) != spec.path:
+                raise AlreadyExists(f"{spec.target} is {file_of(there)} already")
+        domain.persistent = self._with(domain.persistent, spec)
+        if hot:
+            domain.running = self._with(domain.running, spec)
+        return hot
+
+    @staticmethod
+    def _with(text: str, spec: DiskSpec) -> str:
+        there = disk_at(parse(text), spec.target)
+        return text if there is not None else with_disk(text, parse(DiskElement.to_xml(spec)))
+
+    def detach_disk(self, uuid: str, target: str, path: str) -> None:
+        domain = self._get(uuid)
+        validation.check_target(target)
+        validation.check_path(path)
+        if domain.running and self._has(domain.running, target, path):
+            if not self.guest_heeds:
+                raise GuestIgnores(target)
+            domain.running = without_disk(domain.running, target)
+        if self._has(domain.persistent, target, path):
+            domain.persistent = without_disk(domain.persistent, target)
+
+    @staticmethod
+    def _has(text: str, target: str, path: str) -> bool:
+        there = disk_at(parse(text), target)
+        return there is not None and file_of(there) == path
+
+    def grow_disk(self, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
+        domain = self._get(uuid)
+        validation.check_target(target)
+        validation.check_path(path)
+        validation.check_positive(capacity_bytes, "capacity")
+        if not self._has(domain.running or domain.persistent, target, path):
+            raise AlreadyExists(f"{target} is not {path}")
+        for key, volume in self._volumes.items():
+            if volume.path == path:
+                more = max(capacity_bytes, volume.capacity_bytes)
+                self._volumes[key] = replace(volume, capacity_bytes=more)
+                return
+        raise VolumeNotFound(path)
 
     def undefine(self, uuid: str) -> None:
         try:

@@ -42,11 +42,15 @@ class CloneMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """A qcow2 or raw file as a disk; `target` is the device name: `vda` on, of an emulated disk `sda` on."""
+    """A qcow2 or raw file as a disk; `target` is the device name: `vda` on, of an emulated disk `sda` on.
+
+    `serial` is what the guest tells it by (`/dev/disk/by-id/virtio-SERIAL`), empty for none.
+    """
 
     path: str
     target: str = "vda"
     format: str = "qcow2"
+    serial: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,10 @@ class DirectBoot:
     cmdline: str = ""
 
 
+#: What QEMU's q35 machine has room for (hw/i386/pc_q35.c, 7.2).
+MOST_VCPUS = 288
+
+
 @dataclass(frozen=True, slots=True)
 class DomainSpec:
     """A machine to define. `seed_path` is a NoCloud ISO, attached as a cdrom.
@@ -91,6 +99,8 @@ class DomainSpec:
     accelerator: Accelerator = Accelerator.KVM
     boot: DirectBoot | None = None
     devices: DeviceModel = DeviceModel.PARAVIRTUAL
+    #: Up to how many vCPUs it can get while it runs; 0 for no more than it has.
+    vcpu_ceiling: int = 0
 
 
 #: How the names of the portal's own pools begin.

@@ -5,11 +5,23 @@ import re
 import uuid as uuids
 
 from portal.drivers.errors import InvalidSpec
-from portal.drivers.types import DeviceModel, DomainSpec, NetworkSpec, NicSpec, PoolSpec, SeedSpec, VolumeSpec
+from portal.drivers.types import (
+    MOST_VCPUS,
+    DeviceModel,
+    DiskSpec,
+    DomainSpec,
+    NetworkSpec,
+    NicSpec,
+    PoolSpec,
+    SeedSpec,
+    VolumeSpec,
+)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")  # IFNAMSIZ leaves 15 characters
 MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")  # unicast
+TARGET = re.compile(r"(x?v|s|h)d[a-z]{1,2}")
+SERIAL = re.compile(r"[A-Za-z0-9_-]{0,20}")
 TARGETS = {
     DeviceModel.PARAVIRTUAL: re.compile(r"vd[a-z]"),
     # A SATA controller has six ports; the last is the seed's.
@@ -72,6 +84,24 @@ def check_path(value: str) -> str:
     return value
 
 
+def check_target(value: str) -> str:
+    """Return the device name of a disk (`vda`, `sdb`, of others `hda` or `xvda`), or raise InvalidSpec."""
+    return _match(TARGET, value, "target")
+
+
+def check_serial(value: str) -> str:
+    """Return a disk's serial, '' for none, or raise InvalidSpec. QEMU's virtio disks tell 20 characters."""
+    return _match(SERIAL, value, "serial")
+
+
+def check_disk(disk: DiskSpec) -> None:
+    """Raise InvalidSpec unless every value of a disk may reach a host."""
+    check_path(disk.path)
+    check_format(disk.format)
+    check_target(disk.target)
+    check_serial(disk.serial)
+
+
 def check_positive(value: int, what: str) -> int:
     """Return a number above zero, or raise InvalidSpec."""
     if value <= 0:
@@ -95,9 +125,10 @@ def check_domain(spec: DomainSpec) -> None:
     check_positive(spec.memory_bytes, "memory")
     if spec.memory_bytes % 1024:
         raise InvalidSpec("memory must be whole KiB")
+    if not 0 <= spec.vcpu_ceiling <= MOST_VCPUS:
+        raise InvalidSpec(f"a ceiling of {spec.vcpu_ceiling} vCPUs is not allowed")
     for disk in spec.disks:
-        check_path(disk.path)
-        check_format(disk.format)
+        check_disk(disk)
         _match(TARGETS[spec.devices], disk.target, "target")
     if len({disk.target for disk in spec.disks}) != len(spec.disks):
         raise InvalidSpec("two disks share a target")

@@ -154,6 +154,41 @@ def take_again(operation: Operation) -> None:
             _ring([reservation.counter])
 
 
+def hand_over(operation: Operation, to: Operation) -> None:
+    """Let what `operation` has in use count as taken by `to`, whose machine it made larger.
+
+    Called in the transaction that ends `operation`. Idempotent: nothing is left to hand over then.
+    """
+    with transaction.atomic():
+        there = {row.counter_id: row for row in to.reservations.filter(stage=Reservation.Stage.USED)}
+        for row in operation.reservations.filter(stage=Reservation.Stage.USED).order_by("counter_id"):
+            if row.counter_id in there:
+                mine = Reservation.objects.filter(pk=there[row.counter_id].pk)
+                mine.update(amount=F("amount") + row.amount)
+                row.delete()
+            else:
+                Reservation.objects.filter(pk=row.pk).update(operation=to)
+
+
+def reduce(operation: Operation, amounts: Amounts) -> None:
+    """Give `amounts` back of what `operation` has in use, at most all of it.
+
+    Called in the transaction that makes what it built smaller. Not idempotent.
+    """
+    with transaction.atomic():
+        used = operation.reservations.filter(stage=Reservation.Stage.USED).order_by("counter_id")
+        for row in used.select_related("counter"):
+            less = min(row.amount, amounts.get((row.counter.scope, row.counter.resource), 0))
+            if not less:
+                continue
+            if less == row.amount:
+                row.delete()
+            else:
+                Reservation.objects.filter(pk=row.pk).update(amount=F("amount") - less)
+            Counter.objects.filter(pk=row.counter_id).update(used=F("used") - less)
+            _ring([row.counter])
+
+
 def _held(operation: Operation) -> QuerySet[Reservation]:
     return operation.reservations.filter(stage=Reservation.Stage.HELD).select_related("counter")
 

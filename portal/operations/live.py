@@ -8,7 +8,6 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from portal.accounts.backends import may
 from portal.live.panels import Panel, register, row_keys
 from portal.operations import inbox, revisions, services, words
 from portal.operations.dispatch import ARRIVALS
@@ -16,7 +15,7 @@ from portal.operations.messages import sentence
 from portal.operations.models import Operation, StepRecord
 from portal.operations.policies import deciders
 from portal.operations.policies.demands import summary
-from portal.operations.registry import kind_of
+from portal.operations.registry import kind_of, may_ask
 from portal.operations.states import FINAL, WORKING, State
 
 Stage = StepRecord.Stage
@@ -40,6 +39,7 @@ def progress(operation: Operation) -> dict[str, Any]:
                 "word": record.get_stage_display() if record else "",
                 "raw": record.error_raw if record else "",
                 "record": record,
+                "remark": sentence(record.remark) if record else "",
             }
         )
     begun = min((record.started_at for record in records.values() if record.started_at), default=None)
@@ -98,7 +98,7 @@ def actions(user: Any, operation: Operation) -> list[dict[str, Any]]:
         denied = revisions.edit_forbidden(user, operation)
         url = asking.edit_url(operation)
         found.append({"label": _("Edit"), "icon": "pencil", "url": url, "denied": denied})
-    if asking is not None and may(user, "request", operation.project):
+    if asking is not None and may_ask(user, operation.kind, operation.project):
         url = asking.copy_url(operation)
         found.append({"label": _("Copy"), "icon": "copy", "url": url, "denied": ""})
     if asking is not None and mine:

@@ -43,6 +43,25 @@ SENTENCES = {
         "The host took the change and left a value as it was, so nothing was changed: it does not know that "
         "value for this machine."
     ),
+    "guest_ignores": _(
+        "The guest was asked to let it go and did not, so nothing was changed. Unmount it in the guest and "
+        "try again, or switch the machine off first."
+    ),
+    "no_slot": _(
+        "The machine has no place for another device while it runs. Switch it off, and it will get one."
+    ),
+    "at_next_start": _(
+        "This cannot be changed while the machine runs: it gets it when it is switched off and started again."
+    ),
+    "memory_at_next_start": _("It gets the memory when it is switched off and started again."),
+    "vcpus_unused": _(
+        "The machine has the processors, but its guest does not use all of them. Bring them online in the "
+        "guest, or switch it off and start it again."
+    ),
+    "vcpus_untold": _(
+        "The machine has the processors. Whether its guest uses them it does not say: no agent answers in it."
+    ),
+    "machine_runs": _("A machine becomes smaller only while it is off, and it runs. Nothing was changed."),
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),

@@ -171,6 +171,8 @@ class StepRecord(models.Model):
     stage = models.CharField(max_length=8, choices=Stage.choices, default=Stage.INTENDED)
     error_code = models.CharField(max_length=64, blank=True)
     error_raw = models.TextField(blank=True)
+    #: The code of a sentence about a step that was done, but not quite as one might think.
+    remark = models.CharField(max_length=64, blank=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from portal.accounts.backends import may
+
 if TYPE_CHECKING:
     from portal.operations.models import Operation
     from portal.operations.states import State
@@ -51,8 +53,8 @@ class Step(ABC):
     title: str
 
     @abstractmethod
-    def do(self, context: StepContext) -> None:
-        """Do it. Raises StepFailed."""
+    def do(self, context: StepContext) -> str | None:
+        """Do it. Raises StepFailed. May return the code of a sentence that tells people what came of it."""
 
     @abstractmethod
     def undo(self, context: StepContext) -> None:
@@ -97,7 +99,12 @@ class Outlook:
 
 
 class Asking(ABC):
-    """How a kind's requests are dealt with before they are carried out. The room that owns the kind knows."""
+    """How a kind's requests are dealt with before they are carried out. The room that owns the kind knows.
+
+    `verbs`: who holds one of them in a project may ask for it there.
+    """
+
+    verbs: Sequence[str] = ("request",)
 
     @abstractmethod
     def amounts(self, operation: "Operation", sizes: Mapping[str, int]) -> Mapping[tuple[str, str], int]:
@@ -186,6 +193,12 @@ def register(kind: Kind) -> None:
 def kind_of(name: str) -> Kind:
     """Return the kind called `name`. Raises KeyError."""
     return _kinds[name]
+
+
+def may_ask(person: Any, kind: str, project: Any) -> bool:
+    """Tell whether `person` may ask for something of the kind called `kind` in `project` now."""
+    asking = _kinds[kind].asking if kind in _kinds else None
+    return any(may(person, verb, project) for verb in (asking.verbs if asking else Asking.verbs))
 
 
 def asked_kinds() -> list[Kind]:

@@ -10,14 +10,13 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
 from portal.operations import ledger, notifying, services
 from portal.operations.models import Operation, RequestRevision
 from portal.operations.policies import consent
-from portal.operations.registry import Asking, kind_of
+from portal.operations.registry import Asking, kind_of, may_ask
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 
@@ -58,7 +57,7 @@ def edit_forbidden(actor: Any, operation: Operation) -> str:
     """Return why `actor` cannot edit `operation` now, '' when they can."""
     if operation.requester_id != actor.pk:
         return _("Only who asked can edit a request.")
-    if not may(actor, "request", operation.project):
+    if not may_ask(actor, operation.kind, operation.project):
         return _("You may not ask for anything in %(project)s.") % {"project": operation.project}
     return _already(operation)
 

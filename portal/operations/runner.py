@@ -71,8 +71,10 @@ def leftovers(operation: Operation) -> list[str]:
     return list(rows.values_list("name", flat=True))
 
 
-def _patiently(act: Callable[[StepContext], None], context: StepContext, record: StepRecord) -> None:
-    """Act, and again while the failure is one that may pass. Raises the last StepFailed.
+def _patiently(
+    act: Callable[[StepContext], str | None], context: StepContext, record: StepRecord
+) -> str | None:
+    """Act, and again while the failure is one that may pass; return its remark. Raises the last StepFailed.
 
     An error that no step should raise is one too: retried for ever it would hold what was reserved.
     """
@@ -101,7 +103,7 @@ def _do_all(operation: Operation, kind: Kind, context: StepContext, worker: str)
             continue
         record = _intend(operation, record or StepRecord(index=index, name=step.name), acted)
         try:
-            _patiently(step.do, context, record)
+            record.remark = _patiently(step.do, context, record) or ""
         except StepFailed as failure:
             _note(operation, record, record.stage, failure)
             _move_on(operation, kind, failure, worker)

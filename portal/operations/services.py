@@ -23,7 +23,7 @@ from portal.operations import ledger
 from portal.operations.dispatch import CARRY_OUT, dispatch, dispatch_resume, send
 from portal.operations.models import Operation
 from portal.operations.policies import consent
-from portal.operations.registry import kind_of
+from portal.operations.registry import kind_of, may_ask
 from portal.operations.spec import RequestSpec
 from portal.operations.states import WORKING, State
 from portal.operations.transitions import StaleAttempt, move
@@ -57,8 +57,8 @@ def request_operation(
     `identifiers` are the names fixed before anything is created (UUID, MAC, volume names).
     Idempotent by `token` (one a form): a doubled submit returns the first operation. Raises Denied.
     """
-    if not may(actor, "request", project):
-        raise Denied(_("You may not ask for machines in %(project)s.") % {"project": project})
+    if not may_ask(actor, spec.kind, project):
+        raise Denied(_("You may not ask for anything in %(project)s.") % {"project": project})
     with transaction.atomic():
         operation, created = Operation.objects.get_or_create(
             token=token,

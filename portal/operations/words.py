@@ -40,13 +40,20 @@ class Difference:
 def facts(frozen: Mapping[str, Any]) -> list[Fact]:
     """Return what was asked, in the order in which people read it."""
     pinned = frozen["pinned"]
-    return [*_identity(pinned), *size_facts(frozen["sizes"]), *_surroundings(pinned), *_cloud(pinned)]
+    sizes = size_facts(frozen["sizes"], pinned.get("now", {}))
+    return [*_identity(pinned), *sizes, *_surroundings(pinned), *_cloud(pinned)]
 
 
-def size_facts(sizes: Mapping[str, int]) -> list[Fact]:
-    """Return the sizes with their units."""
+def size_facts(sizes: Mapping[str, int], now: Mapping[str, int] | None = None) -> list[Fact]:
+    """Return the sizes with their units, and what they are `now` where that is another."""
     order = [*SIZES, *sorted(set(sizes) - set(SIZES))]
-    return [Fact(size_label(name), size_text(name, sizes[name])) for name in order if name in sizes]
+    found = []
+    for name in (name for name in order if name in sizes):
+        text = size_text(name, sizes[name])
+        before = (now or {}).get(name, sizes[name])
+        changes = before != sizes[name]
+        found.append(Fact(size_label(name), f"{size_text(name, before)} → {text}" if changes else text))
+    return found
 
 
 #: The sizes that people know, in their order.
@@ -74,8 +81,14 @@ def why_label() -> str:
 
 
 def _identity(pinned: Mapping[str, Any]) -> list[Fact]:
-    labels = {"name": _("Name"), "why": why_label(), "item": _("Made from"), "flavour": _("Size")}
-    found = [Fact(label, str(pinned[key])) for key, label in labels.items() if key in pinned]
+    labels = {
+        "name": _("Name"),
+        "drive": _("Which disk"),
+        "why": why_label(),
+        "item": _("Made from"),
+        "flavour": _("Size"),
+    }
+    found = [Fact(label, str(pinned[key])) for key, label in labels.items() if pinned.get(key)]
     image = pinned.get("image")
     if isinstance(image, dict):
         found.append(Fact(_("Image"), f"{image['title']} ({image['sha256'][:12]})"))

@@ -40,6 +40,8 @@ from tests.permissions.world import ANONYMOUS
 from vms import settings
 from vms.catalogue.forms import SALT
 from vms.catalogue.values import item_snapshot, size_snapshot
+from vms.changes.forms import DiskForm, ResizeForm
+from vms.changes.resizing import sizes_of
 from vms.settings_form import SettingsForm
 
 
@@ -80,6 +82,24 @@ def _settings(world: Any) -> dict[str, Any]:
     seen = {"digest": world.definition.observed_digest, "values": {}}
     now = settings.values(world.definition.observed_persistent)
     return {**now, "boot": "network", "seen": signing.dumps(seen, salt=SettingsForm.salt)}
+
+
+def _change(world: Any, salt: str, seen: dict[str, int]) -> dict[str, Any]:
+    return {"token": uuid.uuid4(), "why": "a try", "seen": signing.dumps(seen, salt=salt)}
+
+
+def _resize(world: Any) -> dict[str, Any]:
+    now = sizes_of(world.machine)
+    return {**_change(world, ResizeForm.salt, now), "vcpu": now["vcpu"] + 1, "memory": "2"}
+
+
+def _disk(world: Any) -> dict[str, Any]:
+    return {**_change(world, DiskForm.salt, {}), "disk": "1"}
+
+
+def _growth(world: Any) -> dict[str, Any]:
+    now = world.machine.disks.get(target="vda").capacity
+    return {**_change(world, DiskForm.salt, {"disk": now}), "disk": "5"}
 
 
 def _new_host(world: Any) -> dict[str, Any]:
@@ -337,6 +357,17 @@ LINES = (
     Line("vms:detail", page(SEE), NO, "machine"),
     Line("vms:act", NO, change(USE, told=SEE), "machine", {"verb": "start"}),
     Line("vms:settings", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_settings),
+    Line("vms:size", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_resize),
+    Line("vms:disk_add", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_disk),
+    Line("vms:disk", page(SEE), change(USE, told=SEE, refusal=422), "machine", {"target": "vda"}, _growth),
+    Line(
+        "vms:disk_delete",
+        NO,
+        change(USE, told=SEE),
+        "machine",
+        {"target": "vdb"},
+        lambda w: {"confirm_name": "vdb"},
+    ),
     Line("vms:delete", NO, change(USE, told=SEE), "machine", data=lambda w: {"confirm_name": w.machine.name}),
     Line("vms:restore", NO, change(USE, told=SEE), "binned"),
     Line("console:vnc", page(USE), NO, "machine"),

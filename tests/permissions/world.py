@@ -69,7 +69,16 @@ def _things(world):
     wish = factories.make_wish(world.catalogue, name="asked")
     world.request = request_machine(actor=owner, project=world.project, wish=wish, token=uuid.uuid4())
     world.machine = make_machine(world, "machine", place)
-    defined = {"os": {"boot": [{"dev": "hd"}]}, "devices": {"interfaces": [{"type": "network"}]}}
+    world.machine.disks.create(
+        pool=place, target="vdb", volume_name=f"extra-{secrets.token_hex(4)}", capacity=factories.GIB
+    )
+    disks = [{"device": "disk", "target": {"dev": name}} for name in ("vda", "vdb")]
+    defined = {
+        "vcpus": 1,
+        "memory_bytes": 128 * factories.MIB,
+        "os": {"boot": [{"dev": "hd"}]},
+        "devices": {"interfaces": [{"type": "network"}], "disks": disks},
+    }
     world.definition = Definition.objects.create(
         host=world.machine.host,
         uuid=world.machine.uuid,

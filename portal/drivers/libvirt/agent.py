@@ -53,6 +53,17 @@ def addresses(domain: libvirt.virDomain) -> tuple[AddressInfo, ...]:
     return tuple(found for card in list(cards.values())[:MOST] for found in _usable(card))[:MOST]
 
 
+def bring_online(domain: libvirt.virDomain, count: int) -> None:
+    """Ask the guest to use `count` virtual processors; Linux leaves those that were plugged in offline."""
+    _ask(domain, lambda: domain.setVcpusFlags(count, libvirt.VIR_DOMAIN_VCPU_GUEST))
+
+
+def vcpus_online(domain: libvirt.virDomain) -> int | None:
+    """Return how many virtual processors the guest says it uses, None when it says nothing."""
+    told: int | None = _ask(domain, lambda: domain.vcpusFlags(libvirt.VIR_DOMAIN_VCPU_GUEST))
+    return told
+
+
 def _usable(card: dict[str, Any]) -> Iterator[AddressInfo]:
     mac = str(card["hwaddr"] or "").lower()
     if not MAC.fullmatch(mac):

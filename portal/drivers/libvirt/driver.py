@@ -11,6 +11,7 @@ from portal.drivers.libvirt.definition import Definitions
 from portal.drivers.libvirt.domain import Domains
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.events import Changed, Closed, Lifecycle
+from portal.drivers.libvirt.hot import Hot
 from portal.drivers.libvirt.listing import Listing
 from portal.drivers.libvirt.network import Networks
 from portal.drivers.libvirt.pool import Pools
@@ -19,6 +20,7 @@ from portal.drivers.libvirt.volume import Volumes
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
+    DiskSpec,
     DomainDefinition,
     DomainInfo,
     DomainSpec,
@@ -44,6 +46,7 @@ class LibvirtDriver(HypervisorDriver):
         self._lifecycle: Lifecycle | None = None
         self._domains = Domains(self._connection)
         self._definitions = Definitions(self._connection)
+        self._hot = Hot(self._connection)
         self._listing = Listing(self._connection)
         self._networks = Networks(self._connection)
         self._pools = Pools(self._connection)
@@ -123,6 +126,21 @@ class LibvirtDriver(HypervisorDriver):
 
     def redefine(self, uuid: str, change: Mapping[str, Any], digest: str) -> DomainDefinition:
         return self._definitions.change(uuid, change, digest)
+
+    def plug_vcpus(self, uuid: str, count: int) -> int | None:
+        return self._hot.plug_vcpus(uuid, count)
+
+    def set_balloon(self, uuid: str, memory_bytes: int) -> int:
+        return self._hot.set_balloon(uuid, memory_bytes)
+
+    def attach_disk(self, uuid: str, spec: DiskSpec) -> bool:
+        return self._hot.attach_disk(uuid, spec)
+
+    def detach_disk(self, uuid: str, target: str, path: str) -> None:
+        self._hot.detach_disk(uuid, target, path)
+
+    def grow_disk(self, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
+        self._hot.grow_disk(uuid, target, path, capacity_bytes)
 
     def undefine(self, uuid: str) -> None:
         self._domains.undefine(uuid)

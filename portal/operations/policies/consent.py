@@ -9,7 +9,6 @@ from django.db import transaction
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
@@ -20,6 +19,7 @@ from portal.operations.placing import place
 from portal.operations.policies import deciders, demands
 from portal.operations.policies.judging import Verdict, judge_in_turn
 from portal.operations.policies.models import Demand
+from portal.operations.registry import may_ask
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 from portal.operations.transitions import StaleAttempt, move
@@ -133,7 +133,9 @@ def decide(
 
 def _carry_on(operation: Operation, decision: Decision) -> None:
     """Move the request as far as `decision` brings it. Raises Denied."""
-    if decision.approved and not may(operation.requester, "request", operation.project):
+    if decision.approved and not may_ask(
+        operation.requester, operation.kind, operation.project
+    ):
         words = _(
             "%(who)s may not ask for this any more: the account is not active, or its role in the project "
             "is gone. Reject the request, or give the role back first."

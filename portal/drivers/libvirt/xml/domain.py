@@ -28,7 +28,9 @@ class DomainElement:
         if spec.title:
             child(root, "title", spec.title)
         child(root, "memory", str(spec.memory_bytes // 1024), unit="KiB")
-        child(root, "vcpu", str(spec.vcpus))
+        ceiling = max(spec.vcpus, spec.vcpu_ceiling)
+        room = {"current": str(spec.vcpus)} if ceiling > spec.vcpus else {}
+        child(root, "vcpu", str(ceiling), **room)
         cls._os(root, spec)
         cls._features(root, spec)
         for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
@@ -110,11 +112,13 @@ class DomainElement:
             cmdline = root.findtext("os/cmdline") or ""
             boot = DirectBoot(kernel.text or "", root.findtext("os/initrd") or "", cmdline)
         cdrom = root.find("devices/disk[@device='cdrom']")
+        ceiling, current = int(text_at(root, "vcpu")), need(root, "vcpu").get("current")
         return DomainSpec(
             name=text_at(root, "name"),
             uuid=text_at(root, "uuid"),
             title=root.findtext("title") or "",
-            vcpus=int(text_at(root, "vcpu")),
+            vcpus=int(current or ceiling),
+            vcpu_ceiling=ceiling if current else 0,
             memory_bytes=int(memory.text or "0") * _UNITS[memory.get("unit", "KiB")],
             disks=tuple(map(DiskElement.parse, root.findall("devices/disk[@device='disk']"))),
             nics=(

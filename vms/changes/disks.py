@@ -1,0 +1,385 @@
+"""Give a machine another disk, a larger one, or one less. Not for: what lies on them."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.urls import reverse as url
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from portal.core.errors import Denied
+from portal.core.templatetags.gatehouse import gib
+from portal.drivers.types import DiskSpec, DomainInfo, DomainState, VolumeSpec
+from portal.hosts.models import PoolAttachment
+from portal.hosts.steps import HostStep
+from portal.live.publish import publish
+from portal.operations import ledger
+from portal.operations.models import Operation
+from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.services import begin_operation
+from portal.operations.spec import RequestSpec
+from portal.operations.states import State
+from vms import noted, power
+from vms.building import page_of_machine
+from vms.changes import asking
+from vms.editing import Clash
+from vms.models import Disk, VirtualMachine
+from vms.steps import DomainStep
+from vms.virtualization import Devices
+
+ADD, GROW, REMOVE = "vm.add_disk", "vm.grow_disk", "vm.remove_disk"
+MIB, GIB = 1 << 20, 1 << 30
+#: A boot order behind every other (libvirt counts from 1).
+NOT_FIRST = 1 << 30
+#: Bytes; what is larger is a slip of the keyboard.
+LARGEST = 64 << 40
+#: The letters after `vd` and `sd`; a SATA controller has six ports, and the last is the seed's.
+_LETTERS = {Devices.PARAVIRTUAL: "abcdefghijklmnopqrstuvwxyz", Devices.EMULATED: "abcde"}
+_PREFIX = {Devices.PARAVIRTUAL: "vd", Devices.EMULATED: "sd"}
+
+
+class MakeVolume(HostStep):
+    """Make an empty volume of the name that was fixed."""
+
+    name, title = "volume", "Make the disk"
+
+    def do(self, context: StepContext) -> None:
+        names = context.identifiers
+        spec = VolumeSpec(names["pool"], names["volume"], context.spec["sizes"]["disk"])
+        self.call(context, "create_volume", spec)
+
+    def undo(self, context: StepContext) -> None:
+        self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["volume"])
+
+
+class Attach(DomainStep):
+    """Attach the volume, to what runs too where the machine's devices allow it."""
+
+    name, title = "attach", "Attach it to the machine"
+
+    def do(self, context: StepContext) -> str | None:
+        names = context.identifiers
+        hot = self.call(context, "attach_disk", names["uuid"], disk_spec(names))
+        info: DomainInfo = self.call(context, "domain_info", names["uuid"])
+        return None if hot or info.state is DomainState.SHUTOFF else "at_next_start"
+
+    def undo(self, context: StepContext) -> None:
+        detach(self, context)
+
+
+class Detach(DomainStep):
+    """Detach the disk; a guest that runs must let it go."""
+
+    name, title = "detach", "Detach it from the machine"
+
+    def do(self, context: StepContext) -> None:
+        detach(self, context)
+
+    def undo(self, context: StepContext) -> None:
+        names = context.identifiers
+        try:
+            self.call(context, "volume_info", names["pool"], names["volume"])
+        except StepFailed as failure:
+            if failure.code == "volume_not_found":  # it was deleted after all: nothing to give back
+                return
+            raise
+        self.call(context, "attach_disk", names["uuid"], disk_spec(names))
+
+
+def detach(step: HostStep, context: StepContext) -> None:
+    """Detach the disk of the operation; a machine that is gone has none. Raises StepFailed."""
+    names = context.identifiers
+    try:
+        step.call(context, "detach_disk", names["uuid"], names["target"], names["volume_path"])
+    except StepFailed as failure:
+        if failure.code != "domain_not_found":
+            raise
+
+
+class Grow(DomainStep):
+    """Grow the disk. What has grown does not shrink again, so there is no way back."""
+
+    name, title = "grow", "Grow the disk"
+
+    def do(self, context: StepContext) -> None:
+        names, wanted = context.identifiers, context.spec["sizes"]["disk"]
+        self.call(context, "grow_disk", names["uuid"], names["target"], names["volume_path"], wanted)
+
+
+def disk_spec(names: Mapping[str, Any]) -> DiskSpec:
+    """Return the disk under the names that were fixed for it."""
+    return DiskSpec(names["volume_path"], names["target"], serial=names.get("serial", ""))
+
+
+# Asking
+
+
+def _size(capacity: int, *, least: int = 1) -> dict[str, int]:
+    """Return a disk's size as a request's. Raises Denied."""
+    if not least <= capacity <= LARGEST:
+        words = _("A disk has %(least)s to %(most)s.")
+        raise Denied(words % {"least": gib(max(least, MIB), 3), "most": gib(LARGEST)}, field="disk")
+    if capacity % MIB:
+        raise Denied(_("A disk is whole MiB."), field="disk")
+    return {"disk": capacity}
+
+
+def _why(why: str) -> str:
+    if not why.strip():
+        raise Denied(_("Say in a few words what it is needed for."), field="why")
+    return why.strip()
+
+
+def add_spec(machine: VirtualMachine, capacity: int, why: str) -> RequestSpec:
+    """Freeze another disk of `capacity` bytes. Raises Denied."""
+    free_target(machine)
+    sizes = _size(capacity)
+    frozen = {**asking.pinned(machine, {}, sizes), "why": _why(why)}
+    return RequestSpec(kind=ADD, sizes=sizes, pinned=frozen)
+
+
+def grow_spec(machine: VirtualMachine, disk: Disk, capacity: int, why: str) -> RequestSpec:
+    """Freeze the growth of a disk to `capacity` bytes. Raises Denied."""
+    if capacity <= disk.capacity:
+        words = _("A disk can only grow, and this one has %(now)s: what is on it would be cut off.")
+        raise Denied(words % {"now": gib(disk.capacity, 3)}, field="disk")
+    sizes = _size(capacity)
+    frozen = asking.pinned(machine, {"disk": disk.capacity}, sizes)
+    return RequestSpec(kind=GROW, sizes=sizes, pinned={**frozen, "drive": disk.target, "why": _why(why)})
+
+
+def request_disk(
+    *, actor: Any, machine: VirtualMachine, capacity: int, why: str, token: uuid.UUID
+) -> Operation:
+    """Ask for another disk of `capacity` bytes. Idempotent by `token`. Raises Denied."""
+    with transaction.atomic():
+        current = power.usable(actor, machine, "edit")
+        spec = add_spec(current, capacity, why)
+        title = f"Add a disk to {current.name}"
+        return asking.ask(actor=actor, machine=current, spec=spec, title=title, token=token)
+
+
+def request_growth(
+    *, actor: Any, disk: Disk, capacity: int, seen: int, why: str, token: uuid.UUID
+) -> Operation:
+    """Ask for a disk to grow to `capacity` bytes; the person saw it with `seen`. Idempotent by `token`.
+
+    Raises Clash when it has another size by now, and Denied for one that it cannot have.
+    """
+    with transaction.atomic():
+        current = power.usable(actor, disk.machine, "edit")
+        now = current.disks.filter(pk=disk.pk).first()
+        if now is None:
+            raise Denied(_("The machine has this disk no more."))
+        if now.capacity != seen:
+            raise Clash(_("Somebody changed this disk since you opened this page; look again."))
+        spec = grow_spec(current, now, capacity, why)
+        title = f"Grow {now.target} of {current.name}"
+        return asking.ask(actor=actor, machine=current, spec=spec, title=title, token=token)
+
+
+def edit_request(*, actor: Any, operation: Operation, capacity: int, why: str, spec_hash: str) -> Operation:
+    """Ask for another size in place of one's own request that waits, as it was seen. Raises Denied."""
+    frozen = operation.frozen
+    machine = asking.machine_of(frozen)
+    if machine is None:
+        raise Denied(_("The machine is gone."))
+    if operation.kind == ADD:
+        spec = add_spec(machine, capacity, why)
+    else:
+        disk = machine.disks.filter(target=frozen["pinned"]["drive"]).first()
+        if disk is None:
+            raise Denied(_("The machine has this disk no more."))
+        spec = grow_spec(machine, disk, capacity, why)
+    return asking.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash)
+
+
+def free_target(machine: VirtualMachine) -> str:
+    """Return the first free device name of a machine. Raises Denied when it has no place for another disk."""
+    devices = Devices(machine.devices)
+    taken = set(machine.disks.values_list("target", flat=True))
+    found = noted.of(machine)
+    for defined in (found.observed_persistent, found.observed_running) if found else ():
+        taken |= {name for name, _disk in _disks(defined)}
+    for letter in _LETTERS[devices]:
+        if (name := _PREFIX[devices] + letter) not in taken:
+            return name
+    raise Denied(_("The machine has no place for another disk."))
+
+
+def _disks(defined: Mapping[str, Any] | None) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """Return the disks of a definition by their device name, in its order."""
+    found = (defined or {}).get("devices", {}).get("disks", ())
+    return [(disk.get("target", {}).get("dev", ""), disk) for disk in found]
+
+
+def why_kept(machine: VirtualMachine, disk: Disk) -> str:
+    """Return why a disk cannot be taken from its machine, '' when it can."""
+    found = noted.of(machine)
+    if found is None or found.observed_persistent is None:
+        return _("The host has not told this machine's settings yet; try again in a moment.")
+    disks = [(name, one) for name, one in _disks(found.observed_persistent) if one.get("device") != "cdrom"]
+    # Without an order of devices the first one that is listed.
+    first = min(disks, key=lambda named: named[1].get("boot_order", NOT_FIRST), default=("", {}))[0]
+    return _("The machine starts from this disk.") if disk.target == first else ""
+
+
+def remove_disk(*, actor: Any, disk: Disk, confirm_name: str) -> Operation:
+    """Detach a disk and delete it with all that is on it. Raises Denied."""
+    if confirm_name != disk.target:
+        raise Denied(_("Type the disk's name exactly to delete it."))
+    with transaction.atomic():
+        current = power.usable(actor, disk.machine, "edit")
+        now = current.disks.select_related("pool__pool").filter(pk=disk.pk).first()
+        if now is None:
+            raise Denied(_("The machine has this disk no more."))
+        if reason := why_kept(current, now):
+            raise Denied(reason)
+        pinned = {"machine": str(current.uuid), "name": current.name, "drive": now.target}
+        return begin_operation(
+            actor=actor,
+            project=current.project,
+            spec=RequestSpec(kind=REMOVE, sizes={}, pinned=pinned),
+            subject=current.topic,
+            title=f"Delete {now.target} of {current.name}",
+            identifiers=_names(current, now),
+            lane=current.host.scope,
+        )
+
+
+def _names(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
+    return {
+        "host": machine.host_id,
+        "uuid": str(machine.uuid),
+        "disk": disk.pk,
+        "pool": disk.pool.pool.name,
+        "volume": disk.volume_name,
+        "volume_path": f"{disk.pool.path}/{disk.volume_name}",
+        "volumes": [[disk.pool.pool.name, disk.volume_name]],
+        "target": disk.target,
+        "serial": disk.serial,
+    }
+
+
+# Placing and settling
+
+
+def place_new(operation: Operation) -> None:
+    """Choose the pool of a new disk, hold its room and fix its names. Raises Denied."""
+    machine = asking.claim(operation)
+    target = free_target(machine)
+    pool = _hold(operation, machine)
+    disk = Disk.objects.create(
+        machine=machine,
+        pool=pool,
+        target=target,
+        # A disk of that name may have been there before, and its volume may be there still.
+        volume_name=f"{machine.domain_name}-{target}-{operation.pk}.qcow2",
+        capacity=operation.frozen["sizes"]["disk"],
+        serial=f"gatehouse-{operation.pk}"[:20],
+    )
+    operation.identifiers = _names(machine, disk)
+
+
+def _hold(operation: Operation, machine: VirtualMachine) -> PoolAttachment:
+    """Hold the disk's room, beside the machine's first disk if it fits there. Raises Denied."""
+    own = list(machine.disks.order_by("target").values_list("pool", flat=True)[:1])
+    pools = PoolAttachment.objects.filter(host=machine.host).select_related("pool")
+    refused = Denied(_("The machine's host has no storage pool."))
+    for pool in sorted(pools, key=lambda one: (one.pk not in own, -one.observed_available)):
+        try:
+            ledger.hold(operation, asking.capacity(machine, operation.frozen["sizes"], pool.pool.scope))
+        except Denied as denied:
+            refused = denied
+        else:
+            return pool
+    raise refused
+
+
+def place_growth(operation: Operation) -> None:
+    """Hold what more the disk takes of its pool. Raises Denied when there is no room, or it changed."""
+    frozen = operation.frozen
+    machine = asking.claim(operation)
+    disks = machine.disks.select_related("pool__pool")
+    disk = disks.filter(target=frozen["pinned"]["drive"]).first()
+    if disk is None or disk.capacity != frozen["pinned"]["now"]["disk"]:
+        raise Denied(_("The disk has another size by now; it must be asked for anew."))
+    operation.identifiers = _names(machine, disk)
+    ledger.hold(operation, asking.capacity(machine, asking.growth(frozen), disk.pool.pool.scope))
+
+
+def settle_new(operation: Operation, state: State) -> None:
+    """Count the disk with its machine, or forget its row when there is none."""
+    disk = _settled(operation)
+    if disk is None:
+        return
+    if state == State.SUCCEEDED:
+        ledger.hand_over(operation, disk.machine.built_by)
+    else:
+        disk.delete()
+    publish(operation.subject)
+
+
+def settle_growth(operation: Operation, state: State) -> None:
+    """Write the size that the disk has now."""
+    disk = _settled(operation)
+    if disk is None or state != State.SUCCEEDED:
+        return
+    disk.capacity = operation.frozen["sizes"]["disk"]
+    disk.save(update_fields=["capacity"])
+    ledger.hand_over(operation, disk.machine.built_by)
+    publish(operation.subject)
+
+
+def settle_removal(operation: Operation, state: State) -> None:
+    """Forget the disk and give back what it took."""
+    disk = _settled(operation)
+    if disk is None or state != State.SUCCEEDED:
+        return
+    machine, size = disk.machine, {"disk": disk.capacity}
+    less = {**asking.quotas(machine, size), **asking.capacity(machine, size, disk.pool.pool.scope)}
+    ledger.reduce(machine.built_by, less)
+    disk.delete()
+    publish(operation.subject)
+
+
+def _settled(operation: Operation) -> Disk | None:
+    found = Disk.objects.filter(pk=operation.identifiers.get("disk"))
+    return found.select_related("machine__built_by", "pool__pool").first()
+
+
+def _page_of_disk(machine: VirtualMachine, frozen: Mapping[str, Any]) -> str:
+    return url("vms:disk", args=[machine.pk, frozen["pinned"]["drive"]])
+
+
+KINDS = (
+    Kind(
+        ADD,
+        "Add a disk",
+        (MakeVolume(), Attach()),
+        place=place_new,
+        settle=settle_new,
+        asking=asking.AskingToChange(lambda machine, _frozen: url("vms:disk_add", args=[machine.pk])),
+        announce=gettext_lazy("%(name)s has its new disk."),
+        page=page_of_machine,
+    ),
+    Kind(
+        GROW,
+        "Grow a disk",
+        (Grow(),),
+        place=place_growth,
+        settle=settle_growth,
+        asking=asking.AskingToChange(_page_of_disk),
+        announce=gettext_lazy("The disk of %(name)s has its new size."),
+        page=page_of_machine,
+    ),
+    Kind(
+        REMOVE,
+        "Delete a disk",
+        (Detach(), power.DeleteVolumes()),
+        settle=settle_removal,
+        waits_for_host=False,
+    ),
+)

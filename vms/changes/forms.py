@@ -1,0 +1,78 @@
+"""What people type to change a machine's size or disks. Not for: what may be asked, as services know."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from portal.core.web.forms import GibField, SeenForm
+from portal.operations.models import Operation
+
+
+class ChangeForm(SeenForm):
+    """A change that may need consent: the size that was seen, what for, and which request it edits."""
+
+    #: The sizes that the form asks for.
+    SIZES: ClassVar[tuple[str, ...]] = ()
+
+    token = forms.UUIDField(widget=forms.HiddenInput)
+    spec_hash = forms.CharField(widget=forms.HiddenInput, required=False)
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        now: Mapping[str, int],
+        like: Operation | None = None,
+        edited: Operation | None = None,
+    ) -> None:
+        shown = edited or like
+        frozen = shown.frozen if shown else {"sizes": now, "pinned": {}}
+        initial = {
+            **frozen["sizes"],
+            "why": frozen["pinned"].get("why", ""),
+            "token": uuid.uuid4(),
+            "spec_hash": edited.spec_hash if edited else "",
+        }
+        super().__init__(data, initial=initial)
+        self.fields["why"] = forms.CharField(
+            label=_("What for"),
+            required=False,
+            max_length=500,
+            help_text=_("Who approves reads it."),
+            widget=forms.TextInput,
+        )
+        self.now = dict(now)
+        if not self.is_bound:
+            self.show(self.now)
+
+    @property
+    def seen_sizes(self) -> dict[str, int]:
+        """Return the sizes that were on the page."""
+        return dict(self.cleaned_data["seen"])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes that were typed."""
+        return {name: self.cleaned_data[name] for name in self.SIZES}
+
+
+class ResizeForm(ChangeForm):
+    """Another number of processors, another amount of memory."""
+
+    salt = "vms.changes.size"
+    SIZES = ("vcpu", "memory")
+
+    vcpu = forms.IntegerField(label=_("vCPUs"), widget=forms.NumberInput(attrs={"min": 1}))
+    memory = GibField(label=_("Memory in GiB"))
+
+
+class DiskForm(ChangeForm):
+    """A new disk, or a new size of one."""
+
+    salt = "vms.changes.disk"
+    SIZES = ("disk",)
+
+    disk = GibField(label=_("Disk in GiB"))

@@ -1,0 +1,224 @@
+"""Give a machine another number of processors or another amount of memory. Not for: its disks."""
+
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+from django.urls import reverse as url
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from portal.core.errors import Denied
+from portal.core.templatetags.gatehouse import gib
+from portal.drivers.inspection import reverse
+from portal.drivers.types import MOST_VCPUS, DomainInfo, DomainState
+from portal.live.publish import publish
+from portal.operations import ledger
+from portal.operations.models import Operation
+from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.spec import RequestSpec
+from portal.operations.states import State
+from vms import noted, power
+from vms.building import page_of_machine
+from vms.changes import asking
+from vms.editing import Clash, Redefine
+from vms.models import CatalogueItem, Flavour, Observed, VirtualMachine
+from vms.services import cost_month
+from vms.specs import vcpu_ceiling
+from vms.steps import DomainStep
+
+KIND = "vm.resize"
+MIB = 1 << 20
+_OFF = (DomainState.SHUTOFF, DomainState.CRASHED)
+
+
+class SetSize(Redefine):
+    """Write the size into the definition; a machine becomes smaller only while it is off."""
+
+    title = "Write the size into its definition"
+
+    def do(self, context: StepContext) -> str | None:
+        info: DomainInfo = self.call(context, "domain_info", context.identifiers["uuid"])
+        off = info.state in _OFF
+        if not off and asking.shrinkage(context.spec):
+            raise StepFailed("machine_runs", f"the domain is {info.state}")
+        super().do(context)
+        return "memory_at_next_start" if not off and "memory" in asking.growth(context.spec) else None
+
+
+class PlugVcpus(DomainStep):
+    """Give a machine that runs the processors at once, where it was started with room for them."""
+
+    name, title = "plug", "Give it the processors while it runs"
+
+    def do(self, context: StepContext) -> str | None:
+        names, wanted = context.identifiers, context.spec["sizes"]["vcpu"]
+        info: DomainInfo = self.call(context, "domain_info", names["uuid"])
+        if info.state in _OFF or "vcpu" not in asking.growth(context.spec):
+            return None
+        try:
+            used: int | None = self.call(context, "plug_vcpus", names["uuid"], wanted)
+        except StepFailed as failure:
+            if failure.code == "invalid_state":  # it went off in between
+                return None
+            if failure.code == "not_supported":
+                return "at_next_start"
+            raise
+        if used is None:
+            return "vcpus_untold"
+        return "vcpus_unused" if used < wanted else None
+
+
+def sizes_of(machine: VirtualMachine) -> dict[str, int]:
+    """Return what a machine has, by the names of a request's sizes; bytes."""
+    return {"vcpu": machine.vcpus, "memory": machine.memory}
+
+
+def spec_of(machine: VirtualMachine, sizes: Mapping[str, int], why: str) -> RequestSpec:
+    """Freeze a change to `sizes`. Raises Denied, with the size as its field, for one that cannot be."""
+    now = sizes_of(machine)
+    least = machine.image.min_memory if machine.image else 0
+    if not 1 <= sizes["vcpu"] <= MOST_VCPUS:
+        raise Denied(_("A machine has 1 to %(most)d vCPUs.") % {"most": MOST_VCPUS}, field="vcpu")
+    if sizes["memory"] < max(least, MIB):
+        names = {"machine": machine.name, "least": gib(max(least, MIB), 3)}
+        raise Denied(_("%(machine)s needs at least %(least)s.") % names, field="memory")
+    if sizes["memory"] % MIB:
+        raise Denied(_("Memory is whole MiB."), field="memory")
+    if dict(sizes) == now:
+        raise Denied(_("The machine has this size already."))
+    pinned = {**asking.pinned(machine, now, sizes), "why": why.strip()}
+    if (cost := _cost(machine, sizes)) is not None:
+        pinned["cost_month"] = str(cost)
+    return RequestSpec(kind=KIND, sizes=dict(sizes), pinned=pinned)
+
+
+def _cost(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
+    """Return what the cheapest size that is as large costs a month, None where nobody gave a price."""
+    item = CatalogueItem.objects.filter(name=machine.item_name).first()
+    large = Flavour.objects.filter(vcpus__gte=sizes["vcpu"], memory__gte=sizes["memory"])
+    if item is None:
+        return None
+    return min((cost_month(item, size) for size in large.filter(items=item)), default=None)
+
+
+def request_resize(
+    *,
+    actor: Any,
+    machine: VirtualMachine,
+    sizes: Mapping[str, int],
+    seen: Mapping[str, int],
+    why: str,
+    token: uuid.UUID,
+) -> Operation:
+    """Ask for another size ({"vcpu", "memory"}, bytes); a smaller one needs nobody's consent and begins.
+
+    `seen` is the size that the person saw. Idempotent by `token`. Raises Clash when it is another by now,
+    and Denied, with the size as its field, for one that cannot be.
+    """
+    with transaction.atomic():
+        current = power.usable(actor, machine, "edit")
+        if dict(seen) != sizes_of(current):
+            raise Clash(_("Somebody changed this machine's size since you opened this page; look again."))
+        spec = spec_of(current, sizes, why)
+        names = _names(current, spec.as_dict())
+        if asking.growth(spec.as_dict()) and not why.strip():
+            raise Denied(_("Say in a few words what it is needed for."), field="why")
+        title = f"Resize {current.name}"
+        return asking.ask(actor=actor, machine=current, spec=spec, title=title, token=token, begin=names)
+
+
+def edit_resize(
+    *, actor: Any, operation: Operation, sizes: Mapping[str, int], why: str, spec_hash: str
+) -> Operation:
+    """Ask for another size in place of one's own request that waits, as it was seen. Raises Denied."""
+    machine = asking.machine_of(operation.frozen)
+    if machine is None:
+        raise Denied(_("The machine is gone."))
+    spec = spec_of(machine, sizes, why)
+    _names(machine, spec.as_dict())
+    if not asking.growth(spec.as_dict()):
+        raise Denied(_("This takes nothing that must be approved; withdraw the request and ask anew."))
+    return asking.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash)
+
+
+def _names(machine: VirtualMachine, frozen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the steps need. Raises Denied for a size that the machine's definition does not allow."""
+    off = machine.observed_state in {Observed.SHUTOFF, Observed.CRASHED}
+    if asking.shrinkage(frozen) and not off:
+        raise Denied(_("A machine becomes smaller only while it is off; switch it off first."))
+    found = noted.of(machine)
+    if found is None or found.observed_persistent is None:
+        raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
+    change = change_to(found.observed_persistent, frozen["sizes"])
+    return {
+        "host": machine.host_id,
+        "uuid": str(machine.uuid),
+        "digest": found.observed_digest,
+        "change": change,
+        "back": reverse(found.observed_persistent, change),
+    }
+
+
+def change_to(defined: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Return the change of a definition that gives it `sizes`. Raises Denied where that cannot be written."""
+    most = defined.get("vcpus", 1)
+    wanted = {"vcpu": sizes["vcpu"], "memory": sizes["memory"]}
+    change: dict[str, Any] = {}
+    if wanted["vcpu"] != defined.get("current_vcpus", most):
+        if wanted["vcpu"] > most and defined.get("cpu", {}).get("topology"):
+            words = _("Its processor is laid out for at most %(most)d vCPUs.")
+            raise Denied(words % {"most": most}, field="vcpu")
+        ceiling = max(most, vcpu_ceiling(wanted["vcpu"])) if wanted["vcpu"] > most else most
+        current = wanted["vcpu"] if wanted["vcpu"] < ceiling else None
+        change |= {"vcpus": ceiling, "current_vcpus": current}
+    if wanted["memory"] != defined.get("memory_bytes"):
+        if "memory_ceiling_bytes" in defined:
+            raise Denied(_("Its memory is made of modules, which are kept as they are."), field="memory")
+        change |= {"memory_bytes": wanted["memory"], "current_memory_bytes": wanted["memory"]}
+    return change
+
+
+def hot_ceiling(machine: VirtualMachine) -> int:
+    """Return up to how many vCPUs a machine gets while it runs; 0 when it is off or nobody knows."""
+    found = noted.of(machine)
+    running = found.observed_running if found else None
+    return int(running.get("vcpus", 0)) if running else 0
+
+
+def place(operation: Operation) -> None:
+    """Hold what more it takes of the machine's host. Raises Denied when there is no room, or it changed."""
+    frozen = operation.frozen
+    machine = asking.claim(operation)
+    if sizes_of(machine) != frozen["pinned"]["now"]:
+        raise Denied(_("The machine has another size by now; it must be asked for anew."))
+    operation.identifiers = _names(machine, frozen)
+    ledger.hold(operation, asking.capacity(machine, asking.growth(frozen)))
+
+
+def settle(operation: Operation, state: State) -> None:
+    """Write the size that the machine has now, and count it with what the machine took."""
+    frozen = operation.frozen
+    machine = asking.machine_of(frozen)
+    if machine is None or state != State.SUCCEEDED:
+        return
+    machine.vcpus, machine.memory = frozen["sizes"]["vcpu"], frozen["sizes"]["memory"]
+    machine.save(update_fields=["vcpus", "memory"])
+    ledger.hand_over(operation, machine.built_by)
+    less = asking.shrinkage(frozen)
+    ledger.reduce(machine.built_by, {**asking.quotas(machine, less), **asking.capacity(machine, less)})
+    publish(machine.topic)
+
+
+RESIZE = Kind(
+    KIND,
+    "Resize a machine",
+    (SetSize(), PlugVcpus()),
+    place=place,
+    settle=settle,
+    asking=asking.AskingToChange(lambda machine, _frozen: url("vms:size", args=[machine.pk])),
+    announce=gettext_lazy("%(name)s has its new size."),
+    page=page_of_machine,
+)

@@ -1,0 +1,166 @@
+"""Pages that change a machine's size and disks. Each parses, calls a service, renders."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST
+
+from portal.core.web.forms import ConfirmForm
+from portal.core.web.htmx import attempt, denied_at, go_to
+from portal.live.panels import row_keys
+from portal.operations import words
+from portal.operations.models import Operation
+from vms import live, power
+from vms.changes import disks, resizing
+from vms.changes.forms import ChangeForm, DiskForm, ResizeForm
+from vms.editing import Clash
+from vms.models import VirtualMachine
+
+_FORMS = ["GET", "HEAD", "POST"]
+
+
+def _shown(request: HttpRequest, machine: VirtualMachine, kind: str) -> dict[str, Operation | None]:
+    """Return the request that the page edits, or that its form is filled in like."""
+    found = Operation.objects.restrict(request.user, "view").filter(
+        kind=kind, spec__contains=str(machine.uuid)
+    )
+    return {
+        "edited": found.filter(
+            requester=request.user.pk, pk__in=row_keys([request.GET.get("edit", "")])
+        ).first(),
+        "like": found.filter(pk__in=row_keys([request.GET.get("like", "")])).first(),
+    }
+
+
+def _send(form: ChangeForm, send: Callable[[], Operation]) -> tuple[Operation | None, list[Any]]:
+    """Call the service; return the operation, or what changed since the page was opened."""
+    changes: list[Any] = []
+    with denied_at(form):
+        try:
+            return send(), changes
+        except Clash:
+            old = {fact.label: fact.value for fact in words.size_facts(form.seen_sizes)}
+            new = words.size_facts(form.now)
+            changes = [
+                words.Difference(fact.label, old.get(fact.label, ""), fact.value)
+                for fact in new
+                if fact.value != old.get(fact.label)
+            ]
+            form.show(form.now)
+            raise
+    return None, changes
+
+
+@require_http_methods(_FORMS)
+def size(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show a machine's size, and ask for another."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    shown = _shown(request, vm, resizing.KIND)
+    edited = shown["edited"]
+    form = ResizeForm(request.POST or None, now=resizing.sizes_of(vm), **shown)
+    context: dict[str, Any] = {"vm": vm, "form": form, "edited": edited, "ceiling": resizing.hot_ceiling(vm)}
+    if request.method == "POST" and form.is_valid():
+        why = form.cleaned_data["why"]
+
+        def send() -> Operation:
+            if edited is not None:
+                return resizing.edit_resize(
+                    actor=request.user,
+                    operation=edited,
+                    sizes=form.sizes,
+                    why=why,
+                    spec_hash=form.cleaned_data["spec_hash"],
+                )
+            return resizing.request_resize(
+                actor=request.user,
+                machine=vm,
+                sizes=form.sizes,
+                seen=form.seen_sizes,
+                why=why,
+                token=form.cleaned_data["token"],
+            )
+
+        begun, context["changes"] = _send(form, send)
+        if begun is not None:
+            return go_to(request, "operations:detail", begun.pk)
+    return _page(request, "vms/size.html", context)
+
+
+@require_http_methods(_FORMS)
+def disk_add(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask for another disk of a machine."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    shown = _shown(request, vm, disks.ADD)
+    edited = shown["edited"]
+    form = DiskForm(request.POST or None, now={}, **shown)
+    if request.method == "POST" and form.is_valid():
+        values = {"capacity": form.sizes["disk"], "why": form.cleaned_data["why"]}
+
+        def send() -> Operation:
+            if edited is not None:
+                seen = form.cleaned_data["spec_hash"]
+                return disks.edit_request(actor=request.user, operation=edited, spec_hash=seen, **values)
+            token = form.cleaned_data["token"]
+            return disks.request_disk(actor=request.user, machine=vm, token=token, **values)
+
+        begun, _changes = _send(form, send)
+        if begun is not None:
+            return go_to(request, "operations:detail", begun.pk)
+    return _page(request, "vms/disk_add.html", {"vm": vm, "form": form, "edited": edited})
+
+
+@require_http_methods(_FORMS)
+def disk(request: HttpRequest, pk: int, target: str) -> HttpResponse:
+    """Show one disk of a machine, and ask for it to grow."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    found = get_object_or_404(vm.disks.select_related("pool__pool"), target=target)
+    shown = _shown(request, vm, disks.GROW)
+    edited = shown["edited"]
+    form = DiskForm(request.POST or None, now={"disk": found.capacity}, **shown)
+    context: dict[str, Any] = {
+        "disk": found,
+        "vm": vm,
+        "form": form,
+        "edited": edited,
+        "delete": ConfirmForm(name=found.target),
+        "kept": power.right_lacks(request.user, vm) or disks.why_kept(vm, found),
+    }
+    if request.method == "POST" and form.is_valid():
+        values = {"capacity": form.sizes["disk"], "why": form.cleaned_data["why"]}
+
+        def send() -> Operation:
+            if edited is not None:
+                seen = form.cleaned_data["spec_hash"]
+                return disks.edit_request(actor=request.user, operation=edited, spec_hash=seen, **values)
+            return disks.request_growth(
+                actor=request.user,
+                disk=found,
+                seen=form.seen_sizes.get("disk", 0),
+                token=form.cleaned_data["token"],
+                **values,
+            )
+
+        begun, context["changes"] = _send(form, send)
+        if begun is not None:
+            return go_to(request, "operations:detail", begun.pk)
+    return _page(request, "vms/disk.html", context)
+
+
+@require_POST
+def disk_delete(request: HttpRequest, pk: int, target: str) -> HttpResponse:
+    """Detach a disk and delete it."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    found = get_object_or_404(vm.disks, target=target)
+    with attempt(request, _("The disk is being deleted; the page shows when it is done.")):
+        disks.remove_disk(
+            actor=request.user, disk=found, confirm_name=request.POST.get("confirm_name", "")
+        )
+    return go_to(request, "vms:detail", pk)
+
+
+def _page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    context["denied"] = power.why_not(request.user, context["vm"], "edit")
+    return render(request, template, context, status=422 if context["form"].errors else 200)
