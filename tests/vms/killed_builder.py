@@ -23,19 +23,20 @@ def main():
             die_at(f"before:{self.name}")
             if self.name == dying.told.failing == "address":
                 raise registry.StepFailed("no_address", "told to fail")
-            self.step.do(context)
+            remark = self.step.do(context)
             die_at(f"after:{self.name}")
             if self.name == dying.told.failing:
                 raise registry.StepFailed("pool_full", "told to fail")
+            return remark
 
         def undo(self, context):
             die_at(f"undo-before:{self.name}")
             self.step.undo(context)
             die_at(f"undo-after:{self.name}")
 
-    for name in ("vm.create", "vm.bin", "vm.purge", "vm.edit"):
-        kind = registry.kind_of(name)
-        registry._kinds[name] = replace(kind, steps=[Mortal(step) for step in kind.steps])
+    for name, kind in list(registry._kinds.items()):
+        if name.startswith("vm."):
+            registry._kinds[name] = replace(kind, steps=[Mortal(step) for step in kind.steps])
     dying.serve()
 
 

@@ -1,7 +1,11 @@
 """Machines of the tests on the real libvirt: asked for, looked at on the host, taken away. Not for: fakes."""
 
+import base64
+import json
 import os
 import secrets
+import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -61,6 +65,29 @@ def on_host(driver, operation):
     domains = [info.name for info in driver.list_domains() if info.uuid == names["uuid"]]
     volumes = [info.name for info in driver.list_volumes(names["pool"]) if info.name != "tiny.qcow2"]
     return domains + volumes
+
+
+def inside(uuid, *command):
+    """Run a command inside a guest by its agent and return what it wrote."""
+    execute = {"path": command[0], "arg": list(command[1:]), "capture-output": True}
+    pid = _agent(uuid, "guest-exec", execute)["pid"]
+    while not (told := _agent(uuid, "guest-exec-status", {"pid": pid}))["exited"]:
+        time.sleep(0.1)
+    return base64.b64decode(told.get("out-data", "")).decode()
+
+
+def _agent(uuid, verb, arguments):
+    question = json.dumps({"execute": verb, "arguments": arguments})
+    command = ["virsh", "-q", "-c", URI, "qemu-agent-command", "--timeout", "20", str(uuid), question]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["return"]
+
+
+def await_agent(driver, uuid):
+    """Wait until the guest's agent answers; a tiny guest under emulation needs some ten seconds."""
+    end = time.monotonic() + 90
+    while not driver.guest_agent_ping(str(uuid)):
+        assert time.monotonic() < end, "no agent answers"
+        time.sleep(0.3)
 
 
 def held(operation):
