@@ -26,6 +26,7 @@ from portal.drivers.types import (
     PoolSpec,
     Proof,
     SeedSpec,
+    TwinSpec,
     VolumeInfo,
     VolumeSpec,
 )
@@ -166,6 +167,15 @@ class HypervisorDriver(ABC):
     @abstractmethod
     def define(self, spec: DomainSpec) -> DomainInfo:
         """Define a domain, off. Idempotent: an existing one is not changed. Raises AlreadyExists."""
+
+    @abstractmethod
+    def define_like(self, uuid: str, spec: TwinSpec) -> DomainInfo:
+        """Define a domain, off, like the one with `uuid`, under the names of `spec`; all else is the same.
+
+        Idempotent: an existing one is not changed. Raises AlreadyExists, DomainNotFound, InvalidState (the
+        other is only while it runs), and InvalidSpec where the two would share what one alone can have: a
+        disk that is written, a MAC, a device of the host.
+        """
 
     @abstractmethod
     def definition(self, uuid: str) -> DomainDefinition:

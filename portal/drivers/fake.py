@@ -30,6 +30,7 @@ from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.disk import DiskElement
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.libvirt.xml.places import disk_at, file_of, with_disk, without_disk
+from portal.drivers.libvirt.xml.twin import twin_of
 from portal.drivers.qcow2 import inspect
 from portal.drivers.seed import build_iso
 from portal.drivers.types import (
@@ -49,6 +50,7 @@ from portal.drivers.types import (
     PoolSpec,
     Proof,
     SeedSpec,
+    TwinSpec,
     VolumeInfo,
     VolumeSpec,
 )
@@ -271,6 +273,14 @@ class FakeDriver(HypervisorDriver):
             # In the form in which changes are written.
             text = changed(Kind.DOMAIN, DomainElement.to_xml(spec).encode(), {})
             self._domains[spec.uuid] = _Domain(spec, text)
+        return self.domain_info(spec.uuid)
+
+    def define_like(self, uuid: str, spec: TwinSpec) -> DomainInfo:
+        validation.check_twin(spec)
+        text = twin_of(self._get(uuid).persistent, spec)
+        made = DomainElement.from_xml(text)
+        if not self._is_known(made, [domain.spec for domain in self._domains.values()]):
+            self._domains[spec.uuid] = _Domain(made, text)
         return self.domain_info(spec.uuid)
 
     def definition(self, uuid: str) -> DomainDefinition:

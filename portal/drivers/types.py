@@ -4,7 +4,8 @@ Every size is in bytes, every UUID the canonical lower-case text, every MAC lowe
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -101,6 +102,22 @@ class DomainSpec:
     devices: DeviceModel = DeviceModel.PARAVIRTUAL
     #: Up to how many vCPUs it can get while it runs; 0 for no more than it has.
     vcpu_ceiling: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TwinSpec:
+    """A domain to define like another one: its own name, UUID and title, and by what was there what is now.
+
+    `paths` of files that disks and drives are, `macs` of cards in lower case, and `ports` of the host's
+    loopback, as digits, that lead to a guest on a network of its own.
+    """
+
+    name: str
+    uuid: str
+    title: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    macs: Mapping[str, str] = field(default_factory=dict)
+    ports: Mapping[str, str] = field(default_factory=dict)
 
 
 #: How the names of the portal's own pools begin.

@@ -14,12 +14,14 @@ from portal.drivers.types import (
     NicSpec,
     PoolSpec,
     SeedSpec,
+    TwinSpec,
     VolumeSpec,
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")  # IFNAMSIZ leaves 15 characters
 MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")  # unicast
+PORT = re.compile(r"[1-9][0-9]{3,4}")
 TARGET = re.compile(r"(x?v|s|h)d[a-z]{1,2}")
 SERIAL = re.compile(r"[A-Za-z0-9_-]{0,20}")
 TARGETS = {
@@ -140,6 +142,19 @@ def check_domain(spec: DomainSpec) -> None:
         check_path(spec.boot.kernel)
         check_path(spec.boot.initrd)
         check_text(spec.boot.cmdline)
+
+
+def check_twin(spec: TwinSpec) -> None:
+    """Raise InvalidSpec unless every name that a twin gets may reach a host."""
+    check_name(spec.name)
+    check_uuid(spec.uuid)
+    check_text(spec.title)
+    for path in spec.paths.values():
+        check_path(path)
+    for mac in spec.macs.values():
+        _match(MAC, mac, "mac")
+    for port in spec.ports.values():
+        _match(PORT, port, "port")
 
 
 def check_nic(nic: NicSpec) -> None:

@@ -7,8 +7,9 @@ from portal.drivers.libvirt import agent
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.domain import DomainElement
-from portal.drivers.types import AddressInfo, DomainInfo, DomainSpec, DomainState
-from portal.drivers.validation import check_domain, check_uuid
+from portal.drivers.libvirt.xml.twin import twin_of
+from portal.drivers.types import AddressInfo, DomainInfo, DomainSpec, DomainState, TwinSpec
+from portal.drivers.validation import check_domain, check_twin, check_uuid
 
 STATES = {
     libvirt.VIR_DOMAIN_RUNNING: DomainState.RUNNING,
@@ -72,6 +73,26 @@ class Domains:
                 spec.name,
                 spec.uuid,
                 lambda: self._connection.defineXML(DomainElement.to_xml(spec)),
+            )
+        )
+
+    @translated()
+    def define_like(self, uuid: str, spec: TwinSpec) -> DomainInfo:
+        """Define a domain like another one unless it exists."""
+        check_twin(spec)
+        other = self._get(uuid)
+        if not other.isPersistent():
+            raise InvalidState("the domain is only while it runs")
+        # With its passwords: the twin has them too.
+        whole = other.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+        text = twin_of(whole, spec)
+        return describe(
+            define_once(
+                self._connection.lookupByUUIDString,
+                self._connection.lookupByName,
+                spec.name,
+                spec.uuid,
+                lambda: self._connection.defineXML(text),
             )
         )
 

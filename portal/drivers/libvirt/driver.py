@@ -32,6 +32,7 @@ from portal.drivers.types import (
     PoolSpec,
     Proof,
     SeedSpec,
+    TwinSpec,
     VolumeInfo,
     VolumeSpec,
 )
@@ -120,6 +121,9 @@ class LibvirtDriver(HypervisorDriver):
 
     def define(self, spec: DomainSpec) -> DomainInfo:
         return self._domains.define(spec)
+
+    def define_like(self, uuid: str, spec: TwinSpec) -> DomainInfo:
+        return self._domains.define_like(uuid, spec)
 
     def definition(self, uuid: str) -> DomainDefinition:
         return self._definitions.read(uuid)

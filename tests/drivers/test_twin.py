@@ -1,0 +1,75 @@
+"""What a definition of anybody's becomes as that of another domain."""
+
+import pytest
+
+from portal.drivers.errors import InvalidSpec
+from portal.drivers.libvirt.xml.twin import twin_of
+from portal.drivers.types import TwinSpec
+
+UUID, OTHER = "11111111-2222-4333-8444-555555555555", "11111111-2222-4333-8444-555555555556"
+SPEC = TwinSpec(
+    "twin",
+    OTHER,
+    "Twin",
+    {"/a.qcow2": "/b.qcow2"},
+    {"52:54:00:00:00:01": "52:54:00:00:00:02"},
+    {"20001": "20002"},
+)
+
+
+def domain(devices="", head=f"<name>a</name><uuid>{UUID}</uuid>", tail=""):
+    return f'<domain type="kvm" xmlns:q="http://libvirt.org/schemas/domain/qemu/1.0">{head}<devices>{devices}</devices>{tail}</domain>'
+
+
+def test_its_own_identity_and_nothing_else():
+    head = (
+        f"<!-- mine --><name>a</name><uuid>{UUID}</uuid><genid>{UUID}</genid><memory>1</memory>"
+        "<os><loader>/x</loader><nvram>/nvram/a</nvram></os>"
+    )
+    disk = '<disk device="disk"><source file="/a.qcow2" startupPolicy="optional"/><target dev="vda"/></disk>'
+    made = twin_of(domain(disk, head), SPEC)
+    assert "<!-- mine --><name>twin</name>" in made and f"<uuid>{OTHER}</uuid>" in made
+    assert UUID not in made and "nvram" not in made and "<loader>/x</loader>" in made
+    assert '<source file="/b.qcow2" startupPolicy="optional"/>' in made and "<title>Twin</title>" in made
+
+
+def test_a_network_of_its_own_gets_its_own_port_and_card():
+    """Red when the arguments of the emulator are left as they are."""
+    line = (
+        '<q:commandline><q:arg value="-netdev"/>'
+        '<q:arg value="user,id=own0,hostfwd=tcp:127.0.0.1:20001-:22"/><q:arg value="-device"/>'
+        '<q:arg value="e1000e,netdev=own0,mac=52:54:00:00:00:01,bus=pcie.0,addr=0x10"/></q:commandline>'
+    )
+    made = twin_of(domain(tail=line), SPEC)
+    assert "127.0.0.1:20002-:22" in made and "mac=52:54:00:00:00:02," in made and "20001" not in made
+    with pytest.raises(InvalidSpec, match="20001"):
+        twin_of(domain(tail=line), TwinSpec("twin", OTHER, macs=SPEC.macs))
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        '<disk device="disk"><source file="/other.qcow2"/></disk>',
+        '<disk type="block"><source dev="/dev/sda"/></disk>',
+        '<disk type="volume"><source pool="p" volume="v"/></disk>',
+        '<disk type="network"><source protocol="rbd" name="p/i"/></disk>',
+        '<interface type="bridge"><mac address="52:54:00:00:00:09"/></interface>',
+        '<interface type="bridge"/>',
+        '<hostdev mode="subsystem" type="pci"/>',
+    ],
+)
+def test_what_two_cannot_have_is_refused(device):
+    with pytest.raises(InvalidSpec):
+        twin_of(domain(device), SPEC)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        '<disk device="cdrom"><target dev="sda"/></disk>',
+        '<disk device="cdrom"><source file="/install.iso"/><readonly/></disk>',
+        '<disk device="disk"><source file="/cluster.qcow2"/><shareable/></disk>',
+    ],
+)
+def test_what_two_can_have_stays(device):
+    assert device in twin_of(domain(device), SPEC)
