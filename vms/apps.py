@@ -13,13 +13,14 @@ class VmsConfig(AppConfig):
         from vms import live, panels
         from vms.building import CREATE
         from vms.changes import disks
+        from vms.changes.cloning import CLONE
         from vms.changes.resizing import RESIZE
         from vms.editing import EDIT
         from vms.observer import MachineObserver
         from vms.placement import machines_on
         from vms.power import KINDS, give_up_machines
 
-        for kind in (CREATE, EDIT, RESIZE, *disks.KINDS, *KINDS):
+        for kind in (CREATE, EDIT, RESIZE, CLONE, *disks.KINDS, *KINDS):
             register(kind)
         live.register_panels()
         panels.register_panels()

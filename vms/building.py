@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from networks.models import Port
-from portal.drivers.types import DomainInfo, DomainState
+from portal.drivers.types import CloneMode, DomainInfo, DomainState
 from portal.hosts.models import Host
 from portal.hosts.steps import HostStep
 from portal.operations.models import Operation
@@ -18,7 +18,7 @@ from vms import placement, reach, specs
 from vms.asking import AskingForMachines
 from vms.models import CatalogueItem, Observed, Status, VirtualMachine
 from vms.observer import usable_address
-from vms.steps import DomainStep
+from vms.steps import DomainStep, copy_volume
 
 #: Seconds a guest gets to ask for its address; a full Debian under emulation needs up to 100.
 BOOT_LIMIT = 300.0
@@ -47,7 +47,11 @@ class CloneVolume(HostStep):
     timeout = 600.0
 
     def do(self, context: StepContext) -> None:
-        self.call(context, "create_volume", specs.volume_spec(context))
+        volume = specs.volume_spec(context)
+        if volume.clone is CloneMode.FULL:
+            copy_volume(self, context, volume)
+        else:
+            self.call(context, "create_volume", volume)
 
     def undo(self, context: StepContext) -> None:
         self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["volume"])

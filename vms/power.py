@@ -116,6 +116,8 @@ def state_forbids(machine: VirtualMachine, verb: str) -> str:
         return _("The machine is in the bin; restore it first.")
     if machine.host.observed_health != Health.UP:
         return _("The host does not answer.")
+    if verb == "clone" and machine.observed_state != Observed.SHUTOFF:
+        return _("Switch it off first: a disk that is being written cannot be copied.")
     if verb in VERBS and machine.observed_state not in VERBS[verb].states:
         seen = machine.get_observed_state_display().lower()
         return _("The machine is %(state)s.") % {"state": seen}
@@ -174,6 +176,10 @@ def usable(actor: Any, machine: VirtualMachine, verb: str) -> VirtualMachine:
         raise Denied(_("The machine is gone."))
     if reason := why_not(actor, current, verb):
         raise Denied(reason)
+    # A copy of a disk that is written meanwhile would be none.
+    working = Operation.objects.filter(lane=current.host.scope, state__in=UNFINISHED)
+    if working.filter(kind="vm.clone", identifiers__source=str(current.uuid)).exists():
+        raise Denied(_("The machine is being cloned; wait until that is done."))
     return current
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
+from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from networks.models import Network
@@ -110,13 +111,13 @@ def name_is_taken(name: str, *, besides: Operation | None = None) -> bool:
     """Tell whether a machine or a waiting request has this name, other than the request `besides`."""
     if VirtualMachine.objects.filter(name=name).exists():
         return True
-    waiting = Operation.objects.filter(
-        kind=KIND, state=State.AWAITING_APPROVAL, title=title_of(name)
-    )
+    asked = Q(kind=KIND, title=title_of(name)) | Q(kind="vm.clone", title__endswith=f" as {name}")
+    waiting = Operation.objects.filter(asked, state=State.AWAITING_APPROVAL)
     return waiting.exclude(pk=besides.pk if besides else 0).exists()
 
 
-def _name_taken(name: str) -> Denied:
+def name_taken(name: str) -> Denied:
+    """Return the refusal of a name that a machine or a waiting request has."""
     return Denied(_("The name %(name)s is taken; choose another.") % {"name": name}, field="name")
 
 
@@ -131,7 +132,7 @@ def request_machine(*, actor: Any, project: Project, wish: Wish, token: uuid.UUI
     spec = spec_of(wish)
     # In this order: between the two looks the first click of a doubled one may take the name.
     if name_is_taken(wish.name) and not Operation.objects.filter(token=token).exists():
-        raise _name_taken(wish.name)
+        raise name_taken(wish.name)
     return request_operation(
         actor=actor,
         project=project,
@@ -150,7 +151,7 @@ def edit_machine_request(*, actor: Any, operation: Operation, wish: Wish, spec_h
     _refuse(wish.item, {"project": operation.project})
     spec = spec_of(wish)
     if name_is_taken(wish.name, besides=operation):
-        raise _name_taken(wish.name)
+        raise name_taken(wish.name)
     return revisions.edit(
         actor=actor,
         operation=operation,

@@ -31,6 +31,7 @@ urlpatterns = [
     path("catalogue/requests/<int:pk>/copy/", views.copy, name="copy"),
     path("<int:pk>/", views.machine, name="detail"),
     path("<int:pk>/settings/", views.settings, name="settings"),
+    path("<int:pk>/clone/", changes.clone, name="clone"),
     path("<int:pk>/size/", changes.size, name="size"),
     path("<int:pk>/disks/add/", changes.disk_add, name="disk_add"),
     path("<int:pk>/disks/<slug:target>/", changes.disk, name="disk"),

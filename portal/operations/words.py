@@ -83,6 +83,7 @@ def why_label() -> str:
 def _identity(pinned: Mapping[str, Any]) -> list[Fact]:
     labels = {
         "name": _("Name"),
+        "original": _("Clone of"),
         "drive": _("Which disk"),
         "why": why_label(),
         "item": _("Made from"),

@@ -107,9 +107,13 @@ def waiting_for(machine: VirtualMachine) -> Any:
     return Operation.objects.filter(state=State.AWAITING_APPROVAL, spec__contains=about)
 
 
-def edit(*, actor: Any, operation: Operation, spec: RequestSpec, spec_hash: str) -> Operation:
-    """Ask for another change in place of one's own that waits, as it was seen. Raises Denied."""
-    return revisions.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash)
+def edit(
+    *, actor: Any, operation: Operation, spec: RequestSpec, spec_hash: str, title: str = ""
+) -> Operation:
+    """Ask for something else in place of one's own request that waits, as it was seen. Raises Denied."""
+    return revisions.edit(
+        actor=actor, operation=operation, spec=spec, spec_hash=spec_hash, title=title
+    )
 
 
 def claim(operation: Operation) -> VirtualMachine:

@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from portal.core.web.forms import GibField, SeenForm
 from portal.operations.models import Operation
+from vms.services import DAY
 
 
 class ChangeForm(SeenForm):
@@ -76,3 +77,40 @@ class DiskForm(ChangeForm):
     SIZES = ("disk",)
 
     disk = GibField(label=_("Disk in GiB"))
+
+
+class CloneForm(forms.Form):
+    """The name and the lease of a clone, and what it is for."""
+
+    token = forms.UUIDField(widget=forms.HiddenInput)
+    spec_hash = forms.CharField(widget=forms.HiddenInput, required=False)
+    name = forms.CharField(label=_("Name"), max_length=63)
+    lease = forms.IntegerField(label=_("Lease in days"))
+    why = forms.CharField(
+        label=_("What for"), max_length=500, help_text=_("Who approves reads it."), widget=forms.TextInput
+    )
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        days: int,
+        like: Operation | None = None,
+        edited: Operation | None = None,
+    ) -> None:
+        initial: dict[str, Any] = {"token": uuid.uuid4(), "lease": days}
+        if shown := edited or like:
+            frozen = shown.frozen
+            initial |= {
+                "name": frozen["pinned"]["name"],
+                "lease": frozen["sizes"]["lease"] // DAY,
+                "why": frozen["pinned"]["why"],
+                "spec_hash": edited.spec_hash if edited else "",
+            }
+        super().__init__(data, initial=initial)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Return what was typed, as the services take it."""
+        typed = self.cleaned_data
+        return {"name": typed["name"], "lease_days": typed["lease"], "why": typed["why"]}

@@ -14,8 +14,8 @@ from portal.live.panels import row_keys
 from portal.operations import words
 from portal.operations.models import Operation
 from vms import live, power
-from vms.changes import disks, resizing
-from vms.changes.forms import ChangeForm, DiskForm, ResizeForm
+from vms.changes import cloning, disks, resizing, twins
+from vms.changes.forms import ChangeForm, CloneForm, DiskForm, ResizeForm
 from vms.editing import Clash
 from vms.models import VirtualMachine
 
@@ -52,6 +52,28 @@ def _send(form: ChangeForm, send: Callable[[], Operation]) -> tuple[Operation | 
             form.show(form.now)
             raise
     return None, changes
+
+
+@require_http_methods(_FORMS)
+def clone(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask for a machine like this one."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    shown = _shown(request, vm, cloning.KIND)
+    edited = shown["edited"]
+    form = CloneForm(request.POST or None, days=min(90, cloning.longest_lease(vm)), **shown)
+    if request.method == "POST" and form.is_valid():
+        with denied_at(form):
+            if edited is not None:
+                seen = form.cleaned_data["spec_hash"]
+                begun = cloning.edit_clone(
+                    actor=request.user, operation=edited, spec_hash=seen, **form.values
+                )
+            else:
+                token = form.cleaned_data["token"]
+                begun = cloning.request_clone(actor=request.user, machine=vm, token=token, **form.values)
+            return go_to(request, "operations:detail", begun.pk)
+    context = {"vm": vm, "form": form, "edited": edited, "size": twins.size_of(vm)}
+    return _page(request, "vms/clone.html", context, verb="clone")
 
 
 @require_http_methods(_FORMS)
@@ -161,6 +183,8 @@ def disk_delete(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     return go_to(request, "vms:detail", pk)
 
 
-def _page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-    context["denied"] = power.why_not(request.user, context["vm"], "edit")
+def _page(
+    request: HttpRequest, template: str, context: dict[str, Any], verb: str = "edit"
+) -> HttpResponse:
+    context["denied"] = power.why_not(request.user, context["vm"], verb)
     return render(request, template, context, status=422 if context["form"].errors else 200)

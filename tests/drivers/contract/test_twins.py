@@ -29,7 +29,8 @@ def test_a_twin_is_the_same_but_for_its_names(bench: Bench) -> None:
     driver, spec = bench.driver, bench.domain()
     driver.define(spec)
     seen = driver.definition(spec.uuid)
-    extra = {"description": "two\nlines", "devices": {"watchdogs": [{"model": "i6300esb", "action": "pause"}]}}
+    dog = {"model": "i6300esb", "action": "pause"}
+    extra = {"description": "two\nlines", "devices": {"watchdogs": [dog]}}
     driver.redefine(spec.uuid, extra, seen.digest)
     wanted = twin(bench, spec)
     made = driver.define_like(spec.uuid, wanted)

@@ -1,0 +1,191 @@
+"""Clones: what may be cloned, what it takes, and that the original stays as it is meanwhile."""
+
+import uuid
+
+import pytest
+from django.urls import reverse as url
+
+from networks.models import Port
+from portal.core.errors import Denied
+from portal.operations import revisions, words
+from portal.operations.models import Counter, Operation
+from portal.operations.registry import kind_of
+from portal.operations.services import claim
+from portal.operations.states import State
+from portal.operations.transitions import move
+from tests.factories import GIB, make_network
+from tests.vms.test_changes import consent, finish, machine, off, see, used  # noqa: F401 (a fixture)
+from vms import power
+from vms.changes import cloning
+from vms.models import Status, VirtualMachine
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+MAC = "52:54:00:00:00:01"
+
+
+@pytest.fixture
+def original(machine):  # noqa: F811
+    """A machine that is off, with a disk of the portal's and a card."""
+    Port.objects.create(network=make_network(), host=machine.host, domain_uuid=machine.uuid, mac=MAC)
+    off(machine)
+    defined(machine)
+    return machine
+
+
+def defined(machine, *disks, **more):  # noqa: F811
+    """Let the portal see its definition, the disk where the row says, and its card."""
+    found = [{"source": {"file": "/example/example-vda.qcow2"}}, {}, *disks]
+    see(machine, {"devices": {"disks": found, "interfaces": [{"mac": MAC}], **more}}, running=False)
+
+
+def clone(actor, original, *, name="twin", lease_days=30, why="a try", token=None):
+    return cloning.request_clone(
+        actor=actor,
+        machine=original,
+        name=name,
+        lease_days=lease_days,
+        why=why,
+        token=token or uuid.uuid4(),
+    )
+
+
+def test_a_clone_takes_what_its_original_takes_and_has_names_of_its_own(cast, original):
+    """Red when place() takes nothing of the host or the pool, or a name of the original is kept."""
+    asked = clone(cast.requester, original)
+    assert used("memory")["project"] == (GIB, GIB) and used("disk")["project"] == (2 * GIB, 2 * GIB)
+    consent(cast, asked)
+    asked.refresh_from_db()
+    assert used("memory")["host"] == (GIB, GIB) and used("disk")["pool"] == (2 * GIB, 2 * GIB)
+    twin = VirtualMachine.objects.get(name="twin")
+    names = asked.identifiers
+    assert twin.status == Status.BUILDING and twin.uuid != original.uuid
+    [disk] = names["disks"]
+    assert names["paths"][disk["source"]] == disk["path"] != disk["source"]
+    assert names["macs"][MAC] == Port.objects.get(domain_uuid=twin.uuid).mac != MAC
+    finish(asked)
+    twin.refresh_from_db()
+    assert (twin.status, twin.observed_state, twin.owner) == ("active", "shutoff", cast.requester)
+    assert set(used("memory").values()) == {(0, 2 * GIB)} and set(used("disk").values()) == {(0, 4 * GIB)}
+
+
+def test_what_fails_leaves_no_rows(cast, original):
+    asked = clone(cast.requester, original)
+    finish(consent(cast, asked), State.FAILED)
+    assert not VirtualMachine.objects.filter(name="twin").exists() and Port.objects.count() == 1
+    assert set(used("disk").values()) == {(0, 2 * GIB)}
+
+
+def test_the_original_stays_off_and_there_until_it_is_copied(cast, original):
+    """Red when usable() does not look for clones that are made of a machine."""
+    asked = clone(cast.requester, original)
+    doing = {"actor": cast.requester, "machine": original}
+    power.act(**doing, verb="start")
+    move(claim(Operation.objects.get(kind="vm.start").pk, worker="worker"), State.SUCCEEDED, actor="worker")
+    consent(cast, asked)
+    with pytest.raises(Denied, match="is being cloned"):
+        power.act(**doing, verb="start")
+    with pytest.raises(Denied, match="is being cloned"):
+        power.bin_machine(**doing, confirm_name=original.name)
+    finish(asked)
+    power.act(**doing, verb="start")
+
+
+def test_one_that_is_busy_runs_or_changed_is_not_cloned(cast, original):
+    asked = clone(cast.requester, original)
+    power.act(actor=cast.requester, machine=original, verb="start")
+    with pytest.raises(Denied, match="Another change to this machine"):
+        consent(cast, asked)
+    finish(Operation.objects.get(kind="vm.start"))
+    VirtualMachine.objects.update(observed_state="running")
+    with pytest.raises(Denied, match="Switch it off first"):
+        consent(cast, asked)
+    with pytest.raises(Denied, match="Switch it off first"):
+        clone(cast.requester, original, name="another")
+    off(original)
+    original.disks.update(capacity=3 * GIB)
+    [sight] = kind_of("vm.clone").asking.outlooks([asked]).values()
+    assert "another size by now" in sight.warnings[0] and sight.place == original.host.name
+    with pytest.raises(Denied, match="another size by now"):
+        consent(cast, asked)
+    assert not VirtualMachine.objects.filter(name="twin").exists()
+
+
+OTHERS = [{"file": "/x"}, {"dev": "/dev/sda"}, {"pool": "p", "volume": "v"}]
+
+
+@pytest.mark.parametrize("source", OTHERS, ids=str)
+def test_a_disk_that_is_not_the_portals_is_not_copied(cast, original, source):
+    defined(original, {"device": "disk", "target": {"dev": "vdz"}, "source": source})
+    with pytest.raises(Denied, match="Its disk vdz lies in no pool"):
+        clone(cast.requester, original)
+    defined(original, {"device": "cdrom", "readonly": True, "target": {"dev": "sdb"}, "source": source})
+    assert clone(cast.requester, original)
+
+
+def test_a_device_of_the_host_is_not_shared(cast, original):
+    defined(original, host_devices=[{"mode": "subsystem", "type": "usb"}])
+    with pytest.raises(Denied, match="a device of its host"):
+        clone(cast.requester, original)
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"name": "Not/So"}, "name"),
+        ({"name": "example"}, "name"),
+        ({"lease_days": 0}, "lease"),
+        ({"lease_days": 366}, "lease"),
+        ({"why": " "}, "why"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_at_its_field(cast, original, values, field):
+    with pytest.raises(Denied) as denied:
+        clone(cast.requester, original, **values)
+    assert denied.value.field == field
+
+
+def test_a_name_that_waits_is_taken_and_the_first_click_counts(cast, original):
+    token = uuid.uuid4()
+    first = clone(cast.requester, original, token=token)
+    assert clone(cast.requester, original, token=token) == first
+    with pytest.raises(Denied, match="is taken"):
+        clone(cast.requester, original)
+
+
+def test_an_approver_may_shorten_it_and_not_make_it_smaller(cast, original):
+    asked = clone(cast.requester, original)
+    doing = {"actor": cast.approver, "operation": asked, "spec_hash": asked.spec_hash}
+    with pytest.raises(Denied, match="size of its original"):
+        revisions.lower(**doing, sizes={"disk": GIB})
+    lowered = revisions.lower(**doing, sizes={"lease": 86400})
+    consent(cast, lowered)
+    twin = VirtualMachine.objects.get(name="twin")
+    assert (twin.lease_until - twin.created_at).days == 0
+
+
+def test_a_full_pool_refuses_the_approval(cast, original):
+    asked = clone(cast.requester, original)
+    Counter.objects.filter(resource="disk", scope__startswith="pool:").update(limit=3 * GIB)
+    with pytest.raises(Denied, match="not enough disk"):
+        consent(cast, asked)
+    assert not VirtualMachine.objects.filter(name="twin").exists()
+
+
+def test_the_page_asks_and_edits(client, cast, original):
+    client.force_login(cast.requester)
+    address = url("vms:clone", args=[original.pk])
+    page = client.get(address)
+    assert "All disks in full, 2 GiB" in page.content.decode()
+    answer = client.post(address, {**page.context["form"].initial, "name": "twin", "why": "<i>"})
+    asked = Operation.objects.get(kind="vm.clone")
+    assert answer.url == url("operations:detail", args=[asked.pk])
+    told = {fact.label: fact.value for fact in words.facts(asked.frozen)}
+    assert told["Clone of"] == "example" and told["Name"] == "twin" and told["Disk"] == "2 GiB"
+    edit = f"{address}?edit={asked.pk}"
+    client.post(edit, {**client.get(edit).context["form"].initial, "name": "other"})
+    asked.refresh_from_db()
+    assert (asked.title, asked.revision) == ("Clone example as other", 2)
+    VirtualMachine.objects.update(observed_state="running")
+    text = client.get(address).content.decode()
+    assert 'disabled title="Switch it off first' in text
