@@ -7,10 +7,11 @@ class VmsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the kinds of operation that this room owns."""
+        from portal.accounts import notices
         from portal.hosts import removal
         from portal.operations import observers
         from portal.operations.registry import register
-        from vms import live, panels
+        from vms import leases, live, panels
         from vms.building import CREATE
         from vms.changes import disks
         from vms.changes.cloning import CLONE
@@ -22,6 +23,7 @@ class VmsConfig(AppConfig):
 
         for kind in (CREATE, EDIT, RESIZE, CLONE, *disks.KINDS, *KINDS):
             register(kind)
+        notices.register(leases.NOTICE)
         live.register_panels()
         panels.register_panels()
         observers.register(MachineObserver())

@@ -1,7 +1,10 @@
 """The catalogue and the machines made from it. Not for: operations on machines, which carry them out."""
 
+from datetime import timedelta
+
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 
 from networks.models import Network
 from portal.accounts.models import Project
@@ -102,6 +105,10 @@ class Observed(models.TextChoices):
     MISSING = "missing", "Missing"
 
 
+#: Before a lease ends, when pages begin to say so.
+LEASE_SOON = timedelta(days=7)
+
+
 class VirtualMachine(models.Model):
     """A machine on a host, from the final approval until it is deleted for good; memory in bytes."""
 
@@ -122,6 +129,10 @@ class VirtualMachine(models.Model):
     devices = models.CharField(max_length=16, choices=Devices.choices, default=Devices.PARAVIRTUAL)
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.BUILDING)
     lease_until = models.DateTimeField()
+    #: Of the present lease: the days before its end that its owner was told of last, and, once its end was
+    #: acted upon, when the machine goes into the bin (`vms.leases`).
+    lease_warned = models.PositiveSmallIntegerField(null=True)
+    lease_bin_at = models.DateTimeField(null=True)
     bin_until = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -139,10 +150,22 @@ class VirtualMachine(models.Model):
             models.Index(fields=["project", "name"]),
             models.Index(fields=["owner", "name"]),
             models.Index(fields=["host", "status"]),
+            models.Index(fields=["status", "lease_until"]),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def lease_ended(self) -> bool:
+        """Whether the machine may not run any more; one in the bin is beyond that."""
+        return self.status == Status.ACTIVE and self.lease_until <= timezone.now()
+
+    @property
+    def lease_ends_soon(self) -> bool:
+        """Whether pages should say so."""
+        soon = timezone.now() + LEASE_SOON
+        return self.status == Status.ACTIVE and not self.lease_ended and self.lease_until <= soon
 
     @property
     def topic(self) -> str:

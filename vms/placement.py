@@ -19,7 +19,7 @@ from portal.drivers.types import Accelerator
 from portal.hosts.models import GIVEN_BY, Health, Host, ImageAttachment
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
-from vms import virtualization
+from vms import leases, virtualization
 from vms.models import Disk, Status, VirtualMachine
 from vms.virtualization import Devices, Wanted
 
@@ -174,6 +174,7 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         accelerator=virtualization.resolve(wanted, host.accelerator),
         devices=devices,
         lease_until=timezone.now() + timedelta(seconds=sizes["lease"]),
+        lease_warned=leases.nearest(timedelta(seconds=sizes["lease"])),
     )
     port = Port.objects.create(
         network=network,

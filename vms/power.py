@@ -37,6 +37,9 @@ PURGE_AGAIN = timedelta(days=1)
 
 _ON = (Observed.RUNNING, Observed.PAUSED)
 
+#: What makes a machine run, and so needs a lease that has not ended.
+LEASED = frozenset({"start", "reboot", "resume"})
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -110,10 +113,10 @@ def right_lacks(actor: Any, machine: VirtualMachine) -> str:
 
 def state_forbids(machine: VirtualMachine, verb: str) -> str:
     """Return why nobody can do `verb` to `machine` as it is now, '' when it can be done."""
-    if machine.status == Status.BUILDING:
-        return _("The machine is still being built.")
-    if machine.status == Status.BINNED:
-        return _("The machine is in the bin; restore it first.")
+    if reason := not_in_use(machine):
+        return reason
+    if verb in LEASED and machine.lease_ended:
+        return _("The lease of this machine ended; ask for an extension first.")
     if machine.host.observed_health != Health.UP:
         return _("The host does not answer.")
     if verb == "clone" and machine.observed_state != Observed.SHUTOFF:
@@ -121,6 +124,15 @@ def state_forbids(machine: VirtualMachine, verb: str) -> str:
     if verb in VERBS and machine.observed_state not in VERBS[verb].states:
         seen = machine.get_observed_state_display().lower()
         return _("The machine is %(state)s.") % {"state": seen}
+    return ""
+
+
+def not_in_use(machine: VirtualMachine) -> str:
+    """Return that a machine is being built or in the bin, '' for one that is in use."""
+    if machine.status == Status.BUILDING:
+        return _("The machine is still being built.")
+    if machine.status == Status.BINNED:
+        return _("The machine is in the bin; restore it first.")
     return ""
 
 
@@ -163,6 +175,14 @@ def bin_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Op
     return _begin_unless_forbidden(actor, machine, "bin", "Delete")
 
 
+def begin_by_itself(machine: VirtualMachine, verb: str) -> Operation:
+    """Queue `verb` on a machine, whose row the caller holds, as the scheduler. Raises Denied."""
+    if reason := state_forbids(machine, verb):
+        raise Denied(reason)
+    title = VERBS[verb].label if verb in VERBS else "Delete"
+    return _begin(machine.owner, machine, f"vm.{verb}", title, begun_by="scheduler")
+
+
 def _begin_unless_forbidden(actor: Any, machine: VirtualMachine, verb: str, title: str) -> Operation:
     """Queue `vm.VERB` if it can be done to the machine as it is, not as a page read it. Raises Denied."""
     with transaction.atomic():
@@ -195,7 +215,9 @@ def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
         if reason := why_not_restored(current):
             raise Denied(reason)
         current.status, current.bin_until = Status.ACTIVE, None
-        current.save(update_fields=["status", "bin_until"])
+        # One whose lease is over gets its days of grace anew, or the scheduler would bin it at once.
+        current.lease_bin_at = None
+        current.save(update_fields=["status", "bin_until", "lease_bin_at"])
         ledger.take_again(machine.built_by)
         audit.record(actor=actor, verb="machine.restored", target=machine)
         publish(machine.topic)

@@ -2,13 +2,19 @@
 
 from celery import shared_task
 
-from vms import lan, power
+from vms import lan, leases, power
 
 
 @shared_task(name="vms.empty_bin")
 def empty_bin() -> None:
     """Delete for good what was in the bin long enough. Idempotent."""
     power.purge_what_is_due()
+
+
+@shared_task(name="vms.keep_leases")
+def keep_leases() -> None:
+    """Warn of leases that end, and end them. Idempotent."""
+    leases.keep()
 
 
 @shared_task(name="vms.ask_addresses")
