@@ -17,11 +17,12 @@ class VmsConfig(AppConfig):
         from vms.changes.cloning import CLONE
         from vms.changes.resizing import RESIZE
         from vms.editing import EDIT
+        from vms.extending import EXTEND
         from vms.observer import MachineObserver
         from vms.placement import machines_on
         from vms.power import KINDS, give_up_machines
 
-        for kind in (CREATE, EDIT, RESIZE, CLONE, *disks.KINDS, *KINDS):
+        for kind in (CREATE, EDIT, EXTEND, RESIZE, CLONE, *disks.KINDS, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

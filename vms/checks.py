@@ -100,7 +100,12 @@ def _lease(item: CatalogueItem, values: Values) -> str:
 def _why(item: CatalogueItem, values: Values) -> str:
     if not values["why"].strip():
         return _("Say in a few words what the machine is for.")
-    if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in values["why"]):
+    return unreadable(values["why"])
+
+
+def unreadable(words: str) -> str:
+    """Return why people could not read `words`, '' when they can."""
+    if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in words):
         return _("This holds a character that cannot be shown; write it in plain words.")
     return ""
 

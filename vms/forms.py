@@ -18,7 +18,7 @@ from vms import checks
 from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour
 from vms.offers import Offer, offer
-from vms.services import Wish
+from vms.services import DAY, Wish
 from vms.virtualization import HELP, Devices, Wanted
 
 _PLAIN = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
@@ -160,10 +160,52 @@ class RequestForm(forms.Form):
         )
 
 
-class EditForm(RequestForm):
-    """The same for a request that waits: its project stays, and it must be the one that was seen."""
+class SeenRequest(forms.Form):
+    """Changes a request that waits, which must be the one that was seen."""
 
     spec_hash = forms.CharField(widget=forms.HiddenInput)
+
+    def see(self, operation: Operation) -> None:
+        """Be about `operation` as it is now, with what was typed: the next time it is sent on purpose."""
+        typed: Any = self.data
+        typed = typed.copy()
+        typed["spec_hash"] = operation.spec_hash
+        self.data = typed
+
+
+class ExtensionForm(forms.Form):
+    """By how many days a lease is extended, and why. Not for: how many may be, which the service keeps."""
+
+    #: The form's name of what the service calls otherwise.
+    FIELDS: Mapping[str, str] = {"lease": "days"}
+
+    token = forms.UUIDField(widget=forms.HiddenInput)
+    days = forms.IntegerField(label=_("Days to add"))
+    why = forms.CharField(label=_("What is it still for?"), max_length=500)
+
+    def __init__(self, data: Any = None, *, most: int, filled: Mapping[str, Any] | None = None) -> None:
+        super().__init__(data, initial={"token": uuid.uuid4(), **(filled or {})})
+        self.fields["days"].help_text = _("At most %(most)d.") % {"most": most}
+
+    @classmethod
+    def like(cls, operation: Operation) -> dict[str, Any]:
+        """Return the values of an earlier request."""
+        asked = operation.frozen
+        return {"days": asked["sizes"]["lease"] // DAY, "why": asked["pinned"]["why"]}
+
+
+class ExtensionEditForm(SeenRequest, ExtensionForm):
+    """The same for a request that waits."""
+
+    def __init__(self, data: Any = None, *, operation: Operation, most: int) -> None:
+        filled = {"spec_hash": operation.spec_hash, **self.like(operation)}
+        super().__init__(data, most=most, filled=filled)
+        del self.fields["token"]
+
+
+class EditForm(SeenRequest, RequestForm):
+    """The same as a request for a request that waits: its project stays."""
+
     operation = forms.CharField(widget=forms.HiddenInput, required=False)
 
     def __init__(
@@ -180,10 +222,3 @@ class EditForm(RequestForm):
         self.fields["project"].disabled = True
         self.fields["project"].initial = operation.project_id
         self.initial["project"] = operation.project_id
-
-    def see(self, operation: Operation) -> None:
-        """Be about `operation` as it is now, with what was typed: the next time it is sent on purpose."""
-        typed: Any = self.data
-        typed = typed.copy()
-        typed["spec_hash"] = operation.spec_hash
-        self.data = typed

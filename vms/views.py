@@ -18,12 +18,12 @@ from portal.core.web.slots import pieces
 from portal.live.panels import row_keys
 from portal.operations import revisions, words
 from portal.operations.models import Operation
-from vms import asking, editing, live, noted, power, prefill, reach, services
+from vms import asking, editing, extending, live, noted, power, prefill, reach, services
 from vms import settings as sets
 from vms.building import CREATE
 from vms.cards import cards
 from vms.changes.asking import waiting_for
-from vms.forms import EditForm, RequestForm
+from vms.forms import EditForm, ExtensionEditForm, ExtensionForm, RequestForm, SeenRequest
 from vms.models import CatalogueItem, Status, VirtualMachine
 from vms.settings_form import SettingsForm
 
@@ -79,6 +79,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "no_delete": stranger or power.state_forbids(vm, "bin"),
         "no_purge": stranger or (power.being_purged(vm) if vm.status == Status.BINNED else ""),
         "no_restore": stranger or (power.why_not_restored(vm) if vm.status == Status.BINNED else ""),
+        **_extension(request, vm),
     }
     return render(request, "vms/detail.html", context)
 
@@ -109,6 +110,69 @@ def settings(request: HttpRequest, pk: int) -> HttpResponse:
     waits = sets.waiting(found.observed_running, form.defined) if found.observed_running else []
     context |= {"form": form, "found": found, "waits": waits}
     return render(request, "vms/settings.html", context, status=422 if form.errors else 200)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def lease(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask for a longer lease of a machine."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    form = ExtensionForm(request.POST or None, most=extending.most_days(vm))
+    if request.method == "POST" and form.is_valid():
+        with denied_at(form, form.FIELDS):
+            begun = extending.request_extension(actor=request.user, machine=vm, **form.cleaned_data)
+            return go_to(request, "operations:detail", begun.pk)
+    return _lease_page(request, vm, form)
+
+
+@require_safe
+def lease_copy(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show the form filled in like an earlier request for a longer lease."""
+    earlier = get_object_or_404(_requests(request, extending.KIND), pk=pk)
+    vm = _leased(request, earlier)
+    if vm is None:
+        return go_to(request, "operations:detail", pk)
+    form = ExtensionForm(most=extending.most_days(vm), filled=ExtensionForm.like(earlier))
+    return _lease_page(request, vm, form)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def lease_edit(request: HttpRequest, pk: int) -> HttpResponse:
+    """Change one's own request for a longer lease while it waits."""
+    operation = get_object_or_404(_requests(request, extending.KIND), pk=pk)
+    if refusal := revisions.edit_forbidden(request.user, operation):
+        messages.error(request, refusal)
+        return go_to(request, "operations:detail", pk)
+    vm = _leased(request, operation)
+    if vm is None:
+        return go_to(request, "operations:detail", pk)
+    form = ExtensionEditForm(request.POST or None, operation=operation, most=extending.most_days(vm))
+    if request.method == "POST" and form.is_valid():
+        with denied_at(form, form.FIELDS):
+            extending.edit_extension(actor=request.user, operation=operation, **form.cleaned_data)
+            return go_to(request, "operations:detail", pk)
+    changes = _changed_meanwhile(form, operation)
+    return _lease_page(request, vm, form, edited=operation, changes=changes)
+
+
+def _leased(request: HttpRequest, operation: Operation) -> VirtualMachine | None:
+    """Return the machine of a request for a longer lease; say so when it is gone."""
+    vm = live.visible(request.user).filter(uuid=operation.identifiers["uuid"]).first()
+    if vm is None:
+        messages.error(request, _("The machine is gone."))
+    return vm
+
+
+def _extension(request: HttpRequest, vm: VirtualMachine) -> dict[str, Any]:
+    """Return the request for a longer lease that waits, and whether the person may look at it."""
+    found = extending.waiting(vm).first()
+    seen = found and Operation.objects.restrict(request.user, "view").filter(pk=found.pk).exists()
+    return {"extension": found, "extension_seen": bool(seen)}
+
+
+def _lease_page(request: HttpRequest, vm: VirtualMachine, form: Any, **context: Any) -> HttpResponse:
+    denied = extending.why_not(request.user, vm, besides=context.get("edited"))
+    context |= {"vm": vm, "form": form, "denied": denied, **_extension(request, vm)}
+    return render(request, "vms/lease.html", context, status=422 if form.errors else 200)
 
 
 @require_POST
@@ -207,7 +271,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     return _form_page(request, form, edited=operation, notes=filled.notes, changes=changes)
 
 
-def _changed_meanwhile(form: EditForm, operation: Operation) -> Sequence[words.Difference]:
+def _changed_meanwhile(form: SeenRequest, operation: Operation) -> Sequence[words.Difference]:
     """Return what changed since the refused `form` was opened; it is then about the request as it is now."""
     seen = form.data.get("spec_hash", "") if form.errors else operation.spec_hash
     if seen == operation.spec_hash:
@@ -236,9 +300,9 @@ def _offered(request: HttpRequest) -> QuerySet[CatalogueItem]:
     return found.select_related("image")
 
 
-def _requests(request: HttpRequest) -> QuerySet[Operation]:
-    """Return the requests for machines that the person may see."""
-    found = Operation.objects.restrict(request.user, "view").filter(kind=CREATE.name)
+def _requests(request: HttpRequest, kind: str = CREATE.name) -> QuerySet[Operation]:
+    """Return the requests of `kind`, for new machines, that the person may see."""
+    found = Operation.objects.restrict(request.user, "view").filter(kind=kind)
     return found.exclude(project=None).select_related("project", "requester")
 
 

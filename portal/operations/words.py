@@ -6,8 +6,11 @@ import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -117,6 +120,10 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
     for label, before, after in pinned.get("settings", ()):
         words = f"{before or _('none')} → {after or _('none')}"
         found.append(Fact(label, words, long="\n" in words))
+    if "until" in pinned:
+        # What an extension comes on top of.
+        ends = timezone.localtime(datetime.fromisoformat(pinned["until"]))
+        found.append(Fact(_("Lease ends without it"), date_format(ends, "j M Y H:i")))
     if "cost_month" in pinned:
         found.append(Fact(_("Cost a month"), str(pinned["cost_month"])))
     return found

@@ -106,6 +106,10 @@ def _growth(world: Any) -> dict[str, Any]:
     return {**_change(world, DiskForm.salt, {"disk": now}), "disk": "5"}
 
 
+def _longer(world: Any) -> dict[str, Any]:
+    return {"token": uuid.uuid4(), "days": 9, "why": "not done yet"}
+
+
 def _new_host(world: Any) -> dict[str, Any]:
     return {"name": "fresh", "uri": "qemu+ssh://root@198.51.100.7/system", "pool_path": "/var/lib/fresh"}
 
@@ -373,6 +377,16 @@ LINES = (
         {"target": "vdb"},
         lambda w: {"confirm_name": "vdb"},
     ),
+    # The operators may use it, but not ask for anything.
+    Line("vms:lease", page(SEE), change(USE & REQUEST, told=SEE, refusal=422), "machine", data=_longer),
+    Line(
+        "vms:lease_edit",
+        page(OWNER) | dict.fromkeys(SEE - OWNER, 302),
+        change(OWNER, told=SEE),
+        "extension",
+        data=lambda w: {**_longer(w), "spec_hash": w.extension.spec_hash},
+    ),
+    Line("vms:lease_copy", page(SEE), NO, "extension"),
     Line("vms:delete", NO, change(USE, told=SEE), "machine", data=lambda w: {"confirm_name": w.machine.name}),
     Line("vms:restore", NO, change(USE, told=SEE), "binned"),
     Line("console:vnc", page(USE), NO, "machine"),

@@ -18,6 +18,7 @@ from portal.operations.policies.rules import Rule
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from tests import factories
+from vms.extending import request_extension
 from vms.models import CatalogueItem, Definition, Flavour, Observed, Status, VirtualMachine
 from vms.services import request_machine
 
@@ -89,6 +90,9 @@ def _things(world):
     world.binned = make_machine(
         world, "binned", place, status=Status.BINNED, bin_until=timezone.now() + timedelta(days=7)
     )
+    extended = make_machine(world, "extended", place)
+    longer = {"days": 30, "why": "not done yet", "token": uuid.uuid4()}
+    world.extension = request_extension(actor=owner, machine=extended, **longer)
     world.running = make_operation(world, "running", state="running")
     # Off, and two of them, so that the request in the world waits as without any and one can be moved.
     world.policy, _last = (
