@@ -95,13 +95,15 @@ def test_an_extension_is_asked_approved_and_carried_out(cast, machine):
 
 
 @pytest.mark.django_db
-def test_who_may_not_use_the_machine_or_not_ask_in_its_project_cannot_extend(cast, machine):
+def test_who_may_not_use_the_machine_or_not_ask_in_its_project_cannot_extend(client, cast, machine):
     """Red when why_not() leaves one of the two out."""
     colleague = User.objects.create(username="colleague")
     Membership.objects.create(user=colleague, project=cast.project, role=Role.REQUESTER)
     for actor, sentence in ((colleague, "Only the owner"), (cast.operator, "may not ask")):
         with pytest.raises(Denied, match=sentence):
             ask(actor, machine)
+    client.force_login(cast.operator)
+    assert "may not ask for anything" in client.get(url("lease", machine)).context["denied"]
     assert ask(cast.admin, machine).requester == cast.admin
 
 

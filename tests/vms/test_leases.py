@@ -1,6 +1,7 @@
 """Leases that end: who is told when, what is switched off and binned, and that nothing happens twice."""
 
 import importlib
+import uuid
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -20,12 +21,14 @@ from portal.hosts.models import Health, Host
 from portal.operations import tasks as worker
 from portal.operations.models import Operation
 from portal.operations.observers import DomainSeen
+from portal.operations.services import decide
 from portal.operations.states import State
-from tests.factories import make_host, make_machine
+from tests.factories import make_catalogue, make_host, make_machine, make_network, make_place, make_wish
 from tests.racing import race
 from vms import leases, power, tasks
 from vms.models import Observed, Status, VirtualMachine
 from vms.observer import MachineObserver
+from vms.services import request_machine
 
 pytestmark = pytest.mark.database
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -96,6 +99,20 @@ def test_a_scheduler_that_slept_over_several_days_tells_of_one(machine):
 def test_a_short_lease_is_warned_of_by_what_lies_ahead_alone(lease, kept):
     """Red when nearest() returns the farthest: a lease of three days would be told of as it begins."""
     assert leases.nearest(lease * DAY) == kept
+
+
+@pytest.mark.django_db
+def test_a_machine_is_placed_with_what_its_lease_never_had_ahead(cast):
+    """Red when placement leaves lease_warned empty: the owner would be told as soon as it is built."""
+    place = make_place(make_host())
+    catalogue = make_catalogue(place.images.get().image, make_network())
+    wish = make_wish(catalogue, lease_days=3)
+    asked = request_machine(actor=cast.requester, project=cast.project, wish=wish, token=uuid.uuid4())
+    decide(actor=cast.approver, operation=asked, spec_hash=asked.spec_hash, approved=True)
+    VirtualMachine.objects.update(status=Status.ACTIVE)
+    assert leases.warn() == 0
+    leave(DAY - MINUTE)
+    assert leases.warn() == 1
 
 
 @pytest.mark.django_db
