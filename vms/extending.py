@@ -268,10 +268,8 @@ class AskingForLeases(Asking):
                 found[operation.pk] = Outlook(place=_("nowhere"), warnings=warnings)
                 continue
             warnings.append(_too_long(lease // DAY, _most(machine, longest.get(machine.item_name, LONGEST))))
-            facts = [
-                (_("Lease ends"), _in_words(machine.lease_until)),
-                (_("Would run until"), _in_words(_end(machine, lease))),
-            ]
+            until = timezone.localtime(_end(machine, lease))
+            facts = [(_("Would run until"), date_format(until, "j M Y H:i"))]
             shown = [warning for warning in warnings if warning]
             found[operation.pk] = Outlook(place=machine.host.name, facts=facts, warnings=shown)
         return found
@@ -281,10 +279,6 @@ class AskingForLeases(Asking):
 
     def copy_url(self, operation: Operation) -> str:
         return reverse("vms:lease_copy", args=[operation.pk])
-
-
-def _in_words(at: datetime) -> str:
-    return date_format(timezone.localtime(at), "j M Y H:i")
 
 
 EXTEND = Kind(
