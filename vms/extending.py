@@ -14,13 +14,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.accounts import notices
-from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
 from portal.operations import ledger, revisions
 from portal.operations.models import Operation
-from portal.operations.registry import Asking, Kind, Outlook, Step, StepContext, StepFailed
+from portal.operations.registry import Asking, Kind, Outlook, Step, StepContext, StepFailed, may_ask
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
@@ -44,7 +43,7 @@ def why_not(actor: Any, machine: VirtualMachine, *, besides: Operation | None = 
     """
     if reason := power.right_lacks(actor, machine):
         return reason
-    if not may(actor, "request", machine.project):
+    if not may_ask(actor, KIND, machine.project):
         return _("You may not ask for anything in %(project)s.") % {"project": machine.project}
     if reason := power.not_in_use(machine):
         return reason
@@ -244,6 +243,8 @@ class MoveEnd(Step):
 
 class AskingForLeases(Asking):
     """Requests for longer leases."""
+
+    verbs = ("request", "operate")
 
     def amounts(self, operation: Operation, sizes: Mapping[str, int]) -> ledger.Amounts:
         # The machine holds its share already, for as long as it is there.

@@ -377,8 +377,7 @@ LINES = (
         {"target": "vdb"},
         lambda w: {"confirm_name": "vdb"},
     ),
-    # The operators may use it, but not ask for anything.
-    Line("vms:lease", page(SEE), change(USE & REQUEST, told=SEE, refusal=422), "machine", data=_longer),
+    Line("vms:lease", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_longer),
     Line(
         "vms:lease_edit",
         page(OWNER) | dict.fromkeys(SEE - OWNER, 302),

@@ -344,7 +344,7 @@ def test_several_schedulers_at_once_do_everything_once(cast, machine):
 def test_leases_of_before_get_a_week_by_the_migration(machine):
     """Red when the migration leaves what is over: an upgrade would switch machines off without a warning."""
     leave(-90 * DAY)
-    migration = importlib.import_module("vms.migrations.0006_lease")
+    migration = importlib.import_module("vms.migrations.0007_lease")
     migration.give_a_week(apps, None)
     machine.refresh_from_db()
     assert 6 * DAY < machine.lease_until - timezone.now() <= 7 * DAY

@@ -16,7 +16,7 @@ from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from portal.operations.states import UNFINISHED, State
-from vms import noted, placement, power
+from vms import leases, noted, placement, power
 from vms.models import Disk, Observed, Status, VirtualMachine
 from vms.services import name_taken
 
@@ -97,6 +97,7 @@ def place(operation: Operation) -> None:
 
 
 def _make_rows(operation: Operation, frozen: Mapping[str, Any], source: VirtualMachine) -> None:
+    lease = timedelta(seconds=frozen["sizes"]["lease"])
     machine = VirtualMachine.objects.create(
         name=frozen["pinned"]["name"],
         uuid=uuid.uuid4(),
@@ -111,7 +112,8 @@ def _make_rows(operation: Operation, frozen: Mapping[str, Any], source: VirtualM
         login_user=source.login_user,
         accelerator=source.accelerator,
         devices=source.devices,
-        lease_until=timezone.now() + timedelta(seconds=frozen["sizes"]["lease"]),
+        lease_until=timezone.now() + lease,
+        lease_warned=leases.nearest(lease),
     )
     disks = _copy_disks(source, machine)
     macs, numbers = _copy_ports(source, machine)

@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
         ('accounts', '0004_notices'),
         ('hosts', '0006_host_uuid'),
         ('operations', '0010_step_words'),
-        ('vms', '0005_definition'),
+        ('vms', '0006_disk_serial'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
