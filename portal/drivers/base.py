@@ -13,6 +13,7 @@ from typing import Any
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
+    DeviceModel,
     DiskSpec,
     DomainDefinition,
     DomainInfo,
@@ -22,6 +23,7 @@ from portal.drivers.types import (
     HostReadiness,
     NetworkInfo,
     NetworkSpec,
+    NicSpec,
     PoolInfo,
     PoolSpec,
     Proof,
@@ -233,6 +235,47 @@ class HypervisorDriver(ABC):
 
         Never makes one smaller. Idempotent. Raises AlreadyExists (another file is there), PoolFull,
         VolumeNotFound (no pool knows the file), DomainNotFound.
+        """
+
+    @abstractmethod
+    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel) -> bool:
+        """Attach a card on a network to a domain, and to what runs of it; return whether the latter has it.
+
+        The network is there already (`ensure_network`). Idempotent: the same MAC on the same network is the
+        same card; that MAC elsewhere raises AlreadyExists. Raises NoSlot, NetworkNotFound (of a domain that
+        runs), InvalidSpec (also for a network of the guest's own, which is its emulator's), DomainNotFound.
+        """
+
+    @abstractmethod
+    def detach_nic(self, uuid: str, mac: str) -> None:
+        """Take the card of that MAC from a domain, and from what runs of it; its network stays.
+
+        Idempotent. Raises GuestIgnores when the guest of a running domain keeps it (nothing was changed
+        then, though the guest may let it go later), DomainNotFound.
+        """
+
+    @abstractmethod
+    def set_link(self, uuid: str, mac: str, up: bool) -> None:
+        """Plug the cable of the card of that MAC in or out, in the definition and in what runs.
+
+        Idempotent. Raises DeviceNotFound, DomainNotFound.
+        """
+
+    @abstractmethod
+    def change_media(self, uuid: str, target: str, path: str | None) -> None:
+        """Put the ISO file `path` into the drive at `target`, or (None) nothing, now and for later starts.
+
+        Whatever is in it comes out. Idempotent. Raises GuestIgnores when the guest of a running domain holds
+        the tray shut (nothing was changed then), DeviceNotFound (no drive for CDs is there), VolumeNotFound
+        (no pool knows the file), DomainNotFound.
+        """
+
+    @abstractmethod
+    def limit_disk(self, uuid: str, target: str, path: str, limits: Mapping[str, int]) -> None:
+        """Limit what the disk of file `path` at `target` reads and writes, now and for later starts.
+
+        `limits` has every name of `types.LIMITS`. Limits of other names (bursts) stay. Idempotent. Raises
+        DeviceNotFound (another file is there), InvalidSpec, DomainNotFound.
         """
 
     @abstractmethod

@@ -159,6 +159,12 @@ class GuestIgnores(DriverError):
     code = "guest_ignores"
 
 
+class DeviceNotFound(DriverError):
+    """The domain has no such device, as it is defined and as it runs."""
+
+    code = "device_not_found"
+
+
 class NoSlot(DriverError):
     """The domain has no place for another device while it runs."""
 

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from portal.drivers import validation
-from portal.drivers.base import HypervisorDriver
 from portal.drivers.editing import Edit
 from portal.drivers.errors import (
     AlreadyExists,
@@ -25,11 +24,12 @@ from portal.drivers.errors import (
     PoolNotFound,
     VolumeNotFound,
 )
+from portal.drivers.fake_devices import FakeDevices
 from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.disk import DiskElement
 from portal.drivers.libvirt.xml.domain import DomainElement
-from portal.drivers.libvirt.xml.places import disk_at, file_of, with_disk, without_disk
+from portal.drivers.libvirt.xml.places import disk_at, file_of, with_device, without_disk
 from portal.drivers.libvirt.xml.twin import twin_of
 from portal.drivers.qcow2 import inspect
 from portal.drivers.seed import build_iso
@@ -70,7 +70,7 @@ class _Domain:
     leases: tuple[AddressInfo, ...] = ()
 
 
-class FakeDriver(HypervisorDriver):
+class FakeDriver(FakeDevices):
     """Hold one host's objects in memory. `reachable` False makes calls raise HostUnreachable."""
 
     def __init__(self, uri: str = "fake:///", *, pool_bytes: int = 1 << 40) -> None:
@@ -81,8 +81,6 @@ class FakeDriver(HypervisorDriver):
         #: Under which a kernel gets as far as asking to sign in.
         self.kernels = frozenset(Accelerator)
         self.bridges = True
-        #: Whether guests do what they are asked to do.
-        self.guest_heeds = True
         #: As its firmware says it; another URI is another machine.
         self.host_uuid = str(uuid5(NAMESPACE_URL, uri))
         self.seeds: dict[str, bytes] = {}
@@ -260,6 +258,9 @@ class FakeDriver(HypervisorDriver):
         except KeyError as error:
             raise DomainNotFound(uuid) from error
 
+    def _knows(self, *, file: str = "", network: str = "") -> bool:
+        return network in self._networks or any(one.path == file for one in self._volumes.values())
+
     def _active(self, uuid: str) -> _Domain:
         domain = self._get(uuid)
         if domain.state is DomainState.SHUTOFF:
@@ -331,7 +332,7 @@ class FakeDriver(HypervisorDriver):
     @staticmethod
     def _with(text: str, spec: DiskSpec) -> str:
         there = disk_at(parse(text), spec.target)
-        return text if there is not None else with_disk(text, parse(DiskElement.to_xml(spec)))
+        return text if there is not None else with_device(text, parse(DiskElement.to_xml(spec)))
 
     def detach_disk(self, uuid: str, target: str, path: str) -> None:
         domain = self._get(uuid)
@@ -379,7 +380,7 @@ class FakeDriver(HypervisorDriver):
         if domain.state is DomainState.SHUTOFF:
             leases = [
                 self._lease(nic.mac, nic.network, rank)
-                for rank, nic in enumerate(domain.spec.nics)
+                for rank, nic in enumerate(DomainElement.from_xml(domain.persistent).nics)
                 if nic.network
             ]
             domain.leases = tuple(lease for lease in leases if lease is not None)

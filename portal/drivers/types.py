@@ -54,6 +54,20 @@ class DiskSpec:
     serial: str = ""
 
 
+#: What the reading and writing of a disk can be limited to: bytes and operations a second, 0 for no limit.
+#: A total goes with no limit of reading or writing alone.
+LIMITS = (
+    "total_bytes_sec",
+    "read_bytes_sec",
+    "write_bytes_sec",
+    "total_iops_sec",
+    "read_iops_sec",
+    "write_iops_sec",
+)
+#: What QEMU takes at most (THROTTLE_VALUE_MAX).
+MOST_LIMIT = 10**15
+
+
 @dataclass(frozen=True, slots=True)
 class NicSpec:
     """A network card on a named libvirt network, or (`network` empty) on a network of the guest's own.

@@ -3,9 +3,12 @@
 import ipaddress
 import re
 import uuid as uuids
+from collections.abc import Mapping
 
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.types import (
+    LIMITS,
+    MOST_LIMIT,
     MOST_VCPUS,
     DeviceModel,
     DiskSpec,
@@ -104,6 +107,23 @@ def check_disk(disk: DiskSpec) -> None:
     check_serial(disk.serial)
 
 
+def check_mac(value: str) -> str:
+    """Return the address of a network card, or raise InvalidSpec."""
+    return _match(MAC, value, "mac")
+
+
+def check_limits(limits: Mapping[str, int]) -> None:
+    """Raise InvalidSpec unless every limit of a disk is named, and none is both a total's and a part's."""
+    if set(limits) != set(LIMITS):
+        raise InvalidSpec(f"limits are {', '.join(LIMITS)}")
+    for name, value in limits.items():
+        if not 0 <= value <= MOST_LIMIT:
+            raise InvalidSpec(f"a limit {name} of {value} is not allowed")
+    for unit in ("bytes", "iops"):
+        if limits[f"total_{unit}_sec"] and (limits[f"read_{unit}_sec"] or limits[f"write_{unit}_sec"]):
+            raise InvalidSpec(f"a total limit of {unit} goes with none of reading or writing")
+
+
 def check_positive(value: int, what: str) -> int:
     """Return a number above zero, or raise InvalidSpec."""
     if value <= 0:
@@ -159,7 +179,7 @@ def check_twin(spec: TwinSpec) -> None:
 
 def check_nic(nic: NicSpec) -> None:
     """Raise InvalidSpec unless a card is on a network, or on one of its own with a port of the host."""
-    _match(MAC, nic.mac, "mac")
+    check_mac(nic.mac)
     if nic.ssh_port == 0:
         check_name(nic.network)
     elif nic.network or not 1024 <= nic.ssh_port <= 65535:

@@ -12,6 +12,7 @@ from portal.drivers.libvirt.domain import Domains
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.events import Changed, Closed, Lifecycle
 from portal.drivers.libvirt.hot import Hot
+from portal.drivers.libvirt.hot_devices import HotDevices
 from portal.drivers.libvirt.listing import Listing
 from portal.drivers.libvirt.network import Networks
 from portal.drivers.libvirt.pool import Pools
@@ -20,6 +21,7 @@ from portal.drivers.libvirt.volume import Volumes
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
+    DeviceModel,
     DiskSpec,
     DomainDefinition,
     DomainInfo,
@@ -28,6 +30,7 @@ from portal.drivers.types import (
     HostReadiness,
     NetworkInfo,
     NetworkSpec,
+    NicSpec,
     PoolInfo,
     PoolSpec,
     Proof,
@@ -48,6 +51,7 @@ class LibvirtDriver(HypervisorDriver):
         self._domains = Domains(self._connection)
         self._definitions = Definitions(self._connection)
         self._hot = Hot(self._connection)
+        self._devices = HotDevices(self._connection)
         self._listing = Listing(self._connection)
         self._networks = Networks(self._connection)
         self._pools = Pools(self._connection)
@@ -145,6 +149,21 @@ class LibvirtDriver(HypervisorDriver):
 
     def grow_disk(self, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
         self._hot.grow_disk(uuid, target, path, capacity_bytes)
+
+    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel) -> bool:
+        return self._devices.attach_nic(uuid, spec, model)
+
+    def detach_nic(self, uuid: str, mac: str) -> None:
+        self._devices.detach_nic(uuid, mac)
+
+    def set_link(self, uuid: str, mac: str, up: bool) -> None:
+        self._devices.set_link(uuid, mac, up)
+
+    def change_media(self, uuid: str, target: str, path: str | None) -> None:
+        self._devices.change_media(uuid, target, path)
+
+    def limit_disk(self, uuid: str, target: str, path: str, limits: Mapping[str, int]) -> None:
+        self._devices.limit_disk(uuid, target, path, limits)
 
     def undefine(self, uuid: str) -> None:
         self._domains.undefine(uuid)

@@ -1,8 +1,9 @@
-"""Find devices of a definition by what tells them apart. Not for: reading all of one."""
+"""Find devices of a definition by what tells them apart, and change one. Not for: reading all of one."""
 
+from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
-from portal.drivers.libvirt.xml.build import need, parse
+from portal.drivers.libvirt.xml.build import child, need, parse
 
 
 def disk_at(domain: ET.Element, target: str) -> ET.Element | None:
@@ -19,10 +20,68 @@ def file_of(disk: ET.Element) -> str:
     return "" if source is None else source.get("file", "")
 
 
-def with_disk(text: str, disk: ET.Element) -> str:
-    """Return a definition with `disk` after its other devices."""
+def drive_at(domain: ET.Element, target: str) -> ET.Element | None:
+    """Return the drive for CDs at `target`, None when what is there is none."""
+    there = disk_at(domain, target)
+    return there if there is not None and there.get("device") == "cdrom" else None
+
+
+def card_with(domain: ET.Element, mac: str) -> ET.Element | None:
+    """Return the <interface> of that MAC, None when there is none."""
+    for card in domain.iterfind("devices/interface"):
+        if (told := card.find("mac")) is not None and told.get("address", "").lower() == mac:
+            return card
+    return None
+
+
+def network_of(card: ET.Element) -> str:
+    """Return the libvirt network of an <interface>, '' for a card on something else."""
+    source = card.find("source")
+    return "" if source is None else source.get("network", "")
+
+
+def is_linked(card: ET.Element) -> bool:
+    """Say whether the cable of an <interface> is plugged in, as it is where nothing is said."""
+    link = card.find("link")
+    return link is None or link.get("state") != "down"
+
+
+def set_link(card: ET.Element, up: bool) -> None:
+    """Plug the cable of an <interface> in, or out."""
+    for link in card.findall("link"):
+        card.remove(link)
+    if not up:
+        child(card, "link", state="down")
+
+
+def set_medium(drive: ET.Element, path: str) -> None:
+    """Put the file into a drive, '' for nothing."""
+    # What belongs to the medium that goes: the parts of its source, and what lies behind it.
+    for part in (*drive.findall("source"), *drive.findall("backingStore")):
+        drive.remove(part)
+    if path:
+        drive.set("type", "file")
+        child(drive, "source", file=path)
+
+
+def set_limits(disk: ET.Element, limits: Mapping[str, int]) -> None:
+    """Limit a <disk> to what is not 0; limits of other names stay."""
+    tune = disk.find("iotune")
+    if tune is None:
+        tune = child(disk, "iotune")
+    for name, value in limits.items():
+        for old in tune.findall(name):
+            tune.remove(old)
+        if value:
+            child(tune, name, str(value))
+    if not len(tune):
+        disk.remove(tune)
+
+
+def with_device(text: str, device: ET.Element) -> str:
+    """Return a definition with `device` after its other devices."""
     domain = parse(text)
-    need(domain, "devices").append(disk)
+    need(domain, "devices").append(device)
     return ET.tostring(domain, encoding="unicode")
 
 
@@ -31,4 +90,12 @@ def without_disk(text: str, target: str) -> str:
     domain = parse(text)
     if (disk := disk_at(domain, target)) is not None:
         need(domain, "devices").remove(disk)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def without_card(text: str, mac: str) -> str:
+    """Return a definition without its card of that MAC."""
+    domain = parse(text)
+    if (card := card_with(domain, mac)) is not None:
+        need(domain, "devices").remove(card)
     return ET.tostring(domain, encoding="unicode")

@@ -14,6 +14,7 @@ from portal.drivers.libvirt.xml.foreign.fields import (
     whole,
     yes_no,
 )
+from portal.drivers.types import LIMITS
 
 _TYPE_MODEL: Fields = {"type": Attr("", "type"), "model": Attr("", "model")}
 _BOOT_ORDER: Field = Attr("boot", "order", whole)
@@ -31,12 +32,8 @@ _SOURCE: Fields = {
 }
 
 _LIMITS: Fields = {
-    name: Text(name, whole)
-    for name in (
-        "total_bytes_sec", "read_bytes_sec", "write_bytes_sec",
-        "total_iops_sec", "read_iops_sec", "write_iops_sec",
-    )
-}  # fmt: skip
+    name: Text(name, whole) for name in LIMITS
+}
 
 _DISK: Fields = {
     "type": Attr("", "type"),

@@ -1,0 +1,129 @@
+"""Cards, media and limits of the in-memory driver. Not for: the rest of it, nor what a guest does."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Protocol
+from xml.etree import ElementTree as ET
+
+from portal.drivers import validation
+from portal.drivers.base import HypervisorDriver
+from portal.drivers.errors import (
+    AlreadyExists,
+    DeviceNotFound,
+    GuestIgnores,
+    InvalidSpec,
+    NetworkNotFound,
+    VolumeNotFound,
+)
+from portal.drivers.libvirt.xml.build import parse
+from portal.drivers.libvirt.xml.interface import InterfaceElement
+from portal.drivers.libvirt.xml.places import (
+    card_with,
+    disk_at,
+    drive_at,
+    file_of,
+    network_of,
+    set_limits,
+    set_link,
+    set_medium,
+    with_device,
+    without_card,
+)
+from portal.drivers.types import DeviceModel, NicSpec
+
+
+class _Defined(Protocol):
+    persistent: str
+    running: str
+
+
+class FakeDevices(HypervisorDriver):
+    """Changes texts of definitions, as libvirt would."""
+
+    #: Whether guests do what they are asked to do.
+    guest_heeds = True
+
+    @abstractmethod
+    def _get(self, uuid: str) -> _Defined:
+        """Return a domain. Raises DomainNotFound."""
+
+    @abstractmethod
+    def _knows(self, *, file: str = "", network: str = "") -> bool:
+        """Say whether a pool has that file, or whether there is that network."""
+
+    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel) -> bool:
+        validation.check_nic(spec)
+        if spec.ssh_port:
+            raise InvalidSpec("a card on a network of the guest's own is part of its emulator")
+        domain = self._get(uuid)
+        for text in filter(None, (domain.persistent, domain.running)):
+            there = card_with(parse(text), spec.mac)
+            if there is not None and network_of(there) != spec.network:
+                raise AlreadyExists(f"{spec.mac} is on {network_of(there)} already")
+        if domain.running and not self._knows(network=spec.network):
+            raise NetworkNotFound(spec.network)
+
+        def with_card(text: str) -> str:
+            if card_with(parse(text), spec.mac) is not None:
+                return text
+            return with_device(text, parse(InterfaceElement.to_xml(spec, model)))
+
+        domain.persistent = with_card(domain.persistent)
+        if domain.running:
+            domain.running = with_card(domain.running)
+        return bool(domain.running)
+
+    def detach_nic(self, uuid: str, mac: str) -> None:
+        validation.check_mac(mac)
+        domain = self._get(uuid)
+        if domain.running and card_with(parse(domain.running), mac) is not None:
+            if not self.guest_heeds:
+                raise GuestIgnores(mac)
+            domain.running = without_card(domain.running, mac)
+        domain.persistent = without_card(domain.persistent, mac)
+
+    def set_link(self, uuid: str, mac: str, up: bool) -> None:
+        validation.check_mac(mac)
+        _change(self._get(uuid), lambda domain: card_with(domain, mac), lambda card: set_link(card, up))
+
+    def change_media(self, uuid: str, target: str, path: str | None) -> None:
+        validation.check_target(target)
+        domain = self._get(uuid)
+        if path is not None and not self._knows(file=validation.check_path(path)):
+            raise VolumeNotFound(path)
+        there = drive_at(parse(domain.running), target) if domain.running else None
+        if there is not None and file_of(there) != (path or "") and not self.guest_heeds:
+            raise GuestIgnores(target)
+
+        def put(drive: ET.Element) -> None:
+            if file_of(drive) != (path or ""):
+                set_medium(drive, path or "")
+
+        _change(domain, lambda found: drive_at(found, target), put)
+
+    def limit_disk(self, uuid: str, target: str, path: str, limits: Mapping[str, int]) -> None:
+        validation.check_target(target)
+        validation.check_path(path)
+        validation.check_limits(limits)
+
+        def own(domain: ET.Element) -> ET.Element | None:
+            there = disk_at(domain, target)
+            return there if there is not None and file_of(there) == path else None
+
+        _change(self._get(uuid), own, lambda disk: set_limits(disk, limits))
+
+
+def _change(
+    domain: _Defined, find: Callable[[ET.Element], ET.Element | None], change: Callable[[ET.Element], None]
+) -> None:
+    """Change a device of both definitions. Raises DeviceNotFound when neither has it."""
+    sides = {name: text for name in ("persistent", "running") if (text := getattr(domain, name))}
+    found = 0
+    for name, text in sides.items():
+        root = parse(text)
+        if (device := find(root)) is not None:
+            found += 1
+            change(device)
+            setattr(domain, name, ET.tostring(root, encoding="unicode"))
+    if not found:
+        raise DeviceNotFound("the domain has no such device")

@@ -1,0 +1,146 @@
+"""Change cards, media and limits of a domain, while it runs too. Not for: disks, processors, memory."""
+
+from collections.abc import Callable, Mapping
+from xml.etree import ElementTree as ET
+
+import libvirt
+
+from portal.drivers.errors import AlreadyExists, DeviceNotFound, GuestIgnores, InvalidSpec
+from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.plugging import CONFIG, LIVE, Find, definitions, detach, slots
+from portal.drivers.libvirt.xml.build import need, parse
+from portal.drivers.libvirt.xml.interface import InterfaceElement
+from portal.drivers.libvirt.xml.places import (
+    card_with,
+    disk_at,
+    drive_at,
+    file_of,
+    is_linked,
+    network_of,
+    set_link,
+    set_medium,
+)
+from portal.drivers.types import DeviceModel, NicSpec
+from portal.drivers.validation import (
+    check_limits,
+    check_mac,
+    check_nic,
+    check_path,
+    check_target,
+    check_uuid,
+)
+
+#: What libvirt and QEMU say of a tray that the guest holds shut.
+_SHUT = ("is locked", "waiting to open tray")
+
+
+class HotDevices:
+    """Changes of one connection's domains; the contract is in `portal.drivers.base`."""
+
+    def __init__(self, connection: libvirt.virConnect) -> None:
+        self._connection = connection
+
+    def _get(self, uuid: str) -> libvirt.virDomain:
+        return self._connection.lookupByUUIDString(check_uuid(uuid))
+
+    @translated()
+    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel) -> bool:
+        """Attach a card to the definition and to what runs."""
+        check_nic(spec)
+        if spec.ssh_port:
+            raise InvalidSpec("a card on a network of the guest's own is part of its emulator")
+        domain, missing = self._get(uuid), 0
+        for flag, text in definitions(domain):
+            there = card_with(parse(text), spec.mac)
+            if there is None:
+                missing |= flag
+            elif network_of(there) != spec.network:
+                raise AlreadyExists(f"{spec.mac} is on {network_of(there) or 'something else'} already")
+        if missing:
+            with slots():
+                domain.attachDeviceFlags(InterfaceElement.to_xml(spec, model), missing)
+        return bool(domain.isActive())
+
+    @translated()
+    def detach_nic(self, uuid: str, mac: str) -> None:
+        """Detach a card."""
+        check_mac(mac)
+        detach(self._get(uuid), lambda domain: card_with(domain, mac), mac)
+
+    @translated()
+    def set_link(self, uuid: str, mac: str, up: bool) -> None:
+        """Plug a cable in or out."""
+        check_mac(mac)
+
+        def plug(card: ET.Element) -> bool:
+            changes = is_linked(card) != up
+            if changes:
+                set_link(card, up)
+            return changes
+
+        _update(self._get(uuid), lambda domain: card_with(domain, mac), plug, f"card {mac}")
+
+    @translated()
+    def change_media(self, uuid: str, target: str, path: str | None) -> None:
+        """Change what is in a drive; in the one that runs first, whose guest may refuse."""
+        check_target(target)
+        if path is not None:
+            check_path(path)
+        domain, wanted = self._get(uuid), path or ""
+
+        def find(definition: ET.Element) -> ET.Element | None:
+            return drive_at(definition, target)
+
+        def put(drive: ET.Element) -> bool:
+            changes = file_of(drive) != wanted
+            if changes:
+                set_medium(drive, wanted)
+                need(drive, "target").attrib.pop("tray", None)
+            return changes
+
+        def empty_open(drive: ET.Element) -> bool:
+            """Empty a tray that the guest opened: only another medium makes libvirt shut it."""
+            stands_open = need(drive, "target").get("tray") == "open" and file_of(drive) == wanted != ""
+            if stands_open:
+                set_medium(drive, "")
+            return stands_open
+
+        if wanted:
+            self._connection.storageVolLookupByPath(wanted)
+        name = f"drive {target}"
+        try:
+            _update(domain, find, empty_open, name)
+            _update(domain, find, put, name)
+        except libvirt.libvirtError as error:
+            if any(words in str(error) for words in _SHUT):
+                raise GuestIgnores(str(error)) from error
+            raise
+
+    @translated()
+    def limit_disk(self, uuid: str, target: str, path: str, limits: Mapping[str, int]) -> None:
+        """Set what a disk is limited to."""
+        check_target(target)
+        check_path(path)
+        check_limits(limits)
+        domain, flags = self._get(uuid), 0
+        for flag, text in definitions(domain):
+            there = disk_at(parse(text), target)
+            if there is not None and file_of(there) == path:
+                flags |= flag
+        if not flags:
+            raise DeviceNotFound(f"{target} is not {path}")
+        domain.setBlockIoTune(target, dict(limits), flags)
+
+
+def _update(domain: libvirt.virDomain, find: Find, change: Callable[[ET.Element], bool], name: str) -> None:
+    """Change a device where `change` says that it did: in what runs, then in the definition.
+
+    The rest of its element goes back as it came. Raises DeviceNotFound, which calls the device `name`.
+    """
+    found = [(flag, find(parse(text))) for flag, text in definitions(domain)]
+    devices = {flag: device for flag, device in found if device is not None}
+    if not devices:
+        raise DeviceNotFound(f"there is no {name}")
+    for flag in (LIVE, CONFIG):
+        if flag in devices and change(devices[flag]):
+            domain.updateDeviceFlags(ET.tostring(devices[flag], encoding="unicode"), flag)

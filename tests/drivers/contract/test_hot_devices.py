@@ -1,0 +1,236 @@
+"""The contract: cards, media and limits, changed while a domain runs. What a guest sees, tests/vms shows."""
+
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from portal.drivers import errors
+from portal.drivers.inspection import Kind, inspect
+from portal.drivers.types import (
+    LIMITS,
+    DeviceModel,
+    DiskSpec,
+    DomainDefinition,
+    DomainSpec,
+    NicSpec,
+    SeedSpec,
+)
+from tests.drivers.contract.bench import Bench
+
+MODEL = DeviceModel.PARAVIRTUAL
+MAC = "52:54:00:aa:bb:02"
+NONE = dict.fromkeys(LIMITS, 0)
+
+
+def devices(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = inspect(Kind.DOMAIN, text.encode()).understood["devices"]
+    return found
+
+
+def cards(text: str) -> dict[str, dict[str, Any]]:
+    return {card["mac"]: card for card in devices(text).get("interfaces", [])}
+
+
+def medium(text: str, target: str = "sda") -> str:
+    [drive] = [disk for disk in devices(text)["disks"] if disk["target"]["dev"] == target]
+    assert drive["device"] == "cdrom"
+    return str(drive.get("source", {}).get("file", ""))
+
+
+def limits(text: str, target: str = "vda") -> dict[str, int]:
+    [disk] = [disk for disk in devices(text)["disks"] if disk["target"]["dev"] == target]
+    return dict(disk.get("limits", {}))
+
+
+def both(definition: DomainDefinition) -> tuple[str, str]:
+    return definition.persistent, definition.running
+
+
+@pytest.fixture
+def domain(bench: Bench) -> DomainSpec:
+    """A domain that is defined, and off."""
+    spec = bench.domain()
+    bench.driver.define(spec)
+    return spec
+
+
+@pytest.fixture
+def running(bench: Bench, domain: DomainSpec) -> DomainSpec:
+    bench.driver.start(domain.uuid)
+    return domain
+
+
+@pytest.fixture
+def extra(bench: Bench) -> NicSpec:
+    return NicSpec(MAC, bench.network.name)
+
+
+@pytest.mark.parametrize("model", DeviceModel)
+def test_a_card_comes_while_it_runs_and_stays(bench: Bench, model: DeviceModel, extra: NicSpec) -> None:
+    """Red when either definition is left out, or the same card is attached twice."""
+    driver, spec = bench.driver, bench.domain()
+    if model is DeviceModel.EMULATED:
+        spec = replace(spec, devices=model, disks=(DiskSpec(spec.disks[0].path, "sda"),))
+    driver.define(spec)
+    driver.start(spec.uuid)
+    assert driver.attach_nic(spec.uuid, extra, model) is True
+    made = driver.definition(spec.uuid)
+    assert driver.attach_nic(spec.uuid, extra, model) is True
+    assert driver.definition(spec.uuid) == made
+    wanted = "virtio" if model is MODEL else "e1000e"
+    for text in both(made):
+        assert (cards(text)[MAC]["model"], cards(text)[MAC]["source"]["network"]) == (wanted, extra.network)
+        assert len(cards(text)) == 2
+    with pytest.raises(errors.AlreadyExists):
+        driver.attach_nic(spec.uuid, replace(extra, network=f"{extra.network}-other"), model)
+    assert driver.definition(spec.uuid) == made
+
+
+def test_half_an_attachment_is_made_whole(bench: Bench, domain: DomainSpec, extra: NicSpec) -> None:
+    """Red when a card that only what runs has, or only the definition, counts as attached."""
+    driver, uuid_ = bench.driver, domain.uuid
+    driver.start(uuid_)
+    driver.attach_nic(uuid_, extra, MODEL)
+    # As somebody who takes it from the definition alone would leave it.
+    before = driver.definition(uuid_)
+    rank = list(cards(before.persistent)).index(MAC)
+    driver.redefine(uuid_, {"devices": {"interfaces": [{}] * rank + [None]}}, before.digest)
+    assert MAC not in cards(driver.definition(uuid_).persistent)
+    assert driver.attach_nic(uuid_, extra, MODEL) is True
+    assert all(list(cards(text)).count(MAC) == 1 for text in both(driver.definition(uuid_)))
+    driver.destroy(uuid_)
+    assert driver.attach_nic(uuid_, extra, MODEL) is False
+
+
+def test_a_card_is_taken_from_one_that_is_off_and_only_the_one_that_was_meant(
+    bench: Bench, domain: DomainSpec, extra: NicSpec
+) -> None:
+    """Red when the MAC is not compared."""
+    driver = bench.driver
+    before = cards(driver.definition(domain.uuid).persistent)
+    assert driver.attach_nic(domain.uuid, extra, MODEL) is False
+    driver.detach_nic(domain.uuid, "52:54:00:aa:bb:03")
+    assert MAC in cards(driver.definition(domain.uuid).persistent)
+    driver.detach_nic(domain.uuid, MAC)
+    driver.detach_nic(domain.uuid, MAC)
+    assert cards(driver.definition(domain.uuid).persistent) == before
+    assert bench.network.name in [info.name for info in driver.list_networks()]
+
+
+def test_a_guest_that_keeps_a_card_keeps_it_defined(
+    bench: Bench, running: DomainSpec, extra: NicSpec
+) -> None:
+    """Red when the definition loses what the guest still has. On libvirt nothing boots that could heed."""
+    bench.driver.attach_nic(running.uuid, extra, MODEL)
+    if hasattr(bench.driver, "guest_heeds"):
+        bench.driver.guest_heeds = False
+    made = bench.driver.definition(running.uuid)
+    with pytest.raises(errors.GuestIgnores):
+        bench.driver.detach_nic(running.uuid, MAC)
+    assert bench.driver.definition(running.uuid) == made
+
+
+def test_a_link_goes_down_and_up_and_nothing_else_changes(bench: Bench, running: DomainSpec) -> None:
+    """Red when either side is left out, or up leaves something behind of down."""
+    driver, mac = bench.driver, running.nics[0].mac
+    before = driver.definition(running.uuid)
+    for _turn in range(2):
+        driver.set_link(running.uuid, mac, False)
+        down = driver.definition(running.uuid)
+        assert [cards(text)[mac].get("link") for text in both(down)] == ["down", "down"]
+    driver.destroy(running.uuid)
+    driver.start(running.uuid)
+    assert cards(driver.definition(running.uuid).running)[mac]["link"] == "down"
+    driver.set_link(running.uuid, mac, True)
+    after = driver.definition(running.uuid)
+    assert cards(after.persistent) == cards(before.persistent)
+    assert "link" not in cards(after.running)[mac]
+    with pytest.raises(errors.DeviceNotFound):
+        driver.set_link(running.uuid, MAC, False)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_medium_is_taken_out_and_put_in(bench: Bench, domain: DomainSpec, on: bool) -> None:
+    """Red when either side is left out, or the drive goes with its medium."""
+    driver, seed = bench.driver, domain.seed_path
+    if on:
+        driver.start(domain.uuid)
+    before = driver.definition(domain.uuid)
+    assert seed is not None and medium(before.persistent) == seed
+    other = SeedSpec(bench.pool.name, f"{bench.prefix}-other.iso", "instance-id: b\n", "#cloud-config\n")
+    for wanted in (None, None, seed, driver.write_seed(other).path, seed):
+        driver.change_media(domain.uuid, "sda", wanted)
+        made = driver.definition(domain.uuid)
+        assert {medium(text) for text in both(made) if text} == {wanted or ""}
+    assert devices(made.persistent) == devices(before.persistent)
+    with pytest.raises(errors.DeviceNotFound):
+        driver.change_media(domain.uuid, "vda", None)
+    with pytest.raises(errors.VolumeNotFound):
+        driver.change_media(domain.uuid, "sda", f"{seed}.other.iso")
+    assert driver.definition(domain.uuid) == made
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_disk_is_limited_and_set_free(bench: Bench, domain: DomainSpec, on: bool) -> None:
+    """Red when either side is left out, or 0 is taken for a limit."""
+    driver, path = bench.driver, domain.disks[0].path
+    if on:
+        driver.start(domain.uuid)
+    before = driver.definition(domain.uuid)
+    some = {"read_bytes_sec": 1 << 20, "total_iops_sec": 100}
+    for wanted in (some, some, {"total_bytes_sec": 5 << 20}, some):
+        driver.limit_disk(domain.uuid, "vda", path, NONE | wanted)
+        made = driver.definition(domain.uuid)
+        assert all(limits(text) == wanted for text in both(made) if text)
+    with pytest.raises(errors.DeviceNotFound):
+        driver.limit_disk(domain.uuid, "vda", f"{path}.other", NONE)
+    assert driver.definition(domain.uuid) == made
+    driver.limit_disk(domain.uuid, "vda", path, NONE)
+    assert devices(driver.definition(domain.uuid).persistent) == devices(before.persistent)
+
+
+def test_what_is_not_there_is_said(bench: Bench, domain: DomainSpec, extra: NicSpec) -> None:
+    nobody, path = str(uuid.uuid4()), domain.disks[0].path
+    for call in (
+        lambda: bench.driver.attach_nic(nobody, extra, MODEL),
+        lambda: bench.driver.detach_nic(nobody, MAC),
+        lambda: bench.driver.set_link(nobody, MAC, True),
+        lambda: bench.driver.change_media(nobody, "sda", None),
+        lambda: bench.driver.limit_disk(nobody, "vda", path, NONE),
+    ):
+        with pytest.raises(errors.DomainNotFound):
+            call()
+
+
+def test_a_card_on_a_network_that_is_not_made_is_refused_while_it_runs(
+    bench: Bench, running: DomainSpec
+) -> None:
+    before = bench.driver.definition(running.uuid)
+    with pytest.raises(errors.NetworkNotFound):
+        bench.driver.attach_nic(running.uuid, NicSpec(MAC, f"{bench.prefix}-none"), MODEL)
+    assert bench.driver.definition(running.uuid) == before
+
+
+def test_hostile_values_are_refused(bench: Bench, running: DomainSpec) -> None:
+    """Red when a value reaches the host unchecked."""
+    driver, uuid_, path = bench.driver, running.uuid, running.disks[0].path
+    before = driver.definition(uuid_)
+    for call in (
+        lambda: driver.attach_nic(uuid_, NicSpec("<&>", bench.network.name), MODEL),
+        lambda: driver.attach_nic(uuid_, NicSpec(MAC, "'/>"), MODEL),
+        lambda: driver.attach_nic(uuid_, NicSpec(MAC, ssh_port=22001), MODEL),
+        lambda: driver.detach_nic(uuid_, "52:54:00:AA:BB:01"),
+        lambda: driver.set_link(uuid_, "", False),
+        lambda: driver.change_media(uuid_, "sda", "../x.iso"),
+        lambda: driver.change_media(uuid_, "sda'/>", None),
+        lambda: driver.limit_disk(uuid_, "vda", path, {}),
+        lambda: driver.limit_disk(uuid_, "vda", path, {**NONE, "group_name": 1}),
+        lambda: driver.limit_disk(uuid_, "vda", path, {**NONE, "total_iops_sec": -1}),
+        lambda: driver.limit_disk(uuid_, "vda", path, {**NONE, "total_iops_sec": 10**16}),
+        lambda: driver.limit_disk(uuid_, "vda", path, {**NONE, "total_iops_sec": 5, "read_iops_sec": 5}),
+    ):
+        with pytest.raises(errors.InvalidSpec):
+            call()
+    assert driver.definition(uuid_) == before
