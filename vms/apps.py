@@ -15,6 +15,7 @@ class VmsConfig(AppConfig):
         from vms.building import CREATE
         from vms.changes import disks
         from vms.changes.cloning import CLONE
+        from vms.changes.devices import limits, media, nics
         from vms.changes.resizing import RESIZE
         from vms.editing import EDIT
         from vms.extending import EXTEND
@@ -22,7 +23,8 @@ class VmsConfig(AppConfig):
         from vms.placement import machines_on
         from vms.power import KINDS, give_up_machines
 
-        for kind in (CREATE, EDIT, EXTEND, RESIZE, CLONE, *disks.KINDS, *KINDS):
+        changes = (*disks.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
+        for kind in (CREATE, EDIT, EXTEND, RESIZE, CLONE, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

@@ -60,7 +60,8 @@ class MachineObserver(Observer):
         # A lease outlives the machine that had it: one that is off is told no address.
         told = VirtualMachine.objects.filter(host=host_id, uuid__in=list(addresses))
         on = {machine.uuid: machine for machine in told.exclude(observed_state__in=OFF)}
-        ports = Port.objects.filter(host=host_id, domain_uuid__in=list(on))
+        # The first card's address is the machine's.
+        ports = Port.objects.filter(host=host_id, domain_uuid__in=list(on)).order_by("pk")
         fresh: list[Port] = []
         by_domain: dict[uuid.UUID, str] = {}
         for port in ports:

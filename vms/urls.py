@@ -5,6 +5,7 @@ from django.urls import path, re_path
 from vms import power, views
 from vms.catalogue import views as admin
 from vms.changes import views as changes
+from vms.changes.devices import views as devices
 
 app_name = "vms"
 catalogue_urls = [
@@ -39,6 +40,13 @@ urlpatterns = [
     path("<int:pk>/lease/", views.lease, name="lease"),
     path("leases/requests/<int:pk>/edit/", views.lease_edit, name="lease_edit"),
     path("leases/requests/<int:pk>/copy/", views.lease_copy, name="lease_copy"),
+    path("<int:pk>/disks/<slug:target>/limits/", devices.limits, name="disk_limits"),
+    path("<int:pk>/cards/", devices.cards, name="cards"),
+    path("<int:pk>/cards/<str:mac>/", devices.card, name="card"),
+    path("<int:pk>/cards/<str:mac>/link/", devices.card_link, name="card_link"),
+    path("<int:pk>/cards/<str:mac>/remove/", devices.card_remove, name="card_remove"),
+    path("<int:pk>/media/", devices.media, name="media"),
+    path("<int:pk>/media/<slug:target>/", devices.media_change, name="media_change"),
     path("<int:pk>/delete/", views.delete, name="delete"),
     path("<int:pk>/restore/", views.restore, name="restore"),
     re_path(rf"^(?P<pk>\d+)/(?P<verb>{'|'.join(power.VERBS)})/$", views.act, name="act"),

@@ -65,10 +65,12 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one machine."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     stranger = power.right_lacks(request.user, vm)
+    ports = reach.ports_of([vm])[vm.uuid]
     context = {
         "vm": vm,
         "power_buttons": live.actions_for(vm, stranger),
-        "ways": reach.ways(vm, reach.ports_of([vm])[vm.uuid]),
+        "ways": reach.ways(vm, ports),
+        "ports": ports,
         "disks": vm.disks.select_related("pool__pool"),
         "operations": Operation.objects.restrict(request.user, "view").filter(
             Q(subject=vm.topic) | Q(pk=vm.built_by_id) | Q(pk__in=waiting_for(vm).values("pk"))

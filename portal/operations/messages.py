@@ -47,6 +47,9 @@ SENTENCES = {
         "The guest was asked to let it go and did not, so nothing was changed. Unmount it in the guest and "
         "try again, or switch the machine off first."
     ),
+    "device_not_found": _(
+        "The machine has this device no more: somebody took it away on its host. Nothing was changed."
+    ),
     "no_slot": _(
         "The machine has no place for another device while it runs. Switch it off, and it will get one."
     ),

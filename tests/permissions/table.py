@@ -36,10 +36,11 @@ from tests.permissions.answers import (
     page,
     public,
 )
-from tests.permissions.world import ANONYMOUS
+from tests.permissions.world import ANONYMOUS, MAC
 from vms import settings
 from vms.catalogue.forms import SALT
 from vms.catalogue.values import item_snapshot, size_snapshot
+from vms.changes.devices.forms import LimitsForm
 from vms.changes.forms import DiskForm, ResizeForm
 from vms.changes.resizing import sizes_of
 from vms.settings_form import SettingsForm
@@ -108,6 +109,10 @@ def _growth(world: Any) -> dict[str, Any]:
 
 def _longer(world: Any) -> dict[str, Any]:
     return {"token": uuid.uuid4(), "days": 9, "why": "not done yet"}
+
+
+def _limits(world: Any) -> dict[str, Any]:
+    return {"seen": signing.dumps({}, salt=LimitsForm.salt), "total_iops_sec": "100"}
 
 
 def _new_host(world: Any) -> dict[str, Any]:
@@ -386,6 +391,22 @@ LINES = (
         data=lambda w: {**_longer(w), "spec_hash": w.extension.spec_hash},
     ),
     Line("vms:lease_copy", page(SEE), NO, "extension"),
+    Line(
+        "vms:disk_limits", NO, change(USE, told=SEE, refusal=422), "machine", {"target": "vda"}, _limits
+    ),
+    Line(
+        "vms:cards",
+        page(SEE),
+        # Who only looks is offered no network.
+        change(USE, told=SEE, refusal=422),
+        "machine",
+        data=lambda w: {"network": w.network.pk},
+    ),
+    Line("vms:card", page(SEE), NO, "machine", {"mac": MAC}),
+    Line("vms:card_link", NO, change(USE, told=SEE), "machine", {"mac": MAC}, lambda w: {"up": "0"}),
+    Line("vms:card_remove", NO, change(USE, told=SEE), "machine", {"mac": MAC}),
+    Line("vms:media", page(SEE), NO, "machine"),
+    Line("vms:media_change", NO, change(USE, told=SEE), "machine", {"target": "sda"}),
     Line("vms:delete", NO, change(USE, told=SEE), "machine", data=lambda w: {"confirm_name": w.machine.name}),
     Line("vms:restore", NO, change(USE, told=SEE), "binned"),
     Line("console:vnc", page(USE), NO, "machine"),

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 from django.utils import timezone
 
+from networks.models import Port
 from portal.accounts import notices
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
@@ -23,6 +24,8 @@ from vms.models import CatalogueItem, Definition, Flavour, Observed, Status, Vir
 from vms.services import request_machine
 
 ANONYMOUS = "anonymous"
+#: Of the machine's one network card.
+MAC = "52:54:00:00:00:01"
 #: Who asks. `owner` asked for everything in the world; `colleague` is another requester of the same project,
 #: `stranger` holds every role, but in another project; `nobody` is signed in and holds none.
 IN_PROJECT = {
@@ -74,11 +77,16 @@ def _things(world):
         pool=place, target="vdb", volume_name=f"extra-{secrets.token_hex(4)}", capacity=factories.GIB
     )
     disks = [{"device": "disk", "target": {"dev": name}} for name in ("vda", "vdb")]
+    seed = {"file": f"{place.path}/{world.machine.domain_name}-seed.iso"}
+    disks.append({"device": "cdrom", "target": {"dev": "sda"}, "source": seed})
+    # Not of `network`, which can be removed.
+    other = factories.make_network(78)
+    Port.objects.create(network=other, host=world.host, domain_uuid=world.machine.uuid, mac=MAC)
     defined = {
         "vcpus": 1,
         "memory_bytes": 128 * factories.MIB,
         "os": {"boot": [{"dev": "hd"}]},
-        "devices": {"interfaces": [{"type": "network"}], "disks": disks},
+        "devices": {"interfaces": [{"type": "network", "mac": MAC}], "disks": disks},
     }
     world.definition = Definition.objects.create(
         host=world.machine.host,

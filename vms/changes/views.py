@@ -15,9 +15,11 @@ from portal.operations import words
 from portal.operations.models import Operation
 from vms import live, power
 from vms.changes import cloning, disks, resizing, twins
+from vms.changes.devices import limits
+from vms.changes.devices.forms import LimitsForm
 from vms.changes.forms import ChangeForm, CloneForm, DiskForm, ResizeForm
 from vms.editing import Clash
-from vms.models import VirtualMachine
+from vms.models import Disk, VirtualMachine
 
 _FORMS = ["GET", "HEAD", "POST"]
 
@@ -142,14 +144,7 @@ def disk(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     shown = _shown(request, vm, disks.GROW)
     edited = shown["edited"]
     form = DiskForm(request.POST or None, now={"disk": found.capacity}, **shown)
-    context: dict[str, Any] = {
-        "disk": found,
-        "vm": vm,
-        "form": form,
-        "edited": edited,
-        "delete": ConfirmForm(name=found.target),
-        "kept": power.right_lacks(request.user, vm) or disks.why_kept(vm, found),
-    }
+    context = disk_page(request, found) | {"vm": vm, "form": form, "edited": edited}
     if request.method == "POST" and form.is_valid():
         values = {"capacity": form.sizes["disk"], "why": form.cleaned_data["why"]}
 
@@ -169,6 +164,20 @@ def disk(request: HttpRequest, pk: int, target: str) -> HttpResponse:
         if begun is not None:
             return go_to(request, "operations:detail", begun.pk)
     return _page(request, "vms/disk.html", context)
+
+
+def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
+    """Return what a disk's page shows, with forms that nobody filled in."""
+    now = limits.limits_of(found)
+    return {
+        "disk": found,
+        "vm": found.machine,
+        "form": DiskForm(now={"disk": found.capacity}),
+        "delete": ConfirmForm(name=found.target),
+        "kept": power.right_lacks(request.user, found.machine) or disks.why_kept(found.machine, found),
+        "limits": LimitsForm(now=now) if now is not None else None,
+        "denied": power.why_not(request.user, found.machine, "edit"),
+    }
 
 
 @require_POST

@@ -49,6 +49,8 @@ class GibField(forms.DecimalField):
 
     #: Beyond it a number is only ever a slip, and its digits would fill the memory.
     MOST = 10**9
+    #: Bytes of what is typed, and to how many a broken number is rounded up.
+    UNIT, WHOLE = GIB, MIB
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -62,9 +64,9 @@ class GibField(forms.DecimalField):
         if typed is None or not typed.is_finite():
             return typed
         if abs(typed) > self.MOST:
-            return (1 if typed > 0 else -1) * self.MOST * GIB
-        exact = typed * GIB
-        return int(exact) if exact == int(exact) else -int(-exact // MIB) * MIB
+            return (1 if typed > 0 else -1) * self.MOST * self.UNIT
+        exact = typed * self.UNIT
+        return int(exact) if exact == int(exact) else -int(-exact // self.WHOLE) * self.WHOLE
 
     def validate(self, value: Any) -> None:
         forms.Field.validate(self, value)
@@ -72,9 +74,9 @@ class GibField(forms.DecimalField):
             raise forms.ValidationError(self.error_messages["invalid"], code="invalid")
 
     def prepare_value(self, value: Any) -> Any:
-        """Return bytes as GiB without trailing zeros; what was typed stays as it is."""
+        """Return bytes in the unit without trailing zeros; what was typed stays as it is."""
         if isinstance(value, int):
-            return f"{Decimal(value) / GIB:f}"
+            return f"{Decimal(value) / self.UNIT:f}"
         return value
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -82,6 +84,12 @@ class GibField(forms.DecimalField):
             return bool(self.to_python(data) != initial)
         except forms.ValidationError:
             return True
+
+
+class MibField(GibField):
+    """As GibField, in MiB; a broken number is rounded up to whole bytes."""
+
+    UNIT, WHOLE = MIB, 1
 
 
 class ConfirmForm(forms.Form):

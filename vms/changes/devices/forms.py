@@ -1,0 +1,47 @@
+"""What people choose and type about devices. Not for: what may be, which the services know."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.db.models import QuerySet
+from django.utils.translation import gettext_lazy as _
+
+from networks.models import Network
+from portal.core.web.forms import MibField, SeenForm
+from portal.drivers.types import LIMITS
+from vms.changes.devices.limits import LABELS
+
+
+class CardForm(forms.Form):
+    """The network of another card."""
+
+    network = forms.ModelChoiceField(Network.objects.none(), label=_("Network"), empty_label=None)
+
+    def __init__(self, data: Any = None, *, networks: QuerySet[Network]) -> None:
+        super().__init__(data)
+        self.fields["network"].queryset = networks  # type: ignore[attr-defined]
+
+
+class LimitsForm(SeenForm):
+    """What a disk may read and write a second; empty for no limit."""
+
+    salt = "vms.changes.limits"
+
+    def __init__(self, data: Any = None, *, now: Mapping[str, int]) -> None:
+        super().__init__(data, initial={name: value or None for name, value in now.items()})
+        for name in LIMITS:
+            kind = MibField if name.endswith("bytes_sec") else forms.IntegerField
+            self.fields[name] = kind(label=LABELS[name], required=False)
+        if not self.is_bound:
+            self.show(dict(now))
+
+    @property
+    def seen_limits(self) -> dict[str, int]:
+        """Return the limits that were on the page."""
+        return dict(self.cleaned_data["seen"])
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Return the limits that were typed, 0 for none."""
+        return {name: self.cleaned_data[name] or 0 for name in LIMITS}

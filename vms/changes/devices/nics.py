@@ -1,0 +1,285 @@
+"""Give a machine another network card, one less, or pull a card's cable. Not for: the networks themselves."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+
+from networks.models import Network, Port
+from portal.accounts.backends import may
+from portal.core.errors import Denied
+from portal.drivers.types import DeviceModel, NicSpec
+from portal.live.publish import publish
+from portal.operations.models import Operation
+from portal.operations.registry import Kind, StepContext
+from portal.operations.states import State
+from vms import noted, placement, power, reach
+from vms.building import MakeNetwork
+from vms.changes.devices.shared import DeviceStep, begin, devices, known
+from vms.models import CatalogueItem, VirtualMachine
+
+ADD, REMOVE, LINK = "vm.add_nic", "vm.remove_nic", "vm.set_link"
+#: Of a machine; each takes a slot of its bus, and most an address of its network.
+MOST_CARDS = 8
+
+
+class AttachCard(DeviceStep):
+    """Attach the card, to what runs too."""
+
+    name, title = "attach", "Attach the card to the machine"
+
+    def do(self, context: StepContext) -> None:
+        self.call(context, "attach_nic", context.identifiers["uuid"], *_card(context))
+        self.look(context)
+
+    def undo(self, context: StepContext) -> None:
+        self.call_if_there(context, "detach_nic", context.identifiers["mac"])
+        self.look(context)
+
+
+class DetachCard(DeviceStep):
+    """Detach the card; a guest that runs must let it go."""
+
+    name, title = "detach", "Detach the card from the machine"
+
+    def do(self, context: StepContext) -> None:
+        self.call_if_there(context, "detach_nic", context.identifiers["mac"])
+        self.look(context)
+
+    def undo(self, context: StepContext) -> None:
+        self.call_if_there(context, "attach_nic", *_card(context))
+        self.look(context)
+
+
+class SetLink(DeviceStep):
+    """Plug the card's cable in, or out."""
+
+    name, title = "link", "Set the card's link"
+
+    def do(self, context: StepContext) -> None:
+        names = context.identifiers
+        self.call(context, "set_link", names["uuid"], names["mac"], names["up"])
+        self.look(context)
+
+    def undo(self, context: StepContext) -> None:
+        names = context.identifiers
+        self.call_if_there(context, "set_link", names["mac"], names["back"])
+        self.look(context)
+
+
+def _card(context: StepContext) -> tuple[NicSpec, DeviceModel]:
+    names = context.identifiers
+    return NicSpec(names["mac"], names["network"]), DeviceModel(names["devices"])
+
+
+# What there is
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card as a machine's page shows it; `port` is None for one that the portal did not make."""
+
+    mac: str
+    port: Port | None
+    #: What it is on, in words, where it is no network of the portal.
+    place: str
+    linked: bool
+    #: It runs without it so far, or its host knows of no such card.
+    waits: bool
+    missing: bool
+
+
+def cards_of(machine: VirtualMachine) -> list[Card]:
+    """Return the cards of a machine, the portal's first; three queries."""
+    ports = reach.ports_of([machine])[machine.uuid]
+    found = noted.of(machine)
+    defined = _by_mac(found.observed_persistent if found else None)
+    running = _by_mac(found.observed_running if found else None)
+    there = {**defined, **running}
+    runs = bool(found and found.observed_running)
+    cards = [
+        Card(
+            mac=port.mac,
+            port=port,
+            place="",
+            linked=there.get(port.mac, {}).get("link") != "down",
+            waits=runs and port.mac in defined and port.mac not in running,
+            missing=found is not None and port.mac not in there and not why_fixed(port),
+        )
+        for port in ports
+    ]
+    own = {port.mac for port in ports}
+    for mac, told in there.items():
+        if mac not in own:
+            source = told.get("source", {})
+            place = next((source[name] for name in ("network", "bridge", "dev") if source.get(name)), "")
+            waits = runs and mac not in running
+            cards.append(Card(mac, None, place, told.get("link") != "down", waits, missing=False))
+    return cards
+
+
+def _by_mac(defined: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    return {str(one.get("mac", "")).lower(): one for one in devices(defined, "interfaces")}
+
+
+def why_fixed(port: Port) -> str:
+    """Return why a card of the portal's cannot be changed at all, '' when it can."""
+    if port.network.kind == Network.Kind.USER:
+        return _("This card is a part of the machine's emulator, with its own network; it stays as it is.")
+    return ""
+
+
+def networks_for(actor: Any, machine: VirtualMachine) -> QuerySet[Network]:
+    """Return the networks that `actor` may give a card of `machine`.
+
+    What its catalogue item offers now; whoever looks after machines may choose any. Never one that each guest
+    has of its own: that is a part of its emulator, from its first start on.
+    """
+    found = Network.objects.exclude(kind=Network.Kind.USER)
+    if may(actor, "operate", machine.project):
+        return found
+    items = CatalogueItem.objects.restrict(actor, "request").filter(name=machine.item_name, offered=True)
+    return found.filter(pk__in=Network.objects.filter(items__in=items).values("pk"))
+
+
+def why_no_more(machine: VirtualMachine) -> str:
+    """Return why a machine cannot have another card, '' when it can."""
+    if not machine.host.bridges:
+        return _("Its host was seen to make no bridges, and every network but a guest's own needs one.")
+    if len(cards_of(machine)) >= MOST_CARDS:
+        return _("A machine has %(most)d network cards at most.") % {"most": MOST_CARDS}
+    return ""
+
+
+# Asking
+
+
+def add_card(*, actor: Any, machine: VirtualMachine, network: Network) -> Operation:
+    """Queue another card of a machine on `network`. Raises Denied."""
+    with transaction.atomic():
+        current = power.usable(actor, machine, "edit")
+        allowed = networks_for(actor, current).values("pk")
+        # Locked, so that it is not removed before the card's row keeps it.
+        chosen = Network.objects.select_for_update().filter(pk=network.pk, pk__in=allowed).first()
+        if chosen is None:
+            raise Denied(_("This network is not on offer for this machine."), field="network")
+        if reason := why_no_more(current):
+            raise Denied(reason)
+        port = _draw(current, chosen)
+        return begin(
+            actor,
+            current,
+            ADD,
+            f"Add a network card to {current.name}",
+            told=[("Network card", "", port.mac)],
+            names=_names(current, port),
+            # As it is now: a host that has it not yet makes it so.
+            network=asdict(chosen.spec),
+        )
+
+
+def _draw(machine: VirtualMachine, network: Network) -> Port:
+    """Make the row of a card, with a MAC that no other has. Raises Denied when each drawn was taken."""
+    for _turn in range(placement.DRAWS):
+        values = {"network": network, "host": machine.host, "domain_uuid": machine.uuid}
+        try:
+            with transaction.atomic():
+                return Port.objects.create(mac=placement.mac(), **values)
+        except IntegrityError:
+            continue
+    raise Denied(_("Too many network cards were made at this moment. Nothing was changed; try again."))
+
+
+def _names(machine: VirtualMachine, port: Port) -> dict[str, Any]:
+    return {
+        "port": port.pk,
+        "mac": port.mac,
+        "network": port.network.spec.name,
+        "devices": machine.devices,
+    }
+
+
+def _usable(actor: Any, machine: VirtualMachine, mac: str) -> tuple[VirtualMachine, Port]:
+    """Return the machine as it is now, locked, and its card. Raises Denied when it is none to change."""
+    current = power.usable(actor, machine, "edit")
+    port = Port.objects.filter(domain_uuid=current.uuid, mac=mac).first()
+    if port is None:
+        raise Denied(_("The machine has this card no more."))
+    if reason := why_fixed(port):
+        raise Denied(reason)
+    return current, port
+
+
+def remove_card(*, actor: Any, machine: VirtualMachine, mac: str) -> Operation:
+    """Queue the end of a card that the portal made. Raises Denied."""
+    with transaction.atomic():
+        current, port = _usable(actor, machine, mac)
+        title = f"Remove a network card of {current.name}"
+        told = [("Network card", f"{port.mac} on {port.network.name}", "")]
+        return begin(actor, current, REMOVE, title, told=told, names=_names(current, port))
+
+
+def set_link(*, actor: Any, machine: VirtualMachine, mac: str, up: bool) -> Operation:
+    """Queue that the cable of a card is plugged in (`up`) or out. Raises Denied."""
+    with transaction.atomic():
+        current, port = _usable(actor, machine, mac)
+        found = known(current)
+        there = {**_by_mac(found.observed_running), **_by_mac(found.observed_persistent)}
+        if mac not in there:
+            raise Denied(_("The machine has this card no more."))
+        back = there[mac].get("link") != "down"
+        words = {True: "up", False: "down"}
+        return begin(
+            actor,
+            current,
+            LINK,
+            f"Set the link of a network card of {current.name} {words[up]}",
+            told=[(f"Link of {mac}", words[back], words[up])],
+            names={**_names(current, port), "up": up, "back": back},
+        )
+
+
+# Settling
+
+
+def settle_new(operation: Operation, state: State) -> None:
+    """Forget the card's row when there is no card."""
+    if state != State.SUCCEEDED:
+        Port.objects.filter(pk=operation.identifiers["port"]).delete()
+    publish(operation.subject)
+
+
+def settle_removal(operation: Operation, state: State) -> None:
+    """Forget the card, and the machine's address where that was its."""
+    port = Port.objects.filter(pk=operation.identifiers["port"]).first()
+    if port is None or state != State.SUCCEEDED:
+        return
+    port.delete()
+    left = Port.objects.filter(domain_uuid=port.domain_uuid).exclude(observed_address=None).order_by("pk")
+    address = left.values_list("observed_address", flat=True).first()
+    of_card = VirtualMachine.objects.filter(uuid=port.domain_uuid, observed_address=port.observed_address)
+    of_card.update(observed_address=address)
+    publish(operation.subject)
+
+
+#: Nobody wants a card of last week to come or go when the host comes back today.
+KINDS = (
+    Kind(
+        ADD,
+        "Add a network card",
+        (MakeNetwork(), AttachCard()),
+        settle=settle_new,
+        waits_for_host=False,
+    ),
+    Kind(
+        REMOVE,
+        "Remove a network card",
+        (DetachCard(),),
+        settle=settle_removal,
+        waits_for_host=False,
+    ),
+    Kind(LINK, "Set the link of a network card", (SetLink(),), waits_for_host=False),
+)

@@ -1,0 +1,135 @@
+"""Pages of a machine's network cards and CD drives, and the limits of its disks. Each calls a service."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from portal.core.errors import Denied
+from portal.core.web.htmx import denied_at, go_to
+from portal.operations.models import Operation
+from vms import live, power
+from vms.changes.devices import limits as service
+from vms.changes.devices import media as cds
+from vms.changes.devices import nics
+from vms.changes.devices.forms import CardForm, LimitsForm
+from vms.changes.views import disk_page
+from vms.editing import Clash
+
+_FORMS = ["GET", "HEAD", "POST"]
+
+
+@require_http_methods(_FORMS)
+def cards(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show a machine's network cards, and give it another."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    form = CardForm(request.POST or None, networks=nics.networks_for(request.user, vm))
+    if request.method == "POST" and form.is_valid():
+        with denied_at(form):
+            network = form.cleaned_data["network"]
+            begun = nics.add_card(actor=request.user, machine=vm, network=network)
+            return go_to(request, "operations:detail", begun.pk)
+    context = {
+        "vm": vm,
+        "cards": nics.cards_of(vm),
+        "form": form,
+        "denied": power.why_not(request.user, vm, "edit") or nics.why_no_more(vm),
+    }
+    return render(request, "vms/cards.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+def card(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
+    """Show one network card."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    found = nics.cards_of(vm)
+    shown = next((one for one in found if one.mac == mac and one.port is not None), None)
+    if shown is None or shown.port is None:
+        raise Http404
+    context = {
+        "vm": vm,
+        "card": shown,
+        "last": len(found) == 1,
+        "denied": power.why_not(request.user, vm, "edit") or nics.why_fixed(shown.port),
+    }
+    return render(request, "vms/card.html", context)
+
+
+@require_POST
+def card_link(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
+    """Plug the cable of a card in or out."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    up = request.POST.get("up") == "1"
+    try:
+        begun = nics.set_link(actor=request.user, machine=vm, mac=mac, up=up)
+    except Denied as denied:
+        messages.error(request, denied.reason)
+        return go_to(request, "vms:cards", pk)
+    return go_to(request, "operations:detail", begun.pk)
+
+
+@require_POST
+def card_remove(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
+    """Take a card from a machine."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    try:
+        begun = nics.remove_card(actor=request.user, machine=vm, mac=mac)
+    except Denied as denied:
+        messages.error(request, denied.reason)
+        return go_to(request, "vms:cards", pk)
+    return go_to(request, "operations:detail", begun.pk)
+
+
+@require_safe
+def media(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show a machine's CD drives."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    denied = power.why_not(request.user, vm, "edit")
+    return render(request, "vms/media.html", {"vm": vm, "drives": cds.drives_of(vm), "denied": denied})
+
+
+@require_POST
+def media_change(request: HttpRequest, pk: int, target: str) -> HttpResponse:
+    """Put the machine's seed into a drive, or take out what is in it."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    seed = request.POST.get("medium") == "seed"
+    try:
+        begun = cds.change_media(actor=request.user, machine=vm, target=target, seed=seed)
+    except Denied as denied:
+        messages.error(request, denied.reason)
+        return go_to(request, "vms:media", pk)
+    return _begun_or(request, begun, "vms:media", pk)
+
+
+@require_POST
+def limits(request: HttpRequest, pk: int, target: str) -> HttpResponse:
+    """Limit what a disk reads and writes."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    disk = get_object_or_404(vm.disks.select_related("pool__pool", "machine__host"), target=target)
+    now = service.limits_of(disk) or {}
+    form = LimitsForm(request.POST, now=now)
+    context: dict[str, Any] = {}
+    if form.is_valid():
+        with denied_at(form):
+            try:
+                begun = service.limit_disk(
+                    actor=request.user, disk=disk, limits=form.limits, seen=form.seen_limits
+                )
+            except Clash:
+                context["limit_changes"] = service.differences(form.seen_limits, now)
+                form.show(now)
+                raise
+            return _begun_or(request, begun, "vms:disk", pk, target)
+    context = disk_page(request, disk) | context | {"limits": form}
+    return render(request, "vms/disk.html", context, status=422)
+
+
+def _begun_or(request: HttpRequest, begun: Operation | None, to: str, *args: Any) -> HttpResponse:
+    """Go to what was begun; where all of it is so already, say that and go back."""
+    if begun is not None:
+        return go_to(request, "operations:detail", begun.pk)
+    messages.info(request, _("Nothing was changed: it is so already."))
+    return go_to(request, to, *args)
