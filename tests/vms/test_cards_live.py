@@ -1,0 +1,206 @@
+"""Cards, CDs and limits of a real machine on the real libvirt: changed while it runs, whatever dies meanwhile."""
+
+import subprocess
+import time
+
+import pytest
+from django.utils import timezone
+
+from networks.models import Port
+from portal.drivers.inspection import Kind, inspect
+from portal.operations.models import Operation, StepRecord
+from portal.operations.states import State
+from tests.factories import MIB
+from tests.vms.real import URI, await_agent, inside
+from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
+from vms import noted, power
+from vms.changes.devices import limits, media, nics
+from vms.models import VirtualMachine
+
+pytestmark = [
+    pytest.mark.database,
+    pytest.mark.live,
+    pytest.mark.usefixtures("trail_that_can_be_flushed"),
+]
+KINDS = {kind.name: kind for kind in (*nics.KINDS, *media.KINDS, *limits.KINDS)}
+
+
+@pytest.fixture
+def machine(worker, real, queued):
+    """A machine that runs and whose agent answers; its definition is known."""
+    carry_out(worker, queued)
+    found = VirtualMachine.objects.get()
+    await_agent(real[0], found.uuid)
+    see(real, found)
+    return found
+
+
+def see(real, machine):
+    began = timezone.now()
+    noted.note(machine.host_id, str(machine.uuid), real[0].definition(str(machine.uuid)), began)
+    VirtualMachine.objects.update(observed_state=real[0].domain_info(str(machine.uuid)).state.value)
+    machine.refresh_from_db()
+
+
+def devices(real, machine, side, name):
+    text = getattr(real[0].definition(str(machine.uuid)), side)
+    return inspect(Kind.DOMAIN, text.encode()).understood["devices"].get(name, [])
+
+
+def macs(real, machine, side):
+    return [card["mac"] for card in devices(real, machine, side, "interfaces")]
+
+
+def media_in(real, machine, side):
+    return [disk.get("source", {}).get("file") for disk in devices(real, machine, side, "disks")][1:]
+
+
+def shell(machine, line):
+    return inside(machine.uuid, "/bin/busybox", "sh", "-c", line).strip()
+
+
+def eventually(wanted, look):
+    """Look until it is so; a guest sees what its host did a moment later."""
+    end = time.monotonic() + 20
+    while (seen := look()) != wanted:
+        assert time.monotonic() < end, f"{seen!r} is not {wanted!r}"
+        time.sleep(0.3)
+
+
+def add(cast, machine):
+    network = Port.objects.order_by("pk").first().network
+    return nics.add_card(actor=cast.requester, machine=machine, network=network)
+
+
+def seen_in_guest(machine, mac):
+    """Return the guest's name of a card, '' for none."""
+    return shell(machine, f"grep -l {mac} /sys/class/net/*/address | cut -d/ -f5")
+
+
+def carrier(machine, name):
+    return shell(machine, f"ip link set {name} up; cat /sys/class/net/{name}/carrier")
+
+
+def test_a_card_comes_is_pulled_and_goes_while_it_runs_whatever_dies(cast, worker, real, machine):
+    """Red when attach_nic() attaches anew what is attached, or the guest's link is not told it."""
+    first = Port.objects.get()
+    carry_out(worker, add(cast, machine), *points(KINDS[nics.ADD]))
+    port = Port.objects.exclude(pk=first.pk).get()
+    eventually(True, lambda: bool(seen_in_guest(machine, port.mac)))
+    name = seen_in_guest(machine, port.mac)
+    assert macs(real, machine, "persistent") == macs(real, machine, "running") == [first.mac, port.mac]
+
+    doing = {"actor": cast.requester, "machine": machine, "mac": port.mac}
+    eventually("1", lambda: carrier(machine, name))
+    carry_out(worker, nics.set_link(**doing, up=False), *points(KINDS[nics.LINK]))
+    eventually("0", lambda: carrier(machine, name))
+    # What the portal shows it knows by itself, from the definition that it noted at the end.
+    assert [card.linked for card in nics.cards_of(machine)] == [True, False]
+    carry_out(worker, nics.set_link(**doing, up=True), *points(KINDS[nics.LINK]))
+    eventually("1", lambda: carrier(machine, name))
+
+    carry_out(worker, nics.remove_card(**doing), *points(KINDS[nics.REMOVE]))
+    assert macs(real, machine, "persistent") == macs(real, machine, "running") == [first.mac]
+    eventually("", lambda: seen_in_guest(machine, port.mac))
+    assert list(Port.objects.all()) == [first]
+
+
+def test_a_card_that_cannot_be_attached_leaves_nothing(cast, worker, real, machine):
+    """Red when AttachCard has no undo, or the row of the card stays."""
+    first = Port.objects.get()
+    begun = add(cast, machine)
+    assert worker(begun.pk, failing="attach") == 0
+    assert Operation.objects.get(pk=begun.pk).state == State.FAILED
+    assert macs(real, machine, "persistent") == macs(real, machine, "running") == [first.mac]
+    assert list(Port.objects.all()) == [first]
+
+
+def test_the_last_card_comes_back_when_its_end_fails(cast, worker, real, machine):
+    """Red when DetachCard has no undo."""
+    first = Port.objects.get()
+    begun = nics.remove_card(actor=cast.requester, machine=machine, mac=first.mac)
+    assert worker(begun.pk, failing="detach") == 0
+    assert Operation.objects.get(pk=begun.pk).state == State.FAILED
+    assert macs(real, machine, "persistent") == macs(real, machine, "running") == [first.mac]
+    eventually(True, lambda: bool(seen_in_guest(machine, first.mac)))
+    assert list(Port.objects.all()) == [first]
+
+
+def test_a_guest_that_keeps_its_card_is_told_of_and_nothing_is_lost(cast, worker, real, machine):
+    """Red when a detachment that the guest does not heed counts as done. A paused guest heeds nothing."""
+    first = Port.objects.get()
+    real[0].suspend(str(machine.uuid))
+    begun = nics.remove_card(actor=cast.requester, machine=machine, mac=first.mac)
+    assert worker(begun.pk) == 0
+    assert Operation.objects.get(pk=begun.pk).state == State.FAILED
+    assert StepRecord.objects.get(operation=begun, name="detach").error_code == "guest_ignores"
+    assert macs(real, machine, "persistent") == [first.mac] and list(Port.objects.all()) == [first]
+
+
+def test_a_disk_is_limited_while_it_runs_and_later_whatever_dies(cast, worker, real, machine):
+    """Red when either side is left out."""
+    disk = machine.disks.get()
+    wanted = {"read_bytes_sec": 5 * MIB, "write_bytes_sec": 3 * MIB, "total_iops_sec": 400}
+    doing = {"actor": cast.requester, "disk": disk}
+    begun = limits.limit_disk(**doing, limits=wanted, seen={})
+    carry_out(worker, begun, *points(KINDS[limits.LIMIT]))
+    for side in "--live", "--config":
+        assert tuned(machine, side) == wanted
+    assert limits.limits_of(disk) == {**dict.fromkeys(limits.LIMITS, 0), **wanted}
+
+    failed = limits.limit_disk(**doing, limits={}, seen=wanted)
+    assert worker(failed.pk, failing="limits") == 0
+    assert Operation.objects.get(pk=failed.pk).state == State.FAILED
+    assert tuned(machine, "--live") == tuned(machine, "--config") == wanted
+    carry_out(worker, limits.limit_disk(**doing, limits={}, seen=wanted))
+    assert tuned(machine, "--live") == tuned(machine, "--config") == {}
+
+
+def tuned(machine, side):
+    """Return what virsh says of the first disk's limits, without those that are none."""
+    command = ["virsh", "-q", "-c", URI, "blkdeviotune", str(machine.uuid), "vda", side]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    pairs = [line.split(":") for line in lines if ":" in line]
+    told = {name.strip(): value.strip() for name, value in pairs}
+    return {name: int(told[name]) for name in limits.LIMITS if told[name] != "0"}
+
+
+def test_the_seed_is_taken_out_and_put_in_whatever_dies(cast, worker, real, machine):
+    """Red when either side is left out, or the guest's drive is not told it."""
+    seed = media.seed_path(machine)
+    doing = {"actor": cast.requester, "machine": machine, "target": "sda"}
+    assert media_in(real, machine, "running") == [seed]
+    size = shell(machine, "cat /sys/block/sr0/size")
+    carry_out(worker, media.change_media(**doing, seed=False), *points(KINDS[media.CHANGE]))
+    assert media_in(real, machine, "running") == media_in(real, machine, "persistent") == [None]
+    assert readable(machine) is False
+    carry_out(worker, media.change_media(**doing, seed=True), *points(KINDS[media.CHANGE]))
+    assert media_in(real, machine, "running") == media_in(real, machine, "persistent") == [seed]
+    assert readable(machine) is True and shell(machine, "cat /sys/block/sr0/size") == size
+    # It starts with it, as before.
+    carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="destroy"))
+    see(real, machine)
+    carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="start"))
+    await_agent(real[0], machine.uuid)
+    assert readable(machine) is True
+
+
+def readable(machine):
+    return shell(machine, "head -c 2048 /dev/sr0 | wc -c") == "2048"
+
+
+def test_a_tray_that_the_guest_holds_or_opened(cast, worker, real, machine):
+    """Red when a refusal counts as done, or a tray that stands open as one with its medium in it."""
+    seed = media.seed_path(machine)
+    doing = {"actor": cast.requester, "machine": machine, "target": "sda"}
+    shell(machine, "mkdir -p /run/cd && mount -t iso9660 -o ro /dev/sr0 /run/cd")
+    begun = media.change_media(**doing, seed=False)
+    assert worker(begun.pk) == 0
+    assert Operation.objects.get(pk=begun.pk).state == State.FAILED
+    assert StepRecord.objects.get(operation=begun, name="media").error_code == "guest_ignores"
+    assert media_in(real, machine, "persistent") == [seed]
+    shell(machine, "umount /run/cd; eject /dev/sr0")
+    real[0].change_media(str(machine.uuid), "sda", seed)
+    assert readable(machine) is True
+    carry_out(worker, media.change_media(**doing, seed=False))
+    assert media_in(real, machine, "running") == media_in(real, machine, "persistent") == [None]
