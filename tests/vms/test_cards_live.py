@@ -1,4 +1,4 @@
-"""Cards, CDs and limits of a real machine on the real libvirt: changed while it runs, whatever dies meanwhile."""
+"""Cards, CDs and limits of a real machine on the real libvirt, changed while it runs, whatever dies."""
 
 import subprocess
 import time
@@ -189,6 +189,11 @@ def readable(machine):
     return shell(machine, "head -c 2048 /dev/sr0 | wc -c") == "2048"
 
 
+def tray_open(real, machine):
+    # Asked before the guest opens the drive: Linux shuts a tray by itself then.
+    return "tray='open'" in real[0].definition(str(machine.uuid)).running
+
+
 def test_a_tray_that_the_guest_holds_or_opened(cast, worker, real, machine):
     """Red when a refusal counts as done, or a tray that stands open as one with its medium in it."""
     seed = media.seed_path(machine)
@@ -200,7 +205,8 @@ def test_a_tray_that_the_guest_holds_or_opened(cast, worker, real, machine):
     assert StepRecord.objects.get(operation=begun, name="media").error_code == "guest_ignores"
     assert media_in(real, machine, "persistent") == [seed]
     shell(machine, "umount /run/cd; eject /dev/sr0")
+    eventually(True, lambda: tray_open(real, machine))
     real[0].change_media(str(machine.uuid), "sda", seed)
-    assert readable(machine) is True
+    assert tray_open(real, machine) is False and readable(machine) is True
     carry_out(worker, media.change_media(**doing, seed=False))
     assert media_in(real, machine, "running") == media_in(real, machine, "persistent") == [None]
