@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import libvirt
 import pytest
 from lxml import etree
 
@@ -262,3 +263,37 @@ def test_differences_are_told_leaf_by_leaf():
         (("g",), None, "new"),
     ]
     assert list(differences(after, after)) == []
+
+
+@pytest.mark.parametrize(
+    ("twins", "change"),
+    [
+        ("<devices><watchdog model='itco'/></devices>", {"devices": {"watchdogs": [{"action": "pause"}]}}),
+        ("<devices/>", {"devices": {"disks": [None]}}),
+        ("<os><boot dev='network'/></os>", {"os": {"boot": [{"dev": "hd"}]}}),
+        ("<clock offset='utc'/><clock offset='localtime'/>", {"clock": {"offset": "variable"}}),
+        ("<features/><features><pae/></features>", {"features": ["acpi"]}),
+        ("<cpu/><cpu mode='custom'/>", {"cpu": {"topology": {"cores": 2}}}),
+        ("<vcpu>1</vcpu><vcpu current='1'>2</vcpu>", {"current_vcpus": 1}),
+    ],
+)
+def test_what_stands_there_twice_is_not_written_into(twins, change):
+    """libvirt reads all of them, or the first alone: nobody says which is meant.
+
+    Red when Field.put writes without looking whether the way is single.
+    """
+    text = SMALL.replace(b"</domain>", twins.encode() + b"</domain>")
+    assert edited(text, {"title": "beside it"}).count("<title>") == 1
+    with pytest.raises(InvalidSpec, match="there are 2 <"):
+        edited(text, change)
+
+
+def test_libvirt_reads_two_of_what_is_refused_as_one():
+    """Red when libvirt comes to read only the first: then nothing of it had to be refused."""
+    connection = libvirt.open("test:///default")
+    two = SMALL.decode().replace("</domain>", "<devices><input type='tablet' bus='usb'/></devices></domain>")
+    made = connection.defineXML(two.replace("type='file'>", "type='file'><source file='/a'/>"))
+    written = made.XMLDesc()
+    made.undefine()
+    connection.close()
+    assert written.count("<devices>") == 1 and "tablet" in written and "vda" in written

@@ -24,7 +24,9 @@ _ROOF = (1 << 64) - 1
 
 
 class Field(ABC):
-    """One value of an element."""
+    """One value of an element; `path` leads to it from there."""
+
+    path: str
 
     @abstractmethod
     def read(self, element: Element, understood: Understood) -> Any:
@@ -39,11 +41,17 @@ class Field(ABC):
         if present in (value, settled):
             return
         try:
+            _check_single(element, self.way)
             self._write(element, value)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise InvalidSpec(f"{value!r} cannot be written: {error}") from error
         if self.read(element, Understood()) != settled:
             raise InvalidSpec(f"{value!r} would not be read as it is")
+
+    @property
+    def way(self) -> str:
+        """What must be there once at most to write below it: of a text its parents, whose first counts."""
+        return self.path.rpartition("/")[0]
 
     @abstractmethod
     def _write(self, element: Element, value: Any) -> None:
@@ -138,6 +146,21 @@ def _make(element: Element, path: str) -> Element:
     return element
 
 
+def _check_single(element: Element, path: str) -> None:
+    """Raise ValueError when anything on the way to `path` is there twice.
+
+    libvirt takes what stands in all of them together, or some of it from the first: of what is written into
+    one it would make something else.
+    """
+    for step in filter(None, path.split("/")):
+        alike = [child for child in element if child.tag == step]
+        if len(alike) > 1:
+            raise ValueError(f"there are {len(alike)} <{step}>, which must be made one first")
+        if not alike:
+            return
+        element = alike[0]
+
+
 def _words(value: Any) -> str:
     """Return a value as libvirt reads it. Raises TypeError for what is no single value."""
     if isinstance(value, bool):
@@ -161,6 +184,10 @@ class Attr(Field):
     path: str
     name: str
     convert: Callable[[str], Any] = str
+
+    @property
+    def way(self) -> str:
+        return self.path
 
     def read(self, element: Element, understood: Understood) -> Any:
         way = _reach(element, self.path)
@@ -292,6 +319,10 @@ class One(Field):
     path: str
     fields: Fields
 
+    @property
+    def way(self) -> str:
+        return self.path
+
     def read(self, element: Element, understood: Understood) -> Any:
         way = _reach(element, self.path)
         if not way:
@@ -359,6 +390,10 @@ class Names(Field):
     """The names of the bare elements in the element at `path`: those without attributes and content."""
 
     path: str
+
+    @property
+    def way(self) -> str:
+        return self.path
 
     def read(self, element: Element, understood: Understood) -> Any:
         way = _reach(element, self.path)
