@@ -102,6 +102,7 @@ def make_machine(cast, name, host, image=None, **changes):
         "project": cast.project,
         "owner": cast.requester,
         "image": image or make_image(),
+        "domain_name": name,
     }
     return VirtualMachine.objects.create(
         name=name, uuid=uuid.uuid4(), host=host, built_by=built, **values | changes

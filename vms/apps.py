@@ -12,6 +12,7 @@ class VmsConfig(AppConfig):
         from portal.operations import observers
         from portal.operations.registry import register
         from vms import leases, live, panels
+        from vms.adoption.services import ADOPT
         from vms.building import CREATE
         from vms.changes import disks
         from vms.changes.cloning import CLONE
@@ -24,7 +25,7 @@ class VmsConfig(AppConfig):
         from vms.power import KINDS, give_up_machines
 
         changes = (*disks.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
-        for kind in (CREATE, EDIT, EXTEND, RESIZE, CLONE, *changes, *KINDS):
+        for kind in (CREATE, ADOPT, EDIT, EXTEND, RESIZE, CLONE, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

@@ -119,8 +119,13 @@ class VirtualMachine(models.Model):
     host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="machines")
     #: The operation that built it holds its reservations.
     built_by = models.OneToOneField(Operation, on_delete=models.PROTECT, related_name="machine")
+    #: What of the catalogue it was made from, and the image; a machine that was adopted has neither.
     item_name = models.CharField(max_length=80)
-    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="machines")
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="machines", null=True)
+    #: Somebody made it elsewhere: of what it is on its host, the portal knows what it was told.
+    adopted = models.BooleanField(default=False)
+    #: The domain's name on the host: people's names may repeat over time, a domain's may not.
+    domain_name = models.CharField(max_length=255, blank=True)
     vcpus = models.PositiveSmallIntegerField()
     memory = models.PositiveBigIntegerField()
     login_user = models.CharField(max_length=32)
@@ -177,11 +182,6 @@ class VirtualMachine(models.Model):
         """How it runs, in words."""
         return words(self.accelerator, self.devices)
 
-    @property
-    def domain_name(self) -> str:
-        """The domain's name on the host: people's names may repeat over time, a domain's may not."""
-        return f"{self.name}-{str(self.uuid)[:8]}"
-
 
 class Definition(models.Model):
     """What a domain of a host is defined as and runs as, as the watcher saw it last; foreign ones too.
@@ -191,6 +191,8 @@ class Definition(models.Model):
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="definitions")
     uuid = models.UUIDField()
+    #: The domain's name; apart, for lists to search and sort by.
+    observed_name = models.CharField(max_length=255, blank=True)
     #: Tells the persistent definition from any other.
     observed_digest = models.CharField(max_length=64)
     #: None for a domain that is only while it runs, and what runs for one that is off.
@@ -199,6 +201,10 @@ class Definition(models.Model):
     #: How many things in it the portal does not understand, and keeps.
     observed_kept = models.PositiveIntegerField(default=0)
     observed_at = models.DateTimeField()
+
+    objects = RestrictedQuerySet.as_manager()
+    #: A machine's is looked up through the machine; others belong to no project.
+    estate = True
 
     class Meta:
         constraints = [
@@ -215,7 +221,7 @@ class Disk(models.Model):
     machine = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="disks")
     pool = models.ForeignKey(PoolAttachment, on_delete=models.PROTECT, related_name="disks")
     volume_name = models.CharField(max_length=127)
-    target = models.CharField(max_length=4, default="vda")
+    target = models.CharField(max_length=16, default="vda")
     capacity = models.PositiveBigIntegerField()
     #: What its guest tells it by, beside its place: `/dev/disk/by-id/virtio-SERIAL`; empty for none.
     serial = models.CharField(max_length=20, blank=True)

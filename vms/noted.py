@@ -12,7 +12,9 @@ from portal.live.publish import publish
 from portal.operations.observers import DefinitionAt
 from vms.models import Definition, VirtualMachine
 
-_VALUES = ("observed_digest", "observed_persistent", "observed_running", "observed_kept")
+#: Characters of a domain's name; a file system that holds its definition takes no longer one.
+LONGEST_NAME = 255
+_VALUES = ("observed_name", "observed_digest", "observed_persistent", "observed_running", "observed_kept")
 
 
 def write(host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
@@ -33,6 +35,7 @@ def write(host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
             continue
         before = [getattr(row, value) for value in _VALUES]
         seen = told.seen
+        row.observed_name = str((seen.persistent or seen.running or {}).get("name", ""))[:LONGEST_NAME]
         row.observed_digest, row.observed_kept = seen.digest, seen.kept
         row.observed_persistent, row.observed_running = seen.persistent, seen.running
         row.observed_at = told.began

@@ -34,6 +34,11 @@ def mac() -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
 
 
+def domain_name(name: str, own: uuid.UUID) -> str:
+    """Return what the domain of a new machine is called on its host."""
+    return f"{name}-{str(own)[:8]}"
+
+
 def candidates(
     image_sha256: str, wanted: str = Wanted.BEST, *, own_network: bool = False
 ) -> QuerySet[ImageAttachment]:
@@ -159,9 +164,11 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
     project, (wanted, devices) = operation.project, virtualization.pinned(spec)
     if project is None:
         raise ValueError(f"{operation} builds a machine for no project")
+    own = uuid.uuid4()
     machine = VirtualMachine.objects.create(
         name=pinned["name"],
-        uuid=uuid.uuid4(),
+        uuid=own,
+        domain_name=domain_name(pinned["name"], own),
         project=project,
         owner=operation.requester,
         host=host,

@@ -27,7 +27,7 @@ from portal.operations.registry import Kind, StepContext
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
-from vms.models import Observed, Status, VirtualMachine
+from vms.models import Definition, Observed, Status, VirtualMachine
 from vms.steps import DomainStep
 
 #: How long a deleted machine can be had back.
@@ -154,10 +154,10 @@ def _begin(actor: Any, machine: VirtualMachine, kind: str, title: str, *, begun_
 
 
 def volumes_of(machine: VirtualMachine) -> list[list[str]]:
-    """Return [pool, volume] of every disk and of the seed beside the first."""
+    """Return [pool, volume] of every disk and, of a machine that the portal built, of the seed."""
     disks = list(machine.disks.select_related("pool__pool").order_by("target"))
     found = [[disk.pool.pool.name, disk.volume_name] for disk in disks]
-    if disks:
+    if disks and not machine.adopted:
         found.append([disks[0].pool.pool.name, f"{machine.domain_name}-seed.iso"])
     return found
 
@@ -281,10 +281,13 @@ def settle_purge(operation: Operation, state: State) -> None:
     """Forget the machine and give its disk back."""
     machine = VirtualMachine.objects.filter(uuid=operation.identifiers["uuid"]).first()
     if machine is not None and state == State.SUCCEEDED:
-        _forget(machine)
+        # Until the watcher's next list it would be a domain that nobody manages.
+        Definition.objects.filter(host=machine.host_id, uuid=machine.uuid).delete()
+        forget(machine)
 
 
-def _forget(machine: VirtualMachine) -> None:
+def forget(machine: VirtualMachine) -> None:
+    """Take a machine and its cards out of the portal, and give back what it took. Joins the transaction."""
     ledger.give_back(machine.built_by)
     Port.objects.filter(domain_uuid=machine.uuid).delete()
     publish(machine.topic)
@@ -302,7 +305,7 @@ def give_up_machines(actor: Any, host: Host) -> None:
         text = _("%(machine)s is lost with its host %(host)s.") % {"machine": machine.name, "host": host.name}
         link = reverse("operations:detail", args=[machine.built_by_id])
         notify(people=[machine.owner], kind=ENDED, text=text, link=link, by=actor)
-        _forget(machine)
+        forget(machine)
 
 
 def purge_what_is_due() -> int:

@@ -59,11 +59,13 @@ def ways(machine: VirtualMachine, ports: Sequence[Port]) -> list[Way]:
     if machine.status != Status.ACTIVE or machine.observed_state in OFF:
         return []
     found: list[Way] = []
+    # Of a machine that was adopted nobody said who signs in.
+    user = f"{machine.login_user}@" if machine.login_user else ""
     for port in ports:
         if port.network.kind == Network.Kind.USER:
-            found += _by_host(machine.host, f"-p {port.ssh_port} {machine.login_user}@127.0.0.1")
+            found += _by_host(machine.host, f"-p {port.ssh_port} {user}127.0.0.1")
         elif port.observed_address:
-            target = f"{machine.login_user}@{port.observed_address}"
+            target = f"{user}{port.observed_address}"
             if port.network.kind == Network.Kind.BRIDGE:
                 found.append(Way(_("From the LAN"), f"ssh {target}"))
             else:

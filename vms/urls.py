@@ -3,6 +3,7 @@
 from django.urls import path, re_path
 
 from vms import power, views
+from vms.adoption import views as adopted
 from vms.catalogue import views as admin
 from vms.changes import views as changes
 from vms.changes.devices import views as devices
@@ -30,6 +31,8 @@ urlpatterns = [
     path("catalogue/<int:pk>/what-if/", views.what_if, name="what_if"),
     path("catalogue/requests/<int:pk>/edit/", views.edit, name="edit"),
     path("catalogue/requests/<int:pk>/copy/", views.copy, name="copy"),
+    path("found/", adopted.found_list, name="found"),
+    path("found/<int:pk>/", adopted.adopt, name="adopt"),
     path("<int:pk>/", views.machine, name="detail"),
     path("<int:pk>/settings/", views.settings, name="settings"),
     path("<int:pk>/clone/", changes.clone, name="clone"),
@@ -49,5 +52,6 @@ urlpatterns = [
     path("<int:pk>/media/<slug:target>/", devices.media_change, name="media_change"),
     path("<int:pk>/delete/", views.delete, name="delete"),
     path("<int:pk>/restore/", views.restore, name="restore"),
+    path("<int:pk>/release/", adopted.release, name="release"),
     re_path(rf"^(?P<pk>\d+)/(?P<verb>{'|'.join(power.VERBS)})/$", views.act, name="act"),
 ]

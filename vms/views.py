@@ -10,6 +10,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from portal.accounts.backends import may
 from portal.accounts.models import Project
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to, render_page
@@ -20,6 +21,7 @@ from portal.operations import revisions, words
 from portal.operations.models import Operation
 from vms import asking, editing, extending, live, noted, power, prefill, reach, services
 from vms import settings as sets
+from vms.adoption import services as adoption
 from vms.building import CREATE
 from vms.cards import cards
 from vms.changes.asking import waiting_for
@@ -82,8 +84,19 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "no_purge": stranger or (power.being_purged(vm) if vm.status == Status.BINNED else ""),
         "no_restore": stranger or (power.why_not_restored(vm) if vm.status == Status.BINNED else ""),
         **_extension(request, vm),
+        **(_of_adopted(request, vm) if vm.adopted else {}),
     }
     return render(request, "vms/detail.html", context)
+
+
+def _of_adopted(request: HttpRequest, vm: VirtualMachine) -> dict[str, Any]:
+    """Return what the page of a machine says that somebody made elsewhere."""
+    return {
+        "lost": adoption.lost_with(vm),
+        "may_release": may(request.user, "operate", None),
+        "release": ConfirmForm(name=vm.name, auto_id="release_%s"),
+        "no_release": adoption.why_not_released(vm),
+    }
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

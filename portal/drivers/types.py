@@ -138,6 +138,10 @@ class TwinSpec:
 POOL_PREFIX = "gatehouse-"
 
 
+#: How the names of what a proof makes for a moment begin: its guests, pools and networks.
+PROBE_PREFIX = "gatehouse-probe"
+
+
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
     """A storage pool that is a directory."""

@@ -4,7 +4,7 @@ from django.db.models import BigIntegerField, F, Value
 from django.db.models.functions import Least
 
 from portal.drivers.types import PoolInfo
-from portal.hosts.models import Host, PoolAttachment
+from portal.hosts.models import Host, PoolAttachment, StoragePool
 from portal.operations.models import Counter
 
 
@@ -43,3 +43,27 @@ def note_pool(attachment: PoolAttachment, info: PoolInfo) -> bool:
     limit = Least(Value(info.capacity_bytes, BigIntegerField()), promised)
     Counter.objects.filter(pk=counter.pk).update(limit=limit, title=f"pool {attachment.pool.name}")
     return changed
+
+
+def shift_foreign(host: Host, vcpus: int, memory: int) -> None:
+    """Count so much more, or less, as taken by domains that nobody manages, until the watcher lists them.
+
+    For who takes such a domain into the ledger, or out of it: what it takes is counted once at every moment,
+    and a host that is full of it has room for it. The caller holds the host's `locked` row.
+    """
+    if not vcpus and not memory:
+        return
+    host.observed_foreign_vcpus = max(0, host.observed_foreign_vcpus + vcpus)
+    host.observed_foreign_memory = max(0, host.observed_foreign_memory + memory)
+    host.save(update_fields=["observed_foreign_vcpus", "observed_foreign_memory"])
+    set_limits(host)
+
+
+def count_present(pool: StoragePool, size: int) -> None:
+    """Let a pool promise `size` bytes more, which lie in it already, until its sizes are noted anew.
+
+    For who takes a volume that is there into the ledger: what it fills does not have to be free.
+    """
+    Counter.objects.filter(scope=pool.scope, resource=Counter.Resource.DISK).exclude(limit=None).update(
+        limit=F("limit") + size
+    )

@@ -65,6 +65,8 @@ SENTENCES = {
         "The machine has the processors. Whether its guest uses them it does not say: no agent answers in it."
     ),
     "machine_runs": _("A machine becomes smaller only while it is off, and it runs. Nothing was changed."),
+    "not_adoptable": _("%(raw)s It was not adopted, and nothing was changed on its host."),
+    "no_room_to_adopt": _("%(raw)s It was not adopted; make room, and adopt it again."),
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),
@@ -83,7 +85,7 @@ SENTENCES = {
     "nothing_boots": _("No guest boots on this host, neither with KVM nor emulated."),
 }
 #: Sentences that name what the step said; the raw text of every other is for operators alone.
-NAMING = frozenset({"host_enrolled"})
+NAMING = frozenset({"host_enrolled", "not_adoptable", "no_room_to_adopt"})
 OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
 
 

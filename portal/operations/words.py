@@ -88,6 +88,8 @@ def _identity(pinned: Mapping[str, Any]) -> list[Fact]:
         "name": _("Name"),
         "original": _("Clone of"),
         "drive": _("Which disk"),
+        "domain": _("Domain"),
+        "owner": _("Owner"),
         "why": why_label(),
         "item": _("Made from"),
         "flavour": _("Size"),

@@ -103,7 +103,7 @@ def machines(count: int, on: Sequence[Host], *, uuids: Sequence[str] = ()) -> li
             Disk(
                 machine=machine,
                 pool_id=pools[machine.host_id],
-                volume_name=f"{machine.domain_name}-vda.qcow2",
+                volume_name=f"{machine.name}-vda.qcow2",
                 capacity=DISK,
             )
             for machine in made

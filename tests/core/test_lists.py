@@ -17,6 +17,7 @@ LISTS = {
     "networks:list": lambda world: world.network.title,
     "operations:list": lambda world: world.running.title,
     "quotas:overview": lambda world: world.project.name,
+    "vms:found": lambda world: world.foreign.observed_name,
     "vms:list": lambda world: world.machine.name,
     "vms:catalogue_admin": lambda world: world.unused.name,
     "vms:sizes": lambda world: world.size.name,

@@ -14,7 +14,7 @@ from portal.drivers.libvirt import proof
 from portal.drivers.libvirt.xml.capabilities import Capabilities
 from portal.drivers.libvirt.xml.probe import boot_disk, probe_xml
 from portal.drivers.registry import driver_for
-from portal.drivers.types import Accelerator, PoolSpec
+from portal.drivers.types import PROBE_PREFIX, Accelerator, PoolSpec
 from portal.drivers.validation import host_uuid
 from tests.drivers.test_pool import daemon  # noqa: F401 (a fixture)
 
@@ -111,7 +111,7 @@ def test_what_an_interrupted_proof_left_is_swept():
     driver, ages = driver_for("qemu:///system"), {"old": proof.STALE_SECONDS + 60, "new": 0}
     names = {}
     for word, age in ages.items():
-        name = names[word] = f"{proof.PREFIX}-{int(time.time()) - age}-{secrets.token_hex(4)}"
+        name = names[word] = f"{PROBE_PREFIX}-{int(time.time()) - age}-{secrets.token_hex(4)}"
         driver.ensure_pool(PoolSpec(name, str(uuid.uuid4()), f"/var/lib/libvirt/images/{name}"))
     try:
         driver.prove(Accelerator.EMULATION, 20)

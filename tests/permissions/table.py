@@ -115,6 +115,10 @@ def _limits(world: Any) -> dict[str, Any]:
     return {"seen": signing.dumps({}, salt=LimitsForm.salt), "total_iops_sec": "100"}
 
 
+def _adoption(world: Any) -> dict[str, Any]:
+    return {"name": "fresh", "project": world.project.pk, "owner": "owner", "lease_days": 7}
+
+
 def _new_host(world: Any) -> dict[str, Any]:
     return {"name": "fresh", "uri": "qemu+ssh://root@198.51.100.7/system", "pool_path": "/var/lib/fresh"}
 
@@ -409,6 +413,15 @@ LINES = (
     Line("vms:media_change", NO, change(USE, told=SEE), "machine", {"target": "sda"}),
     Line("vms:delete", NO, change(USE, told=SEE), "machine", data=lambda w: {"confirm_name": w.machine.name}),
     Line("vms:restore", NO, change(USE, told=SEE), "binned"),
+    Line("vms:found", page(ESTATE), NO),
+    Line("vms:adopt", page(ESTATE), change(ESTATE), "foreign", data=_adoption),
+    Line(
+        "vms:release",
+        NO,
+        change(ESTATE, told=SEE),
+        "adopted",
+        data=lambda w: {"confirm_name": w.adopted.name},
+    ),
     Line("console:vnc", page(USE), NO, "machine"),
     Line("console:serial", page(USE), NO, "machine"),
     Line(

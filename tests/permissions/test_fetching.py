@@ -35,7 +35,6 @@ THROUGH_ANOTHER = {
     "operations.Reservation": "through its operation",
     "operations.StepRecord": "through its operation",
     "vms.ConsoleTicket": "redeemed by its secret, never shown",
-    "vms.Definition": "through its machine: noted.of()",
     "vms.Disk": "through its machine",
 }
 #: Fetches without restrict() in those modules: module and what is fetched -> why it is right.

@@ -95,6 +95,15 @@ def _things(world):
         observed_persistent=defined,
         observed_at=timezone.now(),
     )
+    world.foreign = Definition.objects.create(
+        host=world.machine.host,
+        uuid=uuid.uuid4(),
+        observed_name="foreign",
+        observed_digest="f",
+        observed_persistent={**defined, "type": "qemu", "vcpus": 1, "memory_bytes": factories.MIB},
+        observed_at=timezone.now(),
+    )
+    world.adopted = make_machine(world, "adopted", place, adopted=True)
     world.binned = make_machine(
         world, "binned", place, status=Status.BINNED, bin_until=timezone.now() + timedelta(days=7)
     )

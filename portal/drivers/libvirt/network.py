@@ -9,10 +9,9 @@ from portal.drivers.errors import CallTimeout, HostUnreachable, NetworkNotFound
 from portal.drivers.libvirt.errors import translate, translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.network import NetworkElement
-from portal.drivers.types import NetworkInfo, NetworkSpec, Proof
+from portal.drivers.types import PROBE_PREFIX, NetworkInfo, NetworkSpec, Proof
 from portal.drivers.validation import check_name, check_network
 
-PROBE = "gatehouse-probe"
 STALE_SECONDS = 600
 
 
@@ -56,7 +55,7 @@ class Networks:
         """Make a bridge without addresses for a moment."""
         self._sweep()
         token = secrets.token_hex(4)
-        name = f"{PROBE}-{int(time.time())}-{token}"
+        name = f"{PROBE_PREFIX}-{int(time.time())}-{token}"
         try:
             network = self._connection.networkCreateXML(NetworkElement.bare_xml(name, f"ghp{token}"))
         except libvirt.libvirtError as error:
@@ -70,7 +69,7 @@ class Networks:
     def _sweep(self) -> None:
         for network in self._connection.listAllNetworks():
             prefix, _, rest = network.name().rpartition("-")[0].rpartition("-")
-            if prefix == PROBE and rest.isdecimal() and int(rest) < time.time() - STALE_SECONDS:
+            if prefix == PROBE_PREFIX and rest.isdecimal() and int(rest) < time.time() - STALE_SECONDS:
                 network.destroy()
 
     @translated()

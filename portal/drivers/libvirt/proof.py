@@ -14,9 +14,16 @@ from portal.drivers.libvirt.pool import Pools
 from portal.drivers.libvirt.volume import Volumes
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.libvirt.xml.probe import boot_disk, probe_xml
-from portal.drivers.types import Accelerator, DiskSpec, DomainSpec, PoolSpec, Proof, VolumeSpec
+from portal.drivers.types import (
+    PROBE_PREFIX,
+    Accelerator,
+    DiskSpec,
+    DomainSpec,
+    PoolSpec,
+    Proof,
+    VolumeSpec,
+)
 
-PREFIX = "gatehouse-probe"
 DISK = "sector.img"
 STALE_SECONDS = 600
 POLL_SECONDS = 0.05
@@ -139,13 +146,13 @@ class Prover:
 
 
 def _own_name() -> str:
-    return f"{PREFIX}-{int(time.time())}-{secrets.token_hex(4)}"
+    return f"{PROBE_PREFIX}-{int(time.time())}-{secrets.token_hex(4)}"
 
 
 def _is_stale(name: str) -> bool:
     """Tell by its name whether a proof left something long ago."""
     prefix, _, rest = name.rpartition("-")[0].rpartition("-")
-    return prefix == PREFIX and rest.isdecimal() and int(rest) < time.time() - STALE_SECONDS
+    return prefix == PROBE_PREFIX and rest.isdecimal() and int(rest) < time.time() - STALE_SECONDS
 
 
 def _destroy(domain: libvirt.virDomain) -> None:
