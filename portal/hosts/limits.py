@@ -5,6 +5,7 @@ from django.db.models.functions import Least
 
 from portal.drivers.types import PoolInfo
 from portal.hosts.models import Host, PoolAttachment, StoragePool
+from portal.live.publish import publish
 from portal.operations.models import Counter
 
 
@@ -57,6 +58,7 @@ def shift_foreign(host: Host, vcpus: int, memory: int) -> None:
     host.observed_foreign_memory = max(0, host.observed_foreign_memory + memory)
     host.save(update_fields=["observed_foreign_vcpus", "observed_foreign_memory"])
     set_limits(host)
+    publish(host.topic)
 
 
 def count_present(pool: StoragePool, size: int) -> None:

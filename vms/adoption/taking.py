@@ -134,9 +134,7 @@ def _write_ports(machine: VirtualMachine, cards: Sequence[found.Card]) -> None:
         network = next((one for one in networks if _is_on(card, one)), None)
         if network is not None and card.mac and card.mac not in taken:
             taken.add(card.mac)
-            Port.objects.create(
-                network=network, host=machine.host, domain_uuid=machine.uuid, mac=card.mac
-            )
+            Port.objects.create(network=network, host=machine.host, domain_uuid=machine.uuid, mac=card.mac)
 
 
 def _is_on(card: found.Card, network: Network) -> bool:

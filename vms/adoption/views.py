@@ -54,9 +54,7 @@ def adopt(request: HttpRequest, pk: int) -> HttpResponse:
     form = AdoptForm(request.POST or None, actor=request.user, definition=definition)
     if request.method == "POST" and form.is_valid():
         with denied_at(form):
-            begun = services.adopt_machine(
-                actor=request.user, definition=definition, **form.cleaned_data
-            )
+            begun = services.adopt_machine(actor=request.user, definition=definition, **form.cleaned_data)
             return go_to(request, "operations:detail", begun.pk)
     context = {
         "found": definition,
