@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.apps import apps
+from django.db import transaction
 from django.urls import reverse as url
 from django.utils import timezone
 
@@ -112,7 +113,8 @@ def listed(host, driver):
     """Let the watcher see all domains of the host, as in each of its lists."""
     told = Seen()
     told.listed, told.listed_began = driver.list_domains(), timezone.now()
-    write(Host.objects.get(pk=host.pk), told)
+    with transaction.atomic():
+        write(Host.objects.get(pk=host.pk), told)
 
 
 def adopt(actor, definition, cast, **values):
