@@ -12,7 +12,7 @@ class VmsConfig(AppConfig):
         from portal.operations import observers
         from portal.operations.registry import register
         from vms import leases, live, panels
-        from vms.adoption.services import ADOPT
+        from vms.adoption.kind import ADOPT
         from vms.building import CREATE
         from vms.changes import disks
         from vms.changes.cloning import CLONE

@@ -733,7 +733,7 @@ def test_the_migration_writes_down_what_domains_are_called(cast, host):
     values = {"host": host, "observed_at": timezone.now(), "observed_digest": "d"}
     defined = {"observed_persistent": {"name": "theirs"}}
     rows = [Definition.objects.create(uuid=uuid.uuid4(), **values, **told) for told in (running, defined, {})]
-    migration = importlib.import_module("vms.migrations.0006_adoption")
+    migration = importlib.import_module("vms.migrations.0008_adoption")
     migration.fill(apps, None)
     machine.refresh_from_db()
     assert machine.domain_name == f"web-{str(machine.uuid)[:8]}"

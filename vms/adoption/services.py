@@ -3,87 +3,35 @@
 Nothing is ever changed on the host: adopting reads the definition there, and releasing asks nobody.
 """
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.utils import timezone, translation
+from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from portal.accounts.backends import may
 from portal.accounts.models import Project
 from portal.audit import services as audit
 from portal.core.errors import Denied
-from portal.drivers.errors import InvalidSpec
-from portal.drivers.reading import DefinitionSeen
-from portal.drivers.types import DomainDefinition
 from portal.hosts.limits import shift_foreign
 from portal.hosts.models import Health, Host
 from portal.hosts.services import check_estate, locked
-from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Operation
-from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
-from portal.operations.states import UNFINISHED, State
-from vms import cloud, noted, power
+from portal.operations.states import UNFINISHED
+from vms import cloud, power
 from vms.adoption import found, taking
 from vms.adoption.found import Sizes
-from vms.building import page_of_machine
+from vms.adoption.kind import ADOPT
 from vms.models import Definition, Observed, Status, VirtualMachine
 from vms.services import DAY, name_is_taken
-from vms.steps import DomainStep
 
 #: Days; what was made elsewhere had no lease at all, and so it may be long.
 LONGEST_LEASE = 3650
 _ON = (Observed.RUNNING, Observed.PAUSED, Observed.SHUTTING_DOWN)
-
-
-class TakeIn(DomainStep):
-    name, title = "look", "Read what it is on its host"
-
-    def do(self, context: StepContext) -> None:
-        seen = self._seen(context)
-        # Kept with the step, in no reader's language.
-        with translation.override("en"):
-            if reason := found.cannot_be(seen.persistent, seen.running):
-                raise StepFailed("not_adoptable", reason)
-            machine = VirtualMachine.objects.select_related("host").get(uuid=context.identifiers["uuid"])
-            volumes = taking.volumes_of(machine, seen.persistent or {}, self._list(context))
-            try:
-                taking.take_in(machine, seen, volumes, context.check)
-            except Denied as denied:
-                raise StepFailed("no_room_to_adopt", denied.reason) from denied
-            except IntegrityError as error:
-                # Somebody took one of its volumes or addresses at this moment; the next look sees that.
-                raise StepFailed("already_exists", str(error), retryable=True) from error
-
-    def _seen(self, context: StepContext) -> DefinitionSeen:
-        """Read the definition, and note it for the pages. Raises StepFailed."""
-        names, began = context.identifiers, timezone.now()
-        definition: DomainDefinition = self.call(context, "definition", names["uuid"])
-        try:
-            seen = DefinitionSeen.of(definition)
-        except InvalidSpec as error:
-            raise StepFailed(error.code, error.raw) from error
-        noted.note(names["host"], names["uuid"], definition, began)
-        return seen
-
-    def _list(self, context: StepContext) -> taking.Lister:
-        """Return what lists the volumes of a pool; none where the host has no such pool any more."""
-
-        def volumes(pool: str) -> Sequence[Any]:
-            try:
-                return list(self.call(context, "list_volumes", pool))
-            except StepFailed as failure:
-                if failure.code != "pool_not_found":
-                    raise
-                return []
-
-        return volumes
 
 
 def adopt_machine(
@@ -179,19 +127,6 @@ def _begin(
     return operation
 
 
-def settle(operation: Operation, state: State) -> None:
-    """Make the machine active, or forget it: then it is found on its host as before."""
-    machine = VirtualMachine.objects.filter(built_by=operation).first()
-    if machine is None:
-        return
-    if state == State.SUCCEEDED:
-        machine.status = Status.ACTIVE
-        machine.save(update_fields=["status"])
-        publish(machine.topic)
-        return
-    power.forget(machine)
-
-
 def why_not_released(machine: VirtualMachine) -> str:
     """Return why nobody can release `machine` now, '' when it can be. Asks the database."""
     if not machine.adopted:
@@ -240,12 +175,3 @@ def lost_with(machine: VirtualMachine) -> str:
     return words
 
 
-ADOPT = Kind(
-    "vm.adopt",
-    "Adopt a machine",
-    (TakeIn(),),
-    settle=settle,
-    waits_for_host=False,
-    announce=gettext_lazy("%(name)s is adopted."),
-    page=page_of_machine,
-)

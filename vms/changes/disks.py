@@ -21,7 +21,7 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import noted, power
+from vms import noted, placement, power
 from vms.building import page_of_machine
 from vms.changes import asking
 from vms.editing import Clash
@@ -276,7 +276,7 @@ def place_new(operation: Operation) -> None:
         pool=pool,
         target=target,
         # A disk of that name may have been there before, and its volume may be there still.
-        volume_name=f"{machine.domain_name}-{target}-{operation.pk}.qcow2",
+        volume_name=f"{placement.domain_name(machine.name, machine.uuid)}-{target}-{operation.pk}.qcow2",
         capacity=operation.frozen["sizes"]["disk"],
         serial=f"gatehouse-{operation.pk}"[:20],
     )

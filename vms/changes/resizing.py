@@ -85,7 +85,8 @@ def spec_of(machine: VirtualMachine, sizes: Mapping[str, int], why: str) -> Requ
     if sizes["memory"] < max(least, MIB):
         names = {"machine": machine.name, "least": gib(max(least, MIB), 3)}
         raise Denied(_("%(machine)s needs at least %(least)s.") % names, field="memory")
-    if sizes["memory"] % MIB:
+    # What others defined may be anything, and stays while it is not changed.
+    if sizes["memory"] % MIB and sizes["memory"] != machine.memory:
         raise Denied(_("Memory is whole MiB."), field="memory")
     if dict(sizes) == now:
         raise Denied(_("The machine has this size already."))

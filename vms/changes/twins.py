@@ -98,9 +98,11 @@ def place(operation: Operation) -> None:
 
 def _make_rows(operation: Operation, frozen: Mapping[str, Any], source: VirtualMachine) -> None:
     lease = timedelta(seconds=frozen["sizes"]["lease"])
+    name, own = frozen["pinned"]["name"], uuid.uuid4()
     machine = VirtualMachine.objects.create(
-        name=frozen["pinned"]["name"],
-        uuid=uuid.uuid4(),
+        name=name,
+        uuid=own,
+        domain_name=placement.domain_name(name, own),
         project=source.project,
         owner=operation.requester,
         host=source.host,

@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('hosts', '0006_host_uuid'),
-        ('vms', '0005_definition'),
+        ('vms', '0007_lease'),
     ]
 
     operations = [
