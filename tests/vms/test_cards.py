@@ -259,7 +259,7 @@ def test_a_card_of_somebody_elses_is_shown_and_left(client, cast, machine):
     client.force_login(cast.requester)
     assert client.get(url("vms:card", args=[machine.pk, other.mac])).status_code == 404
     page = client.get(url("vms:cards", args=[machine.pk])).content.decode()
-    assert "Not made by the portal" in page and "From the next start on" in page
+    assert "Not made by the portal" in page and "At the next start" in page
 
 
 # Media
