@@ -8,6 +8,7 @@ import uuid
 
 from django.db import models
 
+from portal.accounts.models import Project
 from portal.core.encryption import SealedField
 from portal.core.querysets import RestrictedQuerySet
 from portal.drivers import ssh
@@ -182,6 +183,13 @@ class PoolAttachment(models.Model):
 class Image(models.Model):
     """A guest image by identity, as the image builder or an upload described it; sizes in bytes."""
 
+    class Kind(models.TextChoices):
+        """What a machine does with it."""
+
+        DISK = "disk", "Disk"
+        ISO = "iso", "CD"
+
+    kind = models.CharField(max_length=4, choices=Kind.choices, default=Kind.DISK)
     name = models.SlugField(max_length=64)
     title = models.CharField(max_length=100)
     version = models.CharField(max_length=64)
@@ -198,6 +206,11 @@ class Image(models.Model):
     device_models = models.JSONField(default=_paravirtual_alone)
     #: Where the portal keeps the file that it uploads to hosts; empty once a newer build replaced it.
     source = models.CharField(max_length=255)
+    #: What osinfo-db calls the system in it (`debian12`), '' where nobody said.
+    os = models.CharField(max_length=64, blank=True)
+    #: Who may use it: everybody, or the people of `projects`.
+    every_project = models.BooleanField(default=True)
+    projects = models.ManyToManyField(Project, related_name="images", blank=True)
     imported_at = models.DateTimeField(auto_now_add=True, null=True)
     #: Since when nothing new is made from it, and why.
     deprecated_at = models.DateTimeField(null=True, blank=True)
@@ -205,6 +218,7 @@ class Image(models.Model):
 
     objects = RestrictedQuerySet.as_manager()
     estate = True
+    shared_with = "projects"
 
     class Meta:
         ordering = ["title"]
@@ -220,7 +234,8 @@ class Image(models.Model):
     @property
     def volume_name(self) -> str:
         """The image's name as a volume, by content: a new build never overwrites one that clones need."""
-        return f"gatehouse-{self.name}-{self.sha256[:12]}.qcow2"
+        suffix = "iso" if self.kind == self.Kind.ISO else self.format
+        return f"gatehouse-{self.name}-{self.sha256[:12]}.{suffix}"
 
 
 class ImageAttachment(models.Model):
