@@ -25,7 +25,7 @@ from portal.operations.models import Operation
 from portal.operations.policies import consent
 from portal.operations.registry import kind_of, may_ask
 from portal.operations.spec import RequestSpec
-from portal.operations.states import WORKING, State
+from portal.operations.states import UNFINISHED, WORKING, State
 from portal.operations.transitions import StaleAttempt, move
 
 # Services as the others here; they have a module of their own because of the policies.
@@ -98,6 +98,9 @@ def begin_operation(
     `begun_by` names the part of the portal that begins it by itself: the trail says that, not `actor`. Raises
     Denied when another operation on `subject` is not finished.
     """
+    # Looked for without waiting: whoever ends it may need what the caller holds locked.
+    if subject and Operation.objects.filter(subject=subject, state__in=UNFINISHED).exists():
+        raise _unfinished()
     try:
         with transaction.atomic():
             operation = Operation.objects.create(
@@ -119,8 +122,12 @@ def begin_operation(
             dispatch(operation.pk)
             publish(operation.topic, subject)
     except IntegrityError as error:
-        raise Denied(_("Another change to this machine is not finished yet; wait for it.")) from error
+        raise _unfinished() from error
     return operation
+
+
+def _unfinished() -> Denied:
+    return Denied(_("Another change to this machine is not finished yet; wait for it."))
 
 
 def withdraw(*, actor: Any, operation: Operation) -> Operation:

@@ -12,11 +12,14 @@ from portal.core.errors import Denied
 from portal.hosts.limits import set_limits
 from portal.hosts.models import Host
 from portal.hosts.removal import remove_host
+from portal.operations import ledger
 from portal.operations import services as operations
 from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.states import State
+from portal.operations.transitions import move
 from tests import factories
 from tests.racing import race
+from vms import power
 from vms.models import VirtualMachine
 from vms.services import request_machine
 
@@ -196,3 +199,37 @@ def test_a_form_sent_many_times_at_once_makes_one_request(cast, catalogue):
     assert Operation.objects.count() == 1
     quota.refresh_from_db()
     assert quota.held == 1
+
+
+def test_a_click_while_a_worker_ends_a_change_to_the_machine_stops_neither(cast, catalogue, monkeypatch):
+    """The worker has the operation and wants the machine, the click has the machine.
+
+    Red on PostgreSQL, by a deadlock, when begin_operation finds the unfinished one only by inserting.
+    """
+    approve(cast, ask(cast, catalogue, "vm"))
+    VirtualMachine.objects.update(status="active", observed_state="running")
+    Operation.objects.update(state=State.SUCCEEDED)
+    machine = VirtualMachine.objects.get()
+    ending = power.bin_machine(actor=cast.requester, machine=machine, confirm_name="vm")
+    Operation.objects.filter(pk=ending.pk).update(state=State.RUNNING)
+    ending.refresh_from_db()
+    moved, go = threading.Event(), threading.Event()
+
+    def use(operation):
+        moved.set()
+        # SQLite lets nobody write meanwhile.
+        go.wait(1.5)
+
+    monkeypatch.setattr(ledger, "use", use)
+
+    def worker():
+        return move(ending, State.SUCCEEDED, actor="worker")
+
+    def click():
+        moved.wait(LIMIT)
+        return power.act(actor=cast.requester, machine=machine, verb="reboot")
+
+    ended, clicked = race([worker, click])
+    assert ended is None and isinstance(clicked, Denied), (ended, clicked)
+    machine.refresh_from_db()
+    assert machine.status == "binned"
