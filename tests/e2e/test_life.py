@@ -1,0 +1,129 @@
+"""What becomes of machines in the browser: one made elsewhere is adopted, one is cloned, a lease runs out."""
+
+import secrets
+import uuid
+from collections import Counter as Lines
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.e2e import people
+from tests.e2e.portals import remove_domains, wait_until
+from tests.e2e.test_accessibility import keep_picture
+from tests.e2e.test_changes import approve
+from tests.e2e.test_settings import virsh
+from tests.vms.test_adoption_live import MADE
+
+pytestmark = pytest.mark.live
+#: The lease of one machine, as the database would have it after so many days (negative: they are over).
+ENDS = """
+from datetime import timedelta
+from django.utils import timezone
+from vms.models import VirtualMachine
+VirtualMachine.objects.filter(pk={pk}).update({field}=timezone.now() + timedelta(days={days}))
+"""
+
+
+@pytest.fixture
+def made_by_virsh(tmp_path):
+    """A running domain that the portal had no part in, its name and UUID; removed in the end."""
+    own = str(uuid.uuid4())
+    name = f"gttest-by-hand-{own[:6]}"
+    text = MADE.format(name=name, uuid=own, mac=f"52:54:00:ff:{own[:2]}:{own[2:4]}")
+    (tmp_path / "made.xml").write_text(text)
+    virsh("define", str(tmp_path / "made.xml"))
+    virsh("start", own)
+    yield name, own
+    remove_domains({own})
+
+
+def lines(domain: str) -> Lines:
+    return Lines(line.strip() for line in virsh("dumpxml", "--inactive", domain).splitlines())
+
+
+def is_off(page: Page, limit: float) -> None:
+    page.get_by_text("Off", exact=True).first.wait_for(timeout=limit * 1000)
+
+
+def test_a_machine_made_by_virsh_is_adopted_and_edited(portal, sign_in, made_by_virsh):
+    """Red when adopting writes to the host, or an edit loses a line of what the portal does not know."""
+    name, own = made_by_virsh
+    before = lines(own)
+    page = sign_in("admin")
+    page.goto(f"{portal.url}/machines/found/")
+    wait_until(lambda: page.reload() and page.get_by_role("link", name=name).count(), 30, "it was found")
+    keep_picture(page, "life", "found")
+    page.get_by_role("link", name=f"Adopt {name}").click()
+    called = f"gttest-{secrets.token_hex(3)}"
+    page.get_by_label("Name").fill(called)
+    page.get_by_label("Project").select_option(index=1)
+    keep_picture(page, "life", "adopt")
+    page.get_by_role("button", name="Adopt").click()
+    people.once(page, "Succeeded", 60)
+    assert lines(own) == before
+
+    pk = portal.one("SELECT id FROM vms_virtualmachine WHERE name = ?", called)
+    page.goto(f"{portal.url}/machines/{pk}/")
+    people.once(page, "Running", 10)
+    keep_picture(page, "life", "adopted")
+    page.get_by_role("link", name="Settings", exact=True).click()
+    page.get_by_label("Clock").select_option("localtime")
+    page.get_by_role("button", name="Change the settings").click()
+    people.once(page, "Succeeded", 30)
+    after = lines(own)
+    assert list((before - after).elements()) == ["<clock offset='utc'/>"]
+    assert list((after - before).elements()) == ["<clock offset='localtime'/>"]
+
+
+def test_a_machine_is_cloned_in_the_browser(portal, sign_in, build):
+    """Red when the copy is no machine of its own: another UUID, another card, a guest that starts."""
+    machine = build()
+    page, approver = sign_in("requester"), sign_in("approver")
+    page.goto(f"{portal.url}/machines/{machine.pk}/")
+    page.get_by_role("button", name="Force off").click()
+    is_off(page, 30)
+    page.get_by_role("link", name="Clone").click()
+    copy = people.new_name()
+    page.get_by_label("Name").fill(copy)
+    page.get_by_label("What for").fill("the same once more")
+    keep_picture(page, "life", "clone")
+    page.get_by_role("button", name="Ask for the clone").click()
+    approve(approver, f"Clone {machine.name} as {copy}")
+    people.once(page, "Succeeded", 90)
+    found = portal.rows("SELECT id, uuid FROM vms_virtualmachine WHERE name = ?", copy)[0]
+    own = str(uuid.UUID(found[1]))
+    try:
+        page.goto(f"{portal.url}/machines/{found[0]}/")
+        keep_picture(page, "life", "cloned")
+        page.get_by_role("button", name="Start", exact=True).click()
+        people.once(page, "Running", 30)
+        card = "SELECT mac FROM networks_port WHERE domain_uuid = ?"
+        assert portal.one(card, uuid.UUID(own).hex) != portal.one(card, uuid.UUID(machine.uuid).hex)
+        assert own != machine.uuid
+    finally:
+        remove_domains({own})
+
+
+def test_a_lease_runs_out(portal, sign_in, build):
+    """Red when the scheduler leaves a machine on whose lease is over, or people are not told of it."""
+    machine = build()
+    page = sign_in("requester")
+    page.goto(f"{portal.url}/machines/{machine.pk}/")
+    portal.shell(ENDS.format(pk=machine.pk, field="lease_until", days=0.9))
+    portal.shell("from vms.tasks import keep_leases; keep_leases()")
+    page.reload()
+    keep_picture(page, "life", "lease-ends-soon")
+    portal.shell(ENDS.format(pk=machine.pk, field="lease_until", days=-0.001))
+    portal.shell("from vms.tasks import keep_leases; keep_leases()")
+    is_off(page, 60)
+    page.reload()
+    keep_picture(page, "life", "lease-ended")
+    assert page.get_by_role("button", name="Start", exact=True).is_disabled()
+    page.goto(f"{portal.url}/accounts/notices/")
+    people.once(page, f"The lease of {machine.name} ended.", 5)
+    people.once(page, f"The lease of {machine.name} ends in 1 day.", 5)
+    portal.shell(ENDS.format(pk=machine.pk, field="lease_bin_at", days=-0.001))
+    page.goto(f"{portal.url}/machines/{machine.pk}/")
+    portal.shell("from vms.tasks import keep_leases; keep_leases()")
+    people.once(page, "In the bin", 60)
+    keep_picture(page, "life", "lease-binned")
