@@ -1,0 +1,195 @@
+"""An appliance's descriptor, both ways; not for the files beside it."""
+
+from collections.abc import Iterator, Mapping
+from xml.etree import ElementTree as ET
+
+from portal.drivers.errors import InvalidSpec
+from portal.drivers.libvirt.xml.build import parse
+from portal.drivers.ova.appliance import FORMATS, QCOW2, Appliance, PackedDisk
+
+#: Bytes; one is a few KiB.
+LONGEST = 1 << 20
+MOST_DISKS = 64
+_OVF = "http://schemas.dmtf.org/ovf/envelope/1"
+_RASD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"
+_VSSD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData"
+#: CIM's numbers of resources (DSP0004).
+_CPU, _MEMORY, _CARD, _DISK, _IDE = "3", "4", "10", "17", "5"
+_BYTES = {
+    "": 1,
+    "byte": 1,
+    "kilobytes": 1 << 10,
+    "megabytes": 1 << 20,
+    "gigabytes": 1 << 30,
+}
+_LARGEST = (1 << 63) - 1
+
+
+def write(appliance: Appliance, sizes: Mapping[str, int]) -> bytes:
+    """Return the descriptor; `sizes` are the bytes of every file beside it, in their order in the archive."""
+    for prefix, space in (("ovf", _OVF), ("rasd", _RASD), ("vssd", _VSSD)):
+        ET.register_namespace(prefix, space)
+    root = ET.Element(_ovf("Envelope"))
+    references = ET.SubElement(root, _ovf("References"))
+    for name, size in sizes.items():
+        told = {_ovf("id"): f"file-{name}", _ovf("href"): name, _ovf("size"): str(size)}
+        ET.SubElement(references, _ovf("File"), told)
+    section = _section(root, "DiskSection", "The disks")
+    for disk in appliance.disks:
+        told = {
+            _ovf("diskId"): f"disk-{disk.file}",
+            _ovf("fileRef"): f"file-{disk.file}",
+            _ovf("capacity"): str(disk.capacity_bytes),
+            _ovf("format"): QCOW2,
+        }
+        ET.SubElement(section, _ovf("Disk"), told)
+    section = _section(root, "NetworkSection", "The networks of its cards")
+    for name in dict.fromkeys(appliance.networks):
+        ET.SubElement(section, _ovf("Network"), {_ovf("name"): name})
+    _write_system(root, appliance)
+    ET.indent(root)
+    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+
+
+def _write_system(root: ET.Element, appliance: Appliance) -> None:
+    system = ET.SubElement(root, _ovf("VirtualSystem"), {_ovf("id"): appliance.name})
+    ET.SubElement(system, _ovf("Info")).text = "A machine"
+    ET.SubElement(system, _ovf("Name")).text = appliance.name
+    hardware = _section(system, "VirtualHardwareSection", "What it is made of")
+    items: list[dict[str, str]] = [
+        {"ElementName": "vCPUs", "ResourceType": _CPU, "VirtualQuantity": str(appliance.vcpus)},
+        {
+            "AllocationUnits": "byte * 2^20",
+            "ElementName": "Memory",
+            "ResourceType": _MEMORY,
+            "VirtualQuantity": str(appliance.memory_bytes >> 20),
+        },
+        {"ElementName": "Disks", "ResourceSubType": "virtio-scsi", "ResourceType": "6"},
+    ]
+    controller = str(len(items))
+    for number, disk in enumerate(appliance.disks):
+        items.append(
+            {
+                "AddressOnParent": str(number),
+                "ElementName": f"Disk {number + 1}",
+                "HostResource": f"ovf:/disk/disk-{disk.file}",
+                "Parent": controller,
+                "ResourceType": _DISK,
+            }
+        )
+    for name in appliance.networks:
+        items.append({"Connection": name, "ElementName": f"Card on {name}", "ResourceType": _CARD})
+    for number, item in enumerate(items, 1):
+        element = ET.SubElement(hardware, _ovf("Item"))
+        # In the order of the alphabet, as the schema wants them.
+        for name, value in sorted({**item, "InstanceID": str(number)}.items()):
+            ET.SubElement(element, f"{{{_RASD}}}{name}").text = value
+
+
+def _section(parent: ET.Element, name: str, info: str) -> ET.Element:
+    section = ET.SubElement(parent, _ovf(name))
+    ET.SubElement(section, _ovf("Info")).text = info
+    return section
+
+
+def _ovf(name: str) -> str:
+    return f"{{{_OVF}}}{name}"
+
+
+def read(content: bytes) -> Appliance:
+    """Return what a descriptor says, its disks in the order of the machine's.
+
+    Raises InvalidSpec for what is no descriptor, says a size that is none, has several machines, or a disk
+    that is packed, cut into pieces or based on another.
+    """
+    if len(content) > LONGEST:
+        raise InvalidSpec(f"the descriptor is longer than {LONGEST >> 20} MiB")
+    try:
+        root = parse(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InvalidSpec("the descriptor is no UTF-8") from error
+    if _local(root) != "Envelope":
+        raise InvalidSpec("the descriptor is no OVF envelope")
+    systems = list(_all(root, "VirtualSystem"))
+    if len(systems) != 1:
+        raise InvalidSpec(f"the appliance holds {len(systems)} machines; one is taken at a time")
+    items = list(_all(systems[0], "Item"))
+    disks = _disks(root)
+    wanted = [_text(item, "HostResource").rpartition("/")[2] for item in items if _is(item, _DISK)]
+    ordered = [disks[key] for key in dict.fromkeys(wanted) if key in disks]
+    if not ordered:
+        raise InvalidSpec("the appliance has no disk")
+    return Appliance(
+        name=_text(systems[0], "Name") or _attribute(systems[0], "id"),
+        vcpus=sum(_number(_text(item, "VirtualQuantity")) for item in items if _is(item, _CPU)),
+        memory_bytes=sum(_memory(item) for item in items if _is(item, _MEMORY)),
+        disks=tuple(ordered),
+        networks=tuple(_text(item, "Connection") for item in items if _is(item, _CARD)),
+    )
+
+
+def _disks(root: ET.Element) -> dict[str, PackedDisk]:
+    files = {_attribute(one, "id"): one for one in _all(root, "File")}
+    found: dict[str, PackedDisk] = {}
+    for disk in _all(root, "Disk"):
+        file = files.get(_attribute(disk, "fileRef"))
+        if file is None:
+            raise InvalidSpec(f"the disk {_attribute(disk, 'diskId')} is in no file of the appliance")
+        if _attribute(disk, "parentRef"):
+            raise InvalidSpec(f"the disk {_attribute(disk, 'diskId')} is based on another")
+        if _attribute(file, "compression") not in {"", "identity"} or _attribute(file, "chunkSize"):
+            href = _attribute(file, "href")
+            raise InvalidSpec(f"{href} is packed or in pieces; only whole disks are taken")
+        unit = _unit(_attribute(disk, "capacityAllocationUnits"))
+        found[_attribute(disk, "diskId")] = PackedDisk(
+            file=_attribute(file, "href"),
+            capacity_bytes=_number(_attribute(disk, "capacity")) * unit,
+            format=FORMATS.get(_attribute(disk, "format").partition("#")[0], ""),
+        )
+        if len(found) > MOST_DISKS:
+            raise InvalidSpec(f"the appliance has more than {MOST_DISKS} disks")
+    return found
+
+
+def _memory(item: ET.Element) -> int:
+    # What names no unit means MiB, by the examples of the specification.
+    return _number(_text(item, "VirtualQuantity")) * _unit(_text(item, "AllocationUnits") or "byte * 2^20")
+
+
+def _unit(text: str) -> int:
+    """Return a programmatic unit (DSP0004, annex C) in bytes: `byte * 2^20`, or the older `MegaBytes`."""
+    plain = text.strip().lower()
+    if plain in _BYTES:
+        return _BYTES[plain]
+    base, _star, power = plain.replace(" ", "").partition("byte*2^")
+    if base == "" and power.isascii() and power.isdigit() and int(power) <= 50:
+        return 1 << int(power)
+    raise InvalidSpec(f"nobody knows the unit {text!r}")
+
+
+def _number(text: str) -> int:
+    plain = text.strip()
+    if not (plain.isascii() and plain.isdigit() and len(plain) < 20 and int(plain) <= _LARGEST):
+        raise InvalidSpec(f"{text!r} is no size")
+    return int(plain)
+
+
+def _is(item: ET.Element, kind: str) -> bool:
+    return _text(item, "ResourceType") == kind
+
+
+def _local(element: ET.Element) -> str:
+    """Return a name without its namespace: version 0.9, 1 and 2 differ in it, and in nothing read here."""
+    return element.tag.rpartition("}")[2]
+
+
+def _all(root: ET.Element, name: str) -> Iterator[ET.Element]:
+    return (element for element in root.iter() if _local(element) == name)
+
+
+def _text(parent: ET.Element, name: str) -> str:
+    return next(((one.text or "").strip() for one in parent if _local(one) == name), "")
+
+
+def _attribute(element: ET.Element, name: str) -> str:
+    return next((value for key, value in element.attrib.items() if key.rpartition("}")[2] == name), "")

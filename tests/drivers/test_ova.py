@@ -1,0 +1,210 @@
+"""Appliances: what is packed is read again, and what others may send is refused for what it is."""
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from portal.drivers.errors import InvalidSpec
+from portal.drivers.ova import archive, descriptor
+from portal.drivers.ova.appliance import Appliance, PackedDisk
+
+MIB = 1 << 20
+DISKS = (PackedDisk("web-1-vda.qcow2", 4 << 30), PackedDisk("web-1-vdb.qcow2", MIB))
+MACHINE = Appliance("web-1", 2, 512 * MIB, DISKS, ("lan",))
+#: As VirtualBox writes one (shortened): another namespace version, megabytes, an IDE disk in a VMDK.
+FOREIGN = """<?xml version="1.0"?>
+<Envelope ovf:version="1.0" xmlns="http://schemas.dmtf.org/ovf/envelope/1"
+ xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"
+ xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"
+ xmlns:vbox="http://www.virtualbox.org/ovf/machine">
+ <References><File ovf:id="file1" ovf:href="old disk1.vmdk"{file}/></References>
+ <DiskSection><Info/><Disk ovf:capacity="{capacity}"{disk} ovf:diskId="vmdisk1" ovf:fileRef="file1"
+  ovf:format="http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"/></DiskSection>
+ <VirtualSystem ovf:id="old"><Info/>
+  <VirtualHardwareSection><Info/>
+   <Item><rasd:ResourceType>3</rasd:ResourceType><rasd:VirtualQuantity>1</rasd:VirtualQuantity></Item>
+   <Item><rasd:AllocationUnits>MegaBytes</rasd:AllocationUnits><rasd:ResourceType>4</rasd:ResourceType>
+    <rasd:VirtualQuantity>256</rasd:VirtualQuantity></Item>
+   <Item><rasd:HostResource>/disk/vmdisk1</rasd:HostResource><rasd:ResourceType>17</rasd:ResourceType></Item>
+   {item}
+  </VirtualHardwareSection>
+  <vbox:Machine version="1.12"/>
+ </VirtualSystem>{more}
+</Envelope>"""
+PARTS = {"file": "", "disk": "", "capacity": "8589934592", "item": "", "more": ""}
+
+
+def foreign(**changes: str) -> bytes:
+    return FOREIGN.format(**{**PARTS, **changes}).encode()
+
+
+def test_what_is_packed_is_read_again_and_its_checksums_hold(tmp_path):
+    """Red when pack() computes a checksum of anything but the file that it packs."""
+    disks = {"web-1-vda.qcow2": b"a" * (3 * MIB + 5), "web-1-vdb.qcow2": b""}
+    for name, content in disks.items():
+        (tmp_path / name).write_bytes(content)
+    files = {name: tmp_path / name for name in disks}
+    sums = archive.pack(tmp_path / "x.ova", MACHINE, files, {"domain.xml": b"<domain/>"})
+    assert sums["web-1-vda.qcow2"] == hashlib.sha256(disks["web-1-vda.qcow2"]).hexdigest()
+    with archive.opened(tmp_path / "x.ova") as found:
+        assert found.appliance() == MACHINE
+        manifest = found.checksums()
+        assert manifest == {name: ("sha256", value) for name, value in sums.items()}
+        for name, content in disks.items():
+            assert found.unpack(name, tmp_path / "out") == sums[name]
+            assert (tmp_path / "out").read_bytes() == content
+    with tarfile.open(tmp_path / "x.ova") as tar:
+        assert tar.getnames()[:2] == ["web-1.ovf", "web-1.mf"]
+
+
+def test_the_descriptor_of_another_maker_is_understood():
+    found = descriptor.read(foreign())
+    disk = PackedDisk("old disk1.vmdk", 8 << 30, "vmdk")
+    assert found == Appliance("old", 1, 256 * MIB, (disk,), ())
+    unit = ' ovf:capacityAllocationUnits="byte * 2^30"'
+    assert descriptor.read(foreign(capacity="8", disk=unit)).disks == (disk,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"file": ' ovf:compression="gzip"'}, "packed or in pieces"),
+        ({"file": ' ovf:chunkSize="2147483648"'}, "packed or in pieces"),
+        ({"disk": ' ovf:parentRef="vmdisk0"'}, "based on another"),
+        ({"capacity": "-1"}, "is no size"),
+        ({"capacity": "9" * 25}, "is no size"),
+        ({"capacity": "eight"}, "is no size"),
+        ({"disk": ' ovf:capacityAllocationUnits="byte * 2^999999999"'}, "nobody knows the unit"),
+        ({"more": '<VirtualSystem ovf:id="second"/>'}, "holds 2 machines"),
+    ],
+)
+def test_a_descriptor_that_cannot_be_taken_is_refused_with_the_reason(changes, reason):
+    with pytest.raises(InvalidSpec, match=reason):
+        descriptor.read(foreign(**changes))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "no element found"),
+        (b"<Envelope", "unclosed token"),
+        (b"<domain/>", "no OVF envelope"),
+        (b"\xff\xfe\x00", "no UTF-8"),
+        (b"<!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/shadow'>]><Envelope>&a;</Envelope>", "DTD"),
+        (b" " * (MIB + 1), "longer than"),
+        (foreign().replace(b'fileRef="file1"', b'fileRef="file9"'), "in no file"),
+        (foreign().replace(b"/disk/vmdisk1", b"/disk/other"), "has no disk"),
+    ],
+)
+def test_what_is_no_descriptor_is_refused(content, reason):
+    with pytest.raises(InvalidSpec, match=reason):
+        descriptor.read(content)
+
+
+def made(path: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for entry, content in entries:
+            tar.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def entry(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""):
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = len(content), kind, link
+    return info, content
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        entry("../../etc/cron.d/x"),
+        entry("/etc/passwd"),
+        entry("folder/disk.vmdk"),
+        entry("old disk1.vmdk", kind=tarfile.SYMTYPE, link="/etc/shadow"),
+        entry("old disk1.vmdk", kind=tarfile.LNKTYPE, link="/etc/shadow"),
+        entry("old disk1.vmdk", kind=tarfile.CHRTYPE),
+        entry("old disk1.vmdk", kind=tarfile.FIFOTYPE),
+        entry("a\nb"),
+        entry("old.ovf", b"twice"),
+    ],
+)
+def test_an_archive_that_holds_more_than_plain_files_is_refused(tmp_path, bad):
+    """Red when _looked_at() takes links, devices or paths."""
+    path = made(tmp_path / "x.ova", entry("old.ovf", foreign()), bad)
+    with pytest.raises(InvalidSpec, match="no plain file|twice"), archive.opened(path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ([entry("a.vmdk", b"x")], "0 descriptors"),
+        ([entry("a.ovf", foreign()), entry("b.ovf", foreign())], "2 descriptors"),
+        ([entry("old.ovf", foreign())], "not in the archive"),
+        ([entry("old.ovf", b" " * (MIB + 1))], "longer than"),
+    ],
+)
+def test_an_archive_that_is_no_appliance_is_refused(tmp_path, entries, reason):
+    path = made(tmp_path / "x.ova", *entries)
+    with archive.opened(path) as found, pytest.raises(InvalidSpec, match=reason):
+        found.appliance()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 5000, b"\x1f\x8b" + b"x" * 600])
+def test_what_is_no_archive_is_refused(tmp_path, content):
+    (tmp_path / "x.ova").write_bytes(content)
+    with pytest.raises(InvalidSpec), archive.opened(tmp_path / "x.ova") as found:
+        found.appliance()
+
+
+@pytest.mark.parametrize("kind", ["sha1", "sha256", "sha512"])
+def test_a_file_is_compared_with_the_manifest(tmp_path, kind):
+    """Red when unpack() compares nothing."""
+    content = b"disk" * 1000
+    for hashed, good in ((content, True), (b"another", False)):
+        line = f"{kind.upper()}(old disk1.vmdk)= {hashlib.new(kind, hashed).hexdigest()}\n".encode()
+        path = made(
+            tmp_path / "x.ova",
+            entry("old.ovf", foreign()),
+            entry("old.mf", line),
+            entry("old disk1.vmdk", content),
+        )
+        with archive.opened(path) as found:
+            if good:
+                assert found.unpack("old disk1.vmdk", tmp_path / "out") == hashlib.sha256(content).hexdigest()
+            else:
+                with pytest.raises(InvalidSpec, match="not what the manifest says"):
+                    found.unpack("old disk1.vmdk", tmp_path / "out")
+
+
+def test_a_manifest_that_is_none_and_an_archive_that_is_cut_off_are_refused(tmp_path):
+    path = made(tmp_path / "x.ova", entry("old.ovf", foreign()), entry("old.mf", b"rubbish\n"))
+    with archive.opened(path) as found, pytest.raises(InvalidSpec, match="no checksum"):
+        found.checksums()
+    disk = entry("old disk1.vmdk", b"x" * MIB)
+    path = made(tmp_path / "y.ova", entry("old.ovf", foreign()), disk)
+    path.write_bytes(path.read_bytes()[: MIB // 2])
+    with pytest.raises(InvalidSpec), archive.opened(path) as found:
+        found.unpack("old disk1.vmdk", tmp_path / "out")
+
+
+def test_packing_and_unpacking_end_when_they_are_told_to(tmp_path):
+    """Red when the check is asked before the first piece only."""
+    (tmp_path / "d").write_bytes(b"x" * (8 * MIB))
+    machine = Appliance("m", 1, MIB, (PackedDisk("d", MIB),))
+    archive.pack(tmp_path / "whole.ova", machine, {"d": tmp_path / "d"}, {})
+    asked = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        archive.pack(tmp_path / "x.ova", machine, {"d": tmp_path / "d"}, {}, check)
+    asked.clear()
+    with archive.opened(tmp_path / "whole.ova") as found, pytest.raises(InterruptedError):
+        found.unpack("d", tmp_path / "out", check)
