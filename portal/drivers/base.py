@@ -29,6 +29,7 @@ from portal.drivers.types import (
     Proof,
     SeedSpec,
     TwinSpec,
+    VolumeDigest,
     VolumeInfo,
     VolumeSpec,
 )
@@ -158,6 +159,13 @@ class HypervisorDriver(ABC):
     @abstractmethod
     def volume_info(self, pool: str, name: str) -> VolumeInfo:
         """Return one volume. Raises PoolNotFound, VolumeNotFound."""
+
+    @abstractmethod
+    def digest_volume(self, pool: str, name: str) -> VolumeDigest:
+        """Read a volume's whole file and return its digest, in constant memory. Takes long; changes nothing.
+
+        Of a volume that is written meanwhile it says nothing. Raises PoolNotFound, VolumeNotFound.
+        """
 
     @abstractmethod
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:

@@ -3,6 +3,7 @@
 A guest obeys `shutdown` at once, and each network leases its first free address at start.
 """
 
+import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ from portal.drivers.types import (
     Proof,
     SeedSpec,
     TwinSpec,
+    VolumeDigest,
     VolumeInfo,
     VolumeSpec,
 )
@@ -87,6 +89,8 @@ class FakeDriver(FakeDevices):
         self._pools: dict[str, PoolSpec] = {}
         self._networks: dict[str, NetworkSpec] = {}
         self._volumes: dict[tuple[str, str], VolumeInfo] = {}
+        #: Of what was uploaded, by path: a fake volume holds no bytes.
+        self._digests: dict[str, str] = {}
         self._domains: dict[str, _Domain] = {}
 
     def close(self) -> None:
@@ -218,6 +222,8 @@ class FakeDriver(FakeDevices):
         info = VolumeInfo(pool, name, path, image.capacity_bytes, image.length_bytes)
         existing = self._volumes.get((pool, name))
         if existing is None:
+            with open(source, "rb") as file:
+                self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
             return self._store(info)
         if existing != info:
             raise AlreadyExists(f"volume {name} is not this image")
@@ -240,6 +246,11 @@ class FakeDriver(FakeDevices):
             return self._volumes[pool, validation.check_name(name)]
         except KeyError as error:
             raise VolumeNotFound(name) from error
+
+    def digest_volume(self, pool: str, name: str) -> VolumeDigest:
+        info = self.volume_info(pool, name)
+        made = hashlib.sha256(f"{info.path} {info.capacity_bytes}".encode()).hexdigest()
+        return VolumeDigest(self._digests.get(info.path, made), info.allocation_bytes)
 
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:
         validation.check_seed(spec)

@@ -238,6 +238,14 @@ class VolumeInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeDigest:
+    """What a volume's file holds: its SHA-256 as 64 hexadecimal digits, and its length."""
+
+    sha256: str
+    length_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolInfo:
     """A storage pool as the host reports it; sizes of an inactive one are 0, `path` may be empty."""
 

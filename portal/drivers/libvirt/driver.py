@@ -36,6 +36,7 @@ from portal.drivers.types import (
     Proof,
     SeedSpec,
     TwinSpec,
+    VolumeDigest,
     VolumeInfo,
     VolumeSpec,
 )
@@ -119,6 +120,9 @@ class LibvirtDriver(HypervisorDriver):
 
     def volume_info(self, pool: str, name: str) -> VolumeInfo:
         return self._volumes.info(pool, name)
+
+    def digest_volume(self, pool: str, name: str) -> VolumeDigest:
+        return self._volumes.digest(pool, name)
 
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:
         return self._volumes.write_seed(spec)

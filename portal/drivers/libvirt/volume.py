@@ -14,7 +14,7 @@ from portal.drivers.libvirt.pool import Pools, refresh, refresh_surely
 from portal.drivers.libvirt.xml.volume import VolumeElement
 from portal.drivers.qcow2 import Qcow2, inspect
 from portal.drivers.seed import build_iso
-from portal.drivers.types import CloneMode, SeedSpec, VolumeInfo, VolumeSpec
+from portal.drivers.types import CloneMode, SeedSpec, VolumeDigest, VolumeInfo, VolumeSpec
 from portal.drivers.validation import check_image_name, check_name, check_seed, check_volume
 
 
@@ -104,6 +104,11 @@ class Volumes:
             self._get(pool, name).delete()
         except VolumeNotFound:
             return
+
+    @translated()
+    def digest(self, pool: str, name: str) -> VolumeDigest:
+        """Return the digest of a volume's file."""
+        return upload.digest(self._connection, self._get(pool, name))
 
     @translated()
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:

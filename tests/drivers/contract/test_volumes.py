@@ -1,5 +1,6 @@
 """The contract: pools, images, volumes and seeds."""
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from portal.drivers import errors
 from portal.drivers.registry import driver_for
-from portal.drivers.types import CloneMode, SeedSpec
+from portal.drivers.types import CloneMode, SeedSpec, VolumeDigest
 from tests.drivers.contract.bench import LIVE_URI, MIB, Bench
 
 
@@ -36,6 +37,17 @@ def test_image_is_uploaded_once(bench: Bench, image: Path) -> None:
     assert bench.driver.list_volumes(bench.pool.name) == (first,)
     clone = bench.driver.create_volume(bench.volume(backing_path=first.path, capacity_bytes=16 * MIB))
     assert clone.backing_path == first.path
+
+
+def test_a_volume_is_told_by_what_its_file_holds(bench: Bench, image: Path) -> None:
+    """Red when the digest leaves the end of the file out."""
+    name = bench.volume("image").name
+    bench.driver.upload_image(bench.pool.name, name, str(image))
+    told = bench.driver.digest_volume(bench.pool.name, name)
+    content = image.read_bytes()
+    assert told == VolumeDigest(hashlib.sha256(content).hexdigest(), len(content))
+    with pytest.raises(errors.VolumeNotFound):
+        bench.driver.digest_volume(bench.pool.name, "other.qcow2")
 
 
 def test_upload_guards_its_name_and_its_source(bench: Bench, image: Path, tmp_path: Path) -> None:
