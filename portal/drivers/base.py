@@ -168,6 +168,14 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
+    def download_volume(self, pool: str, name: str, target: str) -> VolumeDigest:
+        """Write a volume's whole file to the file `target` on the portal's machine; return its digest.
+
+        Replaces what is there; constant memory; takes long. Of a volume with a backing file it is the upper
+        layer alone. Raises PoolNotFound, VolumeNotFound, and InvalidSpec when `target` cannot be written.
+        """
+
+    @abstractmethod
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:
         """Write a NoCloud ISO as a volume, replacing one of that name. Idempotent.
 

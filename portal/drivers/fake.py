@@ -89,8 +89,8 @@ class FakeDriver(FakeDevices):
         self._pools: dict[str, PoolSpec] = {}
         self._networks: dict[str, NetworkSpec] = {}
         self._volumes: dict[tuple[str, str], VolumeInfo] = {}
-        #: Of what was uploaded, by path: a fake volume holds no bytes.
-        self._digests: dict[str, str] = {}
+        #: Of what was uploaded, by path: other fake volumes hold no bytes.
+        self._contents: dict[str, bytes] = {}
         self._domains: dict[str, _Domain] = {}
 
     def close(self) -> None:
@@ -223,7 +223,7 @@ class FakeDriver(FakeDevices):
         existing = self._volumes.get((pool, name))
         if existing is None:
             with open(source, "rb") as file:
-                self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+                self._contents[path] = file.read()
             return self._store(info)
         if existing != info:
             raise AlreadyExists(f"volume {name} is not this image")
@@ -248,9 +248,20 @@ class FakeDriver(FakeDevices):
             raise VolumeNotFound(name) from error
 
     def digest_volume(self, pool: str, name: str) -> VolumeDigest:
-        info = self.volume_info(pool, name)
-        made = hashlib.sha256(f"{info.path} {info.capacity_bytes}".encode()).hexdigest()
-        return VolumeDigest(self._digests.get(info.path, made), info.allocation_bytes)
+        content = self._bytes_of(self.volume_info(pool, name))
+        return VolumeDigest(hashlib.sha256(content).hexdigest(), len(content))
+
+    def _bytes_of(self, info: VolumeInfo) -> bytes:
+        return self._contents.get(info.path, f"{info.path} {info.capacity_bytes}".encode())
+
+    def download_volume(self, pool: str, name: str, target: str) -> VolumeDigest:
+        content = self._bytes_of(self.volume_info(pool, name))
+        try:
+            with open(target, "wb") as file:
+                file.write(content)
+        except OSError as error:
+            raise InvalidSpec(f"{target}: {error.strerror}") from error
+        return VolumeDigest(hashlib.sha256(content).hexdigest(), len(content))
 
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:
         validation.check_seed(spec)

@@ -124,6 +124,9 @@ class LibvirtDriver(HypervisorDriver):
     def digest_volume(self, pool: str, name: str) -> VolumeDigest:
         return self._volumes.digest(pool, name)
 
+    def download_volume(self, pool: str, name: str, target: str) -> VolumeDigest:
+        return self._volumes.download(pool, name, target)
+
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:
         return self._volumes.write_seed(spec)
 

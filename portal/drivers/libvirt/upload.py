@@ -62,8 +62,13 @@ def first_sector(connection: libvirt.virConnect, volume: libvirt.virStorageVol) 
     return content
 
 
-def digest(connection: libvirt.virConnect, volume: libvirt.virStorageVol) -> VolumeDigest:
-    """Return the digest of a volume's whole file, of which no more than a chunk is in memory."""
+def digest(
+    connection: libvirt.virConnect, volume: libvirt.virStorageVol, copy: BinaryIO | None = None
+) -> VolumeDigest:
+    """Return the digest of a volume's whole file, of which no more than a chunk is in memory.
+
+    With `copy` it is written there on the way. Raises OSError when that cannot be.
+    """
     stream = connection.newStream()
     volume.download(stream, 0, 0)
     found, length = hashlib.sha256(), 0
@@ -71,7 +76,9 @@ def digest(connection: libvirt.virConnect, volume: libvirt.virStorageVol) -> Vol
         while part := stream.recv(READ):
             found.update(part)
             length += len(part)
-    except libvirt.libvirtError:
+            if copy is not None:
+                copy.write(part)
+    except (libvirt.libvirtError, OSError):
         stream.abort()
         raise
     stream.finish()

@@ -111,6 +111,16 @@ class Volumes:
         return upload.digest(self._connection, self._get(pool, name))
 
     @translated()
+    def download(self, pool: str, name: str, target: str) -> VolumeDigest:
+        """Write a volume's file to another on this machine; return its digest."""
+        volume = self._get(pool, name)
+        try:
+            with open(target, "wb") as file:
+                return upload.digest(self._connection, volume, file)
+        except OSError as error:
+            raise InvalidSpec(f"{target}: {error.strerror}") from error
+
+    @translated()
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:
         """Write a seed as a raw volume, replacing one of that name."""
         check_seed(spec)

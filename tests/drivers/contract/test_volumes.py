@@ -50,6 +50,21 @@ def test_a_volume_is_told_by_what_its_file_holds(bench: Bench, image: Path) -> N
         bench.driver.digest_volume(bench.pool.name, "other.qcow2")
 
 
+def test_a_volume_comes_back_as_it_was_sent(bench: Bench, image: Path, tmp_path: Path) -> None:
+    """Red when download leaves a part of the file out, or appends to what lies there."""
+    name = bench.volume("image").name
+    bench.driver.upload_image(bench.pool.name, name, str(image))
+    target = tmp_path / "copy"
+    target.write_bytes(b"x" * (image.stat().st_size + 1))
+    told = bench.driver.download_volume(bench.pool.name, name, str(target))
+    assert target.read_bytes() == image.read_bytes()
+    assert told == bench.driver.digest_volume(bench.pool.name, name)
+    with pytest.raises(errors.VolumeNotFound):
+        bench.driver.download_volume(bench.pool.name, "other.qcow2", str(target))
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.download_volume(bench.pool.name, name, str(tmp_path / "none" / "copy"))
+
+
 def test_upload_guards_its_name_and_its_source(bench: Bench, image: Path, tmp_path: Path) -> None:
     """Red when a backing file's name in the header is not refused."""
     disk = bench.driver.create_volume(bench.volume())
