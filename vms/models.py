@@ -236,4 +236,33 @@ class Disk(models.Model):
         return f"{self.machine} {self.target}"
 
 
+class Export(models.Model):
+    """A machine as a file (OVA) that lies with the portal until `expires_at`; size in bytes.
+
+    It outlives its machine: what is needed of it is written here.
+    """
+
+    machine_name = models.CharField(max_length=63)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="exports")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="exports")
+    #: The operation that made it is about the machine.
+    operation = models.OneToOneField(Operation, on_delete=models.PROTECT, related_name="export")
+    #: Of the file, below the folder of exports.
+    path = models.CharField(max_length=255)
+    size = models.PositiveBigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    made_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+
+    objects = RestrictedQuerySet.as_manager()
+    owner_field = "owner"
+
+    class Meta:
+        ordering = ["-made_at"]
+        indexes = [models.Index(fields=["expires_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.machine_name} of {self.made_at:%Y-%m-%d %H:%M}"
+
+
 from vms.console.models import ConsoleSession, ConsoleTicket  # noqa: E402, F401 (Django looks here for models)

@@ -37,6 +37,8 @@ PURGE_AGAIN = timedelta(days=1)
 
 _ON = (Observed.RUNNING, Observed.PAUSED)
 
+#: What reads the disks of a machine that is off.
+COPYING = frozenset({"clone", "export"})
 #: What makes a machine run, and so needs a lease that has not ended.
 LEASED = frozenset({"start", "reboot", "resume"})
 
@@ -119,7 +121,7 @@ def state_forbids(machine: VirtualMachine, verb: str) -> str:
         return _("The lease of this machine ended; ask for an extension first.")
     if machine.host.observed_health != Health.UP:
         return _("The host does not answer.")
-    if verb == "clone" and machine.observed_state != Observed.SHUTOFF:
+    if verb in COPYING and machine.observed_state != Observed.SHUTOFF:
         return _("Switch it off first: a disk that is being written cannot be copied.")
     if verb in VERBS and machine.observed_state not in VERBS[verb].states:
         seen = machine.get_observed_state_display().lower()

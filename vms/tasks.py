@@ -3,6 +3,7 @@
 from celery import shared_task
 
 from vms import lan, leases, power
+from vms.exports import services as exports
 
 
 @shared_task(name="vms.empty_bin")
@@ -15,6 +16,12 @@ def empty_bin() -> None:
 def keep_leases() -> None:
     """Warn of leases that end, and end them. Idempotent."""
     leases.keep()
+
+
+@shared_task(name="vms.sweep_exports")
+def sweep_exports() -> None:
+    """Delete the files of machines whose time is over. Idempotent."""
+    exports.sweep()
 
 
 @shared_task(name="vms.ask_addresses")

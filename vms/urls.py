@@ -7,6 +7,7 @@ from vms.adoption import views as adopted
 from vms.catalogue import views as admin
 from vms.changes import views as changes
 from vms.changes.devices import views as devices
+from vms.exports import views as exports
 
 app_name = "vms"
 catalogue_urls = [
@@ -50,6 +51,9 @@ urlpatterns = [
     path("<int:pk>/cards/<str:mac>/remove/", devices.card_remove, name="card_remove"),
     path("<int:pk>/media/", devices.media, name="media"),
     path("<int:pk>/media/<slug:target>/", devices.media_change, name="media_change"),
+    path("<int:pk>/export/", exports.export, name="export"),
+    path("exports/<int:pk>/take/", exports.take, name="export_take"),
+    path("exports/<int:pk>/delete/", exports.delete, name="export_delete"),
     path("<int:pk>/delete/", views.delete, name="delete"),
     path("<int:pk>/restore/", views.restore, name="restore"),
     path("<int:pk>/release/", adopted.release, name="release"),

@@ -25,6 +25,7 @@ from vms.adoption import services as adoption
 from vms.building import CREATE
 from vms.cards import cards
 from vms.changes.asking import waiting_for
+from vms.exports import services as exports
 from vms.forms import EditForm, ExtensionEditForm, ExtensionForm, RequestForm, SeenRequest
 from vms.models import CatalogueItem, Status, VirtualMachine
 from vms.settings_form import SettingsForm
@@ -78,6 +79,8 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
             Q(subject=vm.topic) | Q(pk=vm.built_by_id) | Q(pk__in=waiting_for(vm).values("pk"))
         ).select_related("requester").order_by("-pk")[:10],
         "may_use": not stranger,
+        "exports": exports.exports_of(vm, request.user),
+        "no_export": stranger or power.state_forbids(vm, "export"),
         "no_change": stranger or power.state_forbids(vm, "edit"),
         "delete": ConfirmForm(name=vm.name),
         "no_delete": stranger or power.state_forbids(vm, "bin"),

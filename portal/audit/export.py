@@ -22,12 +22,9 @@ Keep `head` somewhere else: whoever rewrites the whole chain cannot make it end 
 
 import csv
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
 
 from portal.audit.models import AuditEntry, AuditSeal
@@ -94,21 +91,3 @@ def _line(entry: AuditEntry, seal: AuditSeal | None) -> dict[str, Any]:
         "previous": seal.previous if seal else None,
         "seal": seal.seal if seal else None,
     }
-
-
-def stream(request: HttpRequest, lines: Iterator[str], *, content_type: str, name: str) -> Any:
-    """Return `lines` as a download. Under ASGI Django would read a plain iterator to its end first."""
-    content: Any = _one_by_one(lines) if isinstance(request, ASGIRequest) else lines
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return StreamingHttpResponse(content, content_type=content_type, headers=headers)
-
-
-async def _one_by_one(lines: Iterator[str]) -> AsyncIterator[str]:
-    step = sync_to_async(_next)
-    while (line := await step(lines)) is not None:
-        yield line
-
-
-def _next(lines: Iterator[str]) -> str | None:
-    # StopIteration cannot cross a coroutine.
-    return next(lines, None)

@@ -15,6 +15,7 @@ from portal.audit.models import AuditEntry
 from portal.audit.querysets import COUNT_LIMIT
 from portal.core.errors import Denied
 from portal.core.web.htmx import attempt, render_page
+from portal.core.web.streaming import stream
 
 PAGE_SIZE = 50
 
@@ -99,7 +100,7 @@ def download_csv(request: HttpRequest) -> Any:
     if isinstance(made, HttpResponse):
         return made
     lines = export.csv_lines(made.entries, head=made.head)
-    return export.stream(request, lines, content_type="text/csv; charset=utf-8", name=made.name)
+    return stream(request, lines, content_type="text/csv; charset=utf-8", name=made.name)
 
 
 @require_POST
@@ -110,7 +111,7 @@ def download_json(request: HttpRequest) -> Any:
         return made
     who = request.user.get_username()
     lines = export.json_lines(made.entries, made_by=who, filters=made.filters, head=made.head)
-    return export.stream(request, lines, content_type="application/jsonl; charset=utf-8", name=made.name)
+    return stream(request, lines, content_type="application/jsonl; charset=utf-8", name=made.name)
 
 
 @require_POST

@@ -28,6 +28,11 @@ SENTENCES = {
     "host_removed": _("The host was removed from the portal meanwhile. Nothing was done there."),
     "call_timeout": _("The host took too long to answer. An operator should look at its load."),
     "pool_full": _("The host's storage is full. Ask an operator to make room, then ask again."),
+    "portal_full": _(
+        "There is too little room left where the portal keeps its files, so nothing was kept there. Ask an "
+        "admin to make room."
+    ),
+    "export_broken": _("The portal could not write the file. Tell an operator."),
     "pool_not_found": _("The host's storage pool is gone. An operator must enrol the host again."),
     "volume_not_found": _("The image is not on the host. An operator must enrol the host again."),
     "network_not_found": _("The network is gone from the host. An operator should look at it."),

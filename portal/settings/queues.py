@@ -45,6 +45,7 @@ CELERY_BEAT_SCHEDULE = {
     "ask for addresses": {"task": "vms.ask_addresses", "schedule": 10.0, "options": {"expires": 10}},
     "empty the bin": {"task": "vms.empty_bin", "schedule": 600.0, "options": {"expires": 300}},
     "keep leases": {"task": "vms.keep_leases", "schedule": 60.0, "options": {"expires": 50}},
+    "sweep exports": {"task": "vms.sweep_exports", "schedule": 300.0, "options": {"expires": 200}},
     "find what was lost": {"task": "hosts.find_lost", "schedule": 5.0, "options": {"expires": 10}},
     "expire requests": {"task": "operations.expire", "schedule": 60.0, "options": {"expires": 50}},
     "reap": {"task": "operations.reap", "schedule": 5.0, "options": {"expires": 10}},

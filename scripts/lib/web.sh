@@ -42,7 +42,10 @@ place_database() {
 lend_state() {
   [ "$(id -u)" = 0 ] || return 0
   mkdir -p "$STATE/cache" "$STATE/mail"
-  chown "root:$WEB_GID" "$STATE/db"
+  # What a worker writes there, the web process hands out.
+  mkdir -p "$STATE/exports"
+  chown "root:$WEB_GID" "$STATE/db" "$STATE/exports"
+  chmod 2750 "$STATE/exports"
   if [ -f "$STATE/secret_key" ]; then chown "root:$WEB_GID" "$STATE/secret_key" && chmod 640 "$STATE/secret_key"; fi
   chmod 2770 "$STATE/db"
   find "$STATE/db" -maxdepth 1 -type f -links 1 -exec chown "root:$WEB_GID" {} + -exec chmod 660 {} +

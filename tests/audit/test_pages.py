@@ -21,9 +21,9 @@ from django.urls import reverse
 
 from portal.accounts.models import Membership, Role, User
 from portal.audit import paper, report, services
-from portal.audit.export import stream
 from portal.audit.models import AuditEntry
 from portal.audit.services import record, seal_pending, verify_bounded
+from portal.core.web.streaming import stream
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 

@@ -19,8 +19,9 @@ from portal.operations.policies.rules import Rule
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from tests import factories
+from vms.exports.kind import FOLDER
 from vms.extending import request_extension
-from vms.models import CatalogueItem, Definition, Flavour, Observed, Status, VirtualMachine
+from vms.models import CatalogueItem, Definition, Export, Flavour, Observed, Status, VirtualMachine
 from vms.services import request_machine
 
 ANONYMOUS = "anonymous"
@@ -107,6 +108,7 @@ def _things(world):
     world.binned = make_machine(
         world, "binned", place, status=Status.BINNED, bin_until=timezone.now() + timedelta(days=7)
     )
+    world.export = make_export(world)
     extended = make_machine(world, "extended", place)
     longer = {"days": 30, "why": "not done yet", "token": uuid.uuid4()}
     world.extension = request_extension(actor=owner, machine=extended, **longer)
@@ -129,6 +131,25 @@ def _things(world):
     world.invitation = world.invited.invitation
     notices.notify(people=[owner], kind="request.decided", text="Approved", link="/requests/")
     world.notice = notices.of(owner).get()
+
+
+def make_export(world):
+    """A machine's file, as if an export had made it."""
+    made = make_operation(world, "exported", state="succeeded")
+    Operation.objects.filter(pk=made.pk).update(subject=world.machine.topic)
+    folder = str(uuid.uuid4())
+    (FOLDER / folder).mkdir(parents=True)
+    (FOLDER / folder / "machine.ova").write_bytes(b"a file")
+    return Export.objects.create(
+        machine_name="machine",
+        project=world.project,
+        owner=world.owner,
+        operation=made,
+        path=f"{folder}/machine.ova",
+        size=6,
+        sha256="0" * 64,
+        expires_at=timezone.now() + timedelta(days=7),
+    )
 
 
 def make_operation(world, name, *, state):
