@@ -36,7 +36,7 @@ def check_copied(source: VirtualMachine) -> None:
     devices = defined.get("devices", {})
     if devices.get("host_devices"):
         raise Denied(_("It has a device of its host, which two machines cannot have."))
-    known = {_path(disk) for disk in source.disks.select_related("pool")}
+    known = {path_of(disk) for disk in source.disks.select_related("pool")}
     for disk in devices.get("disks", ()):
         where = disk.get("source", {})
         writes = "readonly" not in disk and "shareable" not in disk and disk.get("device") != "cdrom"
@@ -46,7 +46,8 @@ def check_copied(source: VirtualMachine) -> None:
             raise Denied(sentence % {"target": target})
 
 
-def _path(disk: Disk) -> str:
+def path_of(disk: Disk) -> str:
+    """Return the file of a disk on its host."""
     return f"{disk.pool.path}/{disk.volume_name}"
 
 
@@ -70,6 +71,12 @@ def room_for(source: VirtualMachine) -> dict[tuple[str, str], int]:
         (host, Counter.Resource.MEMORY.value): source.memory,
         (host, Counter.Resource.MACHINES.value): 1,
     }
+    return room | room_for_disks(source)
+
+
+def room_for_disks(source: VirtualMachine) -> dict[tuple[str, str], int]:
+    """Return what copies of a machine's disks take of the pools that these lie in; bytes."""
+    room: dict[tuple[str, str], int] = {}
     for disk in source.disks.select_related("pool__pool"):
         key = disk.pool.pool.scope, Counter.Resource.DISK.value
         room[key] = room.get(key, 0) + disk.capacity
@@ -155,7 +162,7 @@ def _copy_disks(source: VirtualMachine, machine: VirtualMachine) -> list[dict[st
                 "volume": volume,
                 "path": f"{disk.pool.path}/{volume}",
                 "capacity": disk.capacity,
-                "source": _path(disk),
+                "source": path_of(disk),
             }
         )
     return disks

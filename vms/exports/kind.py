@@ -4,7 +4,6 @@ Not for: who may have it. The steps put everything into one folder, named before
 """
 
 import errno
-import hashlib
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from portal.drivers.ova.appliance import Appliance, PackedDisk
-from portal.drivers.ova.archive import CHUNK, pack
+from portal.drivers.ova.archive import pack, sha256_of
 from portal.drivers.types import DomainDefinition, VolumeInfo
 from portal.hosts.steps import HostStep
 from portal.operations import ledger
@@ -93,7 +92,7 @@ class Pack(DomainStep):
                 pack(part, _appliance(context), files, extra, context.check)
                 part.replace(target)
             # The disks go only now: an attempt that comes here again needs them, or the whole file.
-            told = _sha256(target, context)
+            told = sha256_of(target, context.check)
             for path in files.values():
                 path.unlink(missing_ok=True)
         except OSError as error:
@@ -110,15 +109,6 @@ def _appliance(context: StepContext) -> Appliance:
     disks = tuple(PackedDisk(disk["file"], disk["capacity"]) for disk in context.identifiers["disks"])
     networks = tuple(context.spec["pinned"]["networks"])
     return Appliance(machine.name, machine.vcpus, machine.memory, disks, networks)
-
-
-def _sha256(path: Path, context: StepContext) -> str:
-    made = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK):
-            made.update(piece)
-            context.check()
-    return made.hexdigest()
 
 
 def _path(context: StepContext) -> str:

@@ -13,7 +13,7 @@ from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
 from portal.operations import ledger
-from portal.operations.models import Counter, Operation
+from portal.operations.models import Operation
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from vms import power, reach
@@ -50,7 +50,7 @@ def export_machine(*, actor: Any, machine: VirtualMachine) -> Operation:
             },
             lane=current.host.scope,
         )
-        ledger.hold(operation, _room(current))
+        ledger.hold(operation, twins.room_for_disks(current))
         return operation
 
 
@@ -60,7 +60,7 @@ def _disks(machine: VirtualMachine, own: uuid.UUID) -> list[dict[str, Any]]:
             "pool": disk.pool.pool.name,
             "volume": f"gatehouse-export-{str(own)[:8]}-{disk.target}.qcow2",
             "capacity": disk.capacity,
-            "source": f"{disk.pool.path}/{disk.volume_name}",
+            "source": twins.path_of(disk),
             "file": f"{machine.name}-{disk.target}.qcow2",
         }
         for disk in machine.disks.select_related("pool__pool").order_by("target")
@@ -69,14 +69,6 @@ def _disks(machine: VirtualMachine, own: uuid.UUID) -> list[dict[str, Any]]:
 
 def _networks(machine: VirtualMachine) -> list[str]:
     return [port.network.name for port in reach.ports_of([machine])[machine.uuid]]
-
-
-def _room(machine: VirtualMachine) -> dict[tuple[str, str], int]:
-    room: dict[tuple[str, str], int] = {}
-    for disk in machine.disks.select_related("pool__pool"):
-        key = disk.pool.pool.scope, Counter.Resource.DISK.value
-        room[key] = room.get(key, 0) + disk.capacity
-    return room
 
 
 def exports_of(machine: VirtualMachine, person: Any) -> QuerySet[Export]:

@@ -45,8 +45,7 @@ def pack(
     plain = {first: told, **extra}
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in plain.items()}
     for name, path in files.items():
-        with path.open("rb") as file:
-            sums[name] = _sum(_pieces(file, check), "sha256")
+        sums[name] = sha256_of(path, check)
     manifest = "".join(f"SHA256({name})= {value}\n" for name, value in sums.items()).encode()
     kind = tarfile.USTAR_FORMAT if _fits(sizes) else tarfile.GNU_FORMAT
     with tarfile.open(target, "w", format=kind) as tar:
@@ -175,8 +174,10 @@ def _pieces(file: IO[bytes], check: Check) -> Iterator[bytes]:
         yield piece
 
 
-def _sum(pieces: Iterator[bytes], algorithm: str) -> str:
-    made = hashlib.new(algorithm)
-    for piece in pieces:
-        made.update(piece)
+def sha256_of(path: Path, check: Check = _nothing) -> str:
+    """Return a file's SHA-256, in constant memory; `check` ends it by raising. Raises OSError."""
+    made = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in _pieces(file, check):
+            made.update(piece)
     return made.hexdigest()
