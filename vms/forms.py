@@ -10,9 +10,10 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from networks.models import Network
-from portal.accounts.models import Project
+from portal.accounts.models import Project, SshPublicKey
+from portal.core import public_keys
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import ExplainedRadio, GibField
+from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField
 from portal.operations.models import Operation
 from vms import checks
 from vms.cards import size_label
@@ -70,6 +71,13 @@ class RequestForm(forms.Form):
         help_text=_("Debian packages to install."),
         widget=forms.TextInput(attrs=_PLAIN),
     )
+    own_keys = forms.ModelMultipleChoiceField(
+        SshPublicKey.objects.none(),
+        label=_("Your SSH keys"),
+        required=False,
+        widget=ExplainedCheckboxes,
+        error_messages={"invalid_choice": _("This key was removed from your profile; choose again.")},
+    )
     ssh_keys = forms.CharField(
         label=_("SSH public keys"),
         required=False,
@@ -92,6 +100,7 @@ class RequestForm(forms.Form):
         *,
         item: CatalogueItem,
         projects: QuerySet[Project],
+        keys: QuerySet[SshPublicKey] | None = None,
         filled: Mapping[str, Any] | None = None,
     ) -> None:
         initial = {
@@ -109,6 +118,7 @@ class RequestForm(forms.Form):
         self.fields["flavour"].queryset = item.flavours.all()  # type: ignore[attr-defined]
         self.fields["flavour"].label_from_instance = partial(size_label, item)  # type: ignore[attr-defined]
         self.fields["network"].queryset = item.networks.all()  # type: ignore[attr-defined]
+        self._offer_keys(keys)
         self._limit_disk(item)
         self._limit_virtualization(offer(item))
         self.fields["lease_days"].help_text = _("At most %(most)d.") % {"most": item.longest_lease_days}
@@ -123,6 +133,23 @@ class RequestForm(forms.Form):
             again = data.copy()
             again["tried"] = "1"
             self.data = again
+
+    def _offer_keys(self, keys: QuerySet[SshPublicKey] | None) -> None:
+        """Offer the keys that the person keeps; those of an earlier request are ticked, the rest is text."""
+        kept = {public_keys.same(key.line): key for key in keys or ()}
+        if keys is None or not kept:
+            del self.fields["own_keys"]
+            return
+        field = self.fields["own_keys"]
+        field.queryset = keys  # type: ignore[attr-defined]
+        field.widget.explained = {str(key.pk): key.fingerprint for key in kept.values()}  # type: ignore[attr-defined]
+        self.fields["ssh_keys"].label = _("Further SSH public keys")
+        if "ssh_keys" not in self.initial:
+            self.initial["own_keys"] = [key.pk for key in kept.values() if key.chosen]
+            return
+        lines = self.initial["ssh_keys"].splitlines()
+        self.initial["own_keys"] = [kept[same].pk for same in map(public_keys.same, lines) if same in kept]
+        self.initial["ssh_keys"] = "\n".join(line for line in lines if public_keys.same(line) not in kept)
 
     def _limit_disk(self, item: CatalogueItem) -> None:
         if item.disk_most is None:
@@ -154,10 +181,18 @@ class RequestForm(forms.Form):
 
     def wish(self) -> Wish:
         """Return what was asked, as the service takes it."""
-        mine = {"token", "tried", "project", "spec_hash", "operation"}
-        return Wish(
-            item=self.item, **{name: value for name, value in self.cleaned_data.items() if name not in mine}
-        )
+        mine = {"token", "tried", "project", "spec_hash", "operation", "own_keys"}
+        asked = {name: value for name, value in self.cleaned_data.items() if name not in mine}
+        return Wish(item=self.item, **asked | {"ssh_keys": "\n".join(self._all_keys())})
+
+    def _all_keys(self) -> list[str]:
+        """Return the lines of all keys, those that were ticked first, each once."""
+        lines = [key.line for key in self.cleaned_data.get("own_keys", ())]
+        lines += [line.strip() for line in self.cleaned_data["ssh_keys"].splitlines() if line.strip()]
+        found: dict[str, str] = {}
+        for line in lines:
+            found.setdefault(public_keys.same(line), line)
+        return list(found.values())
 
 
 class SeenRequest(forms.Form):
@@ -215,10 +250,11 @@ class EditForm(SeenRequest, RequestForm):
         operation: Operation,
         item: CatalogueItem,
         filled: Mapping[str, Any],
+        keys: QuerySet[SshPublicKey] | None = None,
     ) -> None:
         seen = {"spec_hash": operation.spec_hash, "operation": operation.pk}
         mine = Project.objects.filter(operation=operation)
-        super().__init__(data, item=item, projects=mine, filled={**filled, **seen})
+        super().__init__(data, item=item, projects=mine, keys=keys, filled={**filled, **seen})
         self.fields["project"].disabled = True
         self.fields["project"].initial = operation.project_id
         self.initial["project"] = operation.project_id

@@ -1,7 +1,7 @@
 """Ask for machines. Not for: building them, and not for what is done to those that exist."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
@@ -10,7 +10,8 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from networks.models import Network
-from portal.accounts.models import Project
+from portal.accounts import public_keys
+from portal.accounts.models import Project, SshPublicKey
 from portal.core.errors import Denied
 from portal.operations import ledger, revisions, scopes
 from portal.operations.models import Counter, Operation
@@ -126,14 +127,24 @@ def title_of(name: str) -> str:
     return f"Create {name}"
 
 
-def request_machine(*, actor: Any, project: Project, wish: Wish, token: uuid.UUID) -> Operation:
-    """Freeze `wish`, hold its quota and ask for approval. Idempotent by `token`. Raises Denied."""
+def request_machine(
+    *,
+    actor: Any,
+    project: Project,
+    wish: Wish,
+    token: uuid.UUID,
+    chosen_keys: Iterable[SshPublicKey] | None = None,
+) -> Operation:
+    """Freeze `wish`, hold its quota and ask for approval. Idempotent by `token`. Raises Denied.
+
+    `chosen_keys` are those of the actor's own that the next form begins with; None leaves that as it is.
+    """
     _refuse(wish.item, {"project": project})
     spec = spec_of(wish)
     # In this order: between the two looks the first click of a doubled one may take the name.
     if name_is_taken(wish.name) and not Operation.objects.filter(token=token).exists():
         raise name_taken(wish.name)
-    return request_operation(
+    operation = request_operation(
         actor=actor,
         project=project,
         spec=spec,
@@ -141,6 +152,9 @@ def request_machine(*, actor: Any, project: Project, wish: Wish, token: uuid.UUI
         token=token,
         title=title_of(wish.name),
     )
+    if chosen_keys is not None:
+        public_keys.remember(actor, chosen_keys)
+    return operation
 
 
 def edit_machine_request(*, actor: Any, operation: Operation, wish: Wish, spec_hash: str) -> Operation:

@@ -10,6 +10,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from portal.accounts import public_keys
 from portal.accounts.backends import may
 from portal.accounts.models import Project
 from portal.core.web.forms import ConfirmForm
@@ -240,7 +241,8 @@ def _projects(request: HttpRequest, item: CatalogueItem) -> QuerySet[Project]:
 def ask(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask for a machine of a catalogue item."""
     item = get_object_or_404(_offered(request), pk=pk)
-    form = RequestForm(request.POST or None, item=item, projects=_projects(request, item))
+    keys = public_keys.of(request.user)
+    form = RequestForm(request.POST or None, item=item, projects=_projects(request, item), keys=keys)
     if request.method == "POST" and form.is_valid():
         with denied_at(form, form.FIELDS):
             operation = services.request_machine(
@@ -248,6 +250,7 @@ def ask(request: HttpRequest, pk: int) -> HttpResponse:
                 project=form.cleaned_data["project"],
                 wish=form.wish(),
                 token=form.cleaned_data["token"],
+                chosen_keys=form.cleaned_data.get("own_keys"),
             )
             return go_to(request, "operations:detail", operation.pk)
     return _form_page(request, form)
@@ -261,7 +264,8 @@ def copy(request: HttpRequest, pk: int) -> HttpResponse:
     if filled.item is None or not _offered(request).filter(pk=filled.item.pk).exists():
         return render(request, "vms/gone.html", {"operation": earlier, "notes": filled.notes})
     filled.values["name"] = prefill.free_name(filled.values["name"])
-    form = RequestForm(item=filled.item, projects=_projects(request, filled.item), filled=filled.values)
+    projects, keys = _projects(request, filled.item), public_keys.of(request.user)
+    form = RequestForm(item=filled.item, projects=projects, keys=keys, filled=filled.values)
     return _form_page(request, form, copied=earlier, notes=filled.notes)
 
 
@@ -275,7 +279,10 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
         return go_to(request, "operations:detail", pk)
     if filled.item is None:
         return render(request, "vms/gone.html", {"operation": operation, "notes": filled.notes})
-    form = EditForm(request.POST or None, operation=operation, item=filled.item, filled=filled.values)
+    keys = public_keys.of(request.user)
+    form = EditForm(
+        request.POST or None, operation=operation, item=filled.item, filled=filled.values, keys=keys
+    )
     if request.method == "POST" and form.is_valid():
         with denied_at(form, form.FIELDS):
             services.edit_machine_request(
@@ -303,11 +310,11 @@ def _changed_meanwhile(form: SeenRequest, operation: Operation) -> Sequence[word
 def what_if(request: HttpRequest, pk: int) -> HttpResponse:
     """Say what the form would ask for, while the person types. Changes nothing; a POST, for its length."""
     item = get_object_or_404(_offered(request), pk=pk)
-    edited = _edited(request)
+    edited, keys = _edited(request), public_keys.of(request.user)
     if edited is None:
-        form = RequestForm(request.POST, item=item, projects=_projects(request, item))
+        form = RequestForm(request.POST, item=item, projects=_projects(request, item), keys=keys)
     else:
-        form = EditForm(request.POST, operation=edited, item=item, filled={})
+        form = EditForm(request.POST, operation=edited, item=item, filled={}, keys=keys)
     sight = asking.look(request.user, form, edited)
     return render(request, "vms/what_if.html", {"sight": sight, "form": form, "oob": True})
 

@@ -195,6 +195,26 @@ class ProfileForm(forms.ModelForm):
         return data
 
 
+class PublicKeyForm(forms.Form):
+    """A public key to keep. Not for: whether it is one, which the service says."""
+
+    name = forms.CharField(
+        label=gettext_lazy("Name"),
+        max_length=64,
+        required=False,
+        help_text=gettext_lazy("Such as the computer it lies on. Empty: the comment behind the key."),
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    line = forms.CharField(
+        label=gettext_lazy("Public key"),
+        max_length=20_000,
+        help_text=gettext_lazy("One line, such as the content of id_ed25519.pub."),
+        widget=forms.Textarea(
+            attrs={"rows": 3, "autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
+        ),
+    )
+
+
 class MailsForm(forms.Form):
     """Which mails a person wants; one box a kind of notice."""
 

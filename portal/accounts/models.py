@@ -177,3 +177,24 @@ class MailChoice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.person} {'wants' if self.wanted else 'wants no'} mails of {self.kind}"
+
+
+class SshPublicKey(models.Model):
+    """A public key that a person keeps for their machines; `portal.accounts.public_keys` writes them."""
+
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="ssh_keys")
+    name = models.CharField(max_length=64)
+    #: As in authorized_keys: kind, base64, comment.
+    line = models.TextField()
+    fingerprint = models.CharField(max_length=64)
+    #: Whether the form for a machine has it ticked: it was chosen the last time, or is new.
+    chosen = models.BooleanField(default=True)
+    added_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["person", "fingerprint"], name="one_key_once_a_person"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

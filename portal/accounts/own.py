@@ -1,19 +1,19 @@
-"""Pages a person has for themselves: the profile, the theme, an invitation to accept."""
+"""Pages a person has for themselves: the profile, their SSH keys, the theme, an invitation to accept."""
 
 from django.contrib import messages
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from portal.accounts import services
-from portal.accounts.forms import AcceptForm, ProfileForm, ThemeForm
+from portal.accounts import public_keys, services
+from portal.accounts.forms import AcceptForm, ProfileForm, PublicKeyForm, ThemeForm
 from portal.accounts.models import User
-from portal.core.web.htmx import denied_at
+from portal.core.web.htmx import attempt, denied_at
 
 
 @sensitive_post_parameters("password")
@@ -31,6 +31,29 @@ def profile(request: HttpRequest) -> HttpResponse:
     memberships = own.memberships.select_related("project").order_by("project__name", "role")
     context = {"form": form, "memberships": memberships}
     return render(request, "accounts/profile.html", context, status=422 if form.errors else 200)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def ssh_keys(request: HttpRequest) -> HttpResponse:
+    """List one's own SSH public keys and keep another."""
+    form = PublicKeyForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        with denied_at(form):
+            key = public_keys.add(actor=request.user, **form.cleaned_data)
+            messages.success(request, _("%(name)s is kept.") % {"name": key.name})
+            return redirect("accounts:ssh_keys")
+    context = {"form": form, "keys": public_keys.of(request.user)}
+    return render(request, "accounts/ssh_keys.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+def ssh_key_remove(request: HttpRequest, pk: int) -> HttpResponse:
+    """Forget one of one's own SSH public keys."""
+    key = get_object_or_404(public_keys.of(request.user), pk=pk)
+    done = _("%(name)s is removed here. Machines that have it keep it.") % {"name": key.name}
+    with attempt(request, done):
+        public_keys.remove(actor=request.user, key=key)
+    return redirect("accounts:ssh_keys")
 
 
 @require_POST

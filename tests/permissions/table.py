@@ -45,6 +45,8 @@ from vms.changes.forms import DiskForm, ResizeForm
 from vms.changes.resizing import sizes_of
 from vms.settings_form import SettingsForm
 
+ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO3pRSmoEbnApkTfXeqmr+G9jgvKZmVNfC69Nf1c60Rk one@example"
+
 
 def _wish(world: Any) -> dict[str, Any]:
     return {
@@ -176,6 +178,13 @@ LINES = (
     Line("health_ready", public(200), public(405)),
     # One's own
     Line("accounts:profile", page(ALL), change(ALL), data=lambda w: {"first_name": "F", "theme": "dark"}),
+    Line(
+        "accounts:ssh_keys",
+        page(ALL),
+        change(ALL),
+        data=lambda w: {"name": "", "line": ANOTHER_KEY},
+    ),
+    Line("accounts:ssh_key_remove", NO, change(frozenset({"owner"})), "ssh_key"),
     Line(
         "accounts:theme",
         NO,

@@ -17,6 +17,7 @@ OURS = ("portal.", "networks", "vms")
 THROUGH_ANOTHER = {
     "accounts.MailChoice": "one's own alone: notices.mail_choices()",
     "accounts.Notice": "one's own alone: notices.of()",
+    "accounts.SshPublicKey": "one's own alone: public_keys.of()",
     "accounts.User": "people belong to no project: services.people_for() asks for the admin's role",
     "audit.AuditSeal": "the chain behind the trail, shown with entries alone",
     "hosts.ImageAttachment": "through its image or pool",

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from django.utils import timezone
 
 from networks.models import Port
-from portal.accounts import notices
+from portal.accounts import notices, public_keys
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
 from portal.hosts.models import Health
@@ -131,6 +131,7 @@ def _things(world):
     world.invitation = world.invited.invitation
     notices.notify(people=[owner], kind="request.decided", text="Approved", link="/requests/")
     world.notice = notices.of(owner).get()
+    world.ssh_key = public_keys.add(actor=owner, name="laptop", line=factories.HOST_KEY)
 
 
 def make_export(world):
