@@ -20,7 +20,7 @@ from portal.operations.models import Operation, Reservation
 from portal.operations.policies.judging import Forecast, forecast
 from portal.operations.registry import Asking, Outlook, QuotaLeft
 from portal.operations.spec import RequestSpec
-from vms import placement, virtualization
+from vms import guidance, placement, virtualization
 from vms.models import VirtualMachine
 from vms.services import DAY, KIND, cost_month, name_is_taken, quota_amounts
 from vms.virtualization import Devices, Wanted
@@ -82,6 +82,7 @@ def foresee(prospects: Sequence[Prospect]) -> list[Outlook]:
         host, obstacle = places.choose(item, own_network=there.get(item.network_uuid) == Network.Kind.USER)
         runs_by = virtualization.resolve(item.wanted, host.accelerator) if host else item.wanted
         warnings = [obstacle] if obstacle else []
+        warnings += guidance.too_small(places.system_in(item.image_sha256), item.sizes)
         if item.name in taken:
             warnings.append(_("A machine called %(name)s exists meanwhile.") % {"name": item.name})
         if item.network_uuid and item.network_uuid not in there:
@@ -152,6 +153,11 @@ class _Places:
         everywhere = (place for places in self.by_image.values() for place in places)
         sizes = {"vcpu": 1, "memory": 1, "disk": 1}
         self.left = Left(key for place in everywhere for key in placement.amounts(place, sizes))
+
+    def system_in(self, image_sha256: str) -> str:
+        """Return what osinfo-db calls the system in the image, '' where nobody said or it lies nowhere."""
+        there = self.by_image.get(image_sha256)
+        return there[0].image.os if there else ""
 
     def choose(self, item: Prospect, *, own_network: bool) -> tuple[Host | None, str]:
         """Return the host, or None and why there is none."""

@@ -17,6 +17,7 @@ from portal.core.web.htmx import attempt, render_page
 from portal.core.web.lists import ordering, search_of
 from portal.hosts import services as hosts
 from portal.hosts.models import Image
+from vms import guidance
 from vms.catalogue import services
 from vms.catalogue.forms import DeprecateForm, ItemForm, SizeForm
 from vms.catalogue.values import Refused, item_snapshot, size_snapshot
@@ -256,6 +257,8 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm) -> Http
         "places": found.attachments.select_related("pool__host", "pool__pool").order_by("pool__host__name"),
         "used_by": found.items.all(),
         "machines": found.machines.count(),
+        "system": guidance.facts(found.os),
+        "no_system": guidance.unknown(found.os),
     }
     return render(request, "vms/admin/image.html", context, status=422 if form.errors else 200)
 
