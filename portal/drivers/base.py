@@ -13,6 +13,7 @@ from typing import Any
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
+    BootFileSpec,
     DeviceModel,
     DiskSpec,
     DomainDefinition,
@@ -180,6 +181,14 @@ class HypervisorDriver(ABC):
         """Write a NoCloud ISO as a volume, replacing one of that name. Idempotent.
 
         Raises PoolNotFound, PoolFull. Seeds own the suffix `.iso`, so that no disk is replaced.
+        """
+
+    @abstractmethod
+    def write_boot_file(self, spec: BootFileSpec) -> VolumeInfo:
+        """Write a kernel or an initrd as a raw volume, replacing one of that name. Idempotent.
+
+        What an interrupted call left has another content: only its return says that it is whole. Raises
+        InvalidSpec (no such file, or no name of a kernel or initrd), PoolNotFound, PoolFull.
         """
 
     @abstractmethod

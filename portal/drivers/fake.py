@@ -7,6 +7,7 @@ import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -37,6 +38,7 @@ from portal.drivers.seed import build_iso
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
+    BootFileSpec,
     CloneMode,
     DiskSpec,
     DomainDefinition,
@@ -266,6 +268,18 @@ class FakeDriver(FakeDevices):
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:
         validation.check_seed(spec)
         content = build_iso(spec)
+        path = f"{self._pool(spec.pool).path}/{spec.name}"
+        self._volumes.pop((spec.pool, spec.name), None)
+        info = self._store(VolumeInfo(spec.pool, spec.name, path, len(content), len(content), format="raw"))
+        self.seeds[path] = content
+        return info
+
+    def write_boot_file(self, spec: BootFileSpec) -> VolumeInfo:
+        validation.check_boot_file(spec)
+        try:
+            content = Path(spec.source).read_bytes() + spec.appended
+        except OSError as error:
+            raise InvalidSpec(f"{spec.source}: {error.strerror}") from error
         path = f"{self._pool(spec.pool).path}/{spec.name}"
         self._volumes.pop((spec.pool, spec.name), None)
         info = self._store(VolumeInfo(spec.pool, spec.name, path, len(content), len(content), format="raw"))

@@ -97,7 +97,10 @@ MOST_VCPUS = 288
 
 @dataclass(frozen=True, slots=True)
 class DomainSpec:
-    """A machine to define. `seed_path` is a NoCloud ISO, attached as a cdrom.
+    """A machine to define. `seed_path` is a NoCloud ISO, attached as a cdrom, and so are at most two `cds`.
+
+    With `installs`, what is defined is for the first start alone: it is from `boot`, or from the first of
+    `cds` before the disk, and a guest that restarts is off.
 
     With emulated devices there is no virtio at all: disk and cdrom are SATA, the card is an Intel 82574L,
     the screen is VGA, and there is no channel to an agent, no balloon and no random-number device.
@@ -116,6 +119,15 @@ class DomainSpec:
     devices: DeviceModel = DeviceModel.PARAVIRTUAL
     #: Up to how many vCPUs it can get while it runs; 0 for no more than it has.
     vcpu_ceiling: int = 0
+    cds: tuple[str, ...] = ()
+    installs: bool = False
+    #: UEFI in place of a BIOS; the host finds the firmware.
+    uefi: bool = False
+    #: A TPM 2.0 that the host's swtpm plays.
+    tpm: bool = False
+    #: As Windows wants it: Secure Boot where there is UEFI, a clock of local time, steady timers, and, with
+    #: KVM, the interfaces of Hyper-V.
+    windows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +184,23 @@ class SeedSpec:
     meta_data: str
     user_data: str
     network_config: str | None = None
+
+
+#: What the names of a guest's own kernel and initrd end in.
+BOOT_FILES = (".kernel", ".initrd")
+
+
+@dataclass(frozen=True, slots=True)
+class BootFileSpec:
+    """A kernel or an initrd as a volume: the portal's file `source`, and `appended` behind it.
+
+    `name` ends in one of `BOOT_FILES`.
+    """
+
+    pool: str
+    name: str
+    source: str
+    appended: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.types import (
+    BOOT_FILES,
     LIMITS,
     MOST_LIMIT,
     MOST_VCPUS,
+    BootFileSpec,
     DeviceModel,
     DiskSpec,
     DomainSpec,
@@ -31,6 +33,13 @@ TARGETS = {
     DeviceModel.PARAVIRTUAL: re.compile(r"vd[a-z]"),
     # A SATA controller has six ports; the last is the seed's.
     DeviceModel.EMULATED: re.compile(r"sd[a-e]"),
+}
+
+
+#: The drives of CDs that a domain begins with, all SATA: installers have drivers for that, also Windows' own.
+CD_PLACES = {
+    DeviceModel.PARAVIRTUAL: ("sdb", "sdc"),
+    DeviceModel.EMULATED: ("sde", "sdd"),
 }
 
 
@@ -158,10 +167,22 @@ def check_domain(spec: DomainSpec) -> None:
         check_nic(nic)
     if spec.seed_path is not None:
         check_path(spec.seed_path)
+    check_cds(spec)
     if spec.boot is not None:
         check_path(spec.boot.kernel)
         check_path(spec.boot.initrd)
         check_text(spec.boot.cmdline)
+
+
+def check_cds(spec: DomainSpec) -> None:
+    """Raise InvalidSpec unless the CDs of a domain have drives of their own."""
+    places = CD_PLACES[spec.devices][: len(spec.cds)]
+    if len(spec.cds) > len(CD_PLACES[spec.devices]):
+        raise InvalidSpec(f"a domain begins with at most {len(CD_PLACES[spec.devices])} CDs")
+    for path in spec.cds:
+        check_path(path)
+    if taken := {disk.target for disk in spec.disks} & set(places):
+        raise InvalidSpec(f"{min(taken)} is the drive of a CD")
 
 
 def check_twin(spec: TwinSpec) -> None:
@@ -213,10 +234,20 @@ def check_seed(spec: SeedSpec) -> None:
         raise InvalidSpec("a seed's name ends in .iso")
 
 
+def check_boot_file(spec: BootFileSpec) -> None:
+    """Raise InvalidSpec unless the name is a kernel's or an initrd's: no disk is replaced by one."""
+    check_name(spec.pool)
+    check_name(spec.name)
+    if not spec.name.endswith(BOOT_FILES):
+        raise InvalidSpec("the name of a kernel or initrd ends in .kernel or .initrd")
+
+
 def check_image_name(value: str) -> str:
     """Return the name of a disk or image volume, or raise InvalidSpec."""
     if value.endswith(".iso"):
         raise InvalidSpec("the suffix .iso belongs to seeds")
+    if value.endswith(BOOT_FILES):
+        raise InvalidSpec("the suffixes .kernel and .initrd belong to what guests boot without a loader")
     return check_name(value)
 
 

@@ -12,7 +12,7 @@ import pytest
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.libvirt.xml.network import NetworkElement
 from portal.drivers.types import Accelerator, DirectBoot, DiskSpec, NicSpec
-from tests.drivers.test_xml import DOMAIN, EMULATED, NETWORK, OWN
+from tests.drivers.test_xml import DOMAIN, EMULATED, NETWORK, OWN, WINDOWS
 
 SECOND = (DiskSpec("/pool/web.qcow2"), DiskSpec("/pool/data.img", "vdb", "raw"))
 CARDS = (NicSpec("52:54:00:00:00:01", "net"), NicSpec("52:54:00:00:00:02", "lan"))
@@ -23,6 +23,14 @@ DOMAINS = {
     "own network, emulated": replace(EMULATED, nics=OWN.nics),
     "kvm": replace(DOMAIN, accelerator=Accelerator.KVM),
     "kernel of the host's": replace(DOMAIN, boot=DirectBoot("/k", "/i", "console=ttyS0")),
+    "installer of a CD": replace(DOMAIN, cds=("/cd/one.iso",), installs=True),
+    "installer of a network": replace(DOMAIN, boot=DirectBoot("/k", "/i"), installs=True),
+    "windows": WINDOWS,
+    "windows, emulated": replace(
+        WINDOWS, accelerator=Accelerator.EMULATION, devices=EMULATED.devices, disks=EMULATED.disks
+    ),
+    "uefi": replace(DOMAIN, uefi=True),
+    "tpm": replace(DOMAIN, tpm=True),
     "bare": replace(DOMAIN, disks=(), nics=(), seed_path=None, title=""),
     "two disks and cards": replace(DOMAIN, disks=SECOND, nics=CARDS),
 }

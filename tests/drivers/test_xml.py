@@ -186,6 +186,115 @@ def test_domain_is_golden_and_reads_back() -> None:
     assert DomainElement.from_xml(text) == DOMAIN
 
 
+WINDOWS = replace(
+    DOMAIN,
+    title="",
+    seed_path=None,
+    accelerator=Accelerator.KVM,
+    cds=("/cd/windows.iso", "/cd/virtio.iso"),
+    installs=True,
+    uefi=True,
+    tpm=True,
+    windows=True,
+)
+WINDOWS_HEAD = f"""<domain type="kvm">
+  <name>web</name>
+  <uuid>{UUID}</uuid>
+  <memory unit="KiB">262144</memory>
+  <vcpu>2</vcpu>
+  <os firmware="efi">
+    <type arch="x86_64" machine="q35">hvm</type>
+    <firmware>
+      <feature enabled="yes" name="enrolled-keys" />
+      <feature enabled="yes" name="secure-boot" />
+    </firmware>
+    <boot dev="cdrom" />
+    <boot dev="hd" />
+  </os>
+  <features>
+    <acpi />
+    <smm state="on" />
+    <hyperv mode="custom">
+      <relaxed state="on" />
+      <vapic state="on" />
+      <vpindex state="on" />
+      <synic state="on" />
+      <stimer state="on" />
+      <frequencies state="on" />
+      <spinlocks state="on" retries="8191" />
+    </hyperv>
+  </features>
+  <cpu mode="host-model" />
+  <clock offset="localtime">
+    <timer name="rtc" tickpolicy="catchup" />
+    <timer name="pit" tickpolicy="delay" />
+    <timer name="hpet" present="no" />
+    <timer name="hypervclock" present="yes" />
+  </clock>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>destroy</on_reboot>
+"""
+WINDOWS_DRIVES = """    <disk type="file" device="cdrom">
+      <driver name="qemu" type="raw" />
+      <source file="/cd/windows.iso" />
+      <target dev="sdb" bus="sata" />
+      <readonly />
+    </disk>
+    <disk type="file" device="cdrom">
+      <driver name="qemu" type="raw" />
+      <source file="/cd/virtio.iso" />
+      <target dev="sdc" bus="sata" />
+      <readonly />
+    </disk>
+"""
+WINDOWS_TPM = """    <tpm model="tpm-crb">
+      <backend type="emulator" version="2.0" />
+    </tpm>
+"""
+
+
+def test_a_domain_for_windows_is_golden_and_reads_back() -> None:
+    """Red when a CD is on a bus that Windows' setup has no driver for, or the seed comes before the CDs."""
+    text = DomainElement.to_xml(WINDOWS)
+    assert text.startswith(WINDOWS_HEAD)
+    assert WINDOWS_DRIVES in text and WINDOWS_TPM in text
+    assert DomainElement.from_xml(text) == WINDOWS
+
+
+def test_a_processor_that_is_emulated_has_no_interfaces_of_hyperv() -> None:
+    """Red when they are written for every accelerator: QEMU does not start with them then."""
+    text = DomainElement.to_xml(replace(WINDOWS, accelerator=Accelerator.EMULATION))
+    assert "hyperv" not in text and '<clock offset="localtime">' in text
+
+
+@pytest.mark.parametrize("spec", [DOMAIN, EMULATED], ids=["paravirtual", "emulated"])
+def test_an_installers_cds_read_back_beside_the_seed(spec: DomainSpec) -> None:
+    """Red when the first cdrom of a domain is taken for its seed."""
+    made = replace(spec, cds=("/cd/one.iso", "/cd/two.iso"), installs=True)
+    text = DomainElement.to_xml(made)
+    assert text.index("/cd/one.iso") < text.index("/pool/web.iso")
+    assert DomainElement.from_xml(text) == made
+
+
+def test_an_installer_that_restarts_is_off() -> None:
+    """Red when on_reboot stays: a kernel given from outside would begin the installation again."""
+    assert "<on_reboot>destroy</on_reboot>" in DomainElement.to_xml(replace(DOMAIN, installs=True))
+    assert "<on_reboot>restart</on_reboot>" in DomainElement.to_xml(DOMAIN)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(DOMAIN, cds=("/a.iso", "/b.iso", "/c.iso")),
+        replace(DOMAIN, cds=("../a.iso",)),
+        replace(EMULATED, cds=("/a.iso",), disks=(DiskSpec("/pool/web.qcow2", "sde"),)),
+    ],
+)
+def test_cds_that_have_no_drive_of_their_own_are_refused(spec: DomainSpec) -> None:
+    with pytest.raises(InvalidSpec):
+        DomainElement.to_xml(spec)
+
+
 def test_network_is_golden_and_reads_back() -> None:
     assert NetworkElement.to_xml(NETWORK) == NETWORK_XML
     isolated = replace(NETWORK, nat=False)

@@ -21,6 +21,7 @@ from portal.drivers.libvirt.volume import Volumes
 from portal.drivers.types import (
     Accelerator,
     AddressInfo,
+    BootFileSpec,
     DeviceModel,
     DiskSpec,
     DomainDefinition,
@@ -129,6 +130,9 @@ class LibvirtDriver(HypervisorDriver):
 
     def write_seed(self, spec: SeedSpec) -> VolumeInfo:
         return self._volumes.write_seed(spec)
+
+    def write_boot_file(self, spec: BootFileSpec) -> VolumeInfo:
+        return self._volumes.write_boot_file(spec)
 
     def define(self, spec: DomainSpec) -> DomainInfo:
         return self._domains.define(spec)

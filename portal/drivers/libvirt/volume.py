@@ -1,5 +1,7 @@
 """Volume calls; not for pools or XML."""
 
+from pathlib import Path
+
 import libvirt
 
 from portal.drivers.errors import (
@@ -14,8 +16,8 @@ from portal.drivers.libvirt.pool import Pools, refresh, refresh_surely
 from portal.drivers.libvirt.xml.volume import VolumeElement
 from portal.drivers.qcow2 import Qcow2, inspect
 from portal.drivers.seed import build_iso
-from portal.drivers.types import CloneMode, SeedSpec, VolumeDigest, VolumeInfo, VolumeSpec
-from portal.drivers.validation import check_image_name, check_name, check_seed, check_volume
+from portal.drivers.types import BootFileSpec, CloneMode, SeedSpec, VolumeDigest, VolumeInfo, VolumeSpec
+from portal.drivers.validation import check_boot_file, check_image_name, check_name, check_seed, check_volume
 
 
 def _is_same(info: VolumeInfo, spec: VolumeSpec) -> bool:
@@ -126,6 +128,22 @@ class Volumes:
         check_seed(spec)
         self.delete(spec.pool, spec.name)
         self.write_raw(spec.pool, spec.name, build_iso(spec))
+        return self.info(spec.pool, spec.name)
+
+    @translated()
+    def write_boot_file(self, spec: BootFileSpec) -> VolumeInfo:
+        """Write a kernel or initrd as a raw volume, replacing one of that name."""
+        check_boot_file(spec)
+        try:
+            content = Path(spec.source).read_bytes() + spec.appended
+        except OSError as error:
+            raise InvalidSpec(f"{spec.source}: {error.strerror}") from error
+        there = self._pools.get(spec.pool)
+        self.delete(spec.pool, spec.name)
+        refresh_surely(there)
+        if len(content) > there.info()[3]:
+            raise PoolFull(f"{len(content)} bytes do not fit pool {spec.pool}")
+        self.write_raw(spec.pool, spec.name, content)
         return self.info(spec.pool, spec.name)
 
     @translated()

@@ -89,6 +89,20 @@ def test_a_domain_of_emulated_devices_starts(bench: Bench) -> None:
     assert bench.driver.domain_info(spec.uuid).state is DomainState.RUNNING
 
 
+def test_a_domain_as_windows_wants_it_starts_and_is_forgotten_whole(bench: Bench) -> None:
+    """Red when the firmware cannot be found by what is asked of it, or its variables keep the definition."""
+    spec = replace(
+        bench.domain(), uefi=True, tpm=True, windows=True, installs=True, memory_bytes=256 * MIB
+    )
+    spec = replace(spec, seed_path=None, cds=(spec.seed_path or "",))
+    bench.driver.define(spec)
+    bench.driver.start(spec.uuid)
+    assert bench.driver.domain_info(spec.uuid).state is DomainState.RUNNING
+    bench.driver.destroy(spec.uuid)
+    bench.driver.undefine(spec.uuid)
+    assert spec.name not in [info.name for info in bench.driver.list_domains()]
+
+
 def test_state_forbids(bench: Bench) -> None:
     driver, spec = bench.driver, bench.domain()
     driver.define(spec)

@@ -13,7 +13,7 @@ import pytest
 
 from portal.drivers import errors
 from portal.drivers.registry import driver_for
-from portal.drivers.types import CloneMode, SeedSpec, VolumeDigest
+from portal.drivers.types import BootFileSpec, CloneMode, SeedSpec, VolumeDigest
 from tests.drivers.contract.bench import LIVE_URI, MIB, Bench
 
 
@@ -205,3 +205,29 @@ def test_seed_is_read_by_others_byte_by_byte(bench: Bench) -> None:
 
 def output(*call: str) -> bytes:
     return subprocess.run(call, check=True, capture_output=True, timeout=30).stdout
+
+
+def test_a_boot_file_is_the_portals_file_and_what_is_appended(bench: Bench, tmp_path: Path) -> None:
+    """Red when what is appended is left out, or a file of that name is kept."""
+    source = tmp_path / "initrd.gz"
+    source.write_bytes(b"installer" * 100_000)
+    spec = BootFileSpec(bench.pool.name, f"{bench.prefix}.initrd", str(source), b"preseed")
+    made = bench.driver.write_boot_file(spec)
+    assert (made.capacity_bytes, made.format) == (900_007, "raw")
+    assert bench.driver.write_boot_file(spec) == made
+    shorter = bench.driver.write_boot_file(replace(spec, appended=b""))
+    assert (shorter.capacity_bytes, shorter.path) == (900_000, made.path)
+    bench.driver.delete_volume(bench.pool.name, spec.name)
+
+
+def test_a_boot_file_replaces_no_disk_and_has_a_source(bench: Bench, tmp_path: Path) -> None:
+    """Red when any name is taken: a disk would be overwritten."""
+    source = tmp_path / "linux"
+    source.write_bytes(b"kernel")
+    for name, path in (("web.qcow2", source), ("seed.iso", source), ("web.kernel", tmp_path / "missing")):
+        with pytest.raises(errors.InvalidSpec):
+            bench.driver.write_boot_file(BootFileSpec(bench.pool.name, name, str(path)))
+    with pytest.raises(errors.PoolNotFound):
+        bench.driver.write_boot_file(BootFileSpec(f"{bench.prefix}-none", "web.kernel", str(source)))
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.create_volume(replace(bench.volume(), name="web.kernel"))

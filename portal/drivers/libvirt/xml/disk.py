@@ -1,9 +1,11 @@
 """The <disk> element."""
 
+from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from portal.drivers.libvirt.xml.build import child, need, serialise
 from portal.drivers.types import DeviceModel, DiskSpec
+from portal.drivers.validation import CD_PLACES
 
 #: Device model -> the bus of disks, and the name and bus of the seed's drive.
 _DISK_BUS = {DeviceModel.PARAVIRTUAL: "virtio", DeviceModel.EMULATED: "sata"}
@@ -60,6 +62,16 @@ class SeedElement:
     def add(devices: ET.Element, path: str, model: DeviceModel) -> None:
         """Append the cdrom to <devices>."""
         target, bus = _SEED_PLACE[model]
+        SeedElement.drive(devices, path, target, bus)
+
+    @staticmethod
+    def is_at(disk: ET.Element, model: DeviceModel) -> bool:
+        """Say whether a cdrom is in the seed's place."""
+        return need(disk, "target").get("dev") == _SEED_PLACE[model][0]
+
+    @staticmethod
+    def drive(devices: ET.Element, path: str, target: str, bus: str) -> None:
+        """Append a drive with an ISO file in it to <devices>."""
         disk = child(devices, "disk", type="file", device="cdrom")
         child(disk, "driver", name="qemu", type="raw")
         child(disk, "source", file=path)
@@ -71,3 +83,19 @@ class SeedElement:
         """Read the path back; None for an empty drive."""
         source = disk.find("source")
         return None if source is None else source.get("file")
+
+
+class CdElements:
+    """The CDs that a domain begins with, beside its seed."""
+
+    @staticmethod
+    def add(devices: ET.Element, paths: Sequence[str], model: DeviceModel) -> None:
+        """Append a drive for each to <devices>."""
+        for path, target in zip(paths, CD_PLACES[model], strict=False):
+            SeedElement.drive(devices, path, target, "sata")
+
+    @staticmethod
+    def parse(drives: Sequence[ET.Element], model: DeviceModel) -> tuple[str, ...]:
+        """Read the paths back; empty drives are left out."""
+        found = {need(drive, "target").get("dev", ""): SeedElement.parse(drive) for drive in drives}
+        return tuple(path for target in CD_PLACES[model] if (path := found.get(target)))

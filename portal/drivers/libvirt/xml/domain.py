@@ -3,9 +3,10 @@
 from xml.etree import ElementTree as ET
 
 from portal.drivers.libvirt.xml.build import child, need, parse, serialise, text_at
-from portal.drivers.libvirt.xml.disk import DiskElement, SeedElement
+from portal.drivers.libvirt.xml.disk import CdElements, DiskElement, SeedElement
 from portal.drivers.libvirt.xml.interface import InterfaceElement
 from portal.drivers.libvirt.xml.usernet import OwnNetworkElement
+from portal.drivers.libvirt.xml.windows import WindowsElements
 from portal.drivers.types import Accelerator, DeviceModel, DirectBoot, DomainSpec
 from portal.drivers.validation import check_domain
 
@@ -33,7 +34,9 @@ class DomainElement:
         child(root, "vcpu", str(ceiling), **room)
         cls._os(root, spec)
         cls._features(root, spec)
-        for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
+        # Else an installer that is done would begin again, from the kernel or CD that it was started with.
+        again = "destroy" if spec.installs else "restart"
+        for event, action in (("poweroff", "destroy"), ("reboot", again), ("crash", "destroy")):
             child(root, f"on_{event}", action)
         cls._devices(root, spec)
         if own := [nic for nic in spec.nics if nic.ssh_port]:
@@ -42,10 +45,13 @@ class DomainElement:
 
     @staticmethod
     def _os(root: ET.Element, spec: DomainSpec) -> None:
-        system = child(root, "os")
+        system = child(root, "os", **({"firmware": "efi"} if spec.uefi else {}))
         child(system, "type", "hvm", arch="x86_64", machine="q35")
+        if spec.uefi:
+            WindowsElements.firmware(system, secure=spec.windows)
         if spec.boot is None:
-            child(system, "boot", dev="hd")
+            for place in ("cdrom", "hd") if spec.installs else ("hd",):
+                child(system, "boot", dev=place)
             return
         words = spec.boot.cmdline.split(" ") if spec.boot.cmdline else []
         if spec.accelerator is Accelerator.EMULATION:
@@ -62,6 +68,8 @@ class DomainElement:
             child(child(features, "tcg"), "tb-cache", str(TB_CACHE_MIB), unit="MiB")
         else:
             child(root, "cpu", mode="host-model")
+        if spec.windows:
+            WindowsElements.add(root, features, spec)
 
     @staticmethod
     def _devices(root: ET.Element, spec: DomainSpec) -> None:
@@ -74,11 +82,15 @@ class DomainElement:
             child(devices, "controller", type="scsi", index="0", model="virtio-scsi")
         for disk in spec.disks:
             DiskElement.add(devices, disk, spec.devices)
+        # Before the seed: a firmware that is told to start from a CD takes the first one.
+        CdElements.add(devices, spec.cds, spec.devices)
         if spec.seed_path is not None:
             SeedElement.add(devices, spec.seed_path, spec.devices)
         for nic in (nic for nic in spec.nics if not nic.ssh_port):
             InterfaceElement.add(devices, nic, spec.devices)
         DomainElement._people(devices, paravirtual)
+        if spec.tpm:
+            child(child(devices, "tpm", model="tpm-crb"), "backend", type="emulator", version="2.0")
 
     @staticmethod
     def _people(devices: ET.Element, paravirtual: bool) -> None:
@@ -111,7 +123,8 @@ class DomainElement:
         if kernel is not None:
             cmdline = root.findtext("os/cmdline") or ""
             boot = DirectBoot(kernel.text or "", root.findtext("os/initrd") or "", cmdline)
-        cdrom = root.find("devices/disk[@device='cdrom']")
+        model, drives = DomainElement._device_model(root), root.findall("devices/disk[@device='cdrom']")
+        seed = next((drive for drive in drives if SeedElement.is_at(drive, model)), None)
         ceiling, current = int(text_at(root, "vcpu")), need(root, "vcpu").get("current")
         return DomainSpec(
             name=text_at(root, "name"),
@@ -125,10 +138,15 @@ class DomainElement:
                 *map(InterfaceElement.parse, root.findall("devices/interface[@type='network']")),
                 *OwnNetworkElement.parse(root),
             ),
-            seed_path=None if cdrom is None else SeedElement.parse(cdrom),
+            seed_path=None if seed is None else SeedElement.parse(seed),
+            cds=CdElements.parse(drives, model),
+            installs=root.findtext("on_reboot") == "destroy",
+            uefi=need(root, "os").get("firmware") == "efi",
+            tpm=root.find("devices/tpm") is not None,
+            windows=WindowsElements.are_in(root),
             accelerator=Accelerator(root.get("type", "")),
             boot=boot,
-            devices=DomainElement._device_model(root),
+            devices=model,
         )
 
     @staticmethod
