@@ -21,12 +21,14 @@ class VmsConfig(AppConfig):
         from vms.editing import EDIT
         from vms.exports.kind import EXPORT
         from vms.extending import EXTEND
+        from vms.installing import KIND as INSTALL
         from vms.observer import MachineObserver
         from vms.placement import machines_on
         from vms.power import KINDS, give_up_machines
 
         changes = (*disks.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
         for kind in (CREATE, ADOPT, EDIT, EXTEND, RESIZE, CLONE, EXPORT, *changes, *KINDS):
+        for kind in (CREATE, INSTALL, ADOPT, EDIT, EXTEND, RESIZE, CLONE, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

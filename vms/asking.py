@@ -21,8 +21,8 @@ from portal.operations.policies.judging import Forecast, forecast
 from portal.operations.registry import Asking, Outlook, QuotaLeft
 from portal.operations.spec import RequestSpec
 from vms import guidance, placement, virtualization
-from vms.models import VirtualMachine
-from vms.services import DAY, KIND, cost_month, name_is_taken, quota_amounts
+from vms.models import CatalogueItem, VirtualMachine
+from vms.services import DAY, cost_month, kind_for, name_is_taken, quota_amounts
 from vms.virtualization import Devices, Wanted
 
 
@@ -238,18 +238,20 @@ def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
         field = form.FIELDS.get(resource, resource)
         form.add_error(field if field in form.fields else None, sentence)
     until = timezone.now() + timedelta(days=days) if days and days > 0 and not form.errors else None
-    asked = _forecast(prospect, item.name, days, edited)
+    asked = _forecast(prospect, item, days, edited)
     if asked is not None and asked.refusal:
         form.add_error(None, asked.refusal)
     return Sight(sizes, outlook, missing, until, asked)
 
 
-def _forecast(prospect: Prospect, item: str, days: int | None, edited: Operation | None) -> Forecast | None:
+def _forecast(
+    prospect: Prospect, item: CatalogueItem, days: int | None, edited: Operation | None
+) -> Forecast | None:
     """Return what the policies would say; they look at sizes, cost and item alone."""
     sizes = {**prospect.sizes, "lease": (days or 0) * DAY}
     if min(sizes.values()) < 1:
         return None
-    spec = RequestSpec(KIND, sizes, {"item": item, "cost_month": prospect.cost_month})
+    spec = RequestSpec(kind_for(item), sizes, {"item": item.name, "cost_month": prospect.cost_month})
     return forecast(actor=prospect.requester, project=prospect.project, spec=spec, besides=edited)
 
 

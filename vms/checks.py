@@ -10,9 +10,12 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from portal.core import osinfo
 from portal.core.templatetags.gatehouse import gib
+from portal.hosts.models import Image
 from vms import cloud, offers
 from vms.models import CatalogueItem
+from vms.unattended import Format
 
 Values = Mapping[str, Any]
 
@@ -28,6 +31,10 @@ def refusals(item: CatalogueItem, values: Values) -> dict[str, str]:
         found["item"] = _("%(item)s is not offered any more.") % {"item": item.name}
     elif item.image.deprecated_at is not None:
         found["item"] = offers.refusal(item)
+    elif item.image.needs_installer and (known := osinfo.knowledge(item.image.os)) and known.needs_uefi:
+        found["item"] = _("%(system)s needs UEFI, which machines made here do not have yet.") % {
+            "system": known.name
+        }
     for field, check in _CHECKS.items():
         # With an item that is gone for good nothing else matters.
         if not found.get("item") and values.get(field) is not None and (refusal := check(item, values)):
@@ -118,6 +125,25 @@ def _user(item: CatalogueItem, values: Values) -> str:
     return _("A user's name has small letters, digits, _ and -, and starts with a letter.")
 
 
+#: What an installer of each kind reads: behind its initrd, or on a CD of its own.
+FORMATS = {
+    Image.Kind.NETBOOT: (Format.PRESEED,),
+    Image.Kind.ISO: (Format.KICKSTART, Format.AUTOINSTALL),
+}
+
+
+def _template(item: CatalogueItem, values: Values) -> str:
+    if values["template"].format not in FORMATS.get(Image.Kind(item.image.kind), ()):
+        return _("The installer of %(item)s does not read %(template)s.") % {
+            "item": item.name,
+            "template": values["template"].name,
+        }
+    # A form has those that were ticked apart.
+    if not (values.get("ssh_keys") or "").strip() and not values.get("own_keys"):
+        return _("Give at least one SSH key: an installation by template sets no password, so you need it.")
+    return ""
+
+
 def _devices(item: CatalogueItem, values: Values) -> str:
     return offers.refusal(item, devices=values["devices"])
 
@@ -156,4 +182,5 @@ _CHECKS: Mapping[str, Callable[[CatalogueItem, Values], str]] = {
     "ssh_keys": _by_cloud("ssh_keys", cloud.check_ssh_keys),
     "packages": _by_cloud("packages", cloud.check_packages),
     "user_data": _user_data,
+    "template": _template,
 }

@@ -14,10 +14,11 @@ from portal.accounts.models import Project, SshPublicKey
 from portal.core import public_keys
 from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField
+from portal.hosts.models import Image
 from portal.operations.models import Operation
 from vms import checks
 from vms.cards import size_label
-from vms.models import CatalogueItem, Flavour
+from vms.models import CatalogueItem, Flavour, InstallTemplate
 from vms.offers import Offer, offer
 from vms.services import DAY, Wish
 from vms.virtualization import HELP, Devices, Wanted
@@ -85,6 +86,14 @@ class RequestForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 2, **_PLAIN}),
         help_text=_("One a line, such as the content of id_ed25519.pub."),
     )
+    template = forms.ModelChoiceField(
+        InstallTemplate.objects.none(),
+        label=_("Installation"),
+        required=False,
+        empty_label=_("By hand, on its screen or serial console"),
+        help_text=_("By a template, the installer asks nothing; user and keys are as you say here."),
+        error_messages=_GONE,
+    )
     user_data = forms.CharField(
         label=_("Own user-data"),
         required=False,
@@ -122,7 +131,8 @@ class RequestForm(forms.Form):
         self._limit_disk(item)
         self._limit_virtualization(offer(item))
         self.fields["lease_days"].help_text = _("At most %(most)d.") % {"most": item.longest_lease_days}
-        if not item.image.cloud_init:
+        self._offer_templates(item)
+        if not item.image.cloud_init or item.image.needs_installer:
             for name in ("packages", "user_data"):
                 del self.fields[name]
         for field in self.fields.values():
@@ -150,6 +160,14 @@ class RequestForm(forms.Form):
         lines = self.initial["ssh_keys"].splitlines()
         self.initial["own_keys"] = [kept[same].pk for same in map(public_keys.same, lines) if same in kept]
         self.initial["ssh_keys"] = "\n".join(line for line in lines if public_keys.same(line) not in kept)
+
+    def _offer_templates(self, item: CatalogueItem) -> None:
+        """Offer what the installer of the item reads; what needs no installer has no such field."""
+        if not item.image.needs_installer:
+            del self.fields["template"]
+            return
+        formats = checks.FORMATS[Image.Kind(item.image.kind)]
+        self.fields["template"].queryset = InstallTemplate.objects.filter(format__in=formats)  # type: ignore[attr-defined]
 
     def _limit_disk(self, item: CatalogueItem) -> None:
         if item.disk_most is None:
@@ -188,7 +206,7 @@ class RequestForm(forms.Form):
     def _all_keys(self) -> list[str]:
         """Return the lines of all keys, those that were ticked first, each once."""
         lines = [key.line for key in self.cleaned_data.get("own_keys", ())]
-        lines += [line.strip() for line in self.cleaned_data["ssh_keys"].splitlines() if line.strip()]
+        lines += [line.strip() for line in self.cleaned_data.get("ssh_keys", "").splitlines() if line.strip()]
         found: dict[str, str] = {}
         for line in lines:
             found.setdefault(public_keys.same(line), line)

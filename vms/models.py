@@ -11,6 +11,7 @@ from portal.accounts.models import Project
 from portal.core.querysets import RestrictedQuerySet
 from portal.hosts.models import Host, Image, PoolAttachment
 from portal.operations.models import Operation
+from vms.unattended import Format
 from vms.virtualization import Devices, Wanted, words
 
 
@@ -80,6 +81,23 @@ class CatalogueItem(models.Model):
 
     class Meta:
         ordering = ["position", "name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class InstallTemplate(models.Model):
+    """What an installer reads in place of a person's answers. Requests freeze it filled in, by value."""
+
+    name = models.CharField(max_length=80, unique=True)
+    format = models.CharField(max_length=12, choices=Format.choices)
+    text = models.TextField()
+
+    objects = RestrictedQuerySet.as_manager()
+    estate = True
+
+    class Meta:
+        ordering = ["name"]
 
     def __str__(self) -> str:
         return self.name

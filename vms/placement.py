@@ -21,7 +21,7 @@ from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from vms import leases, virtualization
 from vms.models import Disk, Status, VirtualMachine
-from vms.virtualization import Devices, Wanted
+from vms.virtualization import Wanted
 
 #: How often a MAC and an SSH port are drawn for one machine.
 DRAWS = 10
@@ -190,7 +190,7 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         mac=mac(),
         ssh_port=ports.free_ssh_port(host) if network.kind == Network.Kind.USER else None,
     )
-    target = "sda" if devices == Devices.EMULATED else "vda"
+    target = virtualization.first_disk(devices)
     volume, seed = f"{machine.domain_name}-{target}.qcow2", f"{machine.domain_name}-seed.iso"
     Disk.objects.create(
         machine=machine, pool=chosen.pool, volume_name=volume, target=target, capacity=sizes["disk"]
@@ -209,6 +209,9 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         "seed": seed,
         "seed_path": f"{chosen.pool.path}/{seed}",
         "image_path": chosen.path,
+        # Of an installer from the network alone.
+        "initrd": f"{machine.domain_name}.initrd",
+        "initrd_path": f"{chosen.pool.path}/{machine.domain_name}.initrd",
         "accelerator": machine.accelerator,
         "target": target,
     }

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from portal.core.templatetags.gatehouse import gib
 from portal.operations.models import Operation
 from vms import virtualization
-from vms.models import CatalogueItem
+from vms.models import CatalogueItem, InstallTemplate
 from vms.services import DAY, name_is_taken
 
 
@@ -48,6 +48,7 @@ def like(operation: Operation) -> Filled:
         },
     )
     _sizes(filled, item, pinned, sizes)
+    _template(filled, pinned)
     wanted, devices = virtualization.pinned(spec)
     filled.values |= {"accelerator": wanted, "devices": devices}
     _network(filled, item, pinned)
@@ -92,6 +93,19 @@ def _sizes(filled: Filled, item: CatalogueItem, pinned: dict[str, Any], sizes: d
             _("The longest lease is %(now)d days now; it was %(then)d.")
             % {"now": item.longest_lease_days, "then": days}
         )
+
+
+def _template(filled: Filled, pinned: dict[str, Any]) -> None:
+    answers = pinned.get("install", {}).get("answers")
+    if answers is None:
+        return
+    template = InstallTemplate.objects.filter(name=answers["template"]).first()
+    if template is None:
+        filled.notes.append(
+            _("The template %(template)s is gone; choose another.") % {"template": answers["template"]}
+        )
+        return
+    filled.values["template"] = template.pk
 
 
 def _network(filled: Filled, item: CatalogueItem, pinned: dict[str, Any]) -> None:

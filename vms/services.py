@@ -18,12 +18,16 @@ from portal.operations.models import Counter, Operation
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import checks, cloud
-from vms.models import CatalogueItem, Flavour, VirtualMachine
+from vms import checks, cloud, unattended, virtualization
+from vms.models import CatalogueItem, Flavour, InstallTemplate, VirtualMachine
 
 DAY = 24 * 3600
 #: The kind of operation that builds a machine (`vms.building`).
 KIND = "vm.create"
+#: The kind that makes an empty machine and starts an installer in it (`vms.installing`).
+INSTALL = "vm.install"
+#: Both, which are asked for by the same form.
+BUILDS = (KIND, INSTALL)
 GIB = 1 << 30
 
 
@@ -43,6 +47,8 @@ class Wish:
     user_data: str = ""
     #: Bytes; None for the size's own.
     disk: int | None = None
+    #: How an installer is answered; None where a person does it, and for images that need no installer.
+    template: InstallTemplate | None = None
     #: How it should run (`vms.virtualization`); empty for what the item does by itself.
     devices: str = ""
     accelerator: str = ""
@@ -84,7 +90,30 @@ def spec_of(wish: Wish) -> RequestSpec:
         "disk": values["disk"],
         "lease": wish.lease_days * DAY,
     }
-    return RequestSpec(kind=KIND, sizes=sizes, pinned=pinned)
+    if item.image.needs_installer:
+        pinned["install"] = {"kind": item.image.kind, "answers": _answers(wish, pinned)}
+    return RequestSpec(kind=kind_for(item), sizes=sizes, pinned=pinned)
+
+
+def kind_for(item: CatalogueItem) -> str:
+    """Return the kind of operation that makes a machine of `item`."""
+    return INSTALL if item.image.needs_installer else KIND
+
+
+def _answers(wish: Wish, pinned: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the chosen template filled in, by value; None where a person answers the installer."""
+    if wish.template is None:
+        return None
+    devices = pinned["virtualization"]["devices"]
+    text = unattended.render(
+        wish.template.format,
+        wish.template.text,
+        hostname=wish.name,
+        user=wish.user,
+        keys=pinned["cloud"]["ssh_keys"],
+        disk=virtualization.first_disk(devices),
+    )
+    return {"template": wish.template.name, "format": wish.template.format, "text": text}
 
 
 def cost_month(item: CatalogueItem, flavour: Flavour, disk: int | None = None) -> Decimal:
@@ -112,7 +141,7 @@ def name_is_taken(name: str, *, besides: Operation | None = None) -> bool:
     """Tell whether a machine or a waiting request has this name, other than the request `besides`."""
     if VirtualMachine.objects.filter(name=name).exists():
         return True
-    asked = Q(kind=KIND, title=title_of(name)) | Q(kind="vm.clone", title__endswith=f" as {name}")
+    asked = Q(kind__in=BUILDS, title=title_of(name)) | Q(kind="vm.clone", title__endswith=f" as {name}")
     waiting = Operation.objects.filter(asked, state=State.AWAITING_APPROVAL)
     return waiting.exclude(pk=besides.pk if besides else 0).exists()
 

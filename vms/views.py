@@ -20,10 +20,9 @@ from portal.core.web.slots import pieces
 from portal.live.panels import row_keys
 from portal.operations import revisions, words
 from portal.operations.models import Operation
-from vms import asking, editing, extending, live, noted, power, prefill, reach, services
+from vms import asking, editing, extending, installing, live, noted, power, prefill, reach, services
 from vms import settings as sets
 from vms.adoption import services as adoption
-from vms.building import CREATE
 from vms.cards import cards
 from vms.changes.asking import waiting_for
 from vms.exports import services as exports
@@ -87,6 +86,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "no_delete": stranger or power.state_forbids(vm, "bin"),
         "no_purge": stranger or (power.being_purged(vm) if vm.status == Status.BINNED else ""),
         "no_restore": stranger or (power.why_not_restored(vm) if vm.status == Status.BINNED else ""),
+        "installer": installing.told_of(vm),
         **_extension(request, vm),
         **(_of_adopted(request, vm) if vm.adopted else {}),
     }
@@ -325,9 +325,9 @@ def _offered(request: HttpRequest) -> QuerySet[CatalogueItem]:
     return found.select_related("image")
 
 
-def _requests(request: HttpRequest, kind: str = CREATE.name) -> QuerySet[Operation]:
-    """Return the requests of `kind`, for new machines, that the person may see."""
-    found = Operation.objects.restrict(request.user, "view").filter(kind=kind)
+def _requests(request: HttpRequest, *kinds: str) -> QuerySet[Operation]:
+    """Return the requests of `kinds`, without any those for new machines, that the person may see."""
+    found = Operation.objects.restrict(request.user, "view").filter(kind__in=kinds or services.BUILDS)
     return found.exclude(project=None).select_related("project", "requester")
 
 

@@ -62,6 +62,11 @@ def _known(choices: Any, values: Any) -> list[str]:
     return [value for value in choices.values if value in asked]
 
 
+def first_disk(devices: str) -> str:
+    """Return the device name of a machine's first disk."""
+    return "sda" if devices == Devices.EMULATED else "vda"
+
+
 def resolve(wanted: str, host_accelerator: str) -> str:
     """Return the accelerator that a machine gets which asked for `wanted` on a host proven by the other."""
     return host_accelerator if wanted == Wanted.BEST else wanted

@@ -177,13 +177,17 @@ class VolumeSpec:
 
 @dataclass(frozen=True, slots=True)
 class SeedSpec:
-    """Documents for cloud-init's NoCloud source; `name` ends in `.iso`."""
+    """Documents for cloud-init's NoCloud source; `name` ends in `.iso`.
+
+    With `kickstart` the CD is for Anaconda instead: it is labelled OEMDRV and holds `ks.cfg` alone.
+    """
 
     pool: str
     name: str
     meta_data: str
     user_data: str
     network_config: str | None = None
+    kickstart: str | None = None
 
 
 #: What the names of a guest's own kernel and initrd end in.

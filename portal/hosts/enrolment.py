@@ -6,7 +6,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from portal.drivers.observations import HostTold
-from portal.drivers.types import Accelerator, HostReadiness, PoolSpec, Proof, VolumeInfo
+from portal.drivers.types import Accelerator, BootFileSpec, HostReadiness, PoolSpec, Proof, VolumeInfo
 from portal.hosts.models import Host, Image, ImageAttachment, PoolAttachment, StoragePool
 from portal.hosts.observations import note, now
 from portal.hosts.steps import HostStep, ring
@@ -77,13 +77,21 @@ class UploadImages(HostStep):
         )
         # What a newer build replaced cannot be copied any more, and what is deprecated need not be.
         for image in Image.objects.exclude(source="").filter(deprecated_at=None):
-            volume: VolumeInfo = self.call(
-                context, "upload_image", attachment.pool.name, image.volume_name, image.source
-            )
+            volume = self._copy(context, attachment.pool.name, image)
             ImageAttachment.objects.update_or_create(
                 image=image, pool=attachment, defaults={"path": volume.path}
             )
             context.check()
+
+    def _copy(self, context: StepContext, pool: str, image: Image) -> VolumeInfo:
+        """Copy one image. Of a network installer only the kernel: the initrd is each machine's own."""
+        copied: VolumeInfo
+        if image.kind == Image.Kind.NETBOOT:
+            kernel = BootFileSpec(pool, image.volume_name, f"{image.source}/linux")
+            copied = self.call(context, "write_boot_file", kernel)
+        else:
+            copied = self.call(context, "upload_image", pool, image.volume_name, image.source)
+        return copied
 
 
 class Prove(HostStep):
@@ -115,7 +123,9 @@ class Prove(HostStep):
             return proof.works
         context.check()
         copies = ImageAttachment.objects.filter(
-            pool__host=context.identifiers["host"], image__deprecated_at=None
+            pool__host=context.identifiers["host"],
+            image__deprecated_at=None,
+            image__kind=Image.Kind.DISK,
         )
         copy = copies.select_related("image", "pool__pool").order_by("image__min_memory").first()
         if copy is None:

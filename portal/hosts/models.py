@@ -188,6 +188,8 @@ class Image(models.Model):
 
         DISK = "disk", "Disk"
         ISO = "iso", "CD"
+        #: A kernel with its initrd, in the folder `source`; the volume on hosts is the kernel.
+        NETBOOT = "boot", "Network installer"
 
     kind = models.CharField(max_length=4, choices=Kind.choices, default=Kind.DISK)
     name = models.SlugField(max_length=64)
@@ -232,9 +234,15 @@ class Image(models.Model):
         return self.title if self.version in self.title.split() else f"{self.title} {self.version}"
 
     @property
+    def needs_installer(self) -> bool:
+        """Whether a machine made from it begins empty, with this as its installer."""
+        return self.kind != self.Kind.DISK
+
+    @property
     def volume_name(self) -> str:
         """The image's name as a volume, by content: a new build never overwrites one that clones need."""
-        suffix = "iso" if self.kind == self.Kind.ISO else self.format
+        suffixes = {self.Kind.ISO.value: "iso", self.Kind.NETBOOT.value: "kernel"}
+        suffix = suffixes.get(self.kind, self.format)
         return f"gatehouse-{self.name}-{self.sha256[:12]}.{suffix}"
 
 

@@ -27,6 +27,9 @@ SENTENCES = {
     ),
     "host_removed": _("The host was removed from the portal meanwhile. Nothing was done there."),
     "call_timeout": _("The host took too long to answer. An operator should look at its load."),
+    "installer_changed": _(
+        "The portal's copy of the installer is gone or another one. An admin must add the installer again."
+    ),
     "pool_full": _("The host's storage is full. Ask an operator to make room, then ask again."),
     "portal_full": _(
         "There is too little room left where the portal keeps its files, so nothing was kept there. Ask an "

@@ -105,6 +105,11 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
     found = []
     if "network" in pinned:
         found.append(Fact(_("Network"), pinned["network"].get("name", "")))
+    if "install" in pinned:
+        answers = pinned["install"]["answers"]
+        found.append(Fact(_("Installation"), answers["template"] if answers else _("By hand")))
+        if answers:
+            found.append(Fact(_("What the installer is told"), answers["text"], long=True))
     if "virtualization" in pinned:
         how = pinned["virtualization"]
         devices = {

@@ -1,0 +1,74 @@
+"""Installers that start from a network: a kernel with its initrd, as images. Not for: starting them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from portal.audit import services as audit
+from portal.core import osinfo
+from portal.core.errors import Denied
+from portal.hosts.models import Image
+from portal.hosts.services import check_estate
+
+MIB = 1 << 20
+#: Bytes of memory and disk that an installer is given at least where nothing is known of its system.
+LEAST_MEMORY, LEAST_DISK = 512 * MIB, 2048 * MIB
+
+
+def files(source: str) -> tuple[Path, Path]:
+    """Return kernel and initrd of an installer that lies in the folder `source`."""
+    return Path(source) / "linux", Path(source) / "initrd.gz"
+
+
+def digest(source: str) -> str:
+    """Return what tells an installer from others (SHA-256 of both files). Raises OSError."""
+    found = hashlib.sha256()
+    for path in files(source):
+        with path.open("rb") as file:
+            while part := file.read(MIB):
+                found.update(part)
+    return found.hexdigest()
+
+
+def add_installer(*, actor: Any, source: str, name: str, title: str, version: str, os: str = "") -> Image:
+    """Make the installer in the folder `source` known. It stays there: each machine's start reads it.
+
+    Idempotent by content. Raises Denied, also for a folder that holds none.
+    """
+    check_estate(actor, "administer", _("add installers"))
+    try:
+        found = digest(source)
+        size = sum(path.stat().st_size for path in files(source))
+    except OSError as error:
+        told = {"folder": source, "problem": error.strerror}
+        raise Denied(
+            _("%(folder)s must hold an installer's linux and initrd.gz: %(problem)s.") % told
+        ) from error
+    known = osinfo.knowledge(os) if os else None
+    with transaction.atomic():
+        image, made = Image.objects.update_or_create(
+            sha256=found,
+            defaults={
+                "kind": Image.Kind.NETBOOT,
+                "name": name,
+                "title": title,
+                "version": version,
+                "os": os,
+                "format": "raw",
+                "size": size,
+                "virtual_size": (known and known.least.disk) or LEAST_DISK,
+                "min_memory": (known and known.least.memory) or LEAST_MEMORY,
+                "login_user": "admin",
+                "cloud_init": False,
+                "device_models": ["paravirtual", "emulated"],
+                "source": source,
+            },
+        )
+        Image.objects.filter(source=source).exclude(pk=image.pk).update(source="")
+        if made:
+            after = {"sha256": found, "title": title}
+            audit.record(actor=actor, verb="installer.added", target=image, after=after)
+    return image
