@@ -27,8 +27,8 @@ class VmsConfig(AppConfig):
         from vms.power import KINDS, give_up_machines
 
         changes = (*disks.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
-        for kind in (CREATE, ADOPT, EDIT, EXTEND, RESIZE, CLONE, EXPORT, *changes, *KINDS):
-        for kind in (CREATE, INSTALL, ADOPT, EDIT, EXTEND, RESIZE, CLONE, *changes, *KINDS):
+        whole = (CREATE, INSTALL, ADOPT, EDIT, EXTEND, RESIZE, CLONE, EXPORT)
+        for kind in (*whole, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

@@ -2,6 +2,7 @@
 
 from django.urls import path, re_path
 
+from vms import install_views as installs
 from vms import power, views
 from vms.adoption import views as adopted
 from vms.catalogue import views as admin
@@ -28,6 +29,10 @@ urlpatterns = [
     path("", views.machines, name="list"),
     path("catalogue/", views.catalogue, name="catalogue"),
     *catalogue_urls,
+    path("catalogue/templates/", installs.template_list, name="templates"),
+    path("catalogue/templates/add/", installs.template_add, name="template_add"),
+    path("catalogue/templates/<int:pk>/", installs.template_edit, name="template_edit"),
+    path("catalogue/templates/<int:pk>/delete/", installs.template_delete, name="template_delete"),
     path("catalogue/<int:pk>/", views.ask, name="ask"),
     path("catalogue/<int:pk>/what-if/", views.what_if, name="what_if"),
     path("catalogue/requests/<int:pk>/edit/", views.edit, name="edit"),

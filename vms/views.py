@@ -20,7 +20,19 @@ from portal.core.web.slots import pieces
 from portal.live.panels import row_keys
 from portal.operations import revisions, words
 from portal.operations.models import Operation
-from vms import asking, editing, extending, installing, live, noted, power, prefill, reach, services
+from vms import (
+    asking,
+    editing,
+    extending,
+    install_templates,
+    installing,
+    live,
+    noted,
+    power,
+    prefill,
+    reach,
+    services,
+)
 from vms import settings as sets
 from vms.adoption import services as adoption
 from vms.cards import cards
@@ -228,7 +240,8 @@ def catalogue(request: HttpRequest) -> HttpResponse:
     """Show what can be asked for."""
     items = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
     items = items.select_related("image").prefetch_related("flavours", "networks")
-    return render(request, "vms/catalogue.html", {"rows": cards(items)})
+    context = {"rows": cards(items), "keeps_templates": install_templates.may_edit(request.user)}
+    return render(request, "vms/catalogue.html", context)
 
 
 def _projects(request: HttpRequest, item: CatalogueItem) -> QuerySet[Project]:

@@ -43,6 +43,8 @@ from vms.catalogue.values import item_snapshot, size_snapshot
 from vms.changes.devices.forms import LimitsForm
 from vms.changes.forms import DiskForm, ResizeForm
 from vms.changes.resizing import sizes_of
+from vms.install_templates import snapshot
+from vms.install_views import SALT as TEMPLATE_SALT
 from vms.settings_form import SettingsForm
 
 ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO3pRSmoEbnApkTfXeqmr+G9jgvKZmVNfC69Nf1c60Rk one@example"
@@ -131,6 +133,10 @@ def _new_network(world: Any) -> dict[str, Any]:
 
 def _size(world: Any) -> dict[str, Any]:
     return {"name": "fresh", "vcpus": 1, "memory": "1", "disk": "5", "cost_month": "2"}
+
+
+def _template(world: Any) -> dict[str, Any]:
+    return {"name": "Fresh", "format": "preseed", "text": "d-i netcfg/get_hostname string $hostname"}
 
 
 def _item(world: Any) -> dict[str, Any]:
@@ -305,6 +311,16 @@ LINES = (
         data=lambda w: _size(w) | {"seen": signing.dumps(size_snapshot(w.size), salt=SALT)},
     ),
     Line("vms:size_delete", NO, change(EVERY_ADMIN), "size"),
+    Line("vms:templates", page(ESTATE), NO),
+    Line("vms:template_add", page(ESTATE), change(ESTATE), data=_template),
+    Line(
+        "vms:template_edit",
+        page(ESTATE),
+        change(ESTATE),
+        "template",
+        data=lambda w: _template(w) | {"seen": signing.dumps(snapshot(w.template), salt=TEMPLATE_SALT)},
+    ),
+    Line("vms:template_delete", NO, change(ESTATE), "template"),
     Line("vms:images", page(EVERY_ADMIN), NO),
     Line("vms:image", page(EVERY_ADMIN), NO, "image"),
     Line("vms:image_deprecate", NO, change(EVERY_ADMIN), "image", data=lambda w: {"reason": "too old"}),

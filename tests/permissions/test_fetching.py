@@ -11,7 +11,7 @@ from portal.core.querysets import RestrictedQuerySet
 from tests.permissions.world import make_world
 
 #: Modules that answer people: pages, sockets' panels, and pieces of page.
-ANSWERING = ("views.py", "own.py", "live.py", "panels.py", "consumer.py")
+ANSWERING = ("views.py", "install_views.py", "own.py", "live.py", "panels.py", "consumer.py")
 OURS = ("portal.", "networks", "vms")
 #: Models that no page fetches by themselves: reached only through a row that was fetched by right.
 THROUGH_ANOTHER = {

@@ -21,7 +21,16 @@ from portal.operations.spec import RequestSpec
 from tests import factories
 from vms.exports.kind import FOLDER
 from vms.extending import request_extension
-from vms.models import CatalogueItem, Definition, Export, Flavour, Observed, Status, VirtualMachine
+from vms.models import (
+    CatalogueItem,
+    Definition,
+    Export,
+    Flavour,
+    InstallTemplate,
+    Observed,
+    Status,
+    VirtualMachine,
+)
 from vms.services import request_machine
 
 ANONYMOUS = "anonymous"
@@ -131,6 +140,7 @@ def _things(world):
     world.invitation = world.invited.invitation
     notices.notify(people=[owner], kind="request.decided", text="Approved", link="/requests/")
     world.notice = notices.of(owner).get()
+    world.template = InstallTemplate.objects.create(name="One", format="preseed", text="d-i $hostname")
     world.ssh_key = public_keys.add(actor=owner, name="laptop", line=factories.HOST_KEY)
 
 

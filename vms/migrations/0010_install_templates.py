@@ -15,7 +15,7 @@ def fill(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0008_adoption'),
+        ('vms', '0009_exports'),
     ]
 
     operations = [

@@ -1,0 +1,147 @@
+"""Debian's installer on the real libvirt: its first screen on the serial line, whatever dies meanwhile."""
+
+import asyncio
+import re
+import signal
+from contextlib import suppress
+
+import pytest
+
+from portal.drivers.console import ConsoleKind, open_console
+from portal.drivers.libvirt.xml.domain import DomainElement
+from portal.drivers.types import BootFileSpec, DomainState
+from portal.hosts import installers
+from portal.hosts.management.commands.add_installer import DEBIAN
+from portal.operations import services as operations
+from portal.operations.models import Counter
+from portal.operations.runner import leftovers
+from portal.operations.states import State
+from tests import factories
+from tests.conftest import let_heartbeats_lapse
+from tests.factories import GIB
+from tests.vms.real import NETWORK, URI, ask, force_away, on_host
+from vms.installing import KIND
+from vms.models import Flavour, InstallTemplate, VirtualMachine
+
+pytestmark = [
+    pytest.mark.database,
+    pytest.mark.live,
+    pytest.mark.usefixtures("trail_that_can_be_flushed"),
+]
+STEPS = [step.name for step in KIND.steps]
+#: Whose workers `worker` runs.
+WORKER = "tests.vms.killed_builder"
+#: Seconds until Debian's installer asks its first question on an emulated processor.
+FIRST_SCREEN = 240
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO3pRSmoEbnApkTfXeqmr+G9jgvKZmVNfC69Nf1c60Rk"
+
+
+@pytest.fixture
+def catalogue(real, chief):
+    """An item of Debian's installer, whose kernel lies in the pool of the tests."""
+    driver, pool, _entry, _volume = real
+    image = installers.add_installer(actor=chief, source=DEBIAN, name="d-i", title="Debian", version="12")
+    kernel = driver.write_boot_file(BootFileSpec(pool.name, image.volume_name, f"{DEBIAN}/linux"))
+    host = factories.make_host(uri=URI)
+    place = factories.make_place(host, pool.name, pool.path, image)
+    place.images.update(path=kernel.path)
+    Counter.objects.create(scope=host.scope, resource="memory", limit=GIB)
+    made = factories.make_catalogue(image, factories.make_network(78, uuid=NETWORK))
+    Flavour.objects.update(memory=image.min_memory, disk=image.virtual_size)
+    made.flavour.refresh_from_db()
+    yield made
+    driver.delete_volume(pool.name, image.volume_name)
+
+
+@pytest.fixture
+def approve(cast, real, catalogue):
+    """Return a function that approves a request for an installation."""
+    asked = []
+
+    def approve(**wish):
+        asked.append(ask(cast, catalogue, user="ada", **wish))
+        return operations.decide(
+            actor=cast.approver, operation=asked[-1], spec_hash=asked[-1].spec_hash, approved=True
+        )
+
+    yield approve
+    for operation in asked:
+        force_away(real[0], operation)
+        real[0].delete_volume(operation.identifiers["pool"], operation.identifiers["initrd"])
+
+
+def check_installs(driver, operation):
+    """Say that the installer runs, that the next start is from the disk, and that nothing more is there."""
+    operation.refresh_from_db()
+    assert operation.state == State.SUCCEEDED
+    machine = VirtualMachine.objects.get(built_by=operation)
+    assert driver.domain_info(str(machine.uuid)).state is DomainState.RUNNING
+    found = driver.definition(str(machine.uuid))
+    assert DomainElement.from_xml(found.running).boot is not None
+    later = DomainElement.from_xml(found.persistent)
+    assert later.boot is None and not later.installs
+    mine = [name for name in on_host(driver, operation) if not name.endswith(".kernel")]
+    assert mine == [operation.identifiers["domain"], operation.identifiers["volume"]]
+
+
+def shown(uuid, pattern):
+    """Return what the serial line says until `pattern`, without what only moves the cursor."""
+
+    async def read():
+        said = b""
+        async with await open_console(URI, uuid, ConsoleKind.SERIAL, timeout=30) as console:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_SCREEN):
+                    while not re.search(pattern, plain(said)):
+                        said += await console.read()
+        return plain(said)
+
+    return asyncio.run(read())
+
+
+def plain(said):
+    return re.sub(r"\x1b[\[()][0-9;?]*[A-Za-z]?", "", said.decode("utf-8", "replace"))
+
+
+def test_the_installer_shows_its_first_screen_on_the_serial_line(worker, real, approve):
+    """Red when the kernel is not told of the serial line, or the initrd is not whole."""
+    queued = approve()
+    assert worker(queued.pk) == 0
+    check_installs(real[0], queued)
+    assert "Select a language" in shown(queued.identifiers["uuid"], "Select a language")
+
+
+def test_answers_are_read_and_nothing_is_asked_that_they_answer(worker, real, approve):
+    """Red when the archive behind the initrd is not where the kernel looks for it: it asks for a language."""
+    template = InstallTemplate.objects.create(
+        name="Until the network",
+        format="preseed",
+        text="d-i debian-installer/locale string C.UTF-8\nd-i keyboard-configuration/xkb-keymap select us\n"
+        "d-i preseed/early_command string echo answers-of-$hostname > /dev/ttyS0\n",
+    )
+    queued = approve(template=template, ssh_keys=KEY)
+    assert worker(queued.pk) == 0
+    name = queued.frozen["pinned"]["name"]
+    said = shown(queued.identifiers["uuid"], f"answers-of-{name}|Select a language")
+    assert f"answers-of-{name}" in said and "Select a language" not in said
+
+
+@pytest.mark.parametrize("point", [f"{when}:{step}" for step in STEPS for when in ("before", "after")])
+def test_killed_meanwhile_the_next_worker_goes_on(worker, real, approve, point):
+    """Red when take_over_lapsed takes nothing, or a step is not idempotent."""
+    queued = approve()
+    assert worker(queued.pk, point) == -signal.SIGKILL
+    let_heartbeats_lapse()
+    assert worker("reap") == 0
+    check_installs(real[0], queued)
+
+
+@pytest.mark.parametrize("failing", STEPS)
+def test_a_step_that_fails_after_it_acted_leaves_nothing(worker, real, approve, failing):
+    """Red when WriteAnswers.undo leaves the initrd."""
+    queued = approve()
+    assert worker(queued.pk, failing=failing) == 0
+    queued.refresh_from_db()
+    assert queued.state == State.FAILED and leftovers(queued) == []
+    assert [name for name in on_host(real[0], queued) if not name.endswith(".kernel")] == []
+    assert not VirtualMachine.objects.exists()
