@@ -41,6 +41,7 @@ from portal.drivers.types import (
     BootFileSpec,
     CloneMode,
     DiskSpec,
+    DomainAbilities,
     DomainDefinition,
     DomainInfo,
     DomainSpec,
@@ -112,7 +113,8 @@ class FakeDriver(FakeDevices):
     def readiness(self) -> HostReadiness:
         host, machines = self.host_info(), ("pc", "q35")
         told = HostReadiness(host, "x86_64", "fake", "", "", True, True, 255, machines, None, ("none",))
-        return replace(told, uuid=validation.host_uuid(self.host_uuid))
+        able = (DomainAbilities("qemu", "x86_64", "q35", "pc-q35-7.2", 255, cpu_modes=("host-model",)),)
+        return replace(told, uuid=validation.host_uuid(self.host_uuid), abilities=able)
 
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
         self._touch()

@@ -338,12 +338,37 @@ class KernelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DomainAbilities:
+    """What a host's emulator can give a domain of one type on one board, as it says itself.
+
+    `board` is the family (`q35`), `machine` what that is today (`pc-q35-7.2`). `cpu_models` are those that
+    the host can run; `uefi` tells that libvirt finds a firmware by itself, `secure_boot` that one of them can.
+    """
+
+    type: str
+    arch: str
+    board: str
+    machine: str = ""
+    max_vcpus: int = 0
+    uefi: bool = False
+    secure_boot: bool = False
+    cpu_modes: tuple[str, ...] = ()
+    cpu_models: tuple[str, ...] = ()
+    tpm_models: tuple[str, ...] = ()
+    tpm_backends: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
+    graphics: tuple[str, ...] = ()
+    host_devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostReadiness:
     """What a host says about itself; that KVM is offered does not prove that a guest runs on it.
 
     `virtualization_flag` is `vmx`, `svm` or empty; `iommu` None when the host does not say, and so
     `bridges`, the names of all its bridges. `uuid` tells the machine from others, by whatever address it is
-    reached; empty when the host does not know, or says what many machines of its maker say.
+    reached; empty when the host does not know, or says what many machines of its maker say. `abilities` has
+    one entry for each type of domain and board that it offers.
     """
 
     host: HostInfo
@@ -361,6 +386,7 @@ class HostReadiness:
     networks: tuple[NetworkInfo, ...] = ()
     bridges: tuple[str, ...] | None = None
     uuid: str = ""
+    abilities: tuple[DomainAbilities, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

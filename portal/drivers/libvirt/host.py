@@ -1,14 +1,20 @@
 """What a host says about itself; not for proving it."""
 
+from collections.abc import Iterator
+
 import libvirt
 
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.kernel import kernel_facts
 from portal.drivers.libvirt.network import Networks
+from portal.drivers.libvirt.xml.abilities import abilities_of
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.capabilities import Capabilities
-from portal.drivers.types import HostInfo, HostReadiness
+from portal.drivers.types import DomainAbilities, HostInfo, HostReadiness
+
+#: The boards that machines of the portal, and those that it adopts, usually have; others have one a host.
+_BOARDS = ("q35", "pc", "xenpv", "xenfv", "virt")
 
 _NOT_OFFERED = {
     libvirt.VIR_ERR_INVALID_ARG,
@@ -66,6 +72,7 @@ def readiness(connection: libvirt.virConnect) -> HostReadiness:
         networks=Networks(connection).list(),
         bridges=_bridges(connection),
         uuid=found.uuid,
+        abilities=tuple(_abilities(connection, found)),
     )
 
 
@@ -89,3 +96,17 @@ def _offers(connection: libvirt.virConnect, found: Capabilities, kind: str) -> b
             return False
         raise
     return True
+
+
+def _abilities(connection: libvirt.virConnect, found: Capabilities) -> Iterator[DomainAbilities]:
+    """Yield what domains of each type can have on each board; a board that a type lacks is left out."""
+    boards = [board for board in _BOARDS if board in found.machine_types]
+    for kind in sorted(found.domain_types):
+        for board in boards or [""]:
+            try:
+                told = connection.getDomainCapabilities(None, found.arch, board or None, kind)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in _NOT_OFFERED:
+                    raise
+                continue
+            yield abilities_of(told, board)

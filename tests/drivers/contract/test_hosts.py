@@ -28,6 +28,15 @@ def test_readiness_names_what_is_offered(bench: Bench) -> None:
     assert "q35" in found.machine_types
 
 
+def test_a_host_says_what_its_emulator_can_give_a_domain(bench: Bench) -> None:
+    """Red when only one board or type is asked for, or answers are told under another's name."""
+    found = bench.driver.readiness().abilities
+    [able] = [one for one in found if (one.type, one.board) == ("qemu", "q35")]
+    assert able.arch == "x86_64" and able.machine.startswith("pc-q35-") and able.max_vcpus > 0
+    assert able.cpu_modes and "host-passthrough" not in able.cpu_modes
+    assert len({(one.type, one.board) for one in found}) == len(found)
+
+
 def test_a_host_says_who_it_is_by_whatever_connection(bench: Bench) -> None:
     """Red when the driver makes a UUID of its own, or tells none."""
     told = bench.driver.readiness().uuid
