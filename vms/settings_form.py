@@ -16,15 +16,16 @@ class SettingsForm(SeenForm):
 
     def __init__(self, data: Any = None, *, found: Definition) -> None:
         self.defined = found.observed_persistent or {}
+        ground = settings.Ground(self.defined)
         now = settings.values(self.defined)
         super().__init__(data, initial=now)
         self.fixed: list[tuple[Any, str, str]] = []
         for setting in settings.SETTINGS:
             value = now[setting.name]
-            if reason := setting.fixed(self.defined):
+            if reason := setting.fixed(ground):
                 self.fixed.append((setting.label, setting.in_words(value), reason))
             else:
-                self.fields[setting.name] = _field(setting, self.defined, value)
+                self.fields[setting.name] = _field(setting, ground, value)
         if not self.is_bound:
             self.look_at(found)
 
@@ -49,12 +50,12 @@ class SettingsForm(SeenForm):
         return {name: value.replace("\r\n", "\n") for name, value in typed.items()}
 
 
-def _field(setting: settings.Setting, defined: settings.Defined, value: str) -> forms.Field:
+def _field(setting: settings.Setting, ground: settings.Ground, value: str) -> forms.Field:
     if setting.choices is None:
         box = forms.Textarea(attrs={"rows": 3})
         # Not stripped: what was there already would be another text than before.
         return forms.CharField(label=setting.label, required=False, strip=False, widget=box)
-    choices = list(setting.choices(defined))
+    choices = list(setting.choices(ground))
     if value not in dict(choices):
         choices = [(value, setting.in_words(value)), *choices]
     return forms.ChoiceField(label=setting.label, choices=choices)

@@ -341,8 +341,8 @@ class KernelFacts:
 class DomainAbilities:
     """What a host's emulator can give a domain of one type on one board, as it says itself.
 
-    `board` is the family (`q35`), `machine` what that is today (`pc-q35-7.2`). `cpu_models` are those that
-    the host can run; `uefi` tells that libvirt finds a firmware by itself, `secure_boot` that one of them can.
+    `board` is the family (`q35`), `machine` what that is today (`pc-q35-7.2`). `cpu_models` are those the
+    host can run; `uefi` tells that libvirt finds a firmware by itself, `secure_boot` that one of them can.
     """
 
     type: str

@@ -41,6 +41,10 @@ def understood(text):
     return inspect(Kind.DOMAIN, text.encode()).understood
 
 
+def ground(text):
+    return settings.Ground(understood(text))
+
+
 def see(machine, change=None, running=""):
     """Let the portal see the definition of a machine; return its digest."""
     told = DomainDefinition(definition(str(machine.uuid), change), running)
@@ -70,22 +74,22 @@ def test_each_setting_is_written_where_it_is_read(name):
     """Red when a patch writes to another place, or what the portal itself defines reads otherwise."""
     text = definition()
     assert settings.values(understood(text)) == PLAIN
-    there = definition(change=settings.patch_of(understood(text), {name: SET[name]}))
+    there = definition(change=settings.patch_of(ground(text), {name: SET[name]}))
     assert settings.values(understood(there)) == {**PLAIN, name: SET[name]}
-    back = settings.patch_of(understood(there), {name: PLAIN[name]})
+    back = settings.patch_of(ground(there), {name: PLAIN[name]})
     assert settings.values(understood(changed(Kind.DOMAIN, there.encode(), back))) == PLAIN
 
 
 def test_all_settings_at_once_are_one_change():
     """Red when a setting stands below the same name as another, whose part it would overwrite."""
-    patch = settings.patch_of(understood(definition()), SET)
+    patch = settings.patch_of(ground(definition()), SET)
     assert settings.values(understood(definition(change=patch))) == SET
-    assert settings.patch_of(understood(definition()), PLAIN) == {}
+    assert settings.patch_of(ground(definition()), PLAIN) == {}
 
 
 def test_the_place_to_start_from_comes_first_and_the_others_stay():
     many = {"os": {"boot": [{"dev": "network"}, {"dev": "hd"}]}}
-    patch = settings.patch_of(understood(definition(change=many)), {"boot": "hd"})
+    patch = settings.patch_of(ground(definition(change=many)), {"boot": "hd"})
     assert patch == {"os": {"boot": [{"dev": "hd"}, {"dev": "network"}]}}
 
 
@@ -139,7 +143,7 @@ def test_a_watchdog_in_the_chips_cannot_go_and_several_are_set_alike():
     """Red when what libvirt 9.1 puts into each q35 machine is offered to be taken away."""
     [dog] = [setting for setting in settings.SETTINGS if setting.name == "watchdog"]
     chips = {"devices": {"watchdogs": [{"model": "itco", "action": "reset"}, {"model": "i6300esb"}]}}
-    found = understood(definition(change=chips))
+    found = ground(definition(change=chips))
     assert "absent" not in dict(dog.choices(found)) and dog.fixed(found) == ""
     with pytest.raises(Denied, match="cannot be set to that"):
         settings.patch_of(found, {"watchdog": "absent"})
@@ -148,7 +152,7 @@ def test_a_watchdog_in_the_chips_cannot_go_and_several_are_set_alike():
 
 
 def test_a_machine_without_a_card_does_not_start_from_the_network():
-    alone = understood(definition(change={"devices": {"interfaces": [None]}}))
+    alone = ground(definition(change={"devices": {"interfaces": [None]}}))
     [boot] = [setting for setting in settings.SETTINGS if setting.name == "boot"]
     assert [name for name, _label in boot.choices(alone)] == ["hd", "cdrom"]
 

@@ -1,0 +1,17 @@
+"""What people set of a machine beside its size, and where it stands in a definition. Not for: changing it."""
+
+from vms.settings.model import Choices, Defined, Ground, Setting
+from vms.settings.table import SETTINGS, Changed, differences, patch_of, values, waiting
+
+__all__ = [
+    "SETTINGS",
+    "Changed",
+    "Choices",
+    "Defined",
+    "Ground",
+    "Setting",
+    "differences",
+    "patch_of",
+    "values",
+    "waiting",
+]

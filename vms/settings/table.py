@@ -1,0 +1,84 @@
+"""Every setting beside a machine's size, and how several of them are changed at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from portal.core.errors import Denied
+from vms.settings import booting
+from vms.settings.model import Defined, Ground, Setting
+
+#: Characters; libvirt has no limit of its own.
+LONGEST = 2000
+
+SETTINGS: tuple[Setting, ...] = (
+    booting.DESCRIPTION,
+    booting.BOOT,
+    booting.CLOCK,
+    booting.WATCHDOG,
+)
+
+
+def values(defined: Defined) -> dict[str, str]:
+    """Return every setting of a definition."""
+    return {setting.name: setting.read(defined) for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A setting that differs, in words."""
+
+    label: str
+    before: str
+    after: str
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Changed]:
+    """Return what differs between two answers of `values`."""
+    return [
+        Changed(str(setting.label), *(setting.in_words(side[setting.name]) for side in (before, after)))
+        for setting in SETTINGS
+        if setting.name in before and before[setting.name] != after[setting.name]
+    ]
+
+
+def waiting(running: Defined, persistent: Defined) -> list[Changed]:
+    """Return what a machine that runs gets at its next start alone."""
+    starting = [setting for setting in SETTINGS if setting.at_next_start]
+    runs, waits = ({one.name: one.read(side) for one in starting} for side in (running, persistent))
+    return differences(runs, waits)
+
+
+def patch_of(ground: Ground, wanted: Mapping[str, str]) -> dict[str, Any]:
+    """Return the change that makes the settings what is `wanted`; empty when they are so already.
+
+    Raises Denied, with the setting as its field, for a value that it cannot have.
+    """
+    patch: dict[str, Any] = {}
+    for setting in SETTINGS:
+        value = wanted.get(setting.name)
+        if value is None or value == setting.read(ground.defined):
+            continue
+        _check(setting, ground, value)
+        patch = _merged(patch, setting.patch(ground, value))
+    return patch
+
+
+def _merged(patch: Any, other: Any) -> Any:
+    """Return two changes as one: they share names, and never a value or a list."""
+    if not isinstance(patch, Mapping) or not isinstance(other, Mapping):
+        return other
+    return {**patch, **{name: _merged(patch.get(name), part) for name, part in other.items()}}
+
+
+def _check(setting: Setting, ground: Ground, value: str) -> None:
+    if reason := setting.fixed(ground):
+        raise Denied(reason, field=setting.name)
+    if setting.choices is not None and value not in dict(setting.choices(ground)):
+        raise Denied(_("The machine cannot be set to that."), field=setting.name)
+    if setting.choices is None and len(value) > LONGEST:
+        raise Denied(_("At most %(most)d characters.") % {"most": LONGEST}, field=setting.name)
+    if any(ord(sign) < 32 and sign not in "\t\n" for sign in value):
+        raise Denied(_("Control characters cannot stand here."), field=setting.name)
