@@ -305,13 +305,18 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def undefine(self, uuid: str) -> None:
-        """Forget a domain; volumes stay. Idempotent. Raises InvalidState when it is not off."""
+        """Forget a domain, with its firmware's memory and its TPM's state; volumes stay.
+
+        So does what its traces say is `types.LEFT` of earlier ones. Idempotent. Raises InvalidState when it
+        is not off.
+        """
 
     @abstractmethod
     def start(self, uuid: str) -> None:
         """Start a domain; running already is no error.
 
-        Raises DomainNotFound, InvalidState (paused), PortTaken (a card's `ssh_port` is another program's).
+        A firmware whose trace is `types.FRESH` forgets what it kept, and the trace goes. Raises
+        DomainNotFound, InvalidState (paused), PortTaken (a card's `ssh_port` is another program's).
         """
 
     @abstractmethod

@@ -32,6 +32,7 @@ from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.disk import DiskElement
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.libvirt.xml.places import disk_at, file_of, with_device, without_disk
+from portal.drivers.libvirt.xml.traces import is_fresh, started
 from portal.drivers.libvirt.xml.twin import twin_of
 from portal.drivers.qcow2 import inspect
 from portal.drivers.seed import build_iso
@@ -423,6 +424,8 @@ class FakeDriver(FakeDevices):
             ]
             domain.leases = tuple(lease for lease in leases if lease is not None)
             domain.state, domain.running = DomainState.RUNNING, domain.persistent
+            if is_fresh(domain.persistent):
+                domain.persistent = started(domain.persistent)
 
     def _lease(self, mac: str, network: str, rank: int) -> AddressInfo | None:
         if network not in self._networks:

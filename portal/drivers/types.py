@@ -337,6 +337,11 @@ class KernelFacts:
     bridge_rules: bool | None = None
 
 
+#: Traces of a domain (`inspection`, `traces`): a firmware that must forget at its next start what another one
+#: kept, and one, or a TPM, that the domain had and of which something is on the host still.
+FRESH, LEFT = "fresh", "left"
+
+
 @dataclass(frozen=True, slots=True)
 class DomainAbilities:
     """What a host's emulator can give a domain of one type on one board, as it says itself.

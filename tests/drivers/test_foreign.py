@@ -78,6 +78,7 @@ def test_a_rich_domain_is_understood():
         "on_poweroff": "destroy",
         "on_reboot": "restart",
         "on_crash": "preserve",
+        "traces": {"firmware": "left", "tpm": "left"},
     }  # fmt: skip
     root, remote, disc = devices["disks"]
     assert root["driver"] == {"name": "qemu", "type": "qcow2", "cache": "none", "io": "native"}
@@ -106,7 +107,7 @@ def test_what_is_not_understood_of_it_is_named_where_it_stands():
     assert found["/domain/devices/gizmo"] == '<gizmo shape="round"><part>1</part></gizmo>'
     assert found["/domain/features/apic"] == '<apic eoi="on"/>'
     assert "qemu:arg" in found["/domain/qemu:commandline"]
-    assert 'app:colour="blue"' in found["/domain/metadata"]
+    assert 'app:colour="blue"' in found["/domain/metadata/app:note"]
     assert found["/domain/devices/graphics/@passwd"] == "secret"
 
 

@@ -1,5 +1,7 @@
 """Domain calls; not for XML."""
 
+from contextlib import suppress
+
 import libvirt
 
 from portal.drivers.errors import DomainNotFound, InvalidState
@@ -7,6 +9,7 @@ from portal.drivers.libvirt import agent
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.domain import DomainElement
+from portal.drivers.libvirt.xml.traces import is_fresh, naming_what_is_left, started
 from portal.drivers.libvirt.xml.twin import twin_of
 from portal.drivers.types import AddressInfo, DomainInfo, DomainSpec, DomainState, TwinSpec
 from portal.drivers.validation import check_domain, check_twin, check_uuid
@@ -20,6 +23,8 @@ STATES = {
     libvirt.VIR_DOMAIN_SHUTOFF: DomainState.SHUTOFF,
     libvirt.VIR_DOMAIN_CRASHED: DomainState.CRASHED,
 }
+#: Of what is defined anew from it: with its passwords.
+_WHOLE = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -83,8 +88,8 @@ class Domains:
         other = self._get(uuid)
         if not other.isPersistent():
             raise InvalidState("the domain is only while it runs")
-        # With its passwords: the twin has them too.
-        whole = other.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+        # The twin has its passwords too.
+        whole = other.XMLDesc(_WHOLE)
         text = twin_of(whole, spec)
         return describe(
             define_once(
@@ -106,6 +111,10 @@ class Domains:
         # libvirt would make a running domain transient instead of refusing.
         if domain.isActive():
             raise InvalidState("the domain is not off")
+        for text in naming_what_is_left(domain.XMLDesc(_WHOLE)):
+            # A host that lost the programs for it cannot take it away either.
+            with suppress(libvirt.libvirtError):
+                self._connection.defineXML(text)
         domain.undefineFlags(_UNDEFINE)
 
     @translated()
@@ -113,9 +122,16 @@ class Domains:
         """Start a domain that is off; running is no error."""
         domain = self._get(uuid)
         if not domain.isActive():
-            domain.create()
+            self._create(domain)
         elif describe(domain).state is DomainState.PAUSED:
             raise InvalidState("the domain is paused")
+
+    def _create(self, domain: libvirt.virDomain) -> None:
+        fresh = is_fresh(domain.XMLDesc(_WHOLE))
+        domain.createWithFlags(libvirt.VIR_DOMAIN_START_RESET_NVRAM if fresh else 0)
+        if fresh:
+            # Whoever dies before this lets it forget a second time, what it kept between the two.
+            self._connection.defineXML(started(domain.XMLDesc(_WHOLE)))
 
     @translated()
     def shutdown(self, uuid: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from portal.drivers import errors
 from portal.drivers.inspection import Kind, inspect
-from portal.drivers.types import DomainState
+from portal.drivers.types import FRESH, DomainState
 from tests.drivers.contract.bench import MIB, Bench
 
 
@@ -55,6 +55,18 @@ def test_a_change_is_for_the_next_start(bench: Bench) -> None:
     driver.start(spec.uuid)
     info = driver.domain_info(spec.uuid)
     assert (info.vcpus, info.memory_bytes) == (2, 96 * MIB)
+
+
+def test_a_firmware_forgets_once_what_another_one_kept(bench: Bench) -> None:
+    """Red when start() does not look for the trace, or leaves it for the start after."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    seen = driver.definition(spec.uuid)
+    made = driver.redefine(spec.uuid, {"traces": {"firmware": FRESH}}, seen.digest)
+    assert understood(made.persistent)["traces"] == {"firmware": FRESH}
+    driver.start(spec.uuid)
+    now = driver.definition(spec.uuid)
+    assert "traces" not in understood(now.persistent) and understood(now.running)["uuid"] == spec.uuid
 
 
 def test_a_change_is_made_once_and_to_what_was_seen(bench: Bench) -> None:

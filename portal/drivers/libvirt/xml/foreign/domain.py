@@ -16,6 +16,9 @@ from portal.drivers.libvirt.xml.foreign.fields import (
 )
 from portal.drivers.types import LIMITS
 
+#: The namespace of what the portal notes in a definition for itself.
+TRACES = "urn:gatehouse:traces"
+
 _TYPE_MODEL: Fields = {"type": Attr("", "type"), "model": Attr("", "model")}
 _BOOT_ORDER: Field = Attr("boot", "order", whole)
 
@@ -130,6 +133,9 @@ _DEVICES: Fields = {
         {
             "model": Attr("model", "type"),
             "vram_kib": Attr("model", "vram", whole),
+            "ram_kib": Attr("model", "ram", whole),
+            "vgamem_kib": Attr("model", "vgamem", whole),
+            "vram64_kib": Attr("model", "vram64", whole),
             "heads": Attr("model", "heads", whole),
         },
     ),
@@ -232,4 +238,7 @@ DOMAIN: Fields = {
     "on_reboot": Text("on_reboot"),
     "on_crash": Text("on_crash"),
     "devices": One("devices", _DEVICES),
+    "traces": One(
+        f"metadata/{{{TRACES}}}traces", {"firmware": Attr("", "firmware"), "tpm": Attr("", "tpm")}
+    ),
 }
