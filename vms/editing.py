@@ -82,7 +82,7 @@ def edit_machine(
         if found is None or found.observed_persistent is None:
             raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
         defined = found.observed_persistent
-        change = settings.patch_of(settings.Ground(defined), values)
+        change = settings.patch_of(settings.ground_of(defined, current.host.readiness), values)
         if not change:
             return None
         if found.observed_digest != digest:

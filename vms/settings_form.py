@@ -3,31 +3,60 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext as _
 
 from portal.core.web.forms import SeenForm
 from vms import settings
 from vms.models import Definition
+from vms.settings.order import ORDER, names
 
 
 class SettingsForm(SeenForm):
     """The settings of a machine that can be set; those that cannot are `fixed`, with the reason."""
 
     salt = "vms.settings.seen"
+    #: Where a refusal of a setting is shown that has several fields.
+    FIELDS = {ORDER.name: "order-0"}
 
     def __init__(self, data: Any = None, *, found: Definition) -> None:
         self.defined = found.observed_persistent or {}
-        ground = settings.Ground(self.defined)
+        ground = settings.ground_of(self.defined, found.host.readiness)
         now = settings.values(self.defined)
         super().__init__(data, initial=now)
         self.fixed: list[tuple[Any, str, str]] = []
+        self._places: list[tuple[str, str]] = []
         for setting in settings.SETTINGS:
             value = now[setting.name]
             if reason := setting.fixed(ground):
                 self.fixed.append((setting.label, setting.in_words(value), reason))
+            elif setting is ORDER:
+                self._add_places(value)
             else:
                 self.fields[setting.name] = _field(setting, ground, value)
         if not self.is_bound:
             self.look_at(found)
+
+    def _add_places(self, value: str) -> None:
+        """Add a field for each device, with its place among the others."""
+        there, order = names(self.defined), value.split()
+        numbers = [("", _("Not tried")), *((str(n), str(n)) for n in range(1, len(there) + 1))]
+        for at, (name, words) in enumerate(there):
+            field = forms.ChoiceField(label=words, choices=numbers, required=False)
+            field.initial = str(order.index(name) + 1) if name in order else ""
+            field.help_text = f"{ORDER.hint} {_when(ORDER)}" if at == len(there) - 1 else ""
+            self.fields[f"{ORDER.name}-{at}"] = field
+            self._places.append((f"{ORDER.name}-{at}", name))
+
+    def clean(self) -> dict[str, Any]:
+        """Look that no two devices have one place."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        seen: set[str] = set()
+        for field, _name in self._places:
+            place = cleaned.get(field, "")
+            if place and place in seen:
+                self.add_error(field, _("Another device has this place already."))
+            seen.add(place)
+        return cleaned
 
     def look_at(self, found: Definition) -> None:
         """Be about this definition from now on."""
@@ -46,16 +75,30 @@ class SettingsForm(SeenForm):
 
     def values(self) -> dict[str, str]:
         """Return what was typed, by the setting's name; browsers end lines with two characters."""
-        typed = {name: value for name, value in self.cleaned_data.items() if name != "seen"}
-        return {name: value.replace("\r\n", "\n") for name, value in typed.items()}
+        places = dict(self._places)
+        typed = {
+            name: value.replace("\r\n", "\n")
+            for name, value in self.cleaned_data.items()
+            if name != "seen" and name not in places
+        }
+        if places:
+            numbers = [(self.cleaned_data[field], name) for field, name in self._places]
+            ranked = sorted((int(number), name) for number, name in numbers if number)
+            typed[ORDER.name] = " ".join(name for _rank, name in ranked)
+        return typed
+
+
+def _when(setting: settings.Setting) -> str:
+    return _("Counts from the next start.") if setting.at_next_start else _("Counts at once.")
 
 
 def _field(setting: settings.Setting, ground: settings.Ground, value: str) -> forms.Field:
+    told = " ".join(filter(None, [str(setting.hint), setting.lacks(ground), _when(setting)]))
     if setting.choices is None:
         box = forms.Textarea(attrs={"rows": 3})
         # Not stripped: what was there already would be another text than before.
-        return forms.CharField(label=setting.label, required=False, strip=False, widget=box)
+        return forms.CharField(label=setting.label, required=False, strip=False, widget=box, help_text=told)
     choices = list(setting.choices(ground))
     if value not in dict(choices):
         choices = [(value, setting.in_words(value)), *choices]
-    return forms.ChoiceField(label=setting.label, choices=choices)
+    return forms.ChoiceField(label=setting.label, choices=choices, help_text=told)

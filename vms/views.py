@@ -125,7 +125,7 @@ def settings(request: HttpRequest, pk: int) -> HttpResponse:
         return render(request, "vms/settings.html", context)
     form = SettingsForm(request.POST or None, found=found)
     if request.method == "POST" and form.is_valid():
-        with denied_at(form):
+        with denied_at(form, form.FIELDS):
             try:
                 begun = editing.edit_machine(
                     actor=request.user, machine=vm, values=form.values(), digest=form.seen_digest

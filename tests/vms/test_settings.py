@@ -1,11 +1,15 @@
 """Settings of a machine: what can be set, who may, and that nobody overwrites what they never saw."""
 
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 from django.urls import reverse as url
 from django.utils import timezone
 
 from portal.core.errors import Denied
 from portal.drivers.inspection import Kind, changed, inspect
+from portal.drivers.libvirt.xml.abilities import abilities_of
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import Accelerator, DiskSpec, DomainDefinition, DomainSpec, NicSpec
@@ -18,8 +22,44 @@ from vms.models import Definition, Observed, Status, VirtualMachine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
-PLAIN = {"description": "", "boot": "hd", "clock": "utc", "watchdog": "absent"}
-SET = {"description": "two\nlines", "boot": "cdrom", "clock": "localtime", "watchdog": "poweroff"}
+ABILITIES = Path(__file__).parents[1] / "data/abilities"
+PLAIN = {
+    "description": "",
+    "boot": "hd",
+    "order": "",
+    "firmware": "bios",
+    "machine": "pc-q35-7.2",
+    "tpm": "absent",
+    "cpu": "default",
+    "topology": "flat",
+    "video": "virtio",
+    "agent": "on",
+    "clock": "utc",
+    "watchdog": "absent",
+}
+SET = {
+    "description": "two\nlines",
+    "boot": "cdrom",
+    "firmware": "secure",
+    "machine": "pc-q35-7.1",
+    "tpm": "emulator",
+    "cpu": "model:Nehalem",
+    "topology": "1x2x1",
+    "video": "vga",
+    "agent": "off",
+    "clock": "localtime",
+    "watchdog": "poweroff",
+}
+#: What a host tells of what its emulator can.
+READINESS = {
+    "abilities": [
+        {
+            **asdict(abilities_of((ABILITIES / "qemu-q35.xml").read_text(), "q35")),
+            "cpu_models": ("Nehalem", "qemu64"),
+        }
+    ],
+    "machine_types": ("pc", "q35", "pc-i440fx-7.2", "pc-q35-7.1", "pc-q35-7.2", "pc-q35-10.0"),
+}
 
 
 def definition(uuid="11111111-2222-4333-8444-555555555555", change=None):
@@ -27,14 +67,16 @@ def definition(uuid="11111111-2222-4333-8444-555555555555", change=None):
     spec = DomainSpec(
         name="example",
         uuid=uuid,
-        vcpus=1,
+        vcpus=2,
         memory_bytes=64 << 20,
         disks=(DiskSpec("/example.qcow2"),),
         nics=(NicSpec("52:54:00:00:00:01", "example"),),
         seed_path="/example.iso",
         accelerator=Accelerator.EMULATION,
     )
-    return changed(Kind.DOMAIN, DomainElement.to_xml(spec).encode(), change or {})
+    # As libvirt writes it out.
+    made = changed(Kind.DOMAIN, DomainElement.to_xml(spec).encode(), {"os": {"machine": "pc-q35-7.2"}})
+    return changed(Kind.DOMAIN, made.encode(), change or {})
 
 
 def understood(text):
@@ -42,7 +84,7 @@ def understood(text):
 
 
 def ground(text):
-    return settings.Ground(understood(text))
+    return settings.ground_of(understood(text), READINESS)
 
 
 def see(machine, change=None, running=""):
@@ -54,7 +96,7 @@ def see(machine, change=None, running=""):
 
 @pytest.fixture
 def machine(cast):
-    return make_machine(cast, "example", make_host(), observed_state=Observed.RUNNING)
+    return make_machine(cast, "example", make_host(readiness=READINESS), observed_state=Observed.RUNNING)
 
 
 @pytest.fixture
@@ -62,8 +104,8 @@ def digest(machine):
     return see(machine)
 
 
-def edit(actor, machine, digest, **values):
-    return editing.edit_machine(actor=actor, machine=machine, values=values, digest=digest)
+def edit(actor, vm, digest, /, **values):
+    return editing.edit_machine(actor=actor, machine=vm, values=values, digest=digest)
 
 
 # What can be set
@@ -83,7 +125,7 @@ def test_each_setting_is_written_where_it_is_read(name):
 def test_all_settings_at_once_are_one_change():
     """Red when a setting stands below the same name as another, whose part it would overwrite."""
     patch = settings.patch_of(ground(definition()), SET)
-    assert settings.values(understood(definition(change=patch))) == SET
+    assert settings.values(understood(definition(change=patch))) == {**PLAIN, **SET}
     assert settings.patch_of(ground(definition()), PLAIN) == {}
 
 

@@ -1,12 +1,15 @@
 """Settings of a real machine on the real libvirt: changed for the next start, whatever dies meanwhile."""
 
 import subprocess
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from django.utils import timezone
 
 from portal.drivers.inspection import Kind, inspect
 from portal.drivers.types import DomainState
+from portal.hosts.models import Host
 from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
 from tests.vms.real import URI
@@ -37,13 +40,19 @@ def see(real, machine):
     noted.note(machine.host_id, str(machine.uuid), real[0].definition(str(machine.uuid)), began)
 
 
+def told(real, machine):
+    """Let the portal know what the host can give, as its enrolment does."""
+    Host.objects.filter(pk=machine.host_id).update(readiness=asdict(real[0].readiness()))
+
+
 def edit(cast, machine, **values):
     digest = Definition.objects.get(uuid=machine.uuid).observed_digest
     return editing.edit_machine(actor=cast.requester, machine=machine, values=values, digest=digest)
 
 
 def set_to(text):
-    return settings.values(inspect(Kind.DOMAIN, text.encode()).understood)
+    found = settings.values(inspect(Kind.DOMAIN, text.encode()).understood)
+    return {name: found[name] for name in PLAIN}
 
 
 def assert_kept(before, after):
@@ -77,6 +86,82 @@ def test_settings_are_changed_for_the_next_start_whatever_dies(cast, worker, rea
     VirtualMachine.objects.update(observed_state="shutoff")
     carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="start"))
     assert set_to(driver.definition(uuid).running) == WANTED
+
+
+#: One at a time and all at once: what libvirt takes alone may be refused beside another.
+HARDWARE = {
+    "order": "disk:sda disk:vda",
+    "firmware": "uefi",
+    "tpm": "emulator",
+    "cpu": "model:Nehalem",
+    "topology": "flat",
+    "video": "vga",
+    "agent": "off",
+}
+SIGNS = {
+    "order": "<boot order='2'/>",
+    "firmware": "type='pflash'",
+    "tpm": "<backend type='emulator' version='2.0'",
+    "cpu": ">Nehalem</model>",
+    "video": "<model type='vga'",
+}
+
+
+def all_values(text):
+    return settings.values(inspect(Kind.DOMAIN, text.encode()).understood)
+
+
+def off_and_on(cast, worker, machine):
+    VirtualMachine.objects.update(observed_state="running")
+    carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="destroy"))
+    VirtualMachine.objects.update(observed_state="shutoff")
+    carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="start"))
+    VirtualMachine.objects.update(observed_state="running")
+
+
+def test_hardware_is_what_the_next_start_has_and_goes_back(cast, worker, real, machine):
+    """Red when libvirt refuses a value of a setting, or QEMU starts without it."""
+    driver, uuid = real[0], str(machine.uuid)
+    told(real, machine)
+    before = driver.definition(uuid)
+    was = all_values(before.persistent)
+    carry_out(worker, edit(cast, machine, **HARDWARE), *points(editing.EDIT))
+    now = driver.definition(uuid)
+    assert all_values(now.persistent) == {**was, **HARDWARE, "boot": ""}
+    assert now.running == before.running
+    off_and_on(cast, worker, machine)
+    runs = driver.definition(uuid).running
+    assert {name for name, sign in SIGNS.items() if sign not in runs} == set()
+    assert "guest_agent" not in runs
+
+    see(real, machine)
+    carry_out(worker, edit(cast, machine, **{name: was[name] for name in HARDWARE}), *points(editing.EDIT))
+    assert all_values(driver.definition(uuid).persistent) == was
+    assert_hardware_kept(before, driver.definition(uuid))
+    off_and_on(cast, worker, machine)
+    runs = driver.definition(uuid).running
+    assert "pflash" not in runs and "guest_agent" in runs and "<tpm" not in runs
+    driver.destroy(uuid)
+    driver.undefine(uuid)
+    assert not list(Path("/var/lib/libvirt/qemu/nvram").glob(f"{machine.domain_name}*"))
+    assert not (Path("/var/lib/libvirt/swtpm") / uuid).exists()
+
+
+def assert_hardware_kept(before, after):
+    """Look that only what was set to and fro is written otherwise: places of devices, and memory of screens."""
+    lost = [line.strip() for line in before.persistent.splitlines() if line not in after.persistent.splitlines()]
+    assert [line for line in lost if not line.startswith(("<address type=", "<model type='virtio'", "<cpu"))] == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("firmware", "secure"), ("cpu", "host-model"), ("cpu", "maximum")])
+def test_a_value_alone_starts_too(cast, worker, real, machine, name, value):
+    """Red when secure boot lacks what libvirt asks for beside it, or a mode of processors does."""
+    told(real, machine)
+    carry_out(worker, edit(cast, machine, **{name: value}))
+    off_and_on(cast, worker, machine)
+    assert all_values(real[0].definition(str(machine.uuid)).persistent)[name] == value
+    see(real, machine)
+    assert Definition.objects.get(uuid=machine.uuid).observed_running
 
 
 def test_a_change_that_fails_after_it_was_made_is_taken_back(cast, worker, real, machine):

@@ -1,5 +1,6 @@
 """What people set of a machine beside its size, and where it stands in a definition. Not for: changing it."""
 
+from vms.settings.abilities import ground_of
 from vms.settings.model import Choices, Defined, Ground, Setting
 from vms.settings.table import SETTINGS, Changed, differences, patch_of, values, waiting
 
@@ -11,6 +12,7 @@ __all__ = [
     "Ground",
     "Setting",
     "differences",
+    "ground_of",
     "patch_of",
     "values",
     "waiting",

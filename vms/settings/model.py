@@ -23,7 +23,7 @@ class Ground:
     able: Mapping[str, Any] = field(default_factory=dict)
 
     def devices(self, kind: str) -> list[Any]:
-        """Return the machine's devices of a kind; one of which nothing is understood is None."""
+        """Return the machine's devices of a kind."""
         return devices(self.defined, kind)
 
     def can(self, name: str) -> tuple[str, ...]:
@@ -32,12 +32,17 @@ class Ground:
 
 
 def devices(defined: Defined, kind: str) -> list[Any]:
-    """Return the devices of a kind in a definition."""
-    return list(defined.get("devices", {}).get(kind, ()))
+    """Return the devices of a kind in a definition; one of which nothing is understood is empty."""
+    return [device or {} for device in defined.get("devices", {}).get(kind, ())]
 
 
 def nothing(_ground: Ground) -> str:
     """Say nothing."""
+    return ""
+
+
+def nothing_against(_ground: Ground, _value: str) -> str:
+    """Say nothing against a value."""
     return ""
 
 
@@ -66,6 +71,10 @@ class Setting:
     #: What else it could be were the host or the machine another, and why it cannot.
     lacks: Callable[[Ground], str] = nothing
     word: Callable[[str], Any] = as_it_is
+    #: Why a value cannot be, '' when it can; of free text and what has no choices.
+    refuses: Callable[[Ground, str], str] = nothing_against
+    #: What cannot be set in the same change.
+    excludes: tuple[str, ...] = ()
     #: What somebody should know before they set it.
     hint: Any = ""
     #: Whether the guest sees it: then it is so from its next start on.

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
-from vms.settings import booting
+from vms.settings import board, booting, hardware, order, processor
 from vms.settings.model import Defined, Ground, Setting
 
 #: Characters; libvirt has no limit of its own.
@@ -16,6 +16,14 @@ LONGEST = 2000
 SETTINGS: tuple[Setting, ...] = (
     booting.DESCRIPTION,
     booting.BOOT,
+    order.ORDER,
+    board.FIRMWARE,
+    board.MACHINE,
+    board.TPM,
+    processor.CPU,
+    processor.TOPOLOGY,
+    hardware.VIDEO,
+    hardware.AGENT_CHANNEL,
     booting.CLOCK,
     booting.WATCHDOG,
 )
@@ -56,12 +64,15 @@ def patch_of(ground: Ground, wanted: Mapping[str, str]) -> dict[str, Any]:
 
     Raises Denied, with the setting as its field, for a value that it cannot have.
     """
+    now = values(ground.defined)
+    differ = [one for one in SETTINGS if wanted.get(one.name, now[one.name]) != now[one.name]]
     patch: dict[str, Any] = {}
-    for setting in SETTINGS:
-        value = wanted.get(setting.name)
-        if value is None or value == setting.read(ground.defined):
-            continue
+    for setting in differ:
+        value = wanted[setting.name]
         _check(setting, ground, value)
+        if others := [other for other in differ if other.name in setting.excludes]:
+            words = _("Change this or “%(other)s”, not both at once.")
+            raise Denied(words % {"other": others[0].label}, field=setting.name)
         patch = _merged(patch, setting.patch(ground, value))
     return patch
 
@@ -78,6 +89,8 @@ def _check(setting: Setting, ground: Ground, value: str) -> None:
         raise Denied(reason, field=setting.name)
     if setting.choices is not None and value not in dict(setting.choices(ground)):
         raise Denied(_("The machine cannot be set to that."), field=setting.name)
+    if reason := setting.refuses(ground, value):
+        raise Denied(reason, field=setting.name)
     if setting.choices is None and len(value) > LONGEST:
         raise Denied(_("At most %(most)d characters.") % {"most": LONGEST}, field=setting.name)
     if any(ord(sign) < 32 and sign not in "\t\n" for sign in value):

@@ -184,8 +184,9 @@ DOMAIN: Fields = {
             "match": Attr("", "match"),
             "check": Attr("", "check"),
             "migratable": Attr("", "migratable", on_off),
-            "model": Text("model"),
+            # Before the text: an element that keeps an attribute would not go with its text.
             "fallback": Attr("model", "fallback"),
+            "model": Text("model"),
             "topology": One(
                 "topology",
                 {name: Attr("", name, whole) for name in ("sockets", "dies", "clusters", "cores", "threads")},
@@ -203,12 +204,15 @@ DOMAIN: Fields = {
             "firmware_features": Many(
                 "firmware/feature", {"name": Attr("", "name"), "enabled": Attr("", "enabled", yes_no)}
             ),
-            "loader": Text("loader"),
             "loader_type": Attr("loader", "type"),
             "loader_readonly": Attr("loader", "readonly", yes_no),
+            "loader_format": Attr("loader", "format"),
             "secure_boot": Attr("loader", "secure", yes_no),
-            "nvram": Text("nvram"),
+            "loader": Text("loader"),
             "nvram_template": Attr("nvram", "template"),
+            "nvram_template_format": Attr("nvram", "templateFormat"),
+            "nvram_format": Attr("nvram", "format"),
+            "nvram": Text("nvram"),
             "kernel": Text("kernel"),
             "initrd": Text("initrd"),
             "cmdline": Text("cmdline"),

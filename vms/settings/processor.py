@@ -1,0 +1,136 @@
+"""Which processor a machine sees and how it is laid out. Not for: how many vCPUs, which take quota."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from vms.settings.abilities import is_emulated, unknown
+from vms.settings.model import Choices, Defined, Ground, Setting
+
+#: No mode at all: the emulator's own choice, as libvirt leaves it.
+PLAIN = "default"
+#: Before the name of a model.
+NAMED = "model:"
+_MODES: Choices = [
+    (PLAIN, gettext_lazy("The hypervisor's plain one")),
+    ("host-model", gettext_lazy("Like the host's, as far as it can be moved")),
+    ("host-passthrough", gettext_lazy("The host's own, as it is")),
+    ("maximum", gettext_lazy("Everything that the hypervisor can")),
+]
+
+
+def _cpu(defined: Defined) -> Any:
+    return defined.get("cpu", {})
+
+
+def _read_cpu(defined: Defined) -> str:
+    cpu = _cpu(defined)
+    # A model without a mode is libvirt's `custom`.
+    if cpu.get("model") and cpu.get("mode", "custom") == "custom":
+        return f"{NAMED}{cpu['model']}"
+    return str(cpu.get("mode", PLAIN))
+
+
+def _cpu_word(value: str) -> Any:
+    return value.removeprefix(NAMED) if value.startswith(NAMED) else dict(_MODES).get(value, value)
+
+
+def _patch_cpu(_ground: Ground, value: str) -> dict[str, Any]:
+    # How strictly it is compared with the host's is libvirt's to fill in.
+    bare: dict[str, Any] = {"model": None, "fallback": None, "match": None, "migratable": None}
+    if value.startswith(NAMED):
+        return {"cpu": bare | {"mode": "custom", "match": "exact", "model": value.removeprefix(NAMED)}}
+    if value == PLAIN:
+        return {"cpu": bare | {"mode": None, "check": None}}
+    return {"cpu": bare | {"mode": value}}
+
+
+def _cpu_choices(ground: Ground) -> Choices:
+    modes = [PLAIN, *ground.can("cpu_modes")]
+    if _cpu(ground.defined).get("features"):
+        # libvirt takes single features only beside a processor that they are added to.
+        modes.remove(PLAIN)
+    models = ground.can("cpu_models") if "custom" in modes else ()
+    named = [(f"{NAMED}{model}", model) for model in models]
+    return [(mode, label) for mode, label in _MODES if mode in modes] + named
+
+
+def _cpu_lacks(ground: Ground) -> str:
+    if ground.able and "host-passthrough" not in ground.can("cpu_modes") and is_emulated(ground):
+        return _("The machine's processor is emulated, so the host's own cannot be given to it.")
+    return ""
+
+
+# Topology
+
+#: Every vCPU a processor of its own, as the hypervisor does by itself.
+FLAT = "flat"
+_PARTS = ("sockets", "cores", "threads")
+
+
+def _read_topology(defined: Defined) -> str:
+    laid = _cpu(defined).get("topology")
+    return "x".join(str(laid.get(part, 1)) for part in _PARTS) if laid else FLAT
+
+
+def _topology_word(value: str) -> str:
+    if value == FLAT:
+        return _("Each vCPU is a processor of its own")
+    sockets, cores, threads = value.split("x")
+    words = _("%(sockets)s × %(cores)s × %(threads)s (sockets × cores × threads)")
+    return words % {"sockets": sockets, "cores": cores, "threads": threads}
+
+
+def _layouts(vcpus: int) -> Iterator[str]:
+    """Yield the ways to lay out that many vCPUs; no processor has more than two threads a core."""
+    for threads in (1, 2):
+        cores = vcpus // threads
+        if cores * threads == vcpus:
+            each = [number for number in range(1, cores + 1) if cores % number == 0]
+            yield from (f"{cores // number}x{number}x{threads}" for number in each)
+
+
+def _patch_topology(_ground: Ground, value: str) -> dict[str, Any]:
+    if value == FLAT:
+        return {"cpu": {"topology": None}}
+    laid = dict(zip(_PARTS, map(int, value.split("x")), strict=True))
+    return {"cpu": {"topology": laid}}
+
+
+def _topology_choices(ground: Ground) -> Choices:
+    values = [FLAT, *_layouts(int(ground.defined.get("vcpus", 1)))]
+    return [(value, _topology_word(value)) for value in values]
+
+
+def _topology_fixed(ground: Ground) -> str:
+    laid = _cpu(ground.defined).get("topology", {})
+    if laid.get("dies", 1) != 1 or laid.get("clusters", 1) != 1:
+        return _("The processor is laid out in a way that is kept as it is.")
+    return ""
+
+
+CPU = Setting(
+    "cpu",
+    gettext_lazy("Processor"),
+    _read_cpu,
+    _patch_cpu,
+    _cpu_choices,
+    unknown,
+    _cpu_lacks,
+    _cpu_word,
+    hint=gettext_lazy("Systems that are bound to their hardware may ask for their licence again."),
+)
+TOPOLOGY = Setting(
+    "topology",
+    gettext_lazy("Layout of the processor"),
+    _read_topology,
+    _patch_topology,
+    _topology_choices,
+    _topology_fixed,
+    word=_topology_word,
+    hint=gettext_lazy(
+        "It holds as many vCPUs as the machine can ever have; with a layout, it gets no more than those."
+    ),
+)
