@@ -137,13 +137,14 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def upload_image(self, pool: str, name: str, source: str) -> VolumeInfo:
-        """Copy the local qcow2 file `source` into a pool as a volume.
+        """Copy the local file `source` into a pool as a volume: a qcow2, or for a `name` in `.iso` an ISO.
 
         Idempotent: a complete volume of that name with the same length and virtual size is the same
-        image (contents are not compared); anything else of that name raises AlreadyExists. The first
-        sector, which makes the file a qcow2, is written last and only after the rest is on disk: so
-        what an interrupted upload left has the length but an empty first sector, and is written anew.
-        Raises InvalidSpec (no self-contained qcow2, or no such file), PoolNotFound, PoolFull.
+        image (contents are not compared); anything else of that name raises AlreadyExists. The sector
+        that makes the file what it is (of a qcow2 the first, of an ISO the first volume descriptor) is
+        written last and only after the rest is on disk: so what an interrupted upload left has the length
+        but nothing in that sector, and is written anew. Raises InvalidSpec (no self-contained qcow2, no
+        whole ISO, no such file, or a name that seeds have), PoolNotFound, PoolFull.
         """
 
     @abstractmethod

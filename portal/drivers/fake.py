@@ -27,6 +27,7 @@ from portal.drivers.errors import (
     VolumeNotFound,
 )
 from portal.drivers.fake_devices import FakeDevices
+from portal.drivers.imagesource import look
 from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.disk import DiskElement
@@ -34,7 +35,6 @@ from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.libvirt.xml.places import disk_at, file_of, with_device, without_disk
 from portal.drivers.libvirt.xml.traces import is_fresh, started
 from portal.drivers.libvirt.xml.twin import twin_of
-from portal.drivers.qcow2 import inspect
 from portal.drivers.seed import build_iso
 from portal.drivers.types import (
     Accelerator,
@@ -221,10 +221,9 @@ class FakeDriver(FakeDevices):
         return info
 
     def upload_image(self, pool: str, name: str, source: str) -> VolumeInfo:
-        validation.check_image_name(name)
-        image = inspect(source)
+        image = look(name, source)
         path = f"{self._pool(pool).path}/{name}"
-        info = VolumeInfo(pool, name, path, image.capacity_bytes, image.length_bytes)
+        info = VolumeInfo(pool, name, path, image.capacity_bytes, image.length_bytes, format=image.format)
         existing = self._volumes.get((pool, name))
         if existing is None:
             with open(source, "rb") as file:

@@ -11,7 +11,9 @@ from portal.drivers.errors import InvalidSpec
 
 MAGIC = b"QFI\xfb"
 SECTOR = 512
-_HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing name's offset, its size, cluster bits, size
+# magic, version, backing name's offset, its size, cluster bits, size, method of encryption
+_HEADER = struct.Struct(">4sIQIIQI")
+_LONGEST_NAME = 1023
 _FEATURES = struct.Struct(">Q")
 _FEATURES_AT = 72
 _EXTERNAL_DATA = 1 << 2
@@ -25,22 +27,45 @@ class Qcow2:
     capacity_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class HeaderFacts:
+    """What a header says, taken or not. `backing` is the name of the file below, '' for none."""
+
+    version: int
+    length_bytes: int
+    capacity_bytes: int
+    backing: str
+    external_data: bool
+    encrypted: bool
+
+
+def header_facts(path: str) -> HeaderFacts:
+    """Read a header. Raises InvalidSpec when the file cannot be read or is no qcow2."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(SECTOR)
+            length = file.seek(0, 2)
+            if len(head) < SECTOR or not head.startswith(MAGIC):
+                raise InvalidSpec(f"{path} is no qcow2 image")
+            _magic, version, backing, size, _bits, capacity, encrypted = _HEADER.unpack_from(head)
+            file.seek(min(backing, length))
+            name = file.read(min(size, _LONGEST_NAME)).decode(errors="replace") if backing else ""
+    except OSError as error:
+        raise InvalidSpec(f"{path}: {error.strerror}") from error
+    features = _FEATURES.unpack_from(head, _FEATURES_AT)[0] if version >= 3 else 0
+    external = bool(features & _EXTERNAL_DATA)
+    return HeaderFacts(
+        version, length, capacity, name or ("?" if backing else ""), external, bool(encrypted)
+    )
+
+
 def inspect(path: str) -> Qcow2:
     """Return a file's length and virtual size.
 
     Raises InvalidSpec when it cannot be read, is no qcow2, or names another file: a backing file or
     an external data file would let whoever made the image read any file of the host.
     """
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(SECTOR)
-            length = file.seek(0, 2)
-    except OSError as error:
-        raise InvalidSpec(f"{path}: {error.strerror}") from error
-    if len(head) < SECTOR or not head.startswith(MAGIC):
-        raise InvalidSpec(f"{path} is no qcow2 image")
-    _magic, version, backing, _size, _bits, capacity = _HEADER.unpack_from(head)
-    features = _FEATURES.unpack_from(head, _FEATURES_AT)[0] if version >= 3 else 0
-    if backing or features & _EXTERNAL_DATA:
+    facts = header_facts(path)
+    if facts.backing or facts.external_data:
         raise InvalidSpec(f"{path} depends on another file")
-    return Qcow2(length, capacity)
+    return Qcow2(facts.length_bytes, facts.capacity_bytes)

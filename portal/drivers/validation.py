@@ -240,6 +240,14 @@ def check_boot_file(spec: BootFileSpec) -> None:
     check_name(spec.name)
     if not spec.name.endswith(BOOT_FILES):
         raise InvalidSpec("the name of a kernel or initrd ends in .kernel or .initrd")
+SEED_SUFFIX = "-seed.iso"
+
+
+def check_iso_name(value: str) -> str:
+    """Return the name of a CD's volume, or raise InvalidSpec: what may be a seed is overwritten as one."""
+    if value.endswith(SEED_SUFFIX):
+        raise InvalidSpec("the suffix -seed.iso belongs to seeds")
+    return check_name(value)
 
 
 def check_image_name(value: str) -> str:

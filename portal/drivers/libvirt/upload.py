@@ -25,9 +25,11 @@ def _send(stream: libvirt.virStream, chunks: Iterable[bytes]) -> None:
     stream.finish()
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK):
+def _chunks(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
+    """Yield what follows in a file, of it at most `most` bytes."""
+    while chunk := file.read(CHUNK if most is None else min(CHUNK, most)):
         yield chunk
+        most = None if most is None else most - len(chunk)
 
 
 def write(connection: libvirt.virConnect, volume: libvirt.virStorageVol, content: bytes, at: int = 0) -> None:
@@ -37,20 +39,28 @@ def write(connection: libvirt.virConnect, volume: libvirt.virStorageVol, content
     _send(stream, (content[i : i + CHUNK] for i in range(0, len(content), CHUNK)))
 
 
-def write_file(connection: libvirt.virConnect, volume: libvirt.virStorageVol, source: str) -> None:
-    """Write a file's content, its first sector last, so that a half-written image is no image."""
+def write_file(connection: libvirt.virConnect, volume: libvirt.virStorageVol, source: str, last: int) -> None:
+    """Write a file's content, the sector at `last` last, so that a half-written image is no image."""
     with open(source, "rb") as file:
-        head = file.read(SECTOR)
-        stream = connection.newStream()
-        volume.upload(stream, SECTOR, 0)
-        _send(stream, _chunks(file))
-    write(connection, volume, head)
+        if last:
+            _write_part(connection, volume, 0, _chunks(file, last))
+        key = file.read(SECTOR)
+        _write_part(connection, volume, last + SECTOR, _chunks(file))
+    write(connection, volume, key, last)
 
 
-def first_sector(connection: libvirt.virConnect, volume: libvirt.virStorageVol) -> bytes:
-    """Return up to 512 bytes from the start of a volume."""
+def _write_part(
+    connection: libvirt.virConnect, volume: libvirt.virStorageVol, at: int, chunks: Iterable[bytes]
+) -> None:
     stream = connection.newStream()
-    volume.download(stream, 0, SECTOR)
+    volume.upload(stream, at, 0)
+    _send(stream, chunks)
+
+
+def sector(connection: libvirt.virConnect, volume: libvirt.virStorageVol, at: int) -> bytes:
+    """Return up to 512 bytes of a volume from `at` on."""
+    stream = connection.newStream()
+    volume.download(stream, at, SECTOR)
     content = b""
     try:
         while part := stream.recv(SECTOR - len(content) or 1):

@@ -10,14 +10,14 @@ from portal.drivers.errors import (
     PoolFull,
     VolumeNotFound,
 )
+from portal.drivers.imagesource import ImageSource, look
 from portal.drivers.libvirt import upload
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.pool import Pools, refresh, refresh_surely
 from portal.drivers.libvirt.xml.volume import VolumeElement
-from portal.drivers.qcow2 import Qcow2, inspect
 from portal.drivers.seed import build_iso
 from portal.drivers.types import BootFileSpec, CloneMode, SeedSpec, VolumeDigest, VolumeInfo, VolumeSpec
-from portal.drivers.validation import check_boot_file, check_image_name, check_name, check_seed, check_volume
+from portal.drivers.validation import check_boot_file, check_name, check_seed, check_volume
 
 
 def _is_same(info: VolumeInfo, spec: VolumeSpec) -> bool:
@@ -158,9 +158,8 @@ class Volumes:
 
     @translated()
     def upload_image(self, pool: str, name: str, source: str) -> VolumeInfo:
-        """Copy a local qcow2 into the pool; the contract tells how a half-made one is known."""
-        check_image_name(name)
-        image = inspect(source)
+        """Copy a local qcow2 or ISO into the pool; the contract tells how a half-made one is known."""
+        image = look(name, source)
         there = self._pools.get(pool)
         refresh_surely(there)
         try:
@@ -172,23 +171,24 @@ class Volumes:
         else:
             if self._is_complete(volume, pool, image):
                 return self.info(pool, name)
-        self._fill(volume, source)
+        self._fill(volume, source, image.key_at)
         refresh_surely(there)  # only now does libvirt read format and virtual size
         return self.info(pool, name)
 
-    def _is_complete(self, volume: libvirt.virStorageVol, pool: str, image: Qcow2) -> bool:
+    def _is_complete(self, volume: libvirt.virStorageVol, pool: str, image: ImageSource) -> bool:
         """Say whether a volume is the image (True) or its half (False). Raises AlreadyExists."""
         info, length = VolumeElement.from_xml(pool, volume.XMLDesc()), _length(volume)
-        if (info.format, info.capacity_bytes, length) == ("qcow2", image.capacity_bytes, image.length_bytes):
+        wanted = (image.format, image.capacity_bytes, image.length_bytes)
+        if (info.format, info.capacity_bytes, length) == wanted:
             return True
         half = info.format == "raw" and length in {0, image.length_bytes}
-        if half and not upload.first_sector(self._connection, volume).strip(b"\0"):
+        if half and (not length or not upload.sector(self._connection, volume, image.key_at).strip(b"\0")):
             return False
         raise AlreadyExists(f"volume {info.name} is not this image")
 
-    def _fill(self, volume: libvirt.virStorageVol, source: str) -> None:
+    def _fill(self, volume: libvirt.virStorageVol, source: str, key_at: int) -> None:
         try:
-            upload.write_file(self._connection, volume, source)
+            upload.write_file(self._connection, volume, source, key_at)
         except OSError as error:
             volume.delete()
             raise InvalidSpec(f"{source}: {error.strerror}") from error

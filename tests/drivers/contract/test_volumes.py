@@ -13,6 +13,7 @@ import pytest
 
 from portal.drivers import errors
 from portal.drivers.registry import driver_for
+from portal.drivers.seed import build_iso
 from portal.drivers.types import BootFileSpec, CloneMode, SeedSpec, VolumeDigest
 from tests.drivers.contract.bench import LIVE_URI, MIB, Bench
 
@@ -89,6 +90,7 @@ import os, signal, sys
 from portal.drivers.libvirt import upload
 from portal.drivers.fake import FakeDriver
 from portal.drivers.registry import driver_for
+from portal.drivers.seed import build_iso
 upload.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 driver_for(sys.argv[1]).upload_image(*sys.argv[2:])
 """
@@ -107,6 +109,36 @@ def test_half_an_upload_is_no_image_and_is_mended(bench: Bench, image: Path) -> 
     whole = bench.driver.upload_image(*where)
     assert (whole.format, whole.capacity_bytes) == ("qcow2", 16 * MIB)
     assert Path(whole.path).read_bytes() == image.read_bytes()
+
+
+def test_a_cd_is_uploaded_once(bench: Bench, tmp_path: Path) -> None:
+    """Red when an ISO's volume is looked at as a qcow2."""
+    iso, name = tmp_path / "a.iso", f"{bench.prefix}-cd.iso"
+    iso.write_bytes(build_iso(SeedSpec(bench.pool.name, "x.iso", "instance-id: x", "#cloud-config")))
+    first = bench.driver.upload_image(bench.pool.name, name, str(iso))
+    assert (first.name, first.format, first.capacity_bytes) == (name, "iso", iso.stat().st_size)
+    assert bench.driver.upload_image(bench.pool.name, name, str(iso)) == first
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.upload_image(bench.pool.name, f"{bench.prefix}-seed.iso", str(iso))
+    iso.write_bytes(b"no CD")
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.upload_image(bench.pool.name, name, str(iso))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_half_a_cd_is_none_and_is_mended(bench: Bench, tmp_path: Path) -> None:
+    """Red when the sector of the volume descriptor is written with the rest."""
+    iso, name = tmp_path / "a.iso", f"{bench.prefix}-cd.iso"
+    iso.write_bytes(build_iso(SeedSpec(bench.pool.name, "x.iso", "instance-id: x", "#cloud-config")))
+    where = (bench.pool.name, name, str(iso))
+    died = subprocess.run([sys.executable, "-c", UPLOAD_AND_DIE, LIVE_URI, *where], check=False)
+    assert died.returncode == -signal.SIGKILL
+    (half,) = bench.driver.list_volumes(bench.pool.name)
+    assert (half.name, half.format) == (name, "raw")
+    whole = bench.driver.upload_image(*where)
+    assert whole.format == "iso"
+    assert Path(whole.path).read_bytes() == iso.read_bytes()
 
 
 def test_volume_is_idempotent_and_guards_its_name(bench: Bench) -> None:

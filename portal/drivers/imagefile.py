@@ -1,0 +1,182 @@
+"""Judge an image file that somebody handed in: what it is, and why the portal does not take it.
+
+First its bytes are read by the portal's own code; only what passes is opened by QEMU's tools, in a sandbox.
+Not for: whose it is and what becomes of it.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from portal.drivers import iso9660, sandbox
+from portal.drivers.errors import DriverError, InvalidSpec
+from portal.drivers.qcow2 import MAGIC, HeaderFacts, header_facts
+
+SECTOR = 512
+#: Where a PC's disk says that it can be booted, and what stands there.
+_BOOT_MARK_AT, _BOOT_MARK = 510, b"\x55\xaa"
+#: Other formats by how their files begin.
+_FOREIGN = (
+    (b"KDMV", "VMDK"),
+    (b"# Disk DescriptorFile", "VMDK"),
+    (b"COWD", "VMDK"),
+    (b"vhdxfile", "VHDX"),
+    (b"conectix", "VHD"),
+    (b"QED\0", "QED"),
+    (b"LUKS\xba\xbe", "LUKS"),
+    (b"WithoutFreeSpace", "Parallels"),
+    (b"WithouFreSpacExt", "Parallels"),
+)
+_VDI_AT, _VDI = 64, b"\x7f\x10\xda\xbe"
+_PACKED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"BZh", "bzip2"),
+    (b"PK\x03\x04", "zip"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+)
+_TAR_AT, _TAR = 257, b"ustar"
+INFO_SECONDS = 30.0
+#: Bytes a second that a conversion reads at the very least.
+SLOWEST = 20 << 20
+
+
+class Unfit(DriverError):
+    """The file is not taken; `code` selects the sentence, `raw` is the word in it."""
+
+    def __init__(self, code: str, raw: str = "") -> None:
+        super().__init__(raw)
+        self.code = code  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A file that is taken: `qcow2`, `raw` or `iso`, its length and the size of the disk in it, in bytes."""
+
+    format: str
+    length_bytes: int
+    capacity_bytes: int
+
+
+def judge(path: str, *, iso: bool, most_capacity: int) -> Judged:
+    """Return what the file is. Raises Unfit with the reason, SandboxMissing, OSError."""
+    with Path(path).open("rb") as file:
+        head = file.read(1024)
+        length = file.seek(0, 2)
+    if not length:
+        raise Unfit("image_empty")
+    _refuse_packed(head)
+    if iso:
+        return _judge_iso(path)
+    if head.startswith(MAGIC):
+        return _judge_qcow2(path, length, most_capacity)
+    _refuse_foreign(head)
+    if iso9660.is_iso(path):
+        raise Unfit("image_is_iso")
+    if head[_BOOT_MARK_AT : _BOOT_MARK_AT + 2] != _BOOT_MARK:
+        raise Unfit("image_unknown")
+    capacity = -(-length // SECTOR) * SECTOR
+    _check_capacity(capacity, most_capacity)
+    return Judged("raw", length, capacity)
+
+
+def _refuse_packed(head: bytes) -> None:
+    for magic, name in _PACKED:
+        if head.startswith(magic):
+            raise Unfit("image_packed", name)
+    if head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
+        raise Unfit("image_packed", "tar")
+
+
+def _refuse_foreign(head: bytes) -> None:
+    for magic, name in _FOREIGN:
+        if head.startswith(magic):
+            raise Unfit("image_foreign", name)
+    if head[_VDI_AT : _VDI_AT + len(_VDI)] == _VDI:
+        raise Unfit("image_foreign", "VDI")
+
+
+def _judge_iso(path: str) -> Judged:
+    if not iso9660.is_iso(path):
+        raise Unfit("iso_invalid")
+    try:
+        found = iso9660.inspect(path)
+    except InvalidSpec as error:
+        raise Unfit("image_cut") from error
+    return Judged("iso", found.length_bytes, found.length_bytes)
+
+
+def _check_capacity(capacity: int, most: int) -> None:
+    if not SECTOR <= capacity <= most:
+        raise Unfit("image_huge", f"{capacity / (1 << 30):.1f} GiB")
+
+
+def _judge_qcow2(path: str, length: int, most_capacity: int) -> Judged:
+    try:
+        facts = header_facts(path)
+    except InvalidSpec as error:
+        raise Unfit("image_damaged", "its header is cut off") from error
+    _refuse_by_header(facts)
+    _check_capacity(facts.capacity_bytes, most_capacity)
+    info = _info(path)
+    # What QEMU makes of it must be what was checked: nothing that reads it later asks again.
+    if info.get("format") != "qcow2" or info.get("virtual-size") != facts.capacity_bytes:
+        raise Unfit("image_damaged", "QEMU reads another size in it")
+    if info.get("backing-filename") or info.get("full-backing-filename"):
+        raise Unfit("image_backed", str(info.get("backing-filename")))
+    if info.get("encrypted"):
+        raise Unfit("image_encrypted")
+    return Judged("qcow2", length, facts.capacity_bytes)
+
+
+def _refuse_by_header(facts: HeaderFacts) -> None:
+    if facts.version not in {2, 3}:
+        raise Unfit("image_foreign", "QCOW1")
+    if facts.backing:
+        raise Unfit("image_backed", facts.backing)
+    if facts.external_data:
+        raise Unfit("image_external")
+    if facts.encrypted:
+        raise Unfit("image_encrypted")
+
+
+def _info(path: str) -> dict[str, object]:
+    try:
+        said = sandbox.run(
+            ["qemu-img", "info", "--output=json", "-f", "qcow2", path], reads=[path], seconds=INFO_SECONDS
+        )
+        found: dict[str, object] = json.loads(said)
+    except sandbox.ProgramFailed as error:
+        raise Unfit("image_damaged", error.raw.replace(path, "the file")) from error
+    except ValueError as error:
+        raise Unfit("image_damaged", "QEMU said nothing of it") from error
+    return found
+
+
+def to_qcow2(source: str, target: str, capacity_bytes: int) -> None:
+    """Write the raw disk `source` as a qcow2 file `target`, on disk when this returns. Replaces a half one.
+
+    Raises Unfit when it cannot be done, OSError, SandboxMissing.
+    """
+    with open(target, "wb"):
+        pass
+    seconds = 120.0 + capacity_bytes / SLOWEST
+    # A disk that is full of data, with the tables that say where it lies.
+    most = capacity_bytes + capacity_bytes // 1000 + (16 << 20)
+    try:
+        sandbox.run(
+            ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, target],
+            reads=[source],
+            writes=[target],
+            seconds=seconds,
+            file_bytes=most,
+        )
+    except sandbox.ProgramFailed as error:
+        raise Unfit("image_unconverted", error.raw) from error
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

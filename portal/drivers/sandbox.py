@@ -1,0 +1,95 @@
+"""Run a program on a stranger's file so that the file can do no harm. Not for: what the program finds.
+
+The program may read that file (and the libraries it is made of), write at most one other, use neither network
+nor other processes, and has limits of time, memory and length. Where the kernel does not give that
+(Landlock, since Linux 5.13), nothing is run.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from portal.drivers import sandbox_child
+from portal.drivers.errors import DriverError
+
+MIB = 1 << 20
+#: Bytes of what a program may say on each of its outputs.
+MOST_SAID = MIB
+MEMORY = 2048 * MIB
+
+
+class SandboxMissing(DriverError):
+    """This machine cannot confine a program, or does not have it."""
+
+    code = "sandbox_missing"
+
+
+class ProgramFailed(DriverError):
+    """The program ended with an error, or met one of its limits; `raw` is what it said."""
+
+    code = "program_failed"
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    reads: Sequence[str],
+    writes: Sequence[str] = (),
+    seconds: float = 30.0,
+    file_bytes: int = 0,
+) -> bytes:
+    """Return what the program says on its standard output.
+
+    `reads` and `writes` are files that are there; `seconds` limits its time and its processors'; it makes
+    no file longer than `file_bytes`. It dies with the calling thread. Raises SandboxMissing, ProgramFailed.
+    """
+    program = shutil.which(argv[0], path="/usr/bin:/bin")
+    if program is None:
+        raise SandboxMissing(f"{argv[0]} is not installed")
+    longest = max(file_bytes, MOST_SAID)
+    limits = {"CPU": int(seconds) + 1, "AS": MEMORY, "FSIZE": longest, "NOFILE": 64, "CORE": 0}
+    wanted = {
+        "argv": [os.path.realpath(program), *argv[1:]],
+        "reads": [os.path.realpath(path) for path in reads],
+        "writes": [os.path.realpath(path) for path in writes],
+        "limits": limits,
+        "parent": os.getpid(),
+    }
+    child = [sys.executable, "-I", "-S", str(Path(sandbox_child.__file__).resolve()), json.dumps(wanted)]
+    # Files, not pipes: nothing it says can hold it up or fill this process's memory.
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrong:
+        process = subprocess.Popen(  # noqa: S603 a list, of the portal's own making
+            child,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=wrong,
+            cwd="/",
+            env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired as late:
+            raise ProgramFailed(f"{argv[0]} did not end within {seconds:.0f} s") from late
+        finally:
+            if process.returncode is None:
+                process.kill()
+                process.wait()
+        complaint = _read(wrong).decode(errors="replace").strip()[-500:]
+        if code in {sandbox_child.REFUSED, -signal.SIGSYS}:
+            raise SandboxMissing(complaint or "the kernel refused a call")
+        if code:
+            raise ProgramFailed(complaint or f"{argv[0]} ended with {code}")
+        return _read(said)
+
+
+def _read(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(MOST_SAID)

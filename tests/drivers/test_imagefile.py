@@ -1,0 +1,193 @@
+"""What strangers hand in as images: what is taken, and the reason why the rest is not."""
+
+import os
+import pwd
+import secrets
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from portal.drivers import imagefile, sandbox
+from portal.drivers.seed import build_iso
+from portal.drivers.types import SeedSpec
+
+GIB, MIB = 1 << 30, 1 << 20
+MOST = 100 * GIB
+
+
+def make(path: Path, *options: str, size: str = "16M") -> str:
+    subprocess.run(["qemu-img", "create", "-q", *options, path, size], check=True)
+    return str(path)
+
+
+def write(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+def iso_bytes() -> bytes:
+    return build_iso(SeedSpec("pool", "x.iso", "instance-id: x", "#cloud-config"))
+
+
+def disk_bytes(length: int = MIB) -> bytes:
+    """A raw disk that says that it can be booted, with noise in it."""
+    return (bytes(510) + b"\x55\xaa" + secrets.token_bytes(4096)).ljust(length, b"\0")
+
+
+def judged(path: str, *, iso: bool = False) -> imagefile.Judged:
+    return imagefile.judge(path, iso=iso, most_capacity=MOST)
+
+
+def reason(path: str, *, iso: bool = False) -> tuple[str, str]:
+    with pytest.raises(imagefile.Unfit) as refused:
+        judged(path, iso=iso)
+    return refused.value.code, refused.value.raw
+
+
+def test_what_is_taken(tmp_path: Path) -> None:
+    qcow2 = make(tmp_path / "a", "-f", "qcow2")
+    assert judged(qcow2) == imagefile.Judged("qcow2", os.stat(qcow2).st_size, 16 * MIB)
+    raw = write(tmp_path / "b", disk_bytes(MIB + 5))
+    assert judged(raw) == imagefile.Judged("raw", MIB + 5, MIB + 512)
+    iso = write(tmp_path / "c", iso_bytes())
+    assert judged(iso, iso=True).format == "iso"
+
+
+def test_an_image_that_reads_another_file_is_refused_by_name(tmp_path: Path) -> None:
+    """Red when `_refuse_by_header` does not look at the name of a backing file."""
+    shadow = make(tmp_path / "a", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow")
+    assert reason(shadow) == ("image_backed", "/etc/shadow")
+    outside = make(tmp_path / "b", "-f", "qcow2", "-o", f"data_file={tmp_path}/data,data_file_raw=on")
+    assert reason(outside) == ("image_external", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        (("-f", "vmdk"), "image_foreign", "VMDK"),
+        (("-f", "vmdk", "-o", "subformat=monolithicFlat"), "image_foreign", "VMDK"),
+        (("-f", "vdi"), "image_foreign", "VDI"),
+        (("-f", "vhdx"), "image_foreign", "VHDX"),
+        (("-f", "vpc"), "image_foreign", "VHD"),
+        (("-f", "qed"), "image_foreign", "QED"),
+        (("-f", "qcow"), "image_foreign", "QCOW1"),
+    ],
+)
+def test_other_formats_are_refused_by_name(tmp_path: Path, options, code: str, word: str) -> None:
+    assert reason(make(tmp_path / "a", *options)) == (code, word)
+
+
+def test_an_encrypted_one_is_refused(tmp_path: Path) -> None:
+    path = Path(make(tmp_path / "a", "-f", "qcow2"))
+    with path.open("r+b") as file:
+        file.seek(32)
+        file.write(struct.pack(">I", 2))
+    assert reason(str(path))[0] == "image_encrypted"
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "image_empty"),
+        (b"<!DOCTYPE html><html>" + bytes(2000), "image_unknown"),
+        (b"\x1f\x8b" + bytes(2000), "image_packed"),
+        (b"\xfd7zXZ\0" + bytes(2000), "image_packed"),
+        (bytes(257) + b"ustar" + bytes(2000), "image_packed"),
+        (iso_bytes(), "image_is_iso"),
+        (b"QFI\xfb\0\0\0\3", "image_damaged"),
+        (b"QFI\xfb" + struct.pack(">IQIIQI", 3, 0, 0, 16, 1 << 20, 0) + bytes(2000), "image_damaged"),
+    ],
+)
+def test_what_is_no_disk(tmp_path: Path, content: bytes, code: str) -> None:
+    assert reason(write(tmp_path / "a", content))[0] == code
+
+
+@pytest.mark.parametrize("bits", [48, 62])
+def test_an_absurd_size_is_refused(tmp_path: Path, bits: int) -> None:
+    """Red when `_check_capacity` is not asked for a qcow2."""
+    path = Path(make(tmp_path / "a", "-f", "qcow2"))
+    with path.open("r+b") as file:
+        file.seek(24)
+        file.write(struct.pack(">Q", 1 << bits))
+    assert reason(str(path))[0] == "image_huge"
+    assert reason(make(tmp_path / "b", "-f", "qcow2", size="101G")) == ("image_huge", "101.0 GiB")
+
+
+def test_what_is_no_iso_or_half_a_one(tmp_path: Path) -> None:
+    """Red when `iso9660.inspect` does not compare the volume's size with the file's."""
+    assert reason(write(tmp_path / "a", disk_bytes()), iso=True)[0] == "iso_invalid"
+    assert reason(write(tmp_path / "b", b"short"), iso=True)[0] == "iso_invalid"
+    whole = iso_bytes()
+    assert reason(write(tmp_path / "c", whole[: len(whole) - 4096]), iso=True)[0] == "image_cut"
+
+
+def test_a_raw_disk_becomes_a_qcow2_with_the_same_content(tmp_path: Path) -> None:
+    raw, target = write(tmp_path / "a", disk_bytes()), tmp_path / "b"
+    target.write_bytes(b"what a killed worker left")
+    imagefile.to_qcow2(raw, str(target), MIB)
+    back = tmp_path / "c"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", target, back], check=True)
+    assert back.read_bytes() == Path(raw).read_bytes()
+
+
+HARM = (
+    ("cat", "/etc/passwd"),
+    ("ls", "/"),
+    ("touch", "/tmp/gttest-made"),
+    ("chmod", "777", "{file}"),
+    ("truncate", "-s", "0", "{file}"),
+    ("rm", "{file}"),
+    ("qemu-img", "info", "nbd://127.0.0.1:1/x"),
+    ("qemu-img", "info", "--backing-chain", "{backed}"),
+    ("env", "cat", "{file}"),
+)
+
+
+@pytest.mark.parametrize("argv", HARM, ids=" ".join)
+def test_the_sandbox_gives_nothing_but_the_file(tmp_path: Path, argv) -> None:
+    """Red when Landlock or the list of calls is left out; each is more without it."""
+    file, backed = make(tmp_path / "a", "-f", "qcow2"), tmp_path / "b"
+    make(backed, "-f", "qcow2", "-F", "qcow2", "-b", make(tmp_path / "base", "-f", "qcow2"))
+    before = Path(file).read_bytes(), os.stat(file).st_mode
+    words = [word.format(file=file, backed=backed) for word in argv]
+    with pytest.raises(sandbox.ProgramFailed, match="ermitted|ermission|annot open"):
+        sandbox.run(words, reads=[file, str(backed)])
+    assert (Path(file).read_bytes(), os.stat(file).st_mode) == before
+
+
+def test_the_sandbox_has_limits(tmp_path: Path) -> None:
+    """Red when a limit is not set in the child."""
+    file = write(tmp_path / "a", b"x")
+    assert sandbox.run(["cat", file], reads=[file]) == b"x"
+    with pytest.raises(sandbox.ProgramFailed, match="did not end"):
+        sandbox.run(["sleep", "60"], reads=[], seconds=0.5)
+    with pytest.raises(sandbox.ProgramFailed):
+        sandbox.run(["truncate", "-s", "40M", file], reads=[], writes=[file])
+    with pytest.raises(sandbox.ProgramFailed, match="memory"):
+        sandbox.run(["dd", f"if={file}", "bs=3G", "count=1"], reads=[file])
+    with pytest.raises(sandbox.SandboxMissing, match="not installed"):
+        sandbox.run(["no-such-program"], reads=[])
+
+
+AS_NOBODY = """
+import os, sys
+from portal.drivers import imagefile
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(imagefile.judge(sys.argv[1], iso=False, most_capacity=1 << 40).format)
+"""
+
+
+def test_it_needs_no_right_of_root(tmp_path: Path) -> None:
+    """A worker that is nobody in particular confines as well as root does."""
+    path = tmp_path / "a"
+    make(path, "-f", "qcow2")
+    path.chmod(0o644)
+    # Pytest's folders are closed to others.
+    for folder in [tmp_path, *tmp_path.parents][:3]:
+        if folder.owner() == pwd.getpwuid(os.getuid()).pw_name and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", AS_NOBODY, path], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "qcow2"
