@@ -1,0 +1,227 @@
+"""Fetch a file that a person named by its address, and nothing that the portal alone can reach.
+
+A name is looked up once for each request; every address that it has must be allowed, and the connection is
+made to one of those very addresses, so that a second answer of the DNS cannot lead elsewhere. Each redirect is
+looked at like the first address. No proxy of the environment is asked: it would look names up by itself.
+Not for: whether the file is the right one, which its SHA-256 tells.
+"""
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+CHUNK = 1 << 20
+MOST_REDIRECTS = 5
+#: Seconds for a connection, and for each piece of an answer.
+PATIENCE = 30.0
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class FetchFailed(Exception):
+    """The file cannot be had; `code` selects the sentence, `raw` is the word in it."""
+
+    def __init__(self, code: str, raw: str = "", *, retryable: bool = False) -> None:
+        super().__init__(f"{code}: {raw}")
+        self.code, self.raw, self.retryable = code, raw, retryable
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a fetch may take: bytes, seconds, and the networks allowed beyond the public ones.
+
+    `trusted` is a file of certificates to trust instead of the system's, '' for those.
+    """
+
+    most_bytes: int
+    seconds: float
+    networks: Sequence[Network] = ()
+    trusted: str = ""
+
+
+def _meant(address: Address) -> list[Address]:
+    """Return the addresses that a packet to `address` may end at: itself, or an IPv4 address within it."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    if address.ipv4_mapped:
+        return [address.ipv4_mapped]
+    within = [address.sixtofour, address.teredo[1] if address.teredo else None]
+    if address in _NAT64:
+        within.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [address, *(found for found in within if found is not None)]
+
+
+def is_allowed(address: Address, networks: Sequence[Network]) -> bool:
+    """Tell whether the portal may connect to `address`: a public one, or one of `networks`."""
+    return all(_is_public(found) or any(found in network for network in networks) for found in _meant(address))
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def check_url(url: str) -> SplitResult:
+    """Return the parts of an address that can be fetched. Raises FetchFailed; looks nothing up."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 raises for what is no port
+    except ValueError as error:
+        raise FetchFailed("fetch_address", url[:200]) from error
+    if parts.scheme not in {"http", "https"}:
+        raise FetchFailed("fetch_scheme", parts.scheme or url[:50])
+    odd = any(ord(letter) <= 32 or ord(letter) == 127 for letter in url)
+    if not parts.hostname or parts.username or parts.password or odd or "\\" in url:
+        raise FetchFailed("fetch_address", url[:200])
+    return parts
+
+
+def addresses_of(parts: SplitResult, networks: Sequence[Network]) -> list[Any]:
+    """Return what a name leads to, as `getaddrinfo` does. Raises FetchFailed when any of it is not allowed."""
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    except (OSError, UnicodeError) as error:
+        raise FetchFailed("fetch_unresolved", host, retryable=True) from error
+    for *_rest, place in found:
+        address = ipaddress.ip_address(str(place[0]).partition("%")[0])
+        if not is_allowed(address, networks):
+            raise FetchFailed("fetch_private", f"{host} ({address})" if host != str(address) else host)
+    return found
+
+
+def _connect(found: Sequence[Any], timeout: float) -> socket.socket:
+    """Connect to the first of the addresses that takes it. Raises OSError."""
+    last: OSError = OSError("no address")
+    for family, kind, proto, _name, place in found:
+        connection = socket.socket(family, kind, proto)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(place)
+        except OSError as error:
+            connection.close()
+            last = error
+        else:
+            return connection
+    raise last
+
+
+class _Fetch:
+    """One file on its way, through its redirects."""
+
+    def __init__(self, target: Path, limits: Limits, check: Callable[[int], None]) -> None:
+        self._target, self._limits, self._check = target, limits, check
+        self._end = time.monotonic() + limits.seconds
+
+    def run(self, url: str) -> None:
+        for _hop in range(MOST_REDIRECTS + 1):
+            parts = check_url(url)
+            found = addresses_of(parts, self._limits.networks)
+            try:
+                onward = self._ask(parts, found)
+            except TimeoutError as error:
+                raise self._late("it stopped answering") from error
+            except ssl.SSLError as error:
+                raise FetchFailed("fetch_tls", str(error.reason or error)) from error
+            except (OSError, http.client.HTTPException) as error:
+                raise self._late(str(error) or type(error).__name__) from error
+            if onward is None:
+                return
+            url = urljoin(url, onward)
+        raise FetchFailed("fetch_redirects")
+
+    def _late(self, why: str) -> FetchFailed:
+        if time.monotonic() >= self._end:
+            return FetchFailed("fetch_late", f"{self._limits.seconds / 60:.0f}")
+        return FetchFailed("fetch_broken", why, retryable=True)
+
+    def _ask(self, parts: SplitResult, found: Sequence[Any]) -> str | None:
+        """Take the file, or return where it is said to be. Raises FetchFailed, OSError, HTTPException."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise self._late("")
+        connection = _connect(found, min(PATIENCE, left))
+        # A server that sends a letter now and then passes every timeout of a socket; not this one.
+        watchdog = threading.Timer(left, connection.shutdown, [socket.SHUT_RDWR])
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            if parts.scheme == "https":
+                trusted = ssl.create_default_context(cafile=self._limits.trusted or None)
+                connection = trusted.wrap_socket(connection, server_hostname=parts.hostname)
+            talk = http.client.HTTPConnection(parts.hostname or "", parts.port)
+            talk.sock = connection
+            return self._talk(talk, parts)
+        finally:
+            watchdog.cancel()
+            connection.close()
+
+    def _talk(self, talk: http.client.HTTPConnection, parts: SplitResult) -> str | None:
+        have = self._target.stat().st_size if self._target.exists() else 0
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        talk.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
+        talk.putheader("Host", parts.netloc)
+        talk.putheader("User-Agent", "Gatehouse")
+        talk.putheader("Accept-Encoding", "identity")
+        if have:
+            talk.putheader("Range", f"bytes={have}-")
+        talk.endheaders()
+        answer = talk.getresponse()
+        if answer.status in _REDIRECTS:
+            onward = answer.getheader("Location")
+            if not onward:
+                raise FetchFailed("fetch_status", str(answer.status))
+            return onward
+        if have and answer.status == 416:
+            # Whole already, or longer than it is there: the SHA-256 tells.
+            return None
+        if answer.status not in {200, 206}:
+            raise FetchFailed("fetch_status", str(answer.status), retryable=answer.status >= 500)
+        self._take(answer, have if answer.status == 206 and have else 0)
+        return None
+
+    def _take(self, answer: http.client.HTTPResponse, have: int) -> None:
+        """Write the body behind the first `have` bytes. Raises FetchFailed, OSError."""
+        if answer.length is not None:
+            self._fit(have + answer.length)
+        with self._target.open("r+b" if have else "wb") as file:
+            file.seek(have)
+            while chunk := answer.read(CHUNK):
+                have += len(chunk)
+                self._fit(have)
+                _write(file, chunk)
+                self._check(have)
+                if time.monotonic() >= self._end:
+                    raise self._late("")
+            file.truncate()
+        if answer.length:
+            raise FetchFailed("fetch_broken", f"{answer.length} bytes are missing", retryable=True)
+
+    def _fit(self, length: int) -> None:
+        if length > self._limits.most_bytes:
+            raise FetchFailed("image_long", f"{self._limits.most_bytes / (1 << 30):.1f} GiB")
+
+
+def _write(file: Any, chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+    except OSError as error:
+        raise FetchFailed("store_full", error.strerror or "") from error
+
+
+def fetch(url: str, target: Path, *, limits: Limits, check: Callable[[int], None]) -> None:
+    """Fetch `url` into `target`; what is there already is taken for the file's beginning and goes on.
+
+    `check` is called with the bytes that are there after each piece, and may raise. Raises FetchFailed.
+    """
+    _Fetch(target, limits, check).run(url)
