@@ -9,11 +9,13 @@ class VmsConfig(AppConfig):
         """Register the kinds of operation that this room owns."""
         from portal.accounts import notices
         from portal.hosts import removal
+        from portal.hosts.images import in_use
         from portal.operations import observers
         from portal.operations.registry import register
         from vms import leases, live, panels
         from vms.adoption.kind import ADOPT
         from vms.building import CREATE
+        from vms.catalogue.images import used_by
         from vms.changes import disks
         from vms.changes.cloning import CLONE
         from vms.changes.devices import limits, media, nics
@@ -35,3 +37,4 @@ class VmsConfig(AppConfig):
         panels.register_panels()
         observers.register(MachineObserver())
         removal.register(machines_on, give_up_machines)
+        in_use.register(used_by)

@@ -6,7 +6,9 @@ written by the watcher alone, everything else by services.
 
 import uuid
 
+from django.conf import settings
 from django.db import models
+from django.utils import timezone
 
 from portal.accounts.models import Project
 from portal.core.encryption import SealedField
@@ -229,6 +231,11 @@ class Image(models.Model):
         return self.title
 
     @property
+    def topic(self) -> str:
+        """The subject of the operation that deletes it."""
+        return f"hosts.image:{self.pk}"
+
+    @property
     def label(self) -> str:
         """Its title with its version, unless the title says that."""
         return self.title if self.version in self.title.split() else f"{self.title} {self.version}"
@@ -244,6 +251,53 @@ class Image(models.Model):
         suffixes = {self.Kind.ISO.value: "iso", self.Kind.NETBOOT.value: "kernel"}
         suffix = suffixes.get(self.kind, self.format)
         return f"gatehouse-{self.name}-{self.sha256[:12]}.{suffix}"
+
+
+class Upload(models.Model):
+    """A file that a person hands in to become an image: sent by their browser, or fetched from an address."""
+
+    class State(models.TextChoices):
+        """Where it is on its way. What the operation is at, its own row says."""
+
+        OPEN = "open", "Being sent"
+        HANDED = "handed", "Being imported"
+        FAILED = "failed", "Not imported"
+        DONE = "done", "Imported"
+
+    token = models.UUIDField(unique=True, default=uuid.uuid4)
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="uploads")
+    state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
+    #: What the image will be: the values of `portal.hosts.images.values.Wanted`.
+    wanted = models.JSONField()
+    #: Where it is fetched from; '' for what a browser sends.
+    address = models.CharField(max_length=2000, blank=True)
+    #: Of the file: what tells it from others, so that another one does not go on in its place.
+    file_name = models.CharField(max_length=255, blank=True)
+    file_size = models.PositiveBigIntegerField(default=0)
+    file_head = models.CharField(max_length=64, blank=True)
+    expected_sha256 = models.CharField(max_length=64, blank=True)
+    #: What the worker found it to be.
+    sha256 = models.CharField(max_length=64, blank=True)
+    format = models.CharField(max_length=8, blank=True)
+    capacity = models.PositiveBigIntegerField(default=0)
+    image = models.ForeignKey(Image, on_delete=models.SET_NULL, null=True, related_name="uploads")
+    begun_at = models.DateTimeField(auto_now_add=True)
+    #: When a part of it came last.
+    touched_at = models.DateTimeField(default=timezone.now)
+
+    objects = RestrictedQuerySet.as_manager()
+    estate = True
+
+    class Meta:
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return str(self.wanted.get("title", ""))
+
+    @property
+    def topic(self) -> str:
+        """The subject of the operation that imports it."""
+        return f"hosts.upload:{self.pk}"
 
 
 class ImageAttachment(models.Model):

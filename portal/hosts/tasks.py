@@ -3,6 +3,7 @@
 from celery import shared_task
 
 from portal.hosts import calls
+from portal.hosts.images import services as images
 from portal.hosts.models import Health, Host
 from portal.operations.models import Operation
 from portal.operations.services import find_lost
@@ -16,3 +17,9 @@ def find_lost_operations() -> None:
     if Operation.objects.filter(state=State.LOST).exists():
         back = Host.objects.filter(observed_health=Health.UP)
         find_lost(lanes=[host.scope for host in back], worker="the host's return")
+
+
+@shared_task(name="hosts.sweep_uploads")
+def sweep_uploads() -> None:
+    """Throw away uploads that nobody goes on with. Idempotent."""
+    images.sweep_uploads()

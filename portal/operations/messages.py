@@ -90,10 +90,89 @@ SENTENCES = {
         "The portal itself failed here; the host is not to blame. If the request was made before an upgrade, "
         "ask again. An operator sees the error, and the worker's log has it in full."
     ),
+    "sandbox_missing": _(
+        "The portal cannot look at the file safely here: its worker needs qemu-img (package qemu-utils) and "
+        "a kernel with Landlock (Linux 5.13 or later, not shut off). Try again after that."
+    ),
+    "upload_gone": _("The file is not here any more. Add the image again."),
+    "store_full": _("The portal's own disk is full. Make room there, then try again."),
+    "image_checksum": _(
+        "The file's SHA-256 is %(raw)s, which is not the one that was told. It was thrown away: it was "
+        "damaged on its way, or is another file."
+    ),
+    "image_empty": _("The file is empty. It was thrown away."),
+    "image_long": _("The file is larger than the %(raw)s that the portal takes. Nothing was kept of it."),
+    "image_packed": _("The file is packed (%(raw)s). Unpack it, and add what was in it."),
+    "image_foreign": _(
+        "The file is a disk of the format %(raw)s, which the portal does not take. Make a qcow2 of it: "
+        "qemu-img convert -O qcow2."
+    ),
+    "image_is_iso": _("The file is a CD (ISO 9660), not a disk. Add it as a CD."),
+    "image_unknown": _(
+        "The file is no disk: it is no qcow2, and a raw disk would say in its first sector that it can be "
+        "booted."
+    ),
+    "image_backed": _(
+        "The image takes a part of its content from another file, %(raw)s. It was thrown away: it would show "
+        "that file of the host. Make one that stands by itself: qemu-img convert -O qcow2."
+    ),
+    "image_external": _(
+        "The image keeps its content in another file. It was thrown away. Make one that stands by itself: "
+        "qemu-img convert -O qcow2."
+    ),
+    "image_encrypted": _("The image is encrypted. The portal could not start a machine from it."),
+    "image_huge": _("The disk in the image has %(raw)s, which no disk here may have. It was thrown away."),
+    "image_damaged": _("The image is damaged and was thrown away. What was found: %(raw)s."),
+    "image_unconverted": _("The disk could not be made a qcow2. What was found: %(raw)s."),
+    "iso_invalid": _("The file is no CD: it has no volume of ISO 9660. It was thrown away."),
+    "image_cut": _("The CD ends before its content does: a part of the file is missing. It was thrown away."),
+    "image_known": _("This is %(raw)s, which is there already. Nothing was added."),
+    "image_used": _("The image is in use. %(raw)s Nothing more was deleted."),
+    "image_not_everywhere": _(
+        "It is not on every host: one did not take it. Proving that host again copies what it lacks."
+    ),
+    "fetch_scheme": _("Files are fetched by https or http; this address says %(raw)s."),
+    "fetch_address": _("This is no address of a file: %(raw)s"),
+    "fetch_unresolved": _(
+        "The name %(raw)s leads to no address. Check how it is written, and the portal's DNS."
+    ),
+    "fetch_private": _(
+        "%(raw)s is not a public address, and nothing was fetched. Whoever runs the portal can allow its "
+        "network by GATEHOUSE_IMPORT_NETWORKS."
+    ),
+    "fetch_redirects": _("The address leads on and on, and never to a file."),
+    "fetch_status": _("The server answered with the status %(raw)s instead of the file."),
+    "fetch_tls": _("The server did not prove who it is: %(raw)s. Nothing was fetched."),
+    "fetch_broken": _("The connection to the server broke: %(raw)s. Try again."),
+    "fetch_late": _("The file did not arrive within %(raw)s minutes."),
     "nothing_boots": _("No guest boots on this host, neither with KVM nor emulated."),
 }
 #: Sentences that name what the step said; the raw text of every other is for operators alone.
-NAMING = frozenset({"host_enrolled", "not_adoptable", "no_room_to_adopt"})
+NAMING = frozenset(
+    {
+        "host_enrolled",
+        "not_adoptable",
+        "no_room_to_adopt",
+        "image_checksum",
+        "image_long",
+        "image_packed",
+        "image_foreign",
+        "image_backed",
+        "image_huge",
+        "image_damaged",
+        "image_unconverted",
+        "image_known",
+        "image_used",
+        "fetch_scheme",
+        "fetch_address",
+        "fetch_unresolved",
+        "fetch_private",
+        "fetch_status",
+        "fetch_tls",
+        "fetch_broken",
+        "fetch_late",
+    }
+)
 OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dj_database_url
 
+from portal.settings.images import *  # noqa: F403
 from portal.settings.paths import STATE_DIR, made_once
 from portal.settings.queues import *  # noqa: F403
 from portal.settings.web import *  # noqa: F403

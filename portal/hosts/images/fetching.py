@@ -1,8 +1,8 @@
 """Fetch a file that a person named by its address, and nothing that the portal alone can reach.
 
-A name is looked up once for each request; every address that it has must be allowed, and the connection is
-made to one of those very addresses, so that a second answer of the DNS cannot lead elsewhere. Each redirect is
-looked at like the first address. No proxy of the environment is asked: it would look names up by itself.
+A name is looked up once for each request; every address that it has must be allowed, and the connection
+is made to one of those very addresses, so that a second answer of the DNS cannot lead elsewhere. Each
+redirect is looked at like the first address. No proxy of the environment is asked: it would look names up by itself.
 Not for: whether the file is the right one, which its SHA-256 tells.
 """
 
@@ -63,7 +63,8 @@ def _meant(address: Address) -> list[Address]:
 
 def is_allowed(address: Address, networks: Sequence[Network]) -> bool:
     """Tell whether the portal may connect to `address`: a public one, or one of `networks`."""
-    return all(_is_public(found) or any(found in network for network in networks) for found in _meant(address))
+    meant = _meant(address)
+    return all(_is_public(found) or any(found in network for network in networks) for found in meant)
 
 
 def _is_public(address: Address) -> bool:
@@ -86,7 +87,7 @@ def check_url(url: str) -> SplitResult:
 
 
 def addresses_of(parts: SplitResult, networks: Sequence[Network]) -> list[Any]:
-    """Return what a name leads to, as `getaddrinfo` does. Raises FetchFailed when any of it is not allowed."""
+    """Return what a name leads to, as `getaddrinfo` does. Raises FetchFailed when any is not allowed."""
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:

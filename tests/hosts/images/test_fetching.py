@@ -108,7 +108,7 @@ def code(url, target, **changes):
     ],
 )
 def test_what_is_not_public_is_refused_in_every_spelling(host, site, tmp_path, monkeypatch):
-    """Red when addresses are compared as they are written, or what is within an IPv6 address is not looked at."""
+    """Red when addresses are compared as they are written, or only the outer one of an IPv6 address."""
     monkeypatch.setattr(fetching, "_connect", lambda *_: pytest.fail("connected"))
     assert code(f"http://{host}:{site.port}/file", tmp_path / "a", networks=[]) in {
         "fetch_private",

@@ -1,0 +1,348 @@
+"""The steps that make an image of what somebody handed in, and those that delete one.
+
+The worker copies what the browser sent before it looks at it, since the web process can still write to the
+other. A file that is wrong in itself is thrown away at once. After any other failure what the browser sent
+is kept, to be imported again.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
+
+from portal.audit import services as audit
+from portal.drivers import imagefile
+from portal.drivers.errors import DriverError
+from portal.drivers.types import VolumeInfo
+from portal.hosts.calls import call
+from portal.hosts.images import fetching, store
+from portal.hosts.images.in_use import uses_of
+from portal.hosts.images.services import DELETE, IMPORT
+from portal.hosts.images.values import Wanted
+from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
+from portal.live.publish import publish
+from portal.operations.models import Operation
+from portal.operations.registry import Kind, Step, StepContext, StepFailed
+from portal.operations.states import State
+
+COPY_SECONDS = 3600.0
+DELETE_SECONDS = 60.0
+
+
+def _upload(context: StepContext) -> Upload:
+    """Return the upload. Raises StepFailed when it was thrown away."""
+    upload = Upload.objects.filter(pk=context.identifiers["upload"]).first()
+    if upload is None:
+        raise StepFailed("upload_gone")
+    return upload
+
+
+def _sent(upload: Upload) -> Path | None:
+    """Return what a browser sent, None for what is fetched."""
+    return None if upload.address else store.part_of(upload)
+
+
+@contextmanager
+def _own_fault(upload: Upload) -> Iterator[None]:
+    """Throw the file away when it is what is wrong. Raises StepFailed."""
+    try:
+        yield
+    except imagefile.Unfit as unfit:
+        store.forget(upload)
+        raise StepFailed(unfit.code, unfit.raw) from unfit
+
+
+class Take(Step):
+    """The worker's own copy of the file, whole and with the right SHA-256."""
+
+    name, title = "take", "Take the file and compute its checksum"
+
+    def do(self, context: StepContext) -> None:
+        upload = _upload(context)
+        target = store.taken_of(upload)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        found = self._fetch(context, upload) if upload.address else self._copy(context, upload)
+        if upload.expected_sha256 and found != upload.expected_sha256:
+            store.forget(upload)
+            raise StepFailed("image_checksum", found)
+        Upload.objects.filter(pk=upload.pk).update(sha256=found, file_size=target.stat().st_size)
+
+    def _fetch(self, context: StepContext, upload: Upload) -> str:
+        target = store.taken_of(upload)
+        most = min(settings.UPLOAD_MOST_BYTES, store.free_bytes() + store.length(target))
+        limits = fetching.Limits(
+            most, settings.IMPORT_SECONDS, settings.IMPORT_NETWORKS, settings.IMPORT_CA
+        )
+        try:
+            fetching.fetch(upload.address, target, limits=limits, check=lambda have: context.check())
+        except fetching.FetchFailed as failed:
+            raise StepFailed(failed.code, failed.raw, retryable=failed.retryable) from failed
+        with target.open("rb") as file:
+            return self._digest(context, file, None)
+
+    def _copy(self, context: StepContext, upload: Upload) -> str:
+        part = store.part_of(upload)
+        if store.length(part) != upload.file_size:
+            raise StepFailed("upload_gone")
+        if upload.file_size > store.free_bytes() + store.length(store.taken_of(upload)):
+            raise StepFailed("store_full")
+        try:
+            with part.open("rb") as file, store.taken_of(upload).open("wb") as copy:
+                found = self._digest(context, file, copy)
+                copy.flush()
+                os.fsync(copy.fileno())
+        except OSError as error:
+            raise StepFailed("store_full", str(error)) from error
+        return found
+
+    def _digest(self, context: StepContext, file: Any, copy: Any) -> str:
+        """Read a file to its end, into `copy` where there is one; return its SHA-256."""
+        digest = hashlib.sha256()
+        while piece := file.read(4 * store.PIECE):
+            digest.update(piece)
+            if copy is not None:
+                copy.write(piece)
+            context.check()
+        return digest.hexdigest()
+
+    def undo(self, context: StepContext) -> None:
+        upload = Upload.objects.filter(pk=context.identifiers["upload"]).first()
+        if upload is not None:
+            store.remove(store.taken_of(upload))
+
+
+class Check(Step):
+    """What the file is; a raw disk becomes a qcow2."""
+
+    name, title = "check", "See whether it is an image that stands by itself"
+
+    def do(self, context: StepContext) -> None:
+        upload = _upload(context)
+        taken, image = store.taken_of(upload), store.image_of(upload)
+        try:
+            with _own_fault(upload):
+                self._check(upload, taken, image)
+        except DriverError as error:
+            raise StepFailed(error.code, error.raw) from error
+        except OSError as error:
+            raise StepFailed("store_full" if taken.exists() else "upload_gone", str(error)) from error
+
+    def _check(self, upload: Upload, taken: Path, image: Path) -> None:
+        # An earlier attempt may have given the file its last name already.
+        there = taken if taken.exists() else image
+        iso = upload.wanted["kind"] == Image.Kind.ISO
+        found = imagefile.judge(str(there), iso=iso, most_capacity=settings.UPLOAD_MOST_CAPACITY)
+        if found.format == "raw":
+            imagefile.to_qcow2(str(taken), str(image), found.capacity_bytes)
+        elif there is taken:
+            os.replace(taken, image)
+        store.remove(taken)
+        Upload.objects.filter(pk=upload.pk).update(
+            format="raw" if found.format == "iso" else "qcow2", capacity=found.capacity_bytes
+        )
+
+    def undo(self, context: StepContext) -> None:
+        upload = Upload.objects.filter(pk=context.identifiers["upload"]).first()
+        if upload is not None:
+            store.remove(store.image_of(upload))
+
+
+class Register(Step):
+    """The row: from here on the portal knows the image."""
+
+    name, title = "register", "Make the image known"
+
+    def do(self, context: StepContext) -> None:
+        upload = _upload(context)
+        if upload.image_id is not None:
+            return
+        wanted = Wanted.of(upload.wanted)
+        known = Image.objects.filter(sha256=upload.sha256).first()
+        if known is not None:
+            raise StepFailed("image_known", known.label)
+        try:
+            with transaction.atomic():
+                image = _make(upload, wanted)
+                Upload.objects.filter(pk=upload.pk).update(image=image)
+                audit.record(
+                    actor=upload.person, verb="image.imported", target=image, after={"sha256": image.sha256}
+                )
+        except IntegrityError as error:
+            raise StepFailed("image_known", upload.sha256[:12]) from error
+
+    def undo(self, context: StepContext) -> None:
+        """Delete the row. Raises StepFailed when something was made from it meanwhile."""
+        upload = Upload.objects.filter(pk=context.identifiers["upload"]).select_related("image").first()
+        if upload is None or upload.image is None:
+            return
+        try:
+            with transaction.atomic():
+                audit.record(actor="import of images", verb="image.taken_back", target=upload.image)
+                upload.image.delete()
+        except ProtectedError as error:
+            raise StepFailed("image_used", upload.image.label) from error
+
+
+def _make(upload: Upload, wanted: Wanted) -> Image:
+    path = store.image_of(upload)
+    image = Image.objects.create(
+        kind=wanted.kind,
+        name=wanted.name,
+        title=wanted.title.strip(),
+        version=wanted.version,
+        sha256=upload.sha256,
+        format=upload.format,
+        size=path.stat().st_size,
+        virtual_size=upload.capacity,
+        login_user=wanted.login_user,
+        min_memory=wanted.min_memory,
+        cloud_init=wanted.cloud_init,
+        description=wanted.description.strip(),
+        device_models=list(wanted.device_models),
+        source=str(path),
+        os=wanted.os,
+        every_project=wanted.every_project,
+    )
+    image.projects.set([] if wanted.every_project else wanted.projects)
+    return image
+
+
+class Copy(Step):
+    """The image as a volume in the pool of each host; one that is away gets it when it is proven again."""
+
+    name, title = "copy", "Copy it to the hosts"
+
+    def do(self, context: StepContext) -> str | None:
+        image = _upload(context).image
+        if image is None:
+            raise StepFailed("upload_gone")
+        failed: list[DriverError] = []
+        pools = PoolAttachment.objects.exclude(images__image=image).select_related("pool").order_by("pk")
+        for place in pools:
+            try:
+                _copy_to(place, image)
+            except DriverError as error:
+                failed.append(error)
+            context.check()
+        if not failed:
+            return None
+        if not image.attachments.exists():
+            raise StepFailed(failed[0].code, failed[0].raw, retryable=failed[0].retryable)
+        return "image_not_everywhere"
+
+    def undo(self, context: StepContext) -> None:
+        upload = Upload.objects.filter(pk=context.identifiers["upload"]).select_related("image").first()
+        if upload is None or upload.image is None:
+            return
+        # Also where no row tells of it: a worker that died in between may have left a volume there.
+        for place in PoolAttachment.objects.select_related("pool", "host"):
+            there = place.images.filter(image=upload.image).exists()
+            # A host or a pool that is gone, and never had it for certain, would keep this from ever ending.
+            if not there and place.host.observed_health == Health.STALE:
+                continue
+            try:
+                _delete_from(place, upload.image)
+            except StepFailed as failure:
+                if there or failure.code != "pool_not_found":
+                    raise
+
+
+def _copy_to(place: PoolAttachment, image: Image) -> None:
+    volume: VolumeInfo = call(
+        place.host_id,
+        "upload_image",
+        place.pool.name,
+        image.volume_name,
+        image.source,
+        timeout=COPY_SECONDS,
+    )
+    ImageAttachment.objects.update_or_create(image=image, pool=place, defaults={"path": volume.path})
+
+
+def _delete_from(place: PoolAttachment, image: Image) -> None:
+    """Delete the image's volume in a pool, and the row that tells of it. Idempotent. Raises StepFailed."""
+    try:
+        call(place.host_id, "delete_volume", place.pool.name, image.volume_name, timeout=DELETE_SECONDS)
+    except DriverError as error:
+        raise StepFailed(error.code, error.raw, retryable=error.retryable) from error
+    ImageAttachment.objects.filter(image=image, pool=place).delete()
+
+
+def _settle_import(operation: Operation, state: State) -> None:
+    """Say at the upload how its import ended; what the browser sent is not needed after a good end."""
+    done = state == State.SUCCEEDED
+    found = Upload.objects.filter(pk=operation.identifiers["upload"])
+    found.update(state=Upload.State.DONE if done else Upload.State.FAILED)
+    upload = found.first()
+    if done and upload is not None:
+        transaction.on_commit(lambda: store.forget(upload), robust=True)
+    publish(operation.subject)
+
+
+class DeleteVolumes(Step):
+    """It goes from the hosts first: what the portal knows no more it could not delete there."""
+
+    name, title = "volumes", "Delete it on the hosts"
+
+    def do(self, context: StepContext) -> None:
+        image = Image.objects.filter(pk=context.identifiers["image"]).first()
+        if image is None:
+            return
+        if uses := uses_of(image):
+            raise StepFailed("image_used", " ".join(uses))
+        for attachment in image.attachments.select_related("pool__pool"):
+            _delete_from(attachment.pool, image)
+            context.check()
+
+    def undo(self, context: StepContext) -> None:
+        """Leave it deleted: proving a host copies the image there again."""
+
+
+class Forget(Step):
+    name, title = "forget", "Delete it in the portal"
+
+    def do(self, context: StepContext) -> None:
+        image = Image.objects.filter(pk=context.identifiers["image"]).first()
+        if image is None:
+            return
+        with transaction.atomic():
+            uploads = list(image.uploads.all())
+            image.uploads.all().delete()
+            audit.record(actor="deletion of images", verb="image.deleted", target=image)
+            try:
+                image.delete()
+            except ProtectedError as error:
+                raise StepFailed("image_used", "") from error
+            # A file of the image builder stays: it belongs to whoever built it.
+            files = [store.image_of(upload) for upload in uploads]
+            transaction.on_commit(lambda: store.remove(*files))
+
+    def undo(self, context: StepContext) -> None:
+        """There is nothing after it that could fail."""
+
+
+def _settle_deletion(operation: Operation, state: State) -> None:
+    publish(operation.subject)
+
+
+IMPORT_IMAGE = Kind(
+    name=IMPORT,
+    title="Import an image",
+    steps=(Take(), Check(), Register(), Copy()),
+    settle=_settle_import,
+    waits_for_host=False,
+    cancellable=True,
+)
+DELETE_IMAGE = Kind(
+    name=DELETE,
+    title="Delete an image",
+    steps=(DeleteVolumes(), Forget()),
+    settle=_settle_deletion,
+    waits_for_host=False,
+)

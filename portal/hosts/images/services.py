@@ -1,0 +1,300 @@
+"""Hand in images, say who may use them, delete them. Not for: the import itself, which a worker does."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from portal.audit import services as audit
+from portal.core.canonical import digest
+from portal.core.errors import Denied
+from portal.core.templatetags.gatehouse import gib
+from portal.hosts.images import fetching, store
+from portal.hosts.images.in_use import uses_of
+from portal.hosts.images.values import (
+    Wanted,
+    check_projects,
+    check_sha256,
+    check_system,
+    check_wanted,
+    file_name_of,
+)
+from portal.hosts.models import Image, Upload
+from portal.hosts.services import check_estate
+from portal.live.publish import publish
+from portal.operations.models import Operation
+from portal.operations.services import begin_operation
+from portal.operations.spec import RequestSpec
+from portal.operations.states import UNFINISHED
+
+IMPORT, DELETE = "hosts.import_image", "hosts.delete_image"
+#: Operations on images, of which some at a time are carried out.
+LANE = "images"
+MOST_CHUNK = 16 << 20
+State = Upload.State
+
+
+def _check_right(actor: Any) -> None:
+    check_estate(actor, "administer", _("add images"))
+
+
+def begin_upload(*, actor: Any, wanted: Wanted, sha256: str = "") -> Upload:
+    """Keep what an image will be; its file follows by `start_file` and `receive`. Raises Denied."""
+    _check_right(actor)
+    check_wanted(wanted)
+    expected = check_sha256(sha256, needed=False)
+    with transaction.atomic():
+        upload = Upload.objects.create(person=actor, wanted=wanted.as_json(), expected_sha256=expected)
+        audit.record(actor=actor, verb="image.upload_begun", target=upload, after=upload.wanted)
+    return upload
+
+
+def begin_import(*, actor: Any, wanted: Wanted, address: str, sha256: str) -> Operation:
+    """Queue that an image is fetched from `address` and imported. Raises Denied.
+
+    What the address leads to is looked at when it is fetched, not here: it may lead elsewhere by then.
+    """
+    _check_right(actor)
+    check_wanted(wanted)
+    expected = check_sha256(sha256, needed=True)
+    try:
+        fetching.check_url(address)
+    except fetching.FetchFailed as failed:
+        refusal = _("This is no address that begins with https:// or http://.")
+        raise Denied(refusal, field="address") from failed
+    if len(address) > 2000:
+        raise Denied(_("The address is too long."), field="address")
+    _check_known(expected)
+    with transaction.atomic():
+        upload = Upload.objects.create(
+            person=actor,
+            wanted=wanted.as_json(),
+            address=address,
+            file_name=file_name_of(address),
+            expected_sha256=expected,
+            state=State.HANDED,
+        )
+        after = upload.wanted | {"address": address, "sha256": expected}
+        audit.record(actor=actor, verb="image.fetch_begun", target=upload, after=after)
+        return _begin(actor, upload)
+
+
+def _check_known(sha256: str) -> None:
+    known = Image.objects.filter(sha256=sha256).first() if sha256 else None
+    if known is not None:
+        raise Denied(_("This is %(image)s, which is there already.") % {"image": known.label}, field="sha256")
+
+
+def start_file(*, actor: Any, upload: Upload, name: str, size: int, head: bytes) -> int:
+    """Say which file follows, or goes on; return how many bytes of it are there. Idempotent.
+
+    `head` is how the file begins: with name and size it tells it from another file. Raises Denied.
+    """
+    _check_right(actor)
+    told = {"file_name": name[:255], "file_size": size, "file_head": digest(head.hex())}
+    with transaction.atomic():
+        current = _own(actor, upload, State.OPEN)
+        if current.file_size:
+            if any(getattr(current, field) != value for field, value in told.items()):
+                raise Denied(
+                    _("This is another file. %(name)s was begun, with %(size)d bytes; choose that one.")
+                    % {"name": current.file_name, "size": current.file_size}
+                )
+            return store.length(store.part_of(current))
+        _check_size(size)
+        for field, value in told.items():
+            setattr(current, field, value)
+        current.touched_at = timezone.now()
+        current.save(update_fields=[*told, "touched_at"])
+        after = {"name": current.file_name, "size": size}
+        audit.record(actor=actor, verb="image.upload_file", target=current, after=after)
+    return 0
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise Denied(_("The file is empty."))
+    if size > settings.UPLOAD_MOST_BYTES:
+        raise Denied(
+            _("The file has %(size)s; the portal takes at most %(most)s.")
+            % {"size": gib(size), "most": gib(settings.UPLOAD_MOST_BYTES)}
+        )
+    # What is sent, and the worker's own copy of it.
+    if 2 * size > (free := store.free_bytes()):
+        raise Denied(
+            _("The portal's disk has room for %(free)s, and this file needs %(needed)s. Make room first.")
+            % {"free": gib(free), "needed": gib(2 * size)}
+        )
+
+
+def _own(actor: Any, upload: Upload, *states: str) -> Upload:
+    """Return the upload as it is now, locked. Raises Denied when it is somebody else's, or not in `states`."""
+    current = Upload.objects.select_for_update().filter(pk=upload.pk).first()
+    if current is None:
+        raise Denied(_("The upload was thrown away meanwhile."))
+    if current.person_id != actor.pk:
+        raise Denied(_("Only %(person)s goes on with this upload.") % {"person": current.person})
+    if current.state not in states:
+        raise Denied(_("The file is here already, and is being imported."))
+    return current
+
+
+def receive(*, actor: Any, upload: Upload, offset: int, stream: store.Stream, length: int) -> int:
+    """Take a chunk of `length` bytes that begins at `offset`; return how many bytes are there then.
+
+    With the last one the import is queued. A chunk that came before is refused by WrongOffset, which tells
+    where to go on. Raises Denied, WrongOffset, StoreFull.
+    """
+    _check_right(actor)
+    if length > MOST_CHUNK:
+        raise Denied(_("A chunk has at most %(most)d bytes.") % {"most": MOST_CHUNK})
+    current = Upload.objects.filter(pk=upload.pk).first()
+    if current is None or current.person_id != actor.pk or not current.file_size:
+        raise Denied(_("Say first which file it is."))
+    if current.state != State.OPEN:
+        # The answer to the last chunk did not arrive.
+        return current.file_size
+    if offset + length > current.file_size:
+        raise Denied(_("This is more than the file has. It changed while it was sent; begin again."))
+    there = store.append(current, offset, stream)
+    Upload.objects.filter(pk=current.pk).update(touched_at=timezone.now())
+    if there == current.file_size:
+        _hand_over(actor, current)
+    return there
+
+
+def _hand_over(actor: Any, upload: Upload) -> None:
+    with transaction.atomic():
+        if not Upload.objects.filter(pk=upload.pk, state=State.OPEN).update(state=State.HANDED):
+            return
+        _begin(actor, upload)
+
+
+def retry(*, actor: Any, upload: Upload) -> Operation:
+    """Import a file again that is here still: after a failure that was not its own. Raises Denied."""
+    _check_right(actor)
+    with transaction.atomic():
+        current = Upload.objects.select_for_update().filter(pk=upload.pk).first()
+        if current is None or current.state != State.FAILED:
+            raise Denied(_("There is nothing to try again."))
+        if not can_retry(current):
+            raise Denied(_("The file was thrown away. Add the image again."))
+        current.state = State.HANDED
+        current.save(update_fields=["state"])
+        return _begin(actor, current)
+
+
+def can_retry(upload: Upload) -> bool:
+    """Tell whether what failed can be tried again: the file is here, or can be fetched."""
+    if upload.state != State.FAILED:
+        return False
+    return bool(upload.address) or store.length(store.part_of(upload)) == upload.file_size
+
+
+def _begin(actor: Any, upload: Upload) -> Operation:
+    pinned = {"image": upload.wanted, "address": upload.address, "sha256": upload.expected_sha256}
+    return begin_operation(
+        actor=actor,
+        project=None,
+        spec=RequestSpec(kind=IMPORT, sizes={}, pinned=pinned),
+        subject=upload.topic,
+        title=f"Import the image {upload}",
+        identifiers={"upload": upload.pk},
+        lane=LANE,
+    )
+
+
+def give_up(*, actor: Any, upload: Upload) -> None:
+    """Throw an upload away with what came of its file. Raises Denied while it is imported."""
+    _check_right(actor)
+    with transaction.atomic():
+        current = Upload.objects.select_for_update().filter(pk=upload.pk).first()
+        if current is not None:
+            _throw_away(actor, current)
+
+
+def _throw_away(actor: Any, upload: Upload) -> None:
+    if Operation.objects.filter(subject=upload.topic, state__in=UNFINISHED).exists():
+        raise Denied(_("It is being imported. Cancel that first, on the page of the operation."))
+    if upload.state == State.DONE:
+        raise Denied(_("It is an image by now. Delete the image instead."))
+    before = {"name": upload.file_name, "size": upload.file_size, "state": upload.state}
+    audit.record(actor=actor, verb="image.upload_dropped", target=upload, before=before)
+    store.forget(upload)
+    store.remove(store.image_of(upload))
+    upload.delete()
+
+
+def sweep_uploads() -> int:
+    """Throw away uploads that nobody went on with for days; return how many. Idempotent."""
+    limit = timezone.now() - timedelta(days=settings.UPLOAD_DAYS)
+    waiting = Upload.objects.filter(state__in=[State.OPEN, State.FAILED], touched_at__lt=limit)
+    swept = 0
+    for found in waiting.values_list("pk", flat=True):
+        with transaction.atomic():
+            upload = Upload.objects.select_for_update().filter(pk=found, touched_at__lt=limit).first()
+            if upload is not None and upload.state in {State.OPEN, State.FAILED}:
+                _throw_away("the sweep of uploads", upload)
+                swept += 1
+    return swept
+
+
+def describe_image(
+    *, actor: Any, image: Image, system: str, every_project: bool, projects: tuple[int, ...]
+) -> None:
+    """Say what system is in an image, and who may use it. Idempotent. Raises Denied."""
+    check_estate(actor, "administer", _("change images"))
+    check_system(system)
+    check_projects(every_project, projects)
+    with transaction.atomic():
+        current = _locked_image(image)
+        before = _facts(current)
+        current.os, current.every_project = system, every_project
+        current.save(update_fields=["os", "every_project"])
+        current.projects.set([] if every_project else projects)
+        if (after := _facts(current)) != before:
+            audit.record(actor=actor, verb="image.described", target=current, before=before, after=after)
+
+
+def _facts(image: Image) -> dict[str, Any]:
+    names = sorted(image.projects.values_list("name", flat=True))
+    return {"os": image.os, "every_project": image.every_project, "projects": names}
+
+
+def _locked_image(image: Image) -> Image:
+    current = Image.objects.select_for_update().filter(pk=image.pk).first()
+    if current is None:
+        raise Denied(_("%(image)s was deleted meanwhile.") % {"image": image})
+    return current
+
+
+def delete_image(*, actor: Any, image: Image, confirm_name: str) -> Operation:
+    """Queue that an image goes from every host and from the portal. Nothing new is made from it meanwhile.
+
+    Raises Denied when something uses it, and says what.
+    """
+    check_estate(actor, "administer", _("delete images"))
+    with transaction.atomic():
+        current = _locked_image(image)
+        if confirm_name != current.name:
+            raise Denied(_("This is not the name. Nothing was done."))
+        if uses := uses_of(current):
+            raise Denied(" ".join(uses))
+        if current.deprecated_at is None:
+            current.deprecated_at, current.deprecated_reason = timezone.now(), "It is being deleted."
+            current.save(update_fields=["deprecated_at", "deprecated_reason"])
+        before = {"name": current.name, "version": current.version, "sha256": current.sha256}
+        audit.record(actor=actor, verb="image.deletion_begun", target=current, before=before)
+        publish(current.topic)
+        return begin_operation(
+            actor=actor,
+            project=None,
+            spec=RequestSpec(kind=DELETE, sizes={}, pinned=before),
+            subject=current.topic,
+            title=f"Delete the image {current.label}",
+            identifiers={"image": current.pk},
+            lane=LANE,
+        )

@@ -1,0 +1,103 @@
+"""What a person says of an image that they hand in, and what of that is taken. Not for: the file itself."""
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.utils.translation import gettext as _
+
+from portal.accounts.models import Project
+from portal.core.errors import Denied
+from portal.drivers.types import DeviceModel
+from portal.hosts.models import Image
+
+MIB, GIB = 1 << 20, 1 << 30
+LEAST_MEMORY, MOST_MEMORY = 16 * MIB, 1024 * GIB
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_OS = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~_-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image as it will be described; memory in bytes, projects by their keys."""
+
+    kind: str
+    name: str
+    title: str
+    version: str
+    os: str = ""
+    description: str = ""
+    login_user: str = ""
+    min_memory: int = GIB
+    cloud_init: bool = False
+    device_models: tuple[str, ...] = (DeviceModel.PARAVIRTUAL.value,)
+    every_project: bool = True
+    projects: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a row keeps it."""
+        return asdict(self) | {"device_models": list(self.device_models), "projects": list(self.projects)}
+
+    @classmethod
+    def of(cls, kept: dict[str, Any]) -> "Wanted":
+        """Return what `as_json` kept."""
+        lists = {name: tuple(kept[name]) for name in ("device_models", "projects")}
+        return cls(**kept | lists)
+
+
+def check_wanted(wanted: Wanted) -> None:
+    """Raise Denied, with the field, for the first value that is not taken."""
+    if wanted.kind not in Image.Kind.values:
+        raise Denied(_("Say whether it is a disk or a CD."), field="kind")
+    if not _NAME.fullmatch(wanted.name):
+        raise Denied(_("A name has small letters, digits and hyphens, at most 40 of them."), field="name")
+    if not 1 <= len(wanted.title.strip()) <= 100:
+        raise Denied(_("Give it a title of at most 100 letters."), field="title")
+    if not _VERSION.fullmatch(wanted.version):
+        raise Denied(_("A version has letters, digits and . + ~ _ -, at most 64 of them."), field="version")
+    if len(wanted.description) > 2000:
+        raise Denied(_("Describe it in at most 2000 letters."), field="description")
+    if not LEAST_MEMORY <= wanted.min_memory <= MOST_MEMORY:
+        raise Denied(_("A machine has between 16 MiB and 1 TiB of memory."), field="min_memory")
+    if not wanted.device_models or not set(wanted.device_models) <= set(DeviceModel):
+        raise Denied(_("Say which devices it has drivers for."), field="device_models")
+    if wanted.cloud_init and not wanted.login_user:
+        raise Denied(_("Say as whom one signs in: cloud-init puts the keys there."), field="login_user")
+    if wanted.login_user and not _USER.fullmatch(wanted.login_user):
+        raise Denied(_("A user has small letters, digits, _ and -, at most 32 of them."), field="login_user")
+    check_system(wanted.os)
+    check_projects(wanted.every_project, wanted.projects)
+
+
+def check_system(system: str) -> None:
+    """Raise Denied unless `system` can be a name of osinfo-db, or is ''."""
+    if system and not _OS.fullmatch(system):
+        raise Denied(_("Write the system as osinfo-db does: debian12, win2k22."), field="os")
+
+
+def check_projects(every_project: bool, projects: tuple[int, ...]) -> None:
+    """Raise Denied unless somebody may use it."""
+    if not every_project and not projects:
+        raise Denied(_("Choose at least one project, or every project."), field="projects")
+    if Project.objects.filter(pk__in=projects).count() != len(set(projects)):
+        raise Denied(_("One of the projects is not there any more."), field="projects")
+
+
+def check_sha256(text: str, *, needed: bool) -> str:
+    """Return a SHA-256 in small letters, '' for none. Raises Denied."""
+    digest = text.strip().lower()
+    if not digest and needed:
+        refusal = _("Say the SHA-256 of the file: nothing else tells that the right one came.")
+        raise Denied(refusal, field="sha256")
+    if digest and not _SHA256.fullmatch(digest):
+        raise Denied(_("A SHA-256 has 64 digits from 0 to 9 and a to f."), field="sha256")
+    return digest
+
+
+def file_name_of(address: str) -> str:
+    """Return what the file at `address` is called there."""
+    return urlsplit(address).path.rpartition("/")[2][:255]

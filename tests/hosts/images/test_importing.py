@@ -1,0 +1,97 @@
+"""Importing an image from an address: by a worker, with the SHA-256 that was told."""
+
+import hashlib
+import ipaddress
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from portal.core.errors import Denied
+from portal.hosts.images import services
+from portal.hosts.models import Image, Upload
+from portal.operations import messages, runner
+from portal.operations.states import State
+from tests.factories import make_image
+from tests.hosts.images.conftest import WANTED, files, imported
+from tests.hosts.images.test_fetching import site  # noqa: F401 a fixture
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+
+
+@pytest.fixture
+def served(site, tmp_path, settings, monkeypatch):  # noqa: F811
+    """A site that serves a disk, which the portal may fetch from."""
+    path = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "16M"], check=True)
+    site.body = path.read_bytes()
+    site.told = len(site.body)
+    settings.IMPORT_NETWORKS = [ipaddress.ip_network("127.0.0.0/8")]
+    monkeypatch.setattr(runner, "PATIENCE", 0)
+    monkeypatch.setattr(runner, "PAUSE", 0)
+    return site
+
+
+def begin(chief, site, **changes):  # noqa: F811
+    values = {"address": site.url, "sha256": hashlib.sha256(site.body).hexdigest()}
+    return services.begin_import(actor=chief, wanted=WANTED, **values | changes)
+
+
+def test_a_file_of_an_address_becomes_an_image(chief, uploads, pool, served):
+    assert imported(begin(chief, served)) == (State.SUCCEEDED, [])
+    image = Image.objects.get()
+    assert Path(image.source).read_bytes() == served.body and image.attachments.count() == 1
+    assert Upload.objects.get().file_name == "file"
+
+
+def test_private_addresses_are_refused_unless_they_are_allowed(chief, uploads, pool, served, settings):
+    """Red when the setting is not passed on."""
+    settings.IMPORT_NETWORKS = []
+    operation = begin(chief, served)
+    assert imported(operation) == (State.FAILED, ["fetch_private"])
+    assert served.asked == [] and files(uploads) == []
+    raw = operation.steps.get(error_code="fetch_private").error_raw
+    assert "127.0.0.1 is not a public address" in messages.sentence("fetch_private", raw)
+
+
+def test_another_file_than_was_told_is_thrown_away(chief, uploads, pool, served):
+    operation = begin(chief, served, sha256="0" * 64)
+    assert imported(operation) == (State.FAILED, ["image_checksum"])
+    assert files(uploads) == [] and not Image.objects.exists()
+
+
+def test_a_broken_connection_goes_on_and_a_lasting_one_is_told(chief, uploads, pool, served):
+    served.breaks_after = 1000
+    operation = begin(chief, served)
+    assert imported(operation) == (State.FAILED, ["fetch_broken"])
+    upload = Upload.objects.get()
+    assert files(uploads) == [] and services.can_retry(upload)
+    served.breaks_after = None
+    assert imported(services.retry(actor=chief, upload=upload)) == (State.SUCCEEDED, [])
+
+
+def test_what_is_larger_than_the_portal_takes_is_not_fetched(chief, uploads, pool, served, settings):
+    settings.UPLOAD_MOST_BYTES = len(served.body) - 1
+    assert imported(begin(chief, served)) == (State.FAILED, ["image_long"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"sha256": ""}, "sha256"),
+        ({"sha256": "abc"}, "sha256"),
+        ({"address": "file:///etc/shadow"}, "address"),
+        ({"address": "https://user:word@example.org/"}, "address"),
+        ({"address": "https://example.org/" + "a" * 2000}, "address"),
+    ],
+)
+def test_what_is_refused_at_once(chief, uploads, served, changes, field):
+    with pytest.raises(Denied) as refused:
+        begin(chief, served, **changes)
+    assert refused.value.field == field and not Upload.objects.exists()
+
+
+def test_what_is_there_already_is_not_fetched(chief, uploads, served):
+    make_image(title="Known", sha256=hashlib.sha256(served.body).hexdigest())
+    with pytest.raises(Denied, match="This is Known 1, which is there already"):
+        begin(chief, served)

@@ -1,0 +1,376 @@
+"""Handing in an image: in chunks, with breaks, by whom; and what becomes of it."""
+
+import hashlib
+import resource
+import secrets
+import subprocess
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from portal.accounts.models import Membership, Role, User
+from portal.audit.models import AuditEntry
+from portal.core.errors import Denied
+from portal.drivers.seed import build_iso
+from portal.drivers.types import SeedSpec
+from portal.hosts import enrolment
+from portal.hosts.images import importing, services, store
+from portal.hosts.images.store import StoreFull, WrongOffset
+from portal.hosts.images.values import Wanted
+from portal.hosts.models import Health, Image, ImageAttachment, Upload
+from portal.operations.models import Operation
+from portal.operations.registry import StepContext
+from portal.operations.services import cancel
+from portal.operations.states import State
+from tests.factories import make_image
+from tests.hosts.images.conftest import MIB, WANTED, Piece, files, imported, make_pool, send, send_chunk
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+CD = replace(WANTED, kind="iso", name="installer", login_user="")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A qcow2 with 3 MiB of noise in it, as bytes."""
+    raw, path = tmp_path / "noise.raw", tmp_path / "noise.qcow2"
+    raw.write_bytes(secrets.token_bytes(3 * MIB).ljust(16 * MIB, b"\0"))
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, path], check=True)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def upload(chief, uploads):
+    return services.begin_upload(actor=chief, wanted=WANTED)
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_disk_becomes_an_image_on_every_host(chief, cast, uploads, pool, disk):
+    wanted = replace(WANTED, os="debian12", every_project=False, projects=(cast.project.pk,))
+    upload = services.begin_upload(actor=chief, wanted=wanted, sha256=sha256(disk).upper())
+    assert imported(send(chief, upload, disk)) == (State.SUCCEEDED, [])
+    image = Image.objects.get()
+    assert (image.sha256, image.size, image.virtual_size) == (sha256(disk), len(disk), 16 * MIB)
+    assert (image.kind, image.os, image.every_project, image.format) == ("disk", "debian12", False, "qcow2")
+    assert list(image.projects.all()) == [cast.project]
+    assert Path(image.source).read_bytes() == disk
+    copy = ImageAttachment.objects.get()
+    assert pool.driver.volume_info(pool.pool.name, image.volume_name).path == copy.path
+    upload.refresh_from_db()
+    assert (upload.state, upload.image) == ("done", image)
+    verbs = set(AuditEntry.objects.values_list("verb", flat=True))
+    assert {"image.upload_begun", "image.upload_file", "image.imported", "operation.succeeded"} <= verbs
+
+
+def test_what_was_sent_goes_when_the_image_is_there(
+    chief, uploads, pool, disk, upload, django_capture_on_commit_callbacks
+):
+    operation = send(chief, upload, disk)
+    with django_capture_on_commit_callbacks(execute=True):
+        imported(operation)
+    assert files(uploads) == [".qcow2"]
+
+
+def test_people_of_other_projects_do_not_see_the_image(chief, cast, uploads, pool, disk):
+    """Red when the projects are not taken over from what was wanted."""
+    other = cast.project.__class__.objects.create(name="elsewhere")
+    wanted = replace(WANTED, every_project=False, projects=(other.pk,))
+    imported(send(chief, services.begin_upload(actor=chief, wanted=wanted), disk))
+    assert Image.objects.restrict(chief, "view").exists()
+    assert not Image.objects.restrict(cast.requester, "view").exists()
+
+
+def test_a_raw_disk_becomes_a_qcow2_and_a_cd_stays_one(chief, uploads, pool):
+    raw = (bytes(510) + b"\x55\xaa" + secrets.token_bytes(4096)).ljust(MIB, b"\0")
+    upload = services.begin_upload(actor=chief, wanted=WANTED)
+    assert imported(send(chief, upload, raw, name="disk.img")) == (State.SUCCEEDED, [])
+    image = Image.objects.get()
+    assert (image.format, image.virtual_size, image.sha256) == ("qcow2", MIB, sha256(raw))
+    assert Path(image.source).read_bytes().startswith(b"QFI\xfb")
+    iso = build_iso(SeedSpec("pool", "x.iso", "instance-id: x", "#cloud-config"))
+    upload = services.begin_upload(actor=chief, wanted=CD)
+    assert imported(send(chief, upload, iso, name="cd.iso")) == (State.SUCCEEDED, [])
+    image = Image.objects.get(kind="iso")
+    assert image.volume_name.endswith(".iso") and Path(image.source).read_bytes() == iso
+    assert pool.driver.volume_info(pool.pool.name, image.volume_name).format == "iso"
+
+
+def test_a_break_at_99_percent_goes_on_there(chief, pool, disk, upload):
+    """Red when a chunk is taken wherever it comes from: the file would have a part twice."""
+    head, size = disk[:4096], len(disk)
+    told = {"actor": chief, "upload": upload, "name": "a.qcow2", "size": size, "head": head}
+    assert services.start_file(**told) == 0
+    most = size * 99 // 100
+    assert send_chunk(chief, upload, disk, 0, most) == most
+    with pytest.raises(WrongOffset) as wrong:
+        send_chunk(chief, upload, disk, 0, 100)
+    assert wrong.value.offset == most
+    # A new page asks again, and goes on.
+    assert services.start_file(**told) == most
+    with pytest.raises(WrongOffset):
+        send_chunk(chief, upload, disk, most + 1, 100)
+    assert send_chunk(chief, upload, disk, most, MIB) == size
+    # The answer to the last chunk was lost, so it comes again.
+    assert send_chunk(chief, upload, disk, most, MIB) == size
+    assert imported(Operation.objects.get(subject=upload.topic)) == (State.SUCCEEDED, [])
+    assert Image.objects.get().sha256 == sha256(disk)
+
+
+def test_another_file_does_not_go_on_in_its_place(chief, disk, upload):
+    """Red when the beginning of the file is not compared."""
+    told = {"actor": chief, "upload": upload, "name": "a", "size": len(disk)}
+    services.start_file(**told, head=disk[:4096])
+    for changes in ({"head": b"x"}, {"head": disk[:4096], "size": 5}, {"head": disk[:4096], "name": "b"}):
+        with pytest.raises(Denied, match="This is another file"):
+            services.start_file(**told | changes)
+
+
+def test_it_is_never_longer_than_was_told(chief, disk, upload):
+    services.start_file(actor=chief, upload=upload, name="a", size=100, head=b"")
+    with pytest.raises(Denied, match="more than the file has"):
+        services.receive(actor=chief, upload=upload, offset=0, stream=Piece(disk), length=101)
+    # Whatever the length was said to be.
+    services.receive(actor=chief, upload=upload, offset=0, stream=Piece(disk), length=99)
+    assert store.length(store.part_of(upload)) == 100
+    with pytest.raises(Denied, match="at most"):
+        services.receive(actor=chief, upload=upload, offset=0, stream=Piece(b""), length=17 * MIB)
+
+
+def test_what_has_no_room_is_not_begun(chief, upload, settings, monkeypatch):
+    """Red when free space is not looked at before."""
+    told = {"actor": chief, "upload": upload, "name": "a", "head": b""}
+    with pytest.raises(Denied, match="takes at most 64"):
+        services.start_file(**told, size=65 << 30)
+    monkeypatch.setattr(store, "free_bytes", lambda: 10 * MIB)
+    with pytest.raises(Denied, match="has room for"):
+        services.start_file(**told, size=6 * MIB)
+    with pytest.raises(Denied, match="empty"):
+        services.start_file(**told, size=0)
+    assert services.start_file(**told, size=5 * MIB) == 0
+
+
+def test_a_full_disk_leaves_what_was_there_before_the_chunk(chief, disk, upload):
+    """Red when a chunk that did not fit is left half there.
+
+    The limit of a file's length makes the kernel write a part and then refuse, as a full disk does.
+    """
+    services.start_file(actor=chief, upload=upload, name="a", size=len(disk), head=disk[:4096])
+    send_chunk(chief, upload, disk, 0, 2 * MIB)
+    upload.refresh_from_db()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * MIB, before[1]))
+    try:
+        with pytest.raises(StoreFull):
+            store.append(upload, 2 * MIB, Piece(disk[2 * MIB :]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert store.part_of(upload).read_bytes() == disk[: 2 * MIB]
+    send_chunk(chief, upload, disk, 2 * MIB, 2 * MIB)
+    assert store.part_of(upload).read_bytes() == disk
+
+
+def test_the_wrong_checksum_throws_the_file_away(chief, uploads, pool, disk):
+    upload = services.begin_upload(actor=chief, wanted=WANTED, sha256="0" * 64)
+    assert imported(send(chief, upload, disk)) == (State.FAILED, ["image_checksum"])
+    upload.refresh_from_db()
+    assert (upload.state, files(uploads)) == ("failed", [])
+    assert not Image.objects.exists() and not services.can_retry(upload)
+
+
+def test_a_backing_file_of_the_host_is_refused_and_nothing_is_left(chief, uploads, pool, tmp_path, upload):
+    path = tmp_path / "a.qcow2"
+    backing = ["-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow"]
+    subprocess.run(["qemu-img", "create", "-q", *backing, path, "1G"], check=True)
+    operation = send(chief, upload, path.read_bytes())
+    assert imported(operation) == (State.FAILED, ["image_backed"])
+    assert operation.steps.get(error_code="image_backed").error_raw == "/etc/shadow"
+    assert files(uploads) == [] and not Image.objects.exists()
+    assert pool.driver.list_volumes(pool.pool.name) == ()
+
+
+def test_an_iso_that_is_none_is_refused(chief, uploads, pool, disk):
+    upload = services.begin_upload(actor=chief, wanted=CD)
+    assert imported(send(chief, upload, disk)) == (State.FAILED, ["iso_invalid"])
+
+
+def test_the_same_content_is_not_taken_twice(chief, uploads, pool, disk, upload):
+    known = make_image(sha256=sha256(disk), title="Known")
+    assert imported(send(chief, upload, disk)) == (State.FAILED, ["image_known"])
+    assert Image.objects.get() == known
+    # The browser's file is kept: the other image may go.
+    upload.refresh_from_db()
+    assert services.can_retry(upload) and files(uploads) == [".part"]
+    known.delete()
+    assert imported(services.retry(actor=chief, upload=upload)) == (State.SUCCEEDED, [])
+
+
+def test_a_host_that_is_away_gets_it_later(chief, uploads, disk, upload, monkeypatch):
+    """Red when one host that fails makes the import fail, or nobody is told."""
+    drivers = {}
+    first = make_pool(monkeypatch, drivers)
+    second = make_pool(monkeypatch, drivers, "second-host")
+    second.driver.remove_pool(second.pool.name)
+    operation = send(chief, upload, disk)
+    assert imported(operation) == (State.SUCCEEDED, [])
+    assert operation.steps.get(name="copy").remark == "image_not_everywhere"
+    assert [copy.pool for copy in ImageAttachment.objects.all()] == [first]
+
+
+def test_where_no_host_takes_it_all_is_taken_back(chief, uploads, pool, disk, upload):
+    pool.driver.pool_bytes = MIB
+    assert imported(send(chief, upload, disk)) == (State.FAILED, ["pool_full"])
+    assert not Image.objects.exists() and files(uploads) == [".part"]
+    pool.driver.pool_bytes = 1 << 40
+    upload.refresh_from_db()
+    assert imported(services.retry(actor=chief, upload=upload)) == (State.SUCCEEDED, [])
+
+
+class Died(BaseException):
+    """The worker ends here."""
+
+
+STEPS = ("Take", "Check", "Register", "Copy")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("end", ["finish", "take back"])
+def test_whoever_takes_over_finds_its_way(chief, uploads, pool, disk, upload, monkeypatch, step, when, end):
+    """A worker that dies in any step, its work done or not, is followed by one that finishes or takes back.
+
+    Red when a step does not expect what an earlier attempt left.
+    """
+    operation = send(chief, upload, disk)
+    kind, do = getattr(importing, step), getattr(importing, step).do
+
+    def dies(self, context):
+        if when == "after":
+            do(self, context)
+        raise Died
+
+    monkeypatch.setattr(kind, "do", dies)
+    with pytest.raises(Died):
+        imported(operation)
+    monkeypatch.setattr(kind, "do", do)
+    Operation.objects.filter(pk=operation.pk).update(state=State.QUEUED)
+    if end == "take back":
+        monkeypatch.setattr(importing.Copy, "do", lambda self, context: fail())
+    state, _codes = imported(operation)
+    if end == "finish":
+        assert state == State.SUCCEEDED and Image.objects.get().attachments.count() == 1
+        assert Path(Image.objects.get().source).read_bytes() == disk
+    else:
+        assert state == State.FAILED and not Image.objects.exists()
+        assert files(uploads) == [".part"]
+        assert pool.driver.list_volumes(pool.pool.name) == ()
+
+
+def fail():
+    raise importing.StepFailed("internal")
+
+
+def test_a_queued_import_can_be_cancelled_and_thrown_away(chief, uploads, pool, disk, upload):
+    operation = send(chief, upload, disk)
+    with pytest.raises(Denied, match="Cancel that first"):
+        services.give_up(actor=chief, upload=upload)
+    cancel(actor=chief, operation=operation)
+    services.give_up(actor=chief, upload=upload)
+    services.give_up(actor=chief, upload=upload)
+    assert not Upload.objects.exists() and files(uploads) == []
+    assert AuditEntry.objects.filter(verb="image.upload_dropped").count() == 1
+
+
+def test_an_upload_that_nobody_goes_on_with_is_swept(chief, uploads, disk, upload):
+    """Red when what was touched since is swept too."""
+    fresh = services.begin_upload(actor=chief, wanted=WANTED)
+    for each in (fresh, upload):
+        services.start_file(actor=chief, upload=each, name="a", size=len(disk), head=b"")
+        send_chunk(chief, each, disk, 0)
+    Upload.objects.update(touched_at=timezone.now() - timedelta(days=4))
+    send_chunk(chief, fresh, disk, MIB)
+    assert services.sweep_uploads() == 1
+    assert Upload.objects.get() == fresh and files(uploads) == [".part"]
+    assert services.sweep_uploads() == 0
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_only_admins_of_every_project_hand_in_images(cast, chief, upload, role):
+    person = getattr(cast, role)
+    told = {"actor": person, "upload": upload}
+    for act in (
+        lambda: services.begin_upload(actor=person, wanted=WANTED),
+        lambda: services.begin_import(actor=person, wanted=WANTED, address="https://a/", sha256="0" * 64),
+        lambda: services.start_file(**told, name="a", size=5, head=b""),
+        lambda: services.receive(**told, offset=0, stream=Piece(b"x"), length=1),
+        lambda: services.retry(**told),
+        lambda: services.give_up(**told),
+    ):
+        with pytest.raises(Denied, match="role in every project"):
+            act()
+
+
+def test_nobody_goes_on_with_the_upload_of_another(chief, upload):
+    other = User.objects.create(username="second-chief")
+    Membership.objects.create(user=other, role=Role.ADMIN)
+    with pytest.raises(Denied, match="Only chief"):
+        services.start_file(actor=other, upload=upload, name="a", size=5, head=b"")
+    services.start_file(actor=chief, upload=upload, name="a", size=5, head=b"")
+    with pytest.raises(Denied):
+        services.receive(actor=other, upload=upload, offset=0, stream=Piece(b"x"), length=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"kind": "floppy"}, "kind"),
+        ({"name": "Upper"}, "name"),
+        ({"name": "../x"}, "name"),
+        ({"title": " "}, "title"),
+        ({"version": "a b"}, "version"),
+        ({"os": "../x"}, "os"),
+        ({"min_memory": 5}, "min_memory"),
+        ({"device_models": ()}, "device_models"),
+        ({"device_models": ("xen",)}, "device_models"),
+        ({"cloud_init": True, "login_user": ""}, "login_user"),
+        ({"login_user": "a b"}, "login_user"),
+        ({"every_project": False}, "projects"),
+        ({"projects": (99999,)}, "projects"),
+    ],
+)
+def test_what_is_said_of_it_is_checked(chief, uploads, changes, field):
+    with pytest.raises(Denied) as refused:
+        services.begin_upload(actor=chief, wanted=replace(WANTED, **changes))
+    assert refused.value.field == field
+    assert Wanted.of(WANTED.as_json()) == WANTED
+
+
+def test_what_people_handed_in_proves_no_host(pool, chief, uploads, disk, upload):
+    """Red when `Prove` takes the image with the least memory, whoever made it."""
+    imported(send(chief, upload, disk))
+    asked = []
+
+    class Looking(enrolment.Prove):
+        def call(self, context, verb, *args):
+            asked.append(verb)
+            return enrolment.Proof(True, "seen")
+
+    Looking().do(StepContext({}, {"host": pool.host_id}, lambda: None))
+    assert asked == ["prove"]
+
+
+@pytest.mark.parametrize("health", [Health.UP, Health.STALE])
+def test_a_pool_that_is_gone_does_not_keep_it_from_being_taken_back(
+    chief, uploads, pool, disk, upload, health
+):
+    """Red when the undo of a copy waits for a pool that never had it."""
+    operation = send(chief, upload, disk)
+    pool.driver.remove_pool(pool.pool.name)
+    pool.host.observed_health = health
+    pool.host.save()
+    assert imported(operation) == (State.FAILED, ["pool_not_found"])
+    assert not Image.objects.exists()
