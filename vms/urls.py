@@ -5,6 +5,7 @@ from django.urls import path, re_path
 from vms import install_views as installs
 from vms import power, views
 from vms.adoption import views as adopted
+from vms.catalogue import image_views as handed_in
 from vms.catalogue import views as admin
 from vms.changes import views as changes
 from vms.changes.devices import views as devices
@@ -22,7 +23,16 @@ catalogue_urls = [
     path("catalogue/admin/sizes/<int:pk>/", admin.size_edit, name="size_edit"),
     path("catalogue/admin/sizes/<int:pk>/delete/", admin.size_delete, name="size_delete"),
     path("catalogue/admin/images/", admin.images, name="images"),
+    path("catalogue/admin/images/add/", handed_in.image_add, name="image_add"),
+    path("catalogue/admin/images/fetch/", handed_in.image_fetch, name="image_fetch"),
     path("catalogue/admin/images/<int:pk>/", admin.image, name="image"),
+    path("catalogue/admin/images/<int:pk>/describe/", handed_in.image_describe, name="image_describe"),
+    path("catalogue/admin/images/<int:pk>/delete/", handed_in.image_delete, name="image_delete"),
+    path("catalogue/admin/uploads/<int:pk>/", handed_in.upload, name="upload"),
+    path("catalogue/admin/uploads/<int:pk>/start/", handed_in.upload_start, name="upload_start"),
+    path("catalogue/admin/uploads/<int:pk>/from/<int:offset>/", handed_in.upload_chunk, name="upload_chunk"),
+    path("catalogue/admin/uploads/<int:pk>/retry/", handed_in.upload_retry, name="upload_retry"),
+    path("catalogue/admin/uploads/<int:pk>/drop/", handed_in.upload_drop, name="upload_drop"),
     path("catalogue/admin/images/<int:pk>/deprecate/", admin.image_deprecate, name="image_deprecate"),
 ]
 urlpatterns = [

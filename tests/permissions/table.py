@@ -160,6 +160,18 @@ def _item(world: Any) -> dict[str, Any]:
     }
 
 
+def _new_image(world: Any) -> dict[str, Any]:
+    return {
+        "kind": "iso",
+        "title": "Fresh",
+        "name": "fresh",
+        "version": "1",
+        "min_memory": "1",
+        "device_models": ["paravirtual"],
+        "every_project": "1",
+    }
+
+
 LINES = (
     Line("first_page", page(ALL, 302), NO),
     # Sign-in (allauth's pages)
@@ -323,6 +335,41 @@ LINES = (
     Line("vms:template_delete", NO, change(ESTATE), "template"),
     Line("vms:images", page(EVERY_ADMIN), NO),
     Line("vms:image", page(EVERY_ADMIN), NO, "image"),
+    Line("vms:image_add", page(EVERY_ADMIN), change(EVERY_ADMIN), data=_new_image),
+    Line(
+        "vms:image_fetch",
+        page(EVERY_ADMIN),
+        change(EVERY_ADMIN),
+        data=lambda w: {**_new_image(w), "address": "https://example.org/a.iso", "sha256": "0" * 64},
+    ),
+    Line(
+        "vms:image_describe",
+        NO,
+        change(EVERY_ADMIN),
+        "image",
+        data=lambda w: {"os": "debian12", "every_project": "1"},
+    ),
+    Line(
+        "vms:image_delete", NO, change(EVERY_ADMIN), "unused_image", data=lambda w: {"confirm_name": "unused"}
+    ),
+    Line("vms:upload", page(EVERY_ADMIN), NO, "upload"),
+    Line(
+        "vms:upload_start",
+        NO,
+        change(EVERY_ADMIN, status=200),
+        "upload",
+        data=lambda w: {"name": "a.iso", "size": 5, "head": ""},
+    ),
+    Line(
+        "vms:upload_chunk",
+        NO,
+        change(EVERY_ADMIN, status=200),
+        "sent_upload",
+        {"offset": 0},
+        silent="a part of what was begun",
+    ),
+    Line("vms:upload_retry", NO, change(EVERY_ADMIN), "failed_upload"),
+    Line("vms:upload_drop", NO, change(EVERY_ADMIN), "upload"),
     Line("vms:image_deprecate", NO, change(EVERY_ADMIN), "image", data=lambda w: {"reason": "too old"}),
     # The estate
     Line("hosts:list", page(ESTATE), NO),

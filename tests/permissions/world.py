@@ -11,7 +11,7 @@ from networks.models import Port
 from portal.accounts import notices, public_keys
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
-from portal.hosts.models import Health
+from portal.hosts.models import Health, Upload
 from portal.operations import quotas, scopes
 from portal.operations.models import Delegation, Operation
 from portal.operations.policies import services as policies
@@ -78,6 +78,13 @@ def _things(world):
     world.network = factories.make_network()
     world.catalogue = factories.make_catalogue(place.images.get().image, world.network)
     world.item, world.image = world.catalogue.item, world.catalogue.item.image
+    world.unused_image = factories.make_image(name="unused")
+    wanted = {"title": "Handed in", "kind": "iso"}
+    world.upload = Upload.objects.create(person=chief, wanted=wanted)
+    world.sent_upload = Upload.objects.create(person=chief, wanted=wanted, file_name="a", file_size=1 << 20)
+    world.failed_upload = Upload.objects.create(
+        person=chief, wanted=wanted, address="https://example.org/", state=Upload.State.FAILED
+    )
     world.unused = CatalogueItem.objects.create(name="Unused", description="", image=world.image, position=1)
     world.size = Flavour.objects.create(name="spare", vcpus=1, memory=factories.GIB, disk=factories.GIB)
     wish = factories.make_wish(world.catalogue, name="asked")

@@ -13,13 +13,16 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.accounts.backends import may
 from portal.core.errors import Denied
 from portal.core.web.forms import ConfirmForm
-from portal.core.web.htmx import attempt, render_page
+from portal.core.web.htmx import attempt, is_htmx, render_page
 from portal.core.web.lists import ordering, search_of
 from portal.hosts import services as hosts
-from portal.hosts.models import Image
+from portal.hosts.images.in_use import uses_of
+from portal.hosts.models import Image, Upload
+from portal.operations.models import Operation
 from vms import guidance
 from vms.catalogue import services
 from vms.catalogue.forms import DeprecateForm, ItemForm, SizeForm
+from vms.catalogue.image_forms import DescribeForm
 from vms.catalogue.values import Refused, item_snapshot, size_snapshot
 from vms.models import CatalogueItem, Flavour
 from vms.offers import offers
@@ -36,7 +39,8 @@ SIZE_ORDER = {
 IMAGE_ORDER = {"name": ["title", "-pk"], "imported": ["imported_at", "pk"], "size": ["size", "pk"]}
 
 
-def _for_admins(request: HttpRequest) -> None:
+def for_admins(request: HttpRequest) -> None:
+    """Raise Http404 unless who asks administers every project."""
     # The catalogue is the whole estate's; for anybody else these pages are not there.
     if not may(request.user, "administer", None):
         raise Http404
@@ -49,7 +53,7 @@ def _page(request: HttpRequest, found: Any) -> Any:
 @require_safe
 def items(request: HttpRequest) -> HttpResponse:
     """List the items in the order in which people see them."""
-    _for_admins(request)
+    for_admins(request)
     search = search_of(request)
     found = CatalogueItem.objects.restrict(request.user, "view")
     if search:
@@ -67,7 +71,7 @@ def items(request: HttpRequest) -> HttpResponse:
 
 
 def _item(request: HttpRequest, pk: int) -> CatalogueItem:
-    _for_admins(request)
+    for_admins(request)
     found = CatalogueItem.objects.restrict(request.user, "view").select_related("image")
     item: CatalogueItem = get_object_or_404(found, pk=pk)
     return item
@@ -94,7 +98,7 @@ def _keep(form: Any, save: Callable[[], Any], now: Callable[[], Mapping[str, Any
 @require_http_methods(["GET", "HEAD", "POST"])
 def item_add(request: HttpRequest) -> HttpResponse:
     """Offer something new."""
-    _for_admins(request)
+    for_admins(request)
     form = ItemForm(request.POST or None, actor=request.user)
     if request.method == "POST" and form.is_valid():
         values = form.values()
@@ -163,7 +167,7 @@ def item_delete(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def sizes(request: HttpRequest) -> HttpResponse:
     """List the sizes and make a new one."""
-    _for_admins(request)
+    for_admins(request)
     form = SizeForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         values = form.values()
@@ -183,7 +187,7 @@ def sizes(request: HttpRequest) -> HttpResponse:
 
 
 def _size(request: HttpRequest, pk: int) -> Flavour:
-    _for_admins(request)
+    for_admins(request)
     size: Flavour = get_object_or_404(Flavour.objects.restrict(request.user, "view"), pk=pk)
     return size
 
@@ -224,19 +228,26 @@ def size_delete(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def images(request: HttpRequest) -> HttpResponse:
     """List the images: where each lies and what is made from it."""
-    _for_admins(request)
+    for_admins(request)
     search = search_of(request)
     found = Image.objects.restrict(request.user, "view")
     if search:
         found = found.filter(Q(title__icontains=search) | Q(sha256__startswith=search.lower()))
     sort, columns = ordering(request, IMAGE_ORDER, default="name")
     found = found.order_by(*columns).prefetch_related("items", "attachments__pool__host")
-    context = {"page": _page(request, found), "search": search, "sort": sort, "tab": "images"}
+    coming = Upload.objects.restrict(request.user, "administer").exclude(state=Upload.State.DONE)
+    context = {
+        "page": _page(request, found),
+        "search": search,
+        "sort": sort,
+        "tab": "images",
+        "uploads": [] if is_htmx(request) else coming.select_related("person")[:PAGE_SIZE],
+    }
     return render_page(request, "vms/admin/images.html", context, partial="vms/admin/images_table.html")
 
 
 def _image(request: HttpRequest, pk: int) -> Image:
-    _for_admins(request)
+    for_admins(request)
     image: Image = get_object_or_404(Image.objects.restrict(request.user, "view"), pk=pk)
     return image
 
@@ -244,14 +255,24 @@ def _image(request: HttpRequest, pk: int) -> Image:
 @require_safe
 def image(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one image."""
-    return _image_page(request, _image(request, pk), DeprecateForm())
+    return image_page(request, _image(request, pk))
 
 
-def _image_page(request: HttpRequest, found: Image, form: DeprecateForm) -> HttpResponse:
+def image_page(
+    request: HttpRequest,
+    found: Image,
+    form: DeprecateForm | None = None,
+    describe: DescribeForm | None = None,
+) -> HttpResponse:
+    """Draw an image's page, with the form on it that was refused."""
     newer = Image.objects.restrict(request.user, "view").filter(name=found.name, pk__gt=found.pk)
     context = {
         "image": found,
-        "form": form,
+        "form": form or DeprecateForm(),
+        "describe": describe or DescribeForm(actor=request.user, image=found),
+        "delete": ConfirmForm(name=found.name),
+        "uses": " ".join(uses_of(found)),
+        "operations": _operations(request, found),
         "newer": newer.order_by("-pk").first(),
         "drivers": [Devices(name).label for name in found.device_models],
         "places": found.attachments.select_related("pool__host", "pool__pool").order_by("pool__host__name"),
@@ -260,7 +281,13 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm) -> Http
         "system": guidance.facts(found.os),
         "no_system": guidance.unknown(found.os),
     }
-    return render(request, "vms/admin/image.html", context, status=422 if form.errors else 200)
+    wrong = bool(form and form.errors) or bool(describe and describe.errors)
+    return render(request, "vms/admin/image.html", context, status=422 if wrong else 200)
+
+
+def _operations(request: HttpRequest, image: Image) -> Any:
+    found = Operation.objects.restrict(request.user, "view").filter(subject=image.topic)
+    return found.select_related("requester").order_by("-pk")[:3]
 
 
 @require_POST
@@ -277,4 +304,4 @@ def image_deprecate(request: HttpRequest, pk: int) -> HttpResponse:
         with attempt(request, _("Nothing new is made from %(image)s.") % {"image": found}):
             hosts.deprecate_image(actor=request.user, image=found, reason=reason)
         return redirect("vms:image", pk)
-    return _image_page(request, found, form)
+    return image_page(request, found, form)

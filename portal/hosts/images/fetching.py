@@ -2,7 +2,8 @@
 
 A name is looked up once for each request; every address that it has must be allowed, and the connection
 is made to one of those very addresses, so that a second answer of the DNS cannot lead elsewhere. Each
-redirect is looked at like the first address. No proxy of the environment is asked: it would look names up by itself.
+redirect is looked at like the first address. No proxy of the environment is asked: it would look names up by
+itself.
 Not for: whether the file is the right one, which its SHA-256 tells.
 """
 

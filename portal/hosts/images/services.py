@@ -131,7 +131,7 @@ def _check_size(size: int) -> None:
 
 
 def _own(actor: Any, upload: Upload, *states: str) -> Upload:
-    """Return the upload as it is now, locked. Raises Denied when it is somebody else's, or not in `states`."""
+    """Return the upload as it is now, locked. Raises Denied for one of others, or not in `states`."""
     current = Upload.objects.select_for_update().filter(pk=upload.pk).first()
     if current is None:
         raise Denied(_("The upload was thrown away meanwhile."))
