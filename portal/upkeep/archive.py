@@ -23,6 +23,9 @@ STATE = "state"
 #: In the state folder, but made again by a run, or no state at all.
 PASSING = frozenset({"run", "log", "cache", "static", "assets", "backups", "tls", "bench.json"})
 IMAGES = "images"
+#: Images that people handed in; what is on its way there, by how it ends, is in no backup.
+UPLOADS = "uploads"
+PASSING_UPLOADS = frozenset({".part", ".taken"})
 _CHUNK = 1 << 20
 
 
@@ -44,10 +47,12 @@ class Manifest:
 
 def state_files(state: Path, *, images: bool) -> Iterator[tuple[str, Path]]:
     """Yield (member, file) for what of the state folder belongs into a backup; the database does not."""
-    left_out = PASSING if images else PASSING | {IMAGES}
+    left_out = PASSING if images else PASSING | {IMAGES, UPLOADS}
     for path in sorted(state.rglob("*")):
         relative = path.relative_to(state)
         if relative.parts[0] in left_out or ".sqlite3" in path.name:
+            continue
+        if relative.parts[0] == UPLOADS and path.suffix in PASSING_UPLOADS:
             continue
         if path.is_file() and not path.is_symlink():
             yield f"{STATE}/{relative.as_posix()}", path

@@ -46,6 +46,9 @@ lend_state() {
   mkdir -p "$STATE/exports"
   chown "root:$WEB_GID" "$STATE/db" "$STATE/exports"
   chmod 2750 "$STATE/exports"
+  mkdir -p "$STATE/cache" "$STATE/mail" "$STATE/uploads/parts"
+  chown "root:$WEB_GID" "$STATE/db" "$STATE/uploads"
+  chmod 750 "$STATE/uploads"
   if [ -f "$STATE/secret_key" ]; then chown "root:$WEB_GID" "$STATE/secret_key" && chmod 640 "$STATE/secret_key"; fi
   chmod 2770 "$STATE/db"
   find "$STATE/db" -maxdepth 1 -type f -links 1 -exec chown "root:$WEB_GID" {} + -exec chmod 660 {} +
@@ -56,9 +59,9 @@ lend_state() {
     [ ! -s "$STATE/db/gatehouse.sqlite3" ] || [ -e "$STATE/db/gatehouse.sqlite3$end" ] ||
       install -m 660 -o root -g "$WEB_GID" /dev/null "$STATE/db/gatehouse.sqlite3$end"
   done
-  chown -Rh "$WEB_UID:$WEB_GID" "$STATE/cache" "$STATE/mail"
+  chown -Rh "$WEB_UID:$WEB_GID" "$STATE/cache" "$STATE/mail" "$STATE/uploads/parts"
   chmod 700 "$STATE/cache"
-  chmod 2770 "$STATE/mail"
+  chmod 2770 "$STATE/mail" "$STATE/uploads/parts"
   local folder
   for folder in "$STATE/static" "$STATE/assets" "$ROOT/.venv" "$ROOT"/{manage.py,portal,networks,vms,templates,static}; do
     lend_to_read "$folder"

@@ -83,6 +83,14 @@ def test_the_web_unit_and_container_have_nothing_of_the_workers():
         assert services[part]["cap_drop"] == ["ALL"]
 
 
+def test_the_worker_may_confine_what_reads_a_strangers_image():
+    """Red when Landlock's calls are not let through, or containers lack the program that looks at images."""
+    worker = (UNITS / "gatehouse-worker.service").read_text()
+    allowed = " ".join(re.findall(r"^SystemCallFilter=(.*)$", worker, re.M)).split()
+    assert {f"landlock_{call}" for call in ("create_ruleset", "add_rule", "restrict_self")} < set(allowed)
+    assert "qemu-utils" in (ROOT / "deploy/compose/Containerfile").read_text()
+
+
 @pytest.mark.live
 def test_systemd_finds_no_fault_in_the_units(tmp_path):
     """Red when an option's name is misspelt: systemd would ignore it and say so only in its log."""

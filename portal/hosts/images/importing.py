@@ -5,6 +5,7 @@ other. A file that is wrong in itself is thrown away at once. After any other fa
 is kept, to be imported again.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -93,12 +94,13 @@ class Take(Step):
         if upload.file_size > store.free_bytes() + store.length(store.taken_of(upload)):
             raise StepFailed("store_full")
         try:
-            with part.open("rb") as file, store.taken_of(upload).open("wb") as copy:
+            with store.open_part(upload) as file, store.taken_of(upload).open("wb") as copy:
                 found = self._digest(context, file, copy)
                 copy.flush()
                 os.fsync(copy.fileno())
         except OSError as error:
-            raise StepFailed("store_full", str(error)) from error
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+            raise StepFailed("store_full" if full else "upload_gone", str(error)) from error
         return found
 
     def _digest(self, context: StepContext, file: Any, copy: Any) -> str:

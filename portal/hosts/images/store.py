@@ -7,9 +7,10 @@ the worker's own; what is checked there stays as it was checked.
 import fcntl
 import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from django.conf import settings
 
@@ -57,7 +58,7 @@ def image_of(upload: Upload) -> Path:
 def length(path: Path) -> int:
     """Return the length of a file, 0 when it is not there."""
     try:
-        return path.stat().st_size
+        return path.lstat().st_size
     except FileNotFoundError:
         return 0
 
@@ -89,6 +90,19 @@ def append(upload: Upload, offset: int, stream: Stream) -> int:
         except OSError as error:
             file.truncate(offset)
             raise StoreFull(error.strerror) from error
+
+
+def open_part(upload: Upload) -> BinaryIO:
+    """Open what was sent, for the worker. Raises OSError, also for what is no plain file.
+
+    The web process owns the folder: what is there may be a link to what the worker alone may read.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.fdopen(os.open(part_of(upload), flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(f"{part_of(upload)} is no plain file")
+    return file
 
 
 def _copy(file: Any, stream: Stream, most: int) -> int:

@@ -193,6 +193,18 @@ def test_a_backing_file_of_the_host_is_refused_and_nothing_is_left(chief, upload
     assert pool.driver.list_volumes(pool.pool.name) == ()
 
 
+def test_a_link_in_place_of_what_was_sent_is_not_followed(chief, uploads, pool, disk, upload, tmp_path):
+    """Red when the worker opens whatever lies there: the web process could show it the portal's keys."""
+    operation = send(chief, upload, disk)
+    secret, part = tmp_path / "secret", store.part_of(upload)
+    secret.write_bytes(disk)
+    part.unlink()
+    part.symlink_to(secret)
+    Upload.objects.filter(pk=upload.pk).update(file_size=part.lstat().st_size)
+    assert imported(operation) == (State.FAILED, ["upload_gone"])
+    assert not Image.objects.exists()
+
+
 def test_an_iso_that_is_none_is_refused(chief, uploads, pool, disk):
     upload = services.begin_upload(actor=chief, wanted=CD)
     assert imported(send(chief, upload, disk)) == (State.FAILED, ["iso_invalid"])
