@@ -41,13 +41,10 @@ place_database() {
 # because it could put something else into its own folders meanwhile. Idempotent; mends an older state.
 lend_state() {
   [ "$(id -u)" = 0 ] || return 0
-  mkdir -p "$STATE/cache" "$STATE/mail"
-  # What a worker writes there, the web process hands out.
-  mkdir -p "$STATE/exports"
-  chown "root:$WEB_GID" "$STATE/db" "$STATE/exports"
+  # What a worker writes into exports, the web process hands out.
+  mkdir -p "$STATE/cache" "$STATE/mail" "$STATE/uploads/parts" "$STATE/exports"
+  chown "root:$WEB_GID" "$STATE/db" "$STATE/uploads" "$STATE/exports"
   chmod 2750 "$STATE/exports"
-  mkdir -p "$STATE/cache" "$STATE/mail" "$STATE/uploads/parts"
-  chown "root:$WEB_GID" "$STATE/db" "$STATE/uploads"
   chmod 750 "$STATE/uploads"
   if [ -f "$STATE/secret_key" ]; then chown "root:$WEB_GID" "$STATE/secret_key" && chmod 640 "$STATE/secret_key"; fi
   chmod 2770 "$STATE/db"

@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('hosts', '0007_image_kind'),
+        ('hosts', '0008_netboot_images'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
