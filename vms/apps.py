@@ -20,6 +20,7 @@ class VmsConfig(AppConfig):
         from vms.changes.cloning import CLONE
         from vms.changes.devices import limits, media, nics
         from vms.changes.resizing import RESIZE
+        from vms.changes.templates import TEMPLATE
         from vms.editing import EDIT
         from vms.exports.kind import EXPORT
         from vms.extending import EXTEND
@@ -31,6 +32,7 @@ class VmsConfig(AppConfig):
         changes = (*disks.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
         whole = (CREATE, INSTALL, ADOPT, EDIT, EXTEND, RESIZE, CLONE, EXPORT)
         for kind in (*whole, *changes, *KINDS):
+        for kind in (CREATE, ADOPT, EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

@@ -49,9 +49,14 @@ def least_disk(item: CatalogueItem) -> int:
 
 def _project(item: CatalogueItem, values: Values) -> str:
     project = values["project"]
-    if item.every_project or item.projects.filter(pk=project.pk).exists():
-        return ""
-    return _("%(item)s is not offered to %(project)s.") % {"item": item.name, "project": project}
+    if not (item.every_project or item.projects.filter(pk=project.pk).exists()):
+        return _("%(item)s is not offered to %(project)s.") % {"item": item.name, "project": project}
+    if not offers.shares_image(item.image, project):
+        return _("%(item)s is made from an image that %(project)s may not use.") % {
+            "item": item.name,
+            "project": project,
+        }
+    return ""
 
 
 def _name(item: CatalogueItem, values: Values) -> str:

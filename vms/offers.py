@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from portal.hosts.models import GIVEN_BY, Health, ImageAttachment
+from portal.hosts.models import GIVEN_BY, Health, Image, ImageAttachment
 from vms.models import CatalogueItem
 from vms.virtualization import Devices, Wanted
 
@@ -40,6 +41,17 @@ def refusal(item: CatalogueItem, devices: str = "", accelerator: str = "") -> st
         label = Wanted(accelerator).label if accelerator in Wanted.values else accelerator
         return _("%(item)s does not come with the choice %(choice)s.") % {"item": item, "choice": label}
     return ""
+
+
+def shares_image(image: Image, project: Any) -> bool:
+    """Tell whether people of `project` may use `image`."""
+    return image.every_project or image.projects.filter(pk=project.pk).exists()
+
+
+def asked_for_by(user: Any) -> QuerySet[CatalogueItem]:
+    """Return the items on offer that `user` may ask for in some project, with an image that it may use."""
+    found = CatalogueItem.objects.restrict(user, "request").filter(offered=True)
+    return found.filter(image__in=Image.objects.restrict(user, "request").values("pk"))
 
 
 def _replaced(item: CatalogueItem) -> str:

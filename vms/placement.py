@@ -14,9 +14,10 @@ from django.utils.translation import ngettext
 
 from networks import ports
 from networks.models import Network, Port
+from portal.accounts.models import Project
 from portal.core.errors import Denied
 from portal.drivers.types import Accelerator
-from portal.hosts.models import GIVEN_BY, Health, Host, ImageAttachment
+from portal.hosts.models import GIVEN_BY, Health, Host, Image, ImageAttachment
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from vms import leases, virtualization
@@ -106,9 +107,18 @@ def place(operation: Operation) -> None:
     if network is None:
         raise Denied(_("The network of this request was removed."))
     own_network = network.kind == Network.Kind.USER
+    check_image(spec["pinned"]["image"]["sha256"], operation.project)
     places = candidates(spec["pinned"]["image"]["sha256"], wanted, own_network=own_network)
     chosen = _hold(operation, spec["sizes"], places)
     _make_rows_surely(operation, spec, chosen, network)
+
+
+def check_image(sha256: str, project: Project | None) -> None:
+    """Raise Denied when `project` may not use the image any more; one that is gone lies on no host."""
+    image = Image.objects.filter(sha256=sha256, every_project=False).first()
+    if image is not None and not image.projects.filter(pk=project.pk if project else 0).exists():
+        told = {"image": image.label, "project": project}
+        raise Denied(_("The people of %(project)s may not use the image %(image)s.") % told)
 
 
 def _make_rows_surely(

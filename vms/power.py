@@ -41,6 +41,8 @@ _ON = (Observed.RUNNING, Observed.PAUSED)
 COPYING = frozenset({"clone", "export"})
 #: What makes a machine run, and so needs a lease that has not ended.
 LEASED = frozenset({"start", "reboot", "resume"})
+#: What copies disks.
+COPYING = frozenset({"clone", "template"})
 
 
 @dataclass(frozen=True)

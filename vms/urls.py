@@ -52,6 +52,7 @@ urlpatterns = [
     path("<int:pk>/", views.machine, name="detail"),
     path("<int:pk>/settings/", views.settings, name="settings"),
     path("<int:pk>/clone/", changes.clone, name="clone"),
+    path("<int:pk>/template/", changes.template, name="template"),
     path("<int:pk>/size/", changes.size, name="size"),
     path("<int:pk>/disks/add/", changes.disk_add, name="disk_add"),
     path("<int:pk>/disks/<slug:target>/", changes.disk, name="disk"),

@@ -28,6 +28,7 @@ from vms import (
     installing,
     live,
     noted,
+    offers,
     power,
     prefill,
     reach,
@@ -36,6 +37,7 @@ from vms import (
 from vms import settings as sets
 from vms.adoption import services as adoption
 from vms.cards import cards
+from vms.changes import templates
 from vms.changes.asking import waiting_for
 from vms.exports import services as exports
 from vms.forms import EditForm, ExtensionEditForm, ExtensionForm, RequestForm, SeenRequest
@@ -93,6 +95,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "may_use": not stranger,
         "exports": exports.exports_of(vm, request.user),
         "no_export": stranger or power.state_forbids(vm, "export"),
+        "may_template": not templates.right_lacks(request.user, vm),
         "no_change": stranger or power.state_forbids(vm, "edit"),
         "delete": ConfirmForm(name=vm.name),
         "no_delete": stranger or power.state_forbids(vm, "bin"),
@@ -242,11 +245,15 @@ def catalogue(request: HttpRequest) -> HttpResponse:
     items = items.select_related("image").prefetch_related("flavours", "networks")
     context = {"rows": cards(items), "keeps_templates": install_templates.may_edit(request.user)}
     return render(request, "vms/catalogue.html", context)
+    items = offers.asked_for_by(request.user).select_related("image").prefetch_related("flavours", "networks")
+    return render(request, "vms/catalogue.html", {"rows": cards(items)})
 
 
 def _projects(request: HttpRequest, item: CatalogueItem) -> QuerySet[Project]:
     """Return the projects in which the person may ask for the item."""
     found = Project.objects.restrict(request.user, "request").order_by("name")
+    if not item.image.every_project:
+        found = found.filter(images=item.image)
     return found if item.every_project else found.filter(items=item)
 
 
@@ -334,8 +341,7 @@ def what_if(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _offered(request: HttpRequest) -> QuerySet[CatalogueItem]:
     """Return what the person may ask for now."""
-    found = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
-    return found.select_related("image")
+    return offers.asked_for_by(request.user).select_related("image")
 
 
 def _requests(request: HttpRequest, *kinds: str) -> QuerySet[Operation]:

@@ -75,6 +75,10 @@ SENTENCES = {
     "machine_runs": _("A machine becomes smaller only while it is off, and it runs. Nothing was changed."),
     "not_adoptable": _("%(raw)s It was not adopted, and nothing was changed on its host."),
     "no_room_to_adopt": _("%(raw)s It was not adopted; make room, and adopt it again."),
+    "same_image": _(
+        "The portal has this very image already: %(raw)s. Nothing was changed in the machine since then, so no "
+        "second one was kept."
+    ),
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),
@@ -173,6 +177,7 @@ NAMING = frozenset(
         "fetch_late",
     }
 )
+NAMING = frozenset({"host_enrolled", "not_adoptable", "no_room_to_adopt", "same_image"})
 OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
 
 

@@ -102,6 +102,10 @@ def _clone(world: Any) -> dict[str, Any]:
     return {"token": uuid.uuid4(), "name": "cloned", "lease": "3", "why": "a try"}
 
 
+def _template(world: Any) -> dict[str, Any]:
+    return {"title": "Tools"}
+
+
 def _disk(world: Any) -> dict[str, Any]:
     return {**_change(world, DiskForm.salt, {}), "disk": "1"}
 
@@ -447,6 +451,7 @@ LINES = (
     Line("vms:act", NO, change(USE, told=SEE), "machine", {"verb": "start"}),
     Line("vms:settings", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_settings),
     Line("vms:clone", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_clone),
+    Line("vms:template", page(SEE), change(USE - OWNER, told=SEE, refusal=422), "machine", data=_template),
     Line("vms:size", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_resize),
     Line("vms:disk_add", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_disk),
     Line("vms:disk", page(SEE), change(USE, told=SEE, refusal=422), "machine", {"target": "vda"}, _growth),

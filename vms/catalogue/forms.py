@@ -118,6 +118,11 @@ class ItemForm(_Seen):
     def __init__(self, data: Any = None, *, actor: Any, item: CatalogueItem | None = None) -> None:
         super().__init__(data, initial=_of_item(item) if item else _of_new())
         images = Image.objects.restrict(actor, "view").order_by("title", "-pk")
+    def __init__(
+        self, data: Any = None, *, actor: Any, item: CatalogueItem | None = None, image: Image | None = None
+    ) -> None:
+        super().__init__(data, initial=_of_item(item) if item else _of_new(image))
+        images = Image.objects.restrict(actor, "view").filter(kind=Image.Kind.DISK).order_by("title", "-pk")
         kept = images.filter(pk=item.image_id) if item else images.none()
         rows = {
             "image": images.filter(deprecated_at=None) | kept,
@@ -149,8 +154,14 @@ CLONES = {
 }
 
 
-def _of_new() -> dict[str, Any]:
-    return {"device_models": [Devices.PARAVIRTUAL.value], "accelerators": Wanted.values}
+def _of_new(image: Image | None) -> dict[str, Any]:
+    """Return what a new item begins with; one of `image`, for whom that is."""
+    values: dict[str, Any] = {"device_models": [Devices.PARAVIRTUAL.value], "accelerators": Wanted.values}
+    if image is not None:
+        values |= {"image": image, "name": image.title[:80], "description": image.description}
+        if not image.every_project:
+            values |= {"every_project": "0", "projects": list(image.projects.all())}
+    return values
 
 
 def _of_item(item: CatalogueItem) -> dict[str, Any]:

@@ -119,6 +119,18 @@ def _image(values: ItemValues, before: CatalogueItem | None) -> Iterator[Problem
         yield "image", _("Nothing new is made from this image: %(reason)s") % {
             "reason": values.image.deprecated_reason
         }
+    if not values.image.every_project:
+        yield from _shared(values)
+
+
+def _shared(values: ItemValues) -> Iterator[Problem]:
+    """Yield why an item of an image that is not everybody's cannot be offered so."""
+    theirs = {project.name for project in values.image.projects.all()}
+    told = {"image": values.image.label, "projects": ", ".join(sorted(theirs))}
+    if values.every_project:
+        yield "every_project", _("%(image)s is only for the people of %(projects)s.") % told
+    elif {project.name for project in values.projects} - theirs:
+        yield "projects", _("%(image)s is only for the people of %(projects)s.") % told
 
 
 def _sizes(values: ItemValues) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ from portal.core.web.lists import ordering, search_of
 from portal.hosts import services as hosts
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.models import Image, Upload
+from portal.live.panels import row_keys
 from portal.operations.models import Operation
 from vms import guidance
 from vms.catalogue import services
@@ -100,11 +101,20 @@ def item_add(request: HttpRequest) -> HttpResponse:
     """Offer something new."""
     for_admins(request)
     form = ItemForm(request.POST or None, actor=request.user)
+    _for_admins(request)
+    form = ItemForm(request.POST or None, actor=request.user, image=_chosen(request))
     if request.method == "POST" and form.is_valid():
         values = form.values()
         if _keep(form, lambda: services.add_item(actor=request.user, values=values), dict):
             return redirect("vms:catalogue_admin")
     return _item_page(request, form, None)
+
+
+def _chosen(request: HttpRequest) -> Image | None:
+    """Return the image that a new item is to be made from, when the person comes from its page."""
+    keys = row_keys([request.GET.get("image", "")])
+    found: Image | None = Image.objects.restrict(request.user, "view").filter(pk__in=keys).first()
+    return found
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -276,6 +286,7 @@ def image_page(
         "newer": newer.order_by("-pk").first(),
         "drivers": [Devices(name).label for name in found.device_models],
         "places": found.attachments.select_related("pool__host", "pool__pool").order_by("pool__host__name"),
+        "shared_with": found.projects.order_by("name"),
         "used_by": found.items.all(),
         "machines": found.machines.count(),
         "system": guidance.facts(found.os),

@@ -114,3 +114,18 @@ class CloneForm(forms.Form):
         """Return what was typed, as the services take it."""
         typed = self.cleaned_data
         return {"name": typed["name"], "lease_days": typed["lease"], "why": typed["why"]}
+
+
+class TemplateForm(forms.Form):
+    """What a template is called, and what is in it."""
+
+    title = forms.CharField(
+        label=_("Title"), max_length=100, help_text=_("Such as: Debian 12 with our tools.")
+    )
+    description = forms.CharField(
+        label=_("Description"),
+        required=False,
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=_("What is in it, for who chooses it."),
+    )

@@ -14,10 +14,10 @@ from portal.live.panels import row_keys
 from portal.operations import words
 from portal.operations.models import Operation
 from vms import live, power
-from vms.changes import cloning, disks, resizing, twins
+from vms.changes import cloning, disks, resizing, templates, twins
 from vms.changes.devices import limits
 from vms.changes.devices.forms import LimitsForm
-from vms.changes.forms import ChangeForm, CloneForm, DiskForm, ResizeForm
+from vms.changes.forms import ChangeForm, CloneForm, DiskForm, ResizeForm, TemplateForm
 from vms.editing import Clash
 from vms.models import Disk, VirtualMachine
 
@@ -76,6 +76,25 @@ def clone(request: HttpRequest, pk: int) -> HttpResponse:
             return go_to(request, "operations:detail", begun.pk)
     context = {"vm": vm, "form": form, "edited": edited, "size": twins.size_of(vm)}
     return _page(request, "vms/clone.html", context, verb="clone")
+
+
+@require_http_methods(_FORMS)
+def template(request: HttpRequest, pk: int) -> HttpResponse:
+    """Make an image of a machine's boot disk."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    form = TemplateForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        with denied_at(form):
+            begun = templates.make_template(actor=request.user, machine=vm, **form.cleaned_data)
+            return go_to(request, "operations:detail", begun.pk)
+    context = {
+        "vm": vm,
+        "form": form,
+        "disk": templates.boot_disk(vm),
+        "cloud_init": bool(vm.image and vm.image.cloud_init),
+        "denied": templates.right_lacks(request.user, vm) or power.why_not(request.user, vm, "template"),
+    }
+    return render(request, "vms/template.html", context, status=422 if form.errors else 200)
 
 
 @require_http_methods(_FORMS)

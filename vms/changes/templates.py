@@ -1,0 +1,206 @@
+"""Make an image of a machine that is off: its boot disk copied in full, read, and listed.
+
+Not for: offering it, which the catalogue does, nor for another machine like it (`vms.changes.cloning`).
+"""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.text import slugify
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from portal.accounts.backends import may
+from portal.core.errors import Denied
+from portal.drivers.types import CloneMode, VolumeDigest, VolumeInfo, VolumeSpec
+from portal.hosts.models import Image, ImageAttachment, PoolAttachment
+from portal.hosts.steps import HostStep
+from portal.live.publish import publish
+from portal.operations.models import Operation
+from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.services import begin_operation
+from portal.operations.spec import RequestSpec
+from portal.operations.states import State
+from vms import checks, power
+from vms.models import Disk, VirtualMachine
+from vms.steps import copy_volume
+
+KIND = "vm.make_template"
+#: Kept with the image until the operation ends: nothing is made from it before.
+BEING_MADE = "It is still being made."
+LONGEST_TITLE = 100
+
+
+class CopyDisk(HostStep):
+    """Copy the boot disk in full, so that it needs no other volume."""
+
+    name, title = "disk", "Copy the boot disk"
+    timeout = 3600.0
+
+    def do(self, context: StepContext) -> None:
+        names = context.identifiers
+        volume = VolumeSpec(
+            names["pool"], names["volume"], names["capacity"], names["source"], clone=CloneMode.FULL
+        )
+        copy_volume(self, context, volume)
+
+    def undo(self, context: StepContext) -> None:
+        self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["volume"])
+
+
+class ListImage(HostStep):
+    """Read the copy for its checksum, and make the image's row. `settle` lets machines be made from it."""
+
+    name, title = "image", "Compute its checksum and list it"
+    timeout = 3600.0
+
+    def do(self, context: StepContext) -> None:
+        where = context.identifiers["pool"], context.identifiers["volume"]
+        told: VolumeDigest = self.call(context, "digest_volume", *where)
+        info: VolumeInfo = self.call(context, "volume_info", *where)
+        context.check()
+        with transaction.atomic():
+            _list(context, told, info)
+
+    def undo(self, context: StepContext) -> None:
+        with transaction.atomic():
+            places = _places(context.identifiers)
+            images = list(places.values_list("image", flat=True))
+            places.delete()
+            Image.objects.filter(pk__in=images, deprecated_reason=BEING_MADE).delete()
+
+
+def _places(names: Mapping[str, Any]) -> Any:
+    """Return where the copy lies, once it is listed."""
+    return ImageAttachment.objects.filter(pool=names["place"], path=names["path"])
+
+
+def _list(context: StepContext, told: VolumeDigest, info: VolumeInfo) -> None:
+    """Make the image's rows, hidden by a deprecation. Idempotent. Raises StepFailed for an image twice."""
+    names, pinned = context.identifiers, context.spec["pinned"]
+    if _places(names).exists():
+        return
+    same = Image.objects.filter(sha256=told.sha256).first()
+    if same is not None:
+        raise StepFailed("same_image", same.label)
+    image = Image.objects.create(
+        sha256=told.sha256,
+        size=told.length_bytes,
+        virtual_size=info.capacity_bytes,
+        source="",
+        every_project=False,
+        deprecated_at=timezone.now(),
+        deprecated_reason=BEING_MADE,
+        **pinned["image"],
+    )
+    image.projects.set([pinned["project"]])
+    ImageAttachment.objects.create(image=image, pool_id=names["place"], path=names["path"])
+
+
+def make_template(*, actor: Any, machine: VirtualMachine, title: str, description: str = "") -> Operation:
+    """Begin to make an image of the boot disk of `machine`, which is off, for the people of its project.
+
+    Raises Denied, with the field, for who is no operator there, and for what cannot be copied now.
+    """
+    title, description = title.strip(), description.strip()
+    if reason := right_lacks(actor, machine):
+        raise Denied(reason)
+    if not title or len(title) > LONGEST_TITLE or checks.unreadable(title):
+        most = {"most": LONGEST_TITLE}
+        raise Denied(_("A title has 1 to %(most)d letters that can be shown.") % most, field="title")
+    with transaction.atomic():
+        current = power.usable(actor, machine, "template")
+        disk = boot_disk(current)
+        if disk is None:
+            raise Denied(_("The machine has no disk that could be copied."))
+        spec = RequestSpec(kind=KIND, sizes={}, pinned=_pinned(current, title, description))
+        return begin_operation(
+            actor=actor,
+            project=current.project,
+            spec=spec,
+            subject=current.topic,
+            title=f"Make a template of {current.name}",
+            identifiers=_identifiers(current, disk),
+            lane=current.host.scope,
+        )
+
+
+def right_lacks(actor: Any, machine: VirtualMachine) -> str:
+    """Return why `actor` may make no template of `machine`, '' when they may."""
+    if may(actor, "operate", machine.project):
+        return ""
+    return _("Only an operator or an admin of its project may make a template of a machine.")
+
+
+def boot_disk(machine: VirtualMachine) -> Disk | None:
+    """Return the disk that a template is made of, the first one; None for a machine without any."""
+    return machine.disks.select_related("pool__pool").order_by("target").first()
+
+
+def _pinned(machine: VirtualMachine, title: str, description: str) -> dict[str, Any]:
+    """Freeze what the image will be said to be: what the machine's own image is, where it has one."""
+    made_from = machine.image
+    return {
+        "machine": str(machine.uuid),
+        "name": machine.name,
+        "project": machine.project_id,
+        "image": {
+            "kind": Image.Kind.DISK.value,
+            "name": slugify(machine.name)[:64] or "template",
+            "title": title,
+            "description": description,
+            "version": f"{timezone.now():%Y-%m-%d}",
+            "login_user": machine.login_user,
+            "min_memory": made_from.min_memory if made_from else machine.memory,
+            "cloud_init": made_from.cloud_init if made_from else False,
+            "architecture": made_from.architecture if made_from else "x86_64",
+            "device_models": made_from.device_models if made_from else [machine.devices],
+            "os": made_from.os if made_from else "",
+        },
+    }
+
+
+def _identifiers(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
+    place: PoolAttachment = disk.pool
+    volume = f"gatehouse-{slugify(machine.name)[:64] or 'template'}-{uuid.uuid4().hex[:12]}.qcow2"
+    return {
+        "host": machine.host_id,
+        "uuid": str(machine.uuid),
+        "place": place.pk,
+        "pool": place.pool.name,
+        "source": f"{place.path}/{disk.volume_name}",
+        "capacity": disk.capacity,
+        "volume": volume,
+        "path": f"{place.path}/{volume}",
+    }
+
+
+def settle(operation: Operation, state: State) -> None:
+    """Let machines be made from the image, now that it is whole."""
+    if state == State.SUCCEEDED:
+        made = Image.objects.filter(attachments__in=_places(operation.identifiers))
+        made.filter(deprecated_reason=BEING_MADE).update(deprecated_at=None, deprecated_reason="")
+    publish(operation.subject)
+
+
+def page_of_image(operation: Operation) -> str:
+    """Return the address of the image that `operation` made, '' for whom that page is not."""
+    place = _places(operation.identifiers).first()
+    if place is None or not may(operation.requester, "administer", None):
+        return ""
+    return reverse("vms:image", args=[place.image_id])
+
+
+TEMPLATE = Kind(
+    KIND,
+    "Make a template",
+    (CopyDisk(), ListImage()),
+    settle=settle,
+    cancellable=True,
+    announce=gettext_lazy("The template of %(name)s is made."),
+    page=page_of_image,
+)
