@@ -21,6 +21,7 @@ class VmsConfig(AppConfig):
         from vms.changes.devices import limits, media, nics
         from vms.changes.resizing import RESIZE
         from vms.changes.templates import TEMPLATE
+        from vms.deploying import DEPLOY_SEVERAL
         from vms.editing import EDIT
         from vms.exports.kind import EXPORT
         from vms.extending import EXTEND
@@ -33,6 +34,7 @@ class VmsConfig(AppConfig):
         whole = (CREATE, INSTALL, ADOPT, EDIT, EXTEND, RESIZE, CLONE, EXPORT)
         for kind in (*whole, *changes, *KINDS):
         for kind in (CREATE, ADOPT, EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, *changes, *KINDS):
+        for kind in (CREATE, DEPLOY_SEVERAL, ADOPT, EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

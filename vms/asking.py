@@ -1,5 +1,6 @@
 """What requests for machines would mean now. Not for: making them, nor choosing a place for good."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,7 +23,7 @@ from portal.operations.registry import Asking, Outlook, QuotaLeft
 from portal.operations.spec import RequestSpec
 from vms import guidance, placement, virtualization
 from vms.models import CatalogueItem, VirtualMachine
-from vms.services import DAY, cost_month, kind_for, name_is_taken, quota_amounts
+from vms.services import DAY, cost_month, kind_for, name_is_taken, names_of, quota_amounts, share_of
 from vms.virtualization import Devices, Wanted
 
 
@@ -41,6 +42,13 @@ class Prospect:
     devices: str = Devices.PARAVIRTUAL
     #: The key of the request, when it was made: what it holds counts as left for it.
     operation: int | None = None
+    #: The other names of several machines, whose sizes are sums.
+    names: Sequence[str] = ()
+
+    @property
+    def called(self) -> Sequence[str]:
+        """What the machines would be called, as far as that is known."""
+        return self.names or ([self.name] if self.name else [])
 
 
 def prospect_of(operation: Operation) -> Prospect:
@@ -60,6 +68,7 @@ def prospect_of(operation: Operation) -> Prospect:
         wanted=wanted,
         devices=devices,
         operation=operation.pk,
+        names=spec["pinned"].get("names", ()),
     )
 
 
@@ -72,25 +81,31 @@ def foresee(prospects: Sequence[Prospect]) -> list[Outlook]:
     left = Left(key for amounts in quotas for key in amounts)
     own = held_by([item.operation for item in prospects if item.operation])
     places = _Places(prospects)
-    names = {item.name for item in prospects if item.name}
+    names = {name for item in prospects for name in item.called}
     taken = set(VirtualMachine.objects.filter(name__in=names).values_list("name", flat=True)) if names else ()
     networks = {item.network_uuid for item in prospects if item.network_uuid}
     found_networks = Network.objects.filter(uuid__in=networks).values_list("uuid", "kind")
     there = {str(uuid): kind for uuid, kind in found_networks}
     found = []
     for item, amounts in zip(prospects, quotas, strict=True):
-        host, obstacle = places.choose(item, own_network=there.get(item.network_uuid) == Network.Kind.USER)
-        runs_by = virtualization.resolve(item.wanted, host.accelerator) if host else item.wanted
+        own_network = there.get(item.network_uuid) == Network.Kind.USER
+        hosts, obstacle = places.choose(item, own_network=own_network)
+        runs_by = virtualization.resolve(item.wanted, hosts[0].accelerator) if hosts else item.wanted
         warnings = [obstacle] if obstacle else []
         warnings += guidance.too_small(places.system_in(item.image_sha256), item.sizes)
         if item.name in taken:
             warnings.append(_("A machine called %(name)s exists meanwhile.") % {"name": item.name})
+        warnings += [
+            _("A machine called %(name)s exists meanwhile.") % {"name": name}
+            for name in item.called
+            if name in taken
+        ]
         if item.network_uuid and item.network_uuid not in there:
             warnings.append(_("Its network was removed."))
         bars, shortages = left.after(amounts, own.get(item.operation or 0, {}))
         found.append(
             Outlook(
-                place=host.name if host else "",
+                place=_where(hosts),
                 facts=[(_("Would run by"), virtualization.words(runs_by, item.devices))],
                 cost_month=item.cost_month,
                 quotas=bars,
@@ -99,6 +114,14 @@ def foresee(prospects: Sequence[Prospect]) -> list[Outlook]:
             )
         )
     return found
+
+
+def _where(hosts: Sequence[Host]) -> str:
+    """Return the names of hosts, each with how many of several machines it would take."""
+    tally = Counter(host.name for host in hosts)
+    if len(hosts) < 2:
+        return "".join(tally)
+    return ", ".join(f"{name} ({count})" for name, count in tally.items())
 
 
 class Left:
@@ -161,6 +184,8 @@ class _Places:
 
     def choose(self, item: Prospect, *, own_network: bool) -> tuple[Host | None, str]:
         """Return the host, or None and why there is none."""
+    def choose(self, item: Prospect, *, own_network: bool) -> tuple[list[Host], str]:
+        """Return the host of each machine, or none at all and why one finds no room."""
         obstacle = _(
             "No host that is up and not in maintenance has its image and was proven to run it so "
             "and to give its network."
@@ -171,12 +196,28 @@ class _Places:
             for place in self.by_image.get(item.image_sha256, ())
             if place.pool.host.accelerator in proofs and (own_network or place.pool.host.bridges)
         ]
-        for number, place in enumerate(able):
-            short = self.left.short_of(placement.amounts(place, dict(item.sizes)))
-            if not short:
-                return place.pool.host, ""
-            obstacle = short if number == 0 else _("No host has room for it now.")
-        return None, obstacle
+        share, taken, hosts = share_of(item.sizes), dict[Key, int](), []
+        for _number in range(item.sizes.get("machines", 1)):
+            wants = [_with(placement.amounts(place, share), taken) for place in able]
+            short = [self.left.short_of(amounts) for amounts in wants]
+            chosen = next((place for place, why in zip(able, short, strict=True) if not why), None)
+            if chosen is None:
+                return [], _no_room(short) or obstacle
+            hosts.append(chosen.pool.host)
+            taken |= _with(placement.amounts(chosen, share), taken)
+        return hosts, ""
+
+
+def _no_room(shortages: Sequence[str]) -> str:
+    """Return why no host has room, '' where no host could take it at all."""
+    if len(shortages) < 2:
+        return "".join(shortages)
+    return _("No host has room for it now.")
+
+
+def _with(amounts: ledger.Amounts, taken: Mapping[Key, int]) -> dict[Key, int]:
+    """Return `amounts` on top of what others of the same request would take of the same counters."""
+    return {key: amount + taken.get(key, 0) for key, amount in amounts.items()}
 
 
 def held_by(operations: Sequence[int]) -> dict[int, dict[Key, int]]:
@@ -210,8 +251,11 @@ def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
     form.is_valid()
     missing = _missing(form)
     values = form.cleaned_data
-    if (name := values.get("name")) and name_is_taken(name, besides=edited):
-        form.add_error("name", _("The name %(name)s is taken; choose another.") % {"name": name})
+    count = values.get("count") or 1
+    name = values.get("name")
+    names = names_of(name, count) if name and count > 1 else [name] if name else []
+    if taken := next((one for one in names if name_is_taken(one, besides=edited)), None):
+        form.add_error("name", _("The name %(name)s is taken; choose another.") % {"name": taken})
     project, flavour = values.get("project"), values.get("flavour")
     if project is None or flavour is None:
         return None
@@ -221,13 +265,15 @@ def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
         "memory": flavour.memory,
         "disk": flavour.disk if disk is None else disk,
     }
+    if count > 1:
+        sizes = {name: size * count for name, size in sizes.items()} | {"machines": count}
     network, item = values.get("network"), form.item
     prospect = Prospect(
         project=project,
         requester=edited.requester if edited else actor,
         sizes=sizes,
         image_sha256=item.image.sha256,
-        cost_month=str(cost_month(item, flavour, disk)),
+        cost_month=str(cost_month(item, flavour, disk) * count),
         network_uuid=str(network.uuid) if network else "",
         wanted=values.get("accelerator") or item.default_accelerator,
         devices=values.get("devices") or item.default_devices,

@@ -18,6 +18,7 @@ from vms.models import CatalogueItem
 from vms.unattended import Format
 
 Values = Mapping[str, Any]
+MOST_AT_ONCE = 50
 
 
 def refusals(item: CatalogueItem, values: Values) -> dict[str, str]:
@@ -63,6 +64,15 @@ def _name(item: CatalogueItem, values: Values) -> str:
     if cloud.HOSTNAME.fullmatch(values["name"]):
         return ""
     return _("A name has 1 to 63 small letters, digits and hyphens, and no hyphen at either end.")
+
+
+def _count(item: CatalogueItem, values: Values) -> str:
+    count, name = values["count"], values.get("name") or ""
+    if not 1 <= count <= MOST_AT_ONCE:
+        return _("Ask for 1 to %(most)d machines at once.") % {"most": MOST_AT_ONCE}
+    if count > 1 and len(f"{name}-{count}") > 63:
+        return _("The names would be longer than 63 characters; choose a shorter one.")
+    return ""
 
 
 def _flavour(item: CatalogueItem, values: Values) -> str:
@@ -176,6 +186,7 @@ def _by_cloud(field: str, check: Callable[[str], Any]) -> Callable[[CatalogueIte
 _CHECKS: Mapping[str, Callable[[CatalogueItem, Values], str]] = {
     "project": _project,
     "name": _name,
+    "count": _count,
     "flavour": _flavour,
     "disk": _disk,
     "network": _network,

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from django import forms
+from django.core.validators import MinValueValidator
 from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 
@@ -20,7 +21,7 @@ from vms import checks
 from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour, InstallTemplate
 from vms.offers import Offer, offer
-from vms.services import DAY, Wish
+from vms.services import DAY, KIND, Wish
 from vms.virtualization import HELP, Devices, Wanted
 
 _PLAIN = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
@@ -52,6 +53,13 @@ class RequestForm(forms.Form):
         max_length=63,
         help_text=_("Small letters, digits, hyphens."),
         widget=forms.TextInput(attrs=_PLAIN),
+    )
+    count = forms.IntegerField(
+        label=_("How many"),
+        initial=1,
+        required=False,
+        widget=forms.NumberInput(attrs={"min": 1, "max": checks.MOST_AT_ONCE}),
+        help_text=_("Several are called name-1, name-2 and so on, and asked for by one request."),
     )
     flavour = forms.ModelChoiceField(
         Flavour.objects.none(), label=_("Size"), empty_label=None, error_messages=_GONE
@@ -273,6 +281,13 @@ class EditForm(SeenRequest, RequestForm):
         seen = {"spec_hash": operation.spec_hash, "operation": operation.pk}
         mine = Project.objects.filter(operation=operation)
         super().__init__(data, item=item, projects=mine, keys=keys, filled={**filled, **seen})
+        super().__init__(data, item=item, projects=mine, filled={**filled, **seen})
+        if operation.kind == KIND:
+            del self.fields["count"]
+        else:
+            least = MinValueValidator(2, _("A request for several machines stays one: at least 2."))
+            self.fields["count"].validators.append(least)
+            self.fields["count"].required = True
         self.fields["project"].disabled = True
         self.fields["project"].initial = operation.project_id
         self.initial["project"] = operation.project_id

@@ -13,7 +13,7 @@ from portal.core.templatetags.gatehouse import gib
 from portal.operations.models import Operation
 from vms import virtualization
 from vms.models import CatalogueItem, InstallTemplate
-from vms.services import DAY, name_is_taken
+from vms.services import DAY, name_is_taken, share_of
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Filled:
 def like(operation: Operation) -> Filled:
     """Return the form's values for another request like `operation`."""
     spec = operation.frozen
-    pinned, sizes = spec["pinned"], spec["sizes"]
+    pinned, sizes = spec["pinned"], share_of(spec["sizes"])
     # It may be called otherwise meanwhile; requests of before that note have its name alone.
     which = {"pk": pinned["item_id"]} if "item_id" in pinned else {"name": pinned["item"]}
     item = CatalogueItem.objects.filter(offered=True, **which).select_related("image").first()
@@ -39,7 +39,8 @@ def like(operation: Operation) -> Filled:
         item,
         {
             "project": operation.project_id,
-            "name": pinned["name"],
+            "name": pinned.get("stem", pinned["name"]),
+            "count": spec["sizes"].get("machines", 1),
             "why": pinned["why"],
             "user": cloud["user"],
             "ssh_keys": "\n".join(cloud["ssh_keys"]),

@@ -1,5 +1,6 @@
 """Ask for machines. Not for: building them, and not for what is done to those that exist."""
 
+import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -28,6 +29,8 @@ KIND = "vm.create"
 INSTALL = "vm.install"
 #: Both, which are asked for by the same form.
 BUILDS = (KIND, INSTALL)
+#: The kind that divides a request for several machines (`vms.deploying`).
+DEPLOY = "vm.deploy"
 GIB = 1 << 30
 
 
@@ -52,6 +55,24 @@ class Wish:
     #: How it should run (`vms.virtualization`); empty for what the item does by itself.
     devices: str = ""
     accelerator: str = ""
+    #: Of several, the name is what theirs begin with.
+    count: int | None = 1
+
+    @property
+    def several(self) -> bool:
+        return (self.count or 1) > 1
+
+
+def names_of(stem: str, count: int) -> list[str]:
+    """Return what several machines are called: web-1 to web-5."""
+    return [f"{stem}-{number}" for number in range(1, count + 1)]
+
+
+def share_of(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return what each machine of a request has; `sizes` are those of all of them together."""
+    count = sizes.get("machines", 1)
+    shared = {name: value // count for name, value in sizes.items() if name not in {"lease", "machines"}}
+    return shared | {"lease": sizes["lease"]} if "lease" in sizes else shared
 
 
 def spec_of(wish: Wish) -> RequestSpec:
@@ -114,6 +135,24 @@ def _answers(wish: Wish, pinned: Mapping[str, Any]) -> dict[str, str] | None:
         disk=virtualization.first_disk(devices),
     )
     return {"template": wish.template.name, "format": wish.template.format, "text": text}
+    if wish.several:
+        return _spec_of_several(wish, sizes, pinned)
+    return RequestSpec(kind=KIND, sizes=sizes, pinned=pinned)
+
+
+def _spec_of_several(wish: Wish, sizes: dict[str, int], pinned: dict[str, Any]) -> RequestSpec:
+    """Return one request for all: the sizes are sums, for quotas, policies and who approves."""
+    count = wish.count or 1
+    names = names_of(wish.name, count)
+    together = {name: size if name == "lease" else size * count for name, size in sizes.items()}
+    of_all = {
+        "name": f"{names[0]} – {names[-1]}",
+        "names": names,
+        "stem": wish.name,
+        "cost_each": pinned["cost_month"],
+        "cost_month": str(Decimal(pinned["cost_month"]) * count),
+    }
+    return RequestSpec(kind=DEPLOY, sizes={**together, "machines": count}, pinned={**pinned, **of_all})
 
 
 def cost_month(item: CatalogueItem, flavour: Flavour, disk: int | None = None) -> Decimal:
@@ -133,7 +172,7 @@ def quota_amounts(actor: Any, project: Project, sizes: Mapping[str, int]) -> led
     for scope in scopes.of_project(project), scopes.of_member(project, actor), scopes.of_person(actor):
         for resource in (Counter.Resource.VCPU, Counter.Resource.MEMORY, Counter.Resource.DISK):
             amounts[scope, resource.value] = sizes[resource.value]
-        amounts[scope, Counter.Resource.MACHINES.value] = 1
+        amounts[scope, Counter.Resource.MACHINES.value] = sizes.get("machines", 1)
     return amounts
 
 
@@ -144,6 +183,22 @@ def name_is_taken(name: str, *, besides: Operation | None = None) -> bool:
     asked = Q(kind__in=BUILDS, title=title_of(name)) | Q(kind="vm.clone", title__endswith=f" as {name}")
     waiting = Operation.objects.filter(asked, state=State.AWAITING_APPROVAL)
     return waiting.exclude(pk=besides.pk if besides else 0).exists()
+    asked = Q(kind=KIND, title=title_of(name)) | Q(kind="vm.clone", title__endswith=f" as {name}")
+    waiting = Operation.objects.filter(state=State.AWAITING_APPROVAL).exclude(pk=besides.pk if besides else 0)
+    if waiting.filter(asked).exists():
+        return True
+    several = waiting.filter(kind=DEPLOY, spec__contains=f'"{name}"').values_list("spec", flat=True)
+    return any(name in json.loads(spec)["pinned"]["names"] for spec in several)
+
+
+def _taken(wish: Wish, *, besides: Operation | None = None) -> Denied | None:
+    """Return the refusal of the first name that is taken of those that `wish` asks for."""
+    names = names_of(wish.name, wish.count or 1) if wish.several else [wish.name]
+    return next((name_taken(name) for name in names if name_is_taken(name, besides=besides)), None)
+
+
+def _title(wish: Wish) -> str:
+    return f"Create {wish.name}-1 to {wish.count}" if wish.several else title_of(wish.name)
 
 
 def name_taken(name: str) -> Denied:
@@ -174,12 +229,15 @@ def request_machine(
     if name_is_taken(wish.name) and not Operation.objects.filter(token=token).exists():
         raise name_taken(wish.name)
     operation = request_operation(
+    if (taken := _taken(wish)) and not Operation.objects.filter(token=token).exists():
+        raise taken
+    return request_operation(
         actor=actor,
         project=project,
         spec=spec,
         amounts=quota_amounts(actor, project, spec.sizes),
         token=token,
-        title=title_of(wish.name),
+        title=_title(wish),
     )
     if chosen_keys is not None:
         public_keys.remember(actor, chosen_keys)
@@ -193,12 +251,12 @@ def edit_machine_request(*, actor: Any, operation: Operation, wish: Wish, spec_h
     """
     _refuse(wish.item, {"project": operation.project})
     spec = spec_of(wish)
-    if name_is_taken(wish.name, besides=operation):
-        raise name_taken(wish.name)
+    if taken := _taken(wish, besides=operation):
+        raise taken
     return revisions.edit(
         actor=actor,
         operation=operation,
         spec_hash=spec_hash,
         spec=spec,
-        title=title_of(wish.name),
+        title=_title(wish),
     )

@@ -347,6 +347,10 @@ def _offered(request: HttpRequest) -> QuerySet[CatalogueItem]:
 def _requests(request: HttpRequest, *kinds: str) -> QuerySet[Operation]:
     """Return the requests of `kinds`, without any those for new machines, that the person may see."""
     found = Operation.objects.restrict(request.user, "view").filter(kind__in=kinds or services.BUILDS)
+    """Return the requests of `kinds`, else for new machines, that the person may see."""
+    found = Operation.objects.restrict(request.user, "view").filter(
+        kind__in=kinds or (CREATE.name, services.DEPLOY)
+    )
     return found.exclude(project=None).select_related("project", "requester")
 
 

@@ -1,6 +1,8 @@
 """Live pieces of operations, and what their page shows."""
 
+import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.template.loader import render_to_string
@@ -9,10 +11,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from portal.live.panels import Panel, register, row_keys
-from portal.operations import inbox, revisions, services, words
+from portal.operations import batches, inbox, revisions, services, words
 from portal.operations.dispatch import ARRIVALS
 from portal.operations.messages import sentence
-from portal.operations.models import Operation, StepRecord
+from portal.operations.models import Operation, StepRecord, batch_topic
 from portal.operations.policies import deciders
 from portal.operations.policies.demands import summary
 from portal.operations.registry import kind_of, may_ask
@@ -57,7 +59,24 @@ def progress(operation: Operation) -> dict[str, Any]:
         if operation.state in {State.UNDOING, State.CANCELLING, State.LOST}
         else [],
         "lost": _lost(operation),
+        "together": batches.batch_of(operation),
     }
+
+
+def together(user: Any, batch: Any) -> batches.Overview | None:
+    """Return how far those operations of a batch are that `user` may see, None where they see none."""
+    found = list(visible(user).filter(batch=batch).order_by("pk").prefetch_related("steps"))
+    return batches.overview(batch, found) if found else None
+
+
+def _together(user: Any, ids: Sequence[str]) -> dict[str, str]:
+    shown: dict[str, str] = {}
+    for identity in ids:
+        with suppress(ValueError):
+            if overview := together(user, uuid.UUID(identity)):
+                context = {"overview": overview}
+                shown[identity] = render_to_string("operations/together_rows.html", context)
+    return shown
 
 
 def _lost(operation: Operation) -> str:
@@ -206,6 +225,7 @@ def register_panels() -> None:
     """Make the panels known to the live socket."""
     register(Panel("operations.consent", _render_consent, _topic))
     register(Panel("operations.progress", _render, _topic))
+    register(Panel("operations.together", _together, lambda identity: [batch_topic(identity)]))
     each: dict[str, tuple[str, Context]] = {
         "operations.asked": ("asked", lambda _user, item: asked(item)),
         "operations.discussion": ("comments", lambda _user, item: comments(item)),

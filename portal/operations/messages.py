@@ -76,8 +76,8 @@ SENTENCES = {
     "not_adoptable": _("%(raw)s It was not adopted, and nothing was changed on its host."),
     "no_room_to_adopt": _("%(raw)s It was not adopted; make room, and adopt it again."),
     "same_image": _(
-        "The portal has this very image already: %(raw)s. Nothing was changed in the machine since then, so no "
-        "second one was kept."
+        "The portal has this very image already: %(raw)s. Nothing was changed in the machine since then, so "
+        "no second one was kept."
     ),
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),

@@ -46,6 +46,8 @@ class Operation(models.Model):
     #: makes a new revision and leaves this, since it is nowhere larger than what was approved.
     asked_revision = models.PositiveIntegerField(default=1)
     token = models.UUIDField(unique=True)
+    #: Shared by those that were begun together and are looked at on one page.
+    batch = models.UUIDField(null=True, db_index=True)
     attempt = models.PositiveIntegerField(default=0)
     heartbeat_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -87,6 +89,16 @@ class Operation(models.Model):
     def topic(self) -> str:
         """The topic of live pages that show this operation."""
         return f"operations.operation:{self.pk}"
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics of all live pages that show how far it is."""
+        return [self.topic, batch_topic(self.batch)] if self.batch else [self.topic]
+
+
+def batch_topic(batch: Any) -> str:
+    """Return the topic of live pages that show the operations of one batch."""
+    return f"operations.batch:{batch}"
 
 
 class Decision(models.Model):

@@ -162,6 +162,8 @@ class Kind:
     `asking` is there for what waits for an approval first. `announce` tells the requester that it is done,
     with `%(name)s` in it; empty for what they see at once. `page` is then where they go from there. For the
     policies, `items` names what the catalogue offers of it, and `owned` counts what a person has of it.
+    `judged_as` names the kind that policies take it for. `parts`: its `place` begins operations of their
+    own, which carry its token as their batch.
     """
 
     name: str
@@ -176,6 +178,8 @@ class Kind:
     page: Callable[["Operation"], str] = _no_page
     items: Callable[[], Sequence[str]] = _nothing_listed
     owned: Callable[[Any], int] = _nothing_owned
+    judged_as: str = ""
+    parts: bool = False
 
 
 _kinds: dict[str, Kind] = {}
@@ -201,6 +205,11 @@ def may_ask(person: Any, kind: str, project: Any) -> bool:
     return any(may(person, verb, project) for verb in (asking.verbs if asking else Asking.verbs))
 
 
+def judged_kind(name: str) -> str:
+    """Return the kind that policies take the kind called `name` for."""
+    return (_kinds[name].judged_as if name in _kinds else "") or name
+
+
 def asked_kinds() -> list[Kind]:
-    """Return the kinds that people ask for, in the order of registration."""
-    return [kind for kind in _kinds.values() if kind.asking is not None]
+    """Return the kinds that people ask for and policies tell apart, in the order of registration."""
+    return [kind for kind in _kinds.values() if kind.asking is not None and not kind.judged_as]

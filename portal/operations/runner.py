@@ -169,7 +169,7 @@ def _intend(operation: Operation, record: StepRecord, acted: StepRecord | None) 
         if record.pk is None:
             record.operation, record.started_at = operation, timezone.now()
             record.save(force_insert=True)
-        publish(operation.topic)
+        publish(*operation.topics)
     return record
 
 
@@ -177,7 +177,7 @@ def _note(operation: Operation, record: StepRecord, stage: str, failure: StepFai
     with transaction.atomic():
         beat(operation)
         _mark(record, stage, failure)
-        publish(operation.topic)
+        publish(*operation.topics)
 
 
 def _mark(record: StepRecord, stage: str, failure: StepFailed | None = None) -> None:

@@ -59,7 +59,7 @@ def move(operation: Operation, to: State, *, actor: Any, **changes: Any) -> None
         )
         notifying.moved(operation, to, by=actor)
         waited = [ARRIVALS] if seen == State.AWAITING_APPROVAL else []
-        publish(operation.topic, *waited)
+        publish(*operation.topics, *waited)
     operation.state = to
     for name, value in changes.items():
         setattr(operation, name, value)

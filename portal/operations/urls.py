@@ -10,6 +10,7 @@ urlpatterns = [
     path("", views.operations, name="list"),
     path("inbox/", views.waiting, name="inbox"),
     path("inbox/<int:pk>/", views.card, name="card"),
+    path("together/<uuid:batch>/", views.together, name="together"),
     path("policies/", policies.policies, name="policies"),
     path("policies/add/", policies.policy_add, name="policy_add"),
     path("policies/<int:pk>/", policies.policy, name="policy"),

@@ -1,14 +1,15 @@
 """Pages of requests and operations: my requests, the inbox, one operation with its steps."""
 
+import uuid
 from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.forms import BaseForm
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST, require_safe
 
 from portal.core.web.htmx import attempt, denied_at, go_to, is_htmx, render_page
@@ -75,6 +76,19 @@ def operation(request: HttpRequest, pk: int) -> HttpResponse:
     if deciders.in_whose_name(request.user, found) is not None:
         context |= live.card_context(inbox.cards(request.user, [found])[0])
     return render(request, "operations/detail.html", context)
+
+
+@require_safe
+def together(request: HttpRequest, batch: uuid.UUID) -> HttpResponse:
+    """Show how far those operations are that were begun together."""
+    overview = live.together(request.user, batch)
+    if overview is None:
+        raise Http404
+    count = len(overview.rows)
+    of_all = live.visible(request.user).filter(token=batch).first()
+    title = ngettext("%(count)d change", "%(count)d changes together", count) % {"count": count}
+    context = {"overview": overview, "request_of_all": of_all, "title": of_all or title}
+    return render(request, "operations/together.html", context)
 
 
 @require_POST

@@ -44,7 +44,7 @@ def facts(frozen: Mapping[str, Any]) -> list[Fact]:
     """Return what was asked, in the order in which people read it."""
     pinned = frozen["pinned"]
     sizes = size_facts(frozen["sizes"], pinned.get("now", {}))
-    return [*_identity(pinned), *sizes, *_surroundings(pinned), *_cloud(pinned)]
+    return [*_identity(pinned), *sizes, *_each(frozen["sizes"]), *_surroundings(pinned), *_cloud(pinned)]
 
 
 def size_facts(sizes: Mapping[str, int], now: Mapping[str, int] | None = None) -> list[Fact]:
@@ -57,6 +57,16 @@ def size_facts(sizes: Mapping[str, int], now: Mapping[str, int] | None = None) -
         changes = before != sizes[name]
         found.append(Fact(size_label(name), f"{size_text(name, before)} → {text}" if changes else text))
     return found
+
+
+def _each(sizes: Mapping[str, int]) -> list[Fact]:
+    """Return what each of several machines gets: the sizes of their request are those of all together."""
+    count = sizes.get("machines", 1)
+    if count < 2:
+        return []
+    shares = [(name, sizes[name] // count) for name in ("vcpu", "memory", "disk") if name in sizes]
+    texts = [f"{size_label(name)} {size_text(name, share)}" for name, share in shares]
+    return [Fact(_("Each of them"), ", ".join(texts))]
 
 
 #: The sizes that people know, in their order.

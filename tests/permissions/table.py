@@ -36,7 +36,7 @@ from tests.permissions.answers import (
     page,
     public,
 )
-from tests.permissions.world import ANONYMOUS, MAC
+from tests.permissions.world import ANONYMOUS, BATCH, MAC
 from vms import settings
 from vms.catalogue.forms import SALT
 from vms.catalogue.values import item_snapshot, size_snapshot
@@ -435,6 +435,7 @@ LINES = (
     Line("operations:deputy_end", NO, change(EVERY_ADMIN | {"approver"}, told=DEPUTY), "delegation"),
     Line("operations:detail", page(SEE), NO, "request"),
     Line("operations:decide", NO, change(APPROVE), "request", data=_approval),
+    Line("operations:together", page(SEE), NO, kwargs={"batch": BATCH}),
     Line("operations:card", page(SEE), NO, "request"),
     Line(
         "operations:comment",
@@ -519,6 +520,7 @@ PANELS = {
     "accounts.newer": ("owner", frozenset({"owner"})),
     "operations.consent": ("request", SEE),
     "operations.progress": ("request", SEE),
+    "operations.together": ("batch", SEE),
     "operations.left": ("project", REQUEST),
     "operations.asked": ("request", SEE),
     "operations.discussion": ("request", SEE),

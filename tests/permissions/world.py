@@ -34,6 +34,8 @@ from vms.models import (
 from vms.services import request_machine
 
 ANONYMOUS = "anonymous"
+#: Of what is running.
+BATCH = uuid.UUID("00000000-0000-4000-8000-00000000ba7c")
 #: Of the machine's one network card.
 MAC = "52:54:00:00:00:01"
 #: Who asks. `owner` asked for everything in the world; `colleague` is another requester of the same project,
@@ -129,6 +131,8 @@ def _things(world):
     longer = {"days": 30, "why": "not done yet", "token": uuid.uuid4()}
     world.extension = request_extension(actor=owner, machine=extended, **longer)
     world.running = make_operation(world, "running", state="running")
+    Operation.objects.filter(pk=world.running.pk).update(batch=BATCH)
+    world.batch = SimpleNamespace(pk=BATCH)
     # Off, and two of them, so that the request in the world waits as without any and one can be moved.
     world.policy, _last = (
         policies.add_policy(actor=chief, rule=Rule(name=name, enabled=False)) for name in ("first", "last")

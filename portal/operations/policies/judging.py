@@ -1,6 +1,6 @@
 """Ask the policies about a request. Not for: keeping what they said, which `demands` does."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from portal.operations.policies import deciders, enough
 from portal.operations.policies.models import Policy
 from portal.operations.policies.rules import DEFAULT_LEVELS, Case, Effect, Level, Rule, Who, case_of
 from portal.operations.policies.store import speaking_order
-from portal.operations.registry import kind_of
+from portal.operations.registry import judged_kind, kind_of
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 
@@ -47,7 +47,8 @@ def judge(spec: RequestSpec, *, project: Project, person: Any, besides: Operatio
     `besides` is the request itself, which does not count among the person's machines. Changes nothing and
     takes a constant number of queries.
     """
-    machines = machines_of(person, spec.kind, besides=besides)
+    # Of several at once, as the last of them would be seen.
+    machines = machines_of(person, judged_kind(spec.kind), besides=besides) + number_of(spec.sizes) - 1
     case = case_of(spec, project=project.pk, person=person.pk, machines=machines)
     return verdict_on(case, speaking_order())
 
@@ -74,10 +75,16 @@ def judge_in_turn(
 
 def machines_of(person: Any, kind: str, *, besides: Operation | None = None) -> int:
     """Count what `person` has of what `kind` makes, or has asked for."""
-    waiting = Operation.objects.filter(requester=person.pk, kind=kind, state=State.AWAITING_APPROVAL)
+    waiting = Operation.objects.filter(requester=person.pk, state=State.AWAITING_APPROVAL)
     if besides is not None:
         waiting = waiting.exclude(pk=besides.pk)
-    return kind_of(kind).owned(person) + waiting.count()
+    asked = [one for one in waiting.only("kind", "spec") if judged_kind(one.kind) == kind]
+    return kind_of(kind).owned(person) + sum(number_of(one.frozen["sizes"]) for one in asked)
+
+
+def number_of(sizes: Mapping[str, int]) -> int:
+    """Return how many things a request of `sizes` makes."""
+    return sizes.get("machines", 1)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.core.canonical import digest
+from portal.operations.registry import judged_kind
 from portal.operations.spec import RequestSpec
 
 #: What a database column of these values can hold.
@@ -179,7 +180,7 @@ def case_of(spec: RequestSpec, *, project: int, person: int, machines: int) -> C
     cost = cost_of(spec.pinned.get("cost_month"))
     if cost is not None:
         measures[Measure.COST.value] = cost
-    return Case(spec.kind, project, person, str(spec.pinned.get("item", "")), measures)
+    return Case(judged_kind(spec.kind), project, person, str(spec.pinned.get("item", "")), measures)
 
 
 def cost_of(text: Any) -> int | None:
