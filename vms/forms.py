@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 from django.core.validators import MinValueValidator
 from django.db.models import QuerySet
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from networks.models import Network
@@ -18,6 +19,7 @@ from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField
 from portal.hosts.models import Image
 from portal.operations.models import Operation
 from vms import checks
+from vms.bulk import LOSING
 from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour, InstallTemplate
 from vms.offers import Offer, offer
@@ -291,3 +293,21 @@ class EditForm(SeenRequest, RequestForm):
         self.fields["project"].disabled = True
         self.fields["project"].initial = operation.project_id
         self.initial["project"] = operation.project_id
+
+
+class BulkForm(forms.Form):
+    """Confirms what is done to many machines; what loses something by their number."""
+
+    token = forms.UUIDField(widget=forms.HiddenInput)
+    confirm_count = forms.CharField(
+        required=False, max_length=10, widget=forms.TextInput(attrs={"inputmode": "numeric", **_PLAIN})
+    )
+
+    def __init__(self, data: Any = None, *, count: int, verb: str) -> None:
+        super().__init__(data, initial={"token": uuid.uuid4()})
+        if verb in LOSING:
+            self.fields["confirm_count"].label = gettext(
+                "Type %(count)d, the number of machines, to confirm"
+            ) % {"count": count}
+        else:
+            del self.fields["confirm_count"]

@@ -1,5 +1,6 @@
 """What is done to machines that exist: power, the bin, and the end. Not for: building them."""
 
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -140,9 +141,18 @@ def not_in_use(machine: VirtualMachine) -> str:
     return ""
 
 
-def _begin(actor: Any, machine: VirtualMachine, kind: str, title: str, *, begun_by: str = "") -> Operation:
+def _begin(
+    actor: Any,
+    machine: VirtualMachine,
+    kind: str,
+    title: str,
+    *,
+    begun_by: str = "",
+    batch: uuid.UUID | None = None,
+) -> Operation:
     return begin_operation(
         begun_by=begun_by,
+        batch=batch,
         actor=actor,
         project=machine.project,
         spec=RequestSpec(kind=kind, sizes={}, pinned={"machine": str(machine.uuid), "name": machine.name}),
@@ -166,17 +176,21 @@ def volumes_of(machine: VirtualMachine) -> list[list[str]]:
     return found
 
 
-def act(*, actor: Any, machine: VirtualMachine, verb: str) -> Operation:
+def act(
+    *, actor: Any, machine: VirtualMachine, verb: str, batch: uuid.UUID | None = None
+) -> Operation:
     """Queue a power action. Raises Denied with the reason, and KeyError for a verb nobody defined."""
     chosen = VERBS[verb]
-    return _begin_unless_forbidden(actor, machine, verb, chosen.label)
+    return _begin_unless_forbidden(actor, machine, verb, chosen.label, batch)
 
 
-def bin_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Operation:
+def bin_machine(
+    *, actor: Any, machine: VirtualMachine, confirm_name: str, batch: uuid.UUID | None = None
+) -> Operation:
     """Switch a machine off and put it into the bin for BIN_DAYS days. Raises Denied."""
     if confirm_name != machine.name:
         raise Denied(_("Type the machine's name exactly to delete it."))
-    return _begin_unless_forbidden(actor, machine, "bin", "Delete")
+    return _begin_unless_forbidden(actor, machine, "bin", "Delete", batch)
 
 
 def begin_by_itself(machine: VirtualMachine, verb: str) -> Operation:
@@ -187,10 +201,12 @@ def begin_by_itself(machine: VirtualMachine, verb: str) -> Operation:
     return _begin(machine.owner, machine, f"vm.{verb}", title, begun_by="scheduler")
 
 
-def _begin_unless_forbidden(actor: Any, machine: VirtualMachine, verb: str, title: str) -> Operation:
+def _begin_unless_forbidden(
+    actor: Any, machine: VirtualMachine, verb: str, title: str, batch: uuid.UUID | None
+) -> Operation:
     """Queue `vm.VERB` if it can be done to the machine as it is, not as a page read it. Raises Denied."""
     with transaction.atomic():
-        return _begin(actor, usable(actor, machine, verb), f"vm.{verb}", title)
+        return _begin(actor, usable(actor, machine, verb), f"vm.{verb}", title, batch=batch)
 
 
 def usable(actor: Any, machine: VirtualMachine, verb: str) -> VirtualMachine:

@@ -47,6 +47,7 @@ urlpatterns = [
     path("catalogue/<int:pk>/what-if/", views.what_if, name="what_if"),
     path("catalogue/requests/<int:pk>/edit/", views.edit, name="edit"),
     path("catalogue/requests/<int:pk>/copy/", views.copy, name="copy"),
+    path("many/", views.many, name="many"),
     path("found/", adopted.found_list, name="found"),
     path("found/<int:pk>/", adopted.adopt, name="adopt"),
     path("<int:pk>/", views.machine, name="detail"),

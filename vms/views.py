@@ -5,7 +5,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -22,6 +22,7 @@ from portal.operations import revisions, words
 from portal.operations.models import Operation
 from vms import (
     asking,
+    bulk,
     editing,
     extending,
     install_templates,
@@ -40,7 +41,7 @@ from vms.cards import cards
 from vms.changes import templates
 from vms.changes.asking import waiting_for
 from vms.exports import services as exports
-from vms.forms import EditForm, ExtensionEditForm, ExtensionForm, RequestForm, SeenRequest
+from vms.forms import BulkForm, EditForm, ExtensionEditForm, ExtensionForm, RequestForm, SeenRequest
 from vms.models import CatalogueItem, Status, VirtualMachine
 from vms.settings_form import SettingsForm
 
@@ -71,6 +72,7 @@ def machines(request: HttpRequest) -> HttpResponse:
         "search": search,
         "sort": sort,
         "binned": binned,
+        "verbs": bulk.VERBS,
         # Asked for by the whole page alone.
         "pieces": lambda: pieces("vms.list", request, None),
     }
@@ -216,6 +218,32 @@ def act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     with attempt(request, _("Asked the host; the page shows when it is done.")):
         power.act(actor=request.user, machine=vm, verb=verb)
     return go_to(request, "vms:detail", vm.pk)
+
+
+@require_POST
+def many(request: HttpRequest) -> HttpResponse:
+    """Ask whether something is to be done to many machines, and begin it once that was confirmed."""
+    keys = row_keys(request.POST.getlist("machine"))
+    machines = list(live.visible(request.user).filter(pk__in=keys).exclude(status=Status.BINNED))
+    verb = request.POST.get("verb", "")
+    if verb not in bulk.VERBS:
+        return HttpResponseBadRequest(_("This cannot be done to many machines."))
+    if not machines:
+        if keys:
+            raise Http404
+        messages.error(request, _("Choose machines first."))
+        return go_to(request, "vms:list")
+    form = BulkForm(request.POST if request.POST.get("sure") else None, count=len(machines), verb=verb)
+    if form.is_valid():
+        with denied_at(form):
+            begun = bulk.begin(actor=request.user, machines=machines, verb=verb, **form.cleaned_data)
+            for refusal in begun.refused:
+                messages.warning(request, f"{refusal.machine.name}: {refusal.reason}")
+            return go_to(request, "operations:together", begun.batch)
+    able, refused = bulk.sort_out(request.user, machines, verb)
+    context = {"form": form, "verb": verb, "label": bulk.VERBS[verb], "machines": machines}
+    context |= {"able": able, "refused": refused, "losing": verb in bulk.LOSING}
+    return render(request, "vms/many.html", context, status=422 if form.errors else 200)
 
 
 @require_POST

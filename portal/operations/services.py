@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
@@ -92,9 +93,11 @@ def begin_operation(
     identifiers: Mapping[str, Any],
     lane: str,
     begun_by: str = "",
+    batch: uuid.UUID | None = None,
 ) -> Operation:
     """Queue an operation that needs nobody's consent; the calling service has checked the verb.
 
+    `batch` is shared by those that are begun together: of them BATCH_CAP are carried out at a time in a lane.
     `begun_by` names the part of the portal that begins it by itself: the trail says that, not `actor`. Raises
     Denied when another operation on `subject` is not finished.
     """
@@ -105,6 +108,7 @@ def begin_operation(
         with transaction.atomic():
             operation = Operation.objects.create(
                 token=uuid.uuid4(),
+                batch=batch,
                 kind=spec.kind,
                 project=project,
                 requester=actor,
@@ -120,7 +124,7 @@ def begin_operation(
                 actor=begun_by or actor, verb="operation.begun", target=operation, after=spec.as_dict()
             )
             dispatch(operation.pk)
-            publish(operation.topic, subject)
+            publish(*operation.topics, subject)
     except IntegrityError as error:
         raise _unfinished() from error
     return operation
@@ -207,6 +211,8 @@ def claim(operation_id: int, *, worker: str) -> Operation | None:
     operation = Operation.objects.filter(pk=operation_id, state=State.QUEUED).first()
     if operation is None or (operation.lane and not _room(operation.lane)):
         return None
+    if operation.batch and operation.lane and not _room_in_batch(operation):
+        return None
     try:
         move(
             operation,
@@ -225,11 +231,32 @@ def _room(lane: str) -> int:
     return max(0, LANE_CAP - Operation.objects.filter(lane=lane, state__in=WORKING).count())
 
 
+def _room_in_batch(operation: Operation) -> bool:
+    """Tell whether the lane takes one more of what was begun together with `operation` now.
+
+    What people asked for and was approved is not held back: the lane's own cap is enough for it.
+    """
+    if kind_of(operation.kind).asking is not None:
+        return True
+    working = Operation.objects.filter(lane=operation.lane, batch=operation.batch, state__in=WORKING)
+    return working.count() < settings.BATCH_CAP
+
+
 def next_in_lane(lane: str) -> None:
     """Send the operations that wait longest for `lane`, as many as it has room for. Idempotent."""
+    room, full = _room(lane), set[uuid.UUID]()
     queued = Operation.objects.filter(lane=lane, state=State.QUEUED).order_by("pk")
-    for waiting in queued.values_list("pk", flat=True)[: _room(lane)]:
-        send(CARRY_OUT, waiting)
+    for waiting in queued.only("pk", "kind", "lane", "batch") if room else ():
+        if waiting.batch in full:
+            continue
+        if waiting.batch and not _room_in_batch(waiting):
+            # Those of other batches, and of none, do not wait behind it.
+            full.add(waiting.batch)
+            continue
+        send(CARRY_OUT, waiting.pk)
+        room -= 1
+        if not room:
+            return
 
 
 def sweep() -> int:

@@ -58,3 +58,6 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [{"address": REDIS_URL}], "prefix": "gatehouse"},
     }
 }
+
+#: Of what one person begins together on many machines, how much a host carries out at a time.
+BATCH_CAP = max(1, int(os.environ.get("GATEHOUSE_BATCH_CAP", "4")))

@@ -30,7 +30,9 @@
     node === document.activeElement && (node.isContentEditable || node.matches("input, textarea, select"));
   // Typed and left for another field: what the server draws would wipe it.
   const wasTypedIn = (node) =>
-    node.matches("textarea, input:not([type=hidden], [type=checkbox], [type=radio])") && node.value !== node.defaultValue;
+    (node.matches("textarea, input:not([type=hidden], [type=checkbox], [type=radio])") &&
+      node.value !== node.defaultValue) ||
+    (node.matches("input[type=checkbox]") && node.checked !== node.defaultChecked);
   const holdsTyping = (node) => node.contains(document.activeElement) && isTypedIn(document.activeElement);
 
   const morph = (present, fresh) => {

@@ -106,6 +106,10 @@ def _template(world: Any) -> dict[str, Any]:
     return {"title": "Tools"}
 
 
+def _many(world: Any) -> dict[str, Any]:
+    return {"machine": [world.machine.pk], "verb": "start", "sure": "1", "token": uuid.uuid4()}
+
+
 def _disk(world: Any) -> dict[str, Any]:
     return {**_change(world, DiskForm.salt, {}), "disk": "1"}
 
@@ -450,6 +454,7 @@ LINES = (
     Line("vms:list", page(ALL), NO),
     Line("vms:detail", page(SEE), NO, "machine"),
     Line("vms:act", NO, change(USE, told=SEE), "machine", {"verb": "start"}),
+    Line("vms:many", NO, change(USE, told=SEE, refusal=422), data=_many),
     Line("vms:settings", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_settings),
     Line("vms:clone", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_clone),
     Line("vms:template", page(SEE), change(USE - OWNER, told=SEE, refusal=422), "machine", data=_template),
