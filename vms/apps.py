@@ -31,10 +31,9 @@ class VmsConfig(AppConfig):
         from vms.power import KINDS, give_up_machines
 
         changes = (*disks.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
-        whole = (CREATE, INSTALL, ADOPT, EDIT, EXTEND, RESIZE, CLONE, EXPORT)
-        for kind in (*whole, *changes, *KINDS):
-        for kind in (CREATE, ADOPT, EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, *changes, *KINDS):
-        for kind in (CREATE, DEPLOY_SEVERAL, ADOPT, EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, *changes, *KINDS):
+        built = (CREATE, DEPLOY_SEVERAL, INSTALL, ADOPT)
+        whole = (EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, EXPORT)
+        for kind in (*built, *whole, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

@@ -23,7 +23,7 @@ from portal.operations.registry import Asking, Outlook, QuotaLeft
 from portal.operations.spec import RequestSpec
 from vms import guidance, placement, virtualization
 from vms.models import CatalogueItem, VirtualMachine
-from vms.services import DAY, cost_month, kind_for, name_is_taken, names_of, quota_amounts, share_of
+from vms.services import DAY, DEPLOY, cost_month, kind_for, name_is_taken, names_of, quota_amounts, share_of
 from vms.virtualization import Devices, Wanted
 
 
@@ -92,9 +92,7 @@ def foresee(prospects: Sequence[Prospect]) -> list[Outlook]:
         hosts, obstacle = places.choose(item, own_network=own_network)
         runs_by = virtualization.resolve(item.wanted, hosts[0].accelerator) if hosts else item.wanted
         warnings = [obstacle] if obstacle else []
-        warnings += guidance.too_small(places.system_in(item.image_sha256), item.sizes)
-        if item.name in taken:
-            warnings.append(_("A machine called %(name)s exists meanwhile.") % {"name": item.name})
+        warnings += guidance.too_small(places.system_in(item.image_sha256), share_of(item.sizes))
         warnings += [
             _("A machine called %(name)s exists meanwhile.") % {"name": name}
             for name in item.called
@@ -182,8 +180,6 @@ class _Places:
         there = self.by_image.get(image_sha256)
         return there[0].image.os if there else ""
 
-    def choose(self, item: Prospect, *, own_network: bool) -> tuple[Host | None, str]:
-        """Return the host, or None and why there is none."""
     def choose(self, item: Prospect, *, own_network: bool) -> tuple[list[Host], str]:
         """Return the host of each machine, or none at all and why one finds no room."""
         obstacle = _(
@@ -297,7 +293,8 @@ def _forecast(
     sizes = {**prospect.sizes, "lease": (days or 0) * DAY}
     if min(sizes.values()) < 1:
         return None
-    spec = RequestSpec(kind_for(item), sizes, {"item": item.name, "cost_month": prospect.cost_month})
+    kind = DEPLOY if prospect.sizes.get("machines", 1) > 1 else kind_for(item)
+    spec = RequestSpec(kind, sizes, {"item": item.name, "cost_month": prospect.cost_month})
     return forecast(actor=prospect.requester, project=prospect.project, spec=spec, besides=edited)
 
 

@@ -23,7 +23,7 @@ from vms.bulk import LOSING
 from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour, InstallTemplate
 from vms.offers import Offer, offer
-from vms.services import DAY, KIND, Wish
+from vms.services import DAY, DEPLOY, Wish
 from vms.virtualization import HELP, Devices, Wanted
 
 _PLAIN = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
@@ -176,6 +176,8 @@ class RequestForm(forms.Form):
         if not item.image.needs_installer:
             del self.fields["template"]
             return
+        # The answers of one are another's in nothing but their names.
+        del self.fields["count"]
         formats = checks.FORMATS[Image.Kind(item.image.kind)]
         self.fields["template"].queryset = InstallTemplate.objects.filter(format__in=formats)  # type: ignore[attr-defined]
 
@@ -283,9 +285,8 @@ class EditForm(SeenRequest, RequestForm):
         seen = {"spec_hash": operation.spec_hash, "operation": operation.pk}
         mine = Project.objects.filter(operation=operation)
         super().__init__(data, item=item, projects=mine, keys=keys, filled={**filled, **seen})
-        super().__init__(data, item=item, projects=mine, filled={**filled, **seen})
-        if operation.kind == KIND:
-            del self.fields["count"]
+        if operation.kind != DEPLOY:
+            self.fields.pop("count", None)
         else:
             least = MinValueValidator(2, _("A request for several machines stays one: at least 2."))
             self.fields["count"].validators.append(least)

@@ -111,6 +111,8 @@ def spec_of(wish: Wish) -> RequestSpec:
         "disk": values["disk"],
         "lease": wish.lease_days * DAY,
     }
+    if wish.several:
+        return _spec_of_several(wish, sizes, pinned)
     if item.image.needs_installer:
         pinned["install"] = {"kind": item.image.kind, "answers": _answers(wish, pinned)}
     return RequestSpec(kind=kind_for(item), sizes=sizes, pinned=pinned)
@@ -135,13 +137,12 @@ def _answers(wish: Wish, pinned: Mapping[str, Any]) -> dict[str, str] | None:
         disk=virtualization.first_disk(devices),
     )
     return {"template": wish.template.name, "format": wish.template.format, "text": text}
-    if wish.several:
-        return _spec_of_several(wish, sizes, pinned)
-    return RequestSpec(kind=KIND, sizes=sizes, pinned=pinned)
 
 
 def _spec_of_several(wish: Wish, sizes: dict[str, int], pinned: dict[str, Any]) -> RequestSpec:
     """Return one request for all: the sizes are sums, for quotas, policies and who approves."""
+    if wish.item.image.needs_installer:
+        raise Denied(_("What is installed from a CD or the network is asked for one by one."), field="count")
     count = wish.count or 1
     names = names_of(wish.name, count)
     together = {name: size if name == "lease" else size * count for name, size in sizes.items()}
@@ -181,9 +182,6 @@ def name_is_taken(name: str, *, besides: Operation | None = None) -> bool:
     if VirtualMachine.objects.filter(name=name).exists():
         return True
     asked = Q(kind__in=BUILDS, title=title_of(name)) | Q(kind="vm.clone", title__endswith=f" as {name}")
-    waiting = Operation.objects.filter(asked, state=State.AWAITING_APPROVAL)
-    return waiting.exclude(pk=besides.pk if besides else 0).exists()
-    asked = Q(kind=KIND, title=title_of(name)) | Q(kind="vm.clone", title__endswith=f" as {name}")
     waiting = Operation.objects.filter(state=State.AWAITING_APPROVAL).exclude(pk=besides.pk if besides else 0)
     if waiting.filter(asked).exists():
         return True
@@ -226,12 +224,9 @@ def request_machine(
     _refuse(wish.item, {"project": project})
     spec = spec_of(wish)
     # In this order: between the two looks the first click of a doubled one may take the name.
-    if name_is_taken(wish.name) and not Operation.objects.filter(token=token).exists():
-        raise name_taken(wish.name)
-    operation = request_operation(
     if (taken := _taken(wish)) and not Operation.objects.filter(token=token).exists():
         raise taken
-    return request_operation(
+    operation = request_operation(
         actor=actor,
         project=project,
         spec=spec,

@@ -269,12 +269,9 @@ def restore(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def catalogue(request: HttpRequest) -> HttpResponse:
     """Show what can be asked for."""
-    items = CatalogueItem.objects.restrict(request.user, "request").filter(offered=True)
-    items = items.select_related("image").prefetch_related("flavours", "networks")
+    items = offers.asked_for_by(request.user).select_related("image").prefetch_related("flavours", "networks")
     context = {"rows": cards(items), "keeps_templates": install_templates.may_edit(request.user)}
     return render(request, "vms/catalogue.html", context)
-    items = offers.asked_for_by(request.user).select_related("image").prefetch_related("flavours", "networks")
-    return render(request, "vms/catalogue.html", {"rows": cards(items)})
 
 
 def _projects(request: HttpRequest, item: CatalogueItem) -> QuerySet[Project]:
@@ -374,11 +371,8 @@ def _offered(request: HttpRequest) -> QuerySet[CatalogueItem]:
 
 def _requests(request: HttpRequest, *kinds: str) -> QuerySet[Operation]:
     """Return the requests of `kinds`, without any those for new machines, that the person may see."""
-    found = Operation.objects.restrict(request.user, "view").filter(kind__in=kinds or services.BUILDS)
-    """Return the requests of `kinds`, else for new machines, that the person may see."""
-    found = Operation.objects.restrict(request.user, "view").filter(
-        kind__in=kinds or (CREATE.name, services.DEPLOY)
-    )
+    wanted = kinds or (*services.BUILDS, services.DEPLOY)
+    found = Operation.objects.restrict(request.user, "view").filter(kind__in=wanted)
     return found.exclude(project=None).select_related("project", "requester")
 
 

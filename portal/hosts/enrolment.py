@@ -128,8 +128,6 @@ class Prove(HostStep):
             image__kind=Image.Kind.DISK,
             # What people handed in need not ask to sign in on a serial line, nor boot at all.
             image__uploads=None,
-        )
-            pool__host=context.identifiers["host"], image__deprecated_at=None
         ).exclude(image__source="")  # a template boots as whoever made it left it
         copy = copies.select_related("image", "pool__pool").order_by("image__min_memory").first()
         if copy is None:

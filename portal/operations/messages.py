@@ -157,6 +157,7 @@ NAMING = frozenset(
         "host_enrolled",
         "not_adoptable",
         "no_room_to_adopt",
+        "same_image",
         "image_checksum",
         "image_long",
         "image_packed",
@@ -177,7 +178,6 @@ NAMING = frozenset(
         "fetch_late",
     }
 )
-NAMING = frozenset({"host_enrolled", "not_adoptable", "no_room_to_adopt", "same_image"})
 OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
 
 

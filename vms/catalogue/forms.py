@@ -115,14 +115,11 @@ class ItemForm(_Seen):
         Project.objects.none(), label=_("Projects"), required=False, widget=ExplainedCheckboxes
     )
 
-    def __init__(self, data: Any = None, *, actor: Any, item: CatalogueItem | None = None) -> None:
-        super().__init__(data, initial=_of_item(item) if item else _of_new())
-        images = Image.objects.restrict(actor, "view").order_by("title", "-pk")
     def __init__(
         self, data: Any = None, *, actor: Any, item: CatalogueItem | None = None, image: Image | None = None
     ) -> None:
         super().__init__(data, initial=_of_item(item) if item else _of_new(image))
-        images = Image.objects.restrict(actor, "view").filter(kind=Image.Kind.DISK).order_by("title", "-pk")
+        images = Image.objects.restrict(actor, "view").order_by("title", "-pk")
         kept = images.filter(pk=item.image_id) if item else images.none()
         rows = {
             "image": images.filter(deprecated_at=None) | kept,

@@ -100,8 +100,6 @@ def _keep(form: Any, save: Callable[[], Any], now: Callable[[], Mapping[str, Any
 def item_add(request: HttpRequest) -> HttpResponse:
     """Offer something new."""
     for_admins(request)
-    form = ItemForm(request.POST or None, actor=request.user)
-    _for_admins(request)
     form = ItemForm(request.POST or None, actor=request.user, image=_chosen(request))
     if request.method == "POST" and form.is_valid():
         values = form.values()
