@@ -1,6 +1,6 @@
 """Change what a machine is set to. Not for: which settings there are, nor its size, which takes quota."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -17,7 +17,7 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from vms import noted, power, settings
-from vms.models import VirtualMachine
+from vms.models import Definition, VirtualMachine
 from vms.steps import DomainStep
 
 
@@ -91,26 +91,42 @@ def edit_machine(
         # Kept with the request, in no reader's language.
         with translation.override("en"):
             changed = settings.differences(before, {**before, **values})
-        pinned = {
-            "machine": str(current.uuid),
-            "name": current.name,
-            "change": change,
-            "settings": [[one.label, one.before, one.after] for one in changed],
-        }
-        return begin_operation(
-            actor=actor,
-            project=current.project,
-            spec=RequestSpec(kind=EDIT.name, sizes={}, pinned=pinned),
-            subject=current.topic,
-            title=f"Change settings of {current.name}",
-            identifiers={
-                "host": current.host_id,
-                "uuid": str(current.uuid),
-                "digest": digest,
-                "back": reverse(defined, change),
-            },
-            lane=current.host.scope,
-        )
+        told = [(one.label, one.before, one.after) for one in changed]
+        return begin(actor=actor, machine=current, found=found, change=change, told=told)
+
+
+def begin(
+    *,
+    actor: Any,
+    machine: VirtualMachine,
+    found: Definition,
+    change: Mapping[str, Any],
+    told: Sequence[tuple[str, str, str]],
+) -> Operation:
+    """Queue `change` of the definition `found`; the caller has checked the verb, in this transaction.
+
+    `told` is what people read of it, in English: what is changed, before and after. Raises Denied.
+    """
+    pinned = {
+        "machine": str(machine.uuid),
+        "name": machine.name,
+        "change": dict(change),
+        "settings": [list(one) for one in told],
+    }
+    return begin_operation(
+        actor=actor,
+        project=machine.project,
+        spec=RequestSpec(kind=EDIT.name, sizes={}, pinned=pinned),
+        subject=machine.topic,
+        title=f"Change settings of {machine.name}",
+        identifiers={
+            "host": machine.host_id,
+            "uuid": str(machine.uuid),
+            "digest": found.observed_digest,
+            "back": reverse(found.observed_persistent, change),
+        },
+        lane=machine.host.scope,
+    )
 
 
 #: Nobody wants a change of last week made when its host comes back today.

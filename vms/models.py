@@ -144,6 +144,8 @@ class VirtualMachine(models.Model):
     adopted = models.BooleanField(default=False)
     #: The domain's name on the host: people's names may repeat over time, a domain's may not.
     domain_name = models.CharField(max_length=255, blank=True)
+    #: What people call it by beside its name, a line each: `name=value` or `name`, sorted.
+    labels = models.TextField(blank=True)
     vcpus = models.PositiveSmallIntegerField()
     memory = models.PositiveBigIntegerField()
     login_user = models.CharField(max_length=32)
@@ -178,6 +180,11 @@ class VirtualMachine(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def label_list(self) -> list[str]:
+        """The labels one by one."""
+        return self.labels.splitlines()
 
     @property
     def lease_ended(self) -> bool:

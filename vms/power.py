@@ -40,6 +40,9 @@ _ON = (Observed.RUNNING, Observed.PAUSED)
 
 #: What reads the disks of a machine that is off.
 COPYING = frozenset({"clone", "export"})
+#: What changes nothing on the host.
+_PORTALS_OWN = frozenset({"name"})
+
 #: What makes a machine run, and so needs a lease that has not ended.
 LEASED = frozenset({"start", "reboot", "resume"})
 #: What copies disks.
@@ -122,6 +125,8 @@ def state_forbids(machine: VirtualMachine, verb: str) -> str:
         return reason
     if verb in LEASED and machine.lease_ended:
         return _("The lease of this machine ended; ask for an extension first.")
+    if verb in _PORTALS_OWN:
+        return ""
     if machine.host.observed_health != Health.UP:
         return _("The host does not answer.")
     if verb in COPYING and machine.observed_state != Observed.SHUTOFF:

@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 
 from vms import install_views as installs
-from vms import power, views
+from vms import naming_page, power, views
 from vms.adoption import views as adopted
 from vms.catalogue import image_views as handed_in
 from vms.catalogue import views as admin
@@ -52,6 +52,7 @@ urlpatterns = [
     path("found/<int:pk>/", adopted.adopt, name="adopt"),
     path("<int:pk>/", views.machine, name="detail"),
     path("<int:pk>/settings/", views.settings, name="settings"),
+    path("<int:pk>/name/", naming_page.naming_page, name="name"),
     path("<int:pk>/clone/", changes.clone, name="clone"),
     path("<int:pk>/template/", changes.template, name="template"),
     path("<int:pk>/size/", changes.size, name="size"),

@@ -64,7 +64,8 @@ def machines(request: HttpRequest) -> HttpResponse:
     found = live.visible(request.user)
     found = found.filter(status=Status.BINNED) if binned else found.exclude(status=Status.BINNED)
     if search:
-        found = found.filter(Q(name__icontains=search) | Q(observed_address__startswith=search))
+        named = Q(name__icontains=search) | Q(labels__icontains=search)
+        found = found.filter(named | Q(observed_address__startswith=search))
     sort, columns = ordering(request, ORDER, default="name")
     page = KeyedPaginator(found.order_by(*columns), PAGE_SIZE).get_page(request.GET.get("page"))
     context = {

@@ -37,7 +37,7 @@ from tests.permissions.answers import (
     public,
 )
 from tests.permissions.world import ANONYMOUS, BATCH, MAC
-from vms import settings
+from vms import naming, settings
 from vms.catalogue.forms import SALT
 from vms.catalogue.values import item_snapshot, size_snapshot
 from vms.changes.devices.forms import LimitsForm
@@ -45,6 +45,7 @@ from vms.changes.forms import DiskForm, ResizeForm
 from vms.changes.resizing import sizes_of
 from vms.install_templates import snapshot
 from vms.install_views import SALT as TEMPLATE_SALT
+from vms.naming_page import NameForm
 from vms.settings_form import SettingsForm
 
 ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO3pRSmoEbnApkTfXeqmr+G9jgvKZmVNfC69Nf1c60Rk one@example"
@@ -87,6 +88,11 @@ def _settings(world: Any) -> dict[str, Any]:
     seen = {"digest": world.definition.observed_digest, "values": {}}
     now = settings.values(world.definition.observed_persistent)
     return {**now, "boot": "network", "seen": signing.dumps(seen, salt=SettingsForm.salt)}
+
+
+def _name(world: Any) -> dict[str, Any]:
+    seen = naming.named(world.machine)
+    return {"name": seen["name"], "labels": "tried", "seen": signing.dumps(seen, salt=NameForm.salt)}
 
 
 def _change(world: Any, salt: str, seen: dict[str, int]) -> dict[str, Any]:
@@ -456,6 +462,7 @@ LINES = (
     Line("vms:act", NO, change(USE, told=SEE), "machine", {"verb": "start"}),
     Line("vms:many", NO, change(USE, told=SEE, refusal=422), data=_many),
     Line("vms:settings", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_settings),
+    Line("vms:name", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_name),
     Line("vms:clone", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_clone),
     Line("vms:template", page(SEE), change(USE - OWNER, told=SEE, refusal=422), "machine", data=_template),
     Line("vms:size", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_resize),

@@ -1,0 +1,102 @@
+"""A machine's name and labels: what they can be, who may, where they are found."""
+
+import pytest
+from django.urls import reverse as url
+
+from portal.audit.models import AuditEntry
+from portal.core.errors import Denied
+from portal.operations.models import Operation
+from tests.factories import make_host, make_machine
+from tests.vms.test_settings import see
+from vms import editing, naming
+from vms.models import Observed
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+
+
+@pytest.fixture
+def machine(cast):
+    return make_machine(cast, "example", make_host(), observed_state=Observed.SHUTOFF)
+
+
+def call(actor, machine, name="example", labels="", seen=None):
+    now = naming.named(machine) if seen is None else seen
+    return naming.rename_machine(actor=actor, machine=machine, name=name, labels=labels, seen=now)
+
+
+def test_a_name_counts_at_once_and_is_written_to_the_host(cast, machine):
+    """Red when only the portal's row is renamed, or nothing is in the trail."""
+    see(machine, {"title": "example"})
+    begun = call(cast.requester, machine, "renamed", "role=web\nblue")
+    machine.refresh_from_db()
+    assert (machine.name, machine.label_list) == ("renamed", ["blue", "role=web"])
+    assert begun.frozen["pinned"]["change"] == {"title": "renamed"} and begun.kind == "vm.edit"
+    entry = AuditEntry.objects.get(verb="machine.named")
+    assert entry.before == {"name": "example", "labels": ""} and entry.after["name"] == "renamed"
+
+
+def test_labels_alone_touch_nothing_on_the_host(cast, machine):
+    """Red when a label needs a host that answers, or queues anything."""
+    see(machine)
+    machine.host.observed_health = "stale"
+    machine.host.save()
+    assert call(cast.requester, machine, labels="b=2, a") is None
+    machine.refresh_from_db()
+    assert machine.label_list == ["a", "b=2"] and not Operation.objects.filter(kind="vm.edit").exists()
+    with pytest.raises(Denied, match="does not answer"):
+        call(cast.requester, machine, "renamed", "a\nb=2")
+    machine.refresh_from_db()
+    assert machine.name == "example"
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"name": "No Name"}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "taken"}, "name"),
+        ({"labels": "=x"}, "labels"),
+        ({"labels": "a b"}, "labels"),
+        ({"labels": "a\na=2"}, "labels"),
+        ({"labels": "a=" + "x" * 101}, "labels"),
+        ({"labels": "a=\x1b[2J"}, "labels"),
+        ({"labels": "\n".join(f"l{n}" for n in range(21))}, "labels"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_at_its_field(cast, machine, values, field):
+    make_machine(cast, "taken", machine.host)
+    with pytest.raises(Denied) as denied:
+        call(cast.requester, machine, **values)
+    machine.refresh_from_db()
+    assert denied.value.field == field and naming.named(machine) == {"name": "example", "labels": ""}
+
+
+@pytest.mark.parametrize("who", ["auditor", "approver"])
+def test_who_may_not_use_it_does_not_name_it(cast, machine, who):
+    with pytest.raises(Denied, match="Only the owner"):
+        call(getattr(cast, who), machine, labels="mine")
+
+
+def test_nobody_overwrites_labels_that_they_never_saw(cast, machine):
+    """Red when what was seen is not compared."""
+    call(cast.requester, machine, labels="first")
+    with pytest.raises(editing.Clash):
+        call(cast.operator, machine, labels="second", seen={"name": "example", "labels": ""})
+    machine.refresh_from_db()
+    assert machine.label_list == ["first"]
+
+
+def test_labels_are_shown_and_found(client, cast, machine):
+    """Red when the list does not search labels, or draws one as it is."""
+    make_machine(cast, "other", machine.host)
+    client.force_login(cast.requester)
+    address = url("vms:name", args=[machine.pk])
+    form = client.get(address).context["form"]
+    answer = client.post(address, {**form.initial, "labels": "owner=<b>ops</b>"})
+    assert answer.status_code == 302
+    for page in (client.get(answer.url), client.get(url("vms:list"), {"q": "OPS"})):
+        text = page.content.decode()
+        assert "owner=&lt;b&gt;ops" in text and "<b>ops" not in text
+    found = client.get(url("vms:list"), {"q": "ops"}).context["page"].object_list
+    assert [vm.name for vm in found] == ["example"]
