@@ -85,7 +85,7 @@ def test_what_cannot_be_set_says_why(cast, machine, name, change, readiness, sen
 def test_a_processor_is_one_that_the_machine_can_have():
     """Red when an emulated machine is offered the host's own, or a model that the host cannot run."""
     emulated = offered("cpu", readiness=told("qemu-q35"))
-    assert "host-passthrough" not in emulated and {"default", "host-model", "model:Nehalem"} <= set(emulated)
+    assert "host-passthrough" not in emulated and {"host-model", "model:Nehalem"} <= set(emulated)
     assert "emulated" in setting("cpu").lacks(ground(readiness=told("qemu-q35")))
     kvm = settings.ground_of(understood(definition()) | {"type": "kvm"}, told("kvm-q35"))
     values = [value for value, _label in setting("cpu").choices(kvm)]
@@ -93,9 +93,18 @@ def test_a_processor_is_one_that_the_machine_can_have():
     assert setting("cpu").lacks(kvm) == ""
 
 
-def test_single_features_of_a_processor_need_one_to_be_added_to():
-    features = {"cpu": {"mode": "host-model", "features": [{"name": "vmx", "policy": "disable"}]}}
-    assert "default" not in offered("cpu", features)
+def test_no_change_asks_for_what_libvirt_itself_fills_in():
+    """Red when the plain processor is offered where libvirt writes out which one that is.
+
+    A worker that died after it made a change looks whether it is made: what is filled in would say no.
+    """
+    assert "default" not in offered("cpu")
+    for value in offered("cpu"):
+        assert "check" not in setting("cpu").patch(ground(), value)["cpu"]
+    video = {"devices": {"videos": [{"model": "qxl", "vram_kib": 1, "ram_kib": 1, "vgamem_kib": 1}]}}
+    assert settings.patch_of(ground(video), {"video": "vga"}) == {
+        "devices": {"videos": [{"model": "vga", "ram_kib": None, "vgamem_kib": None}]}
+    }
 
 
 def test_a_layout_holds_all_vcpus_that_the_machine_can_have():

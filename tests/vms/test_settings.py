@@ -30,7 +30,7 @@ PLAIN = {
     "firmware": "bios",
     "machine": "pc-q35-7.2",
     "tpm": "absent",
-    "cpu": "default",
+    "cpu": "model:qemu64",
     "topology": "flat",
     "video": "virtio",
     "agent": "on",
@@ -62,6 +62,12 @@ READINESS = {
 }
 
 
+_WRITTEN_OUT = {
+    "os": {"machine": "pc-q35-7.2"},
+    "cpu": {"mode": "custom", "match": "exact", "model": "qemu64", "fallback": "forbid", "check": "none"},
+}
+
+
 def definition(uuid="11111111-2222-4333-8444-555555555555", change=None):
     """Return what the portal itself defines, after `change`."""
     spec = DomainSpec(
@@ -75,7 +81,7 @@ def definition(uuid="11111111-2222-4333-8444-555555555555", change=None):
         accelerator=Accelerator.EMULATION,
     )
     # As libvirt writes it out.
-    made = changed(Kind.DOMAIN, DomainElement.to_xml(spec).encode(), {"os": {"machine": "pc-q35-7.2"}})
+    made = changed(Kind.DOMAIN, DomainElement.to_xml(spec).encode(), _WRITTEN_OUT)
     return changed(Kind.DOMAIN, made.encode(), change or {})
 
 

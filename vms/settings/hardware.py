@@ -21,8 +21,8 @@ _VIDEOS: Choices = [
     ("xen", gettext_lazy("Xen's own")),
     ("none", gettext_lazy("No screen")),
 ]
-#: Of the screen's memory only some models know these; libvirt fills in what a model needs.
-_MEMORY = ("vram_kib", "ram_kib", "vgamem_kib", "vram64_kib")
+#: Kinds of memory that only one model has, and libvirt refuses to others.
+_QXL_MEMORY = ("ram_kib", "vgamem_kib", "vram64_kib")
 
 
 def _read_video(defined: Defined) -> str:
@@ -32,7 +32,7 @@ def _read_video(defined: Defined) -> str:
 
 def _patch_video(ground: Ground, value: str) -> dict[str, Any]:
     now = (ground.devices("videos") or [{}])[0]
-    gone: dict[str, Any] = {name: None for name in _MEMORY if name in now}
+    gone: dict[str, Any] = {name: None for name in _QXL_MEMORY if name in now and value != "qxl"}
     return {"devices": {"videos": [{**gone, "model": value}]}}
 
 

@@ -38,20 +38,21 @@ def _cpu_word(value: str) -> Any:
 
 
 def _patch_cpu(_ground: Ground, value: str) -> dict[str, Any]:
-    # How strictly it is compared with the host's is libvirt's to fill in.
-    bare: dict[str, Any] = {"model": None, "fallback": None, "match": None, "migratable": None}
+    # What libvirt itself fills in is not asked for: a change that is made already would not be told by it.
     if value.startswith(NAMED):
-        return {"cpu": bare | {"mode": "custom", "match": "exact", "model": value.removeprefix(NAMED)}}
+        model = value.removeprefix(NAMED)
+        return {"cpu": {"mode": "custom", "match": "exact", "model": model, "migratable": None}}
+    bare: dict[str, Any] = {"model": None, "fallback": None, "match": None}
     if value == PLAIN:
-        return {"cpu": bare | {"mode": None, "check": None}}
+        return {"cpu": bare | {"mode": None, "check": None, "migratable": None}}
     return {"cpu": bare | {"mode": value}}
 
 
 def _cpu_choices(ground: Ground) -> Choices:
-    modes = [PLAIN, *ground.can("cpu_modes")]
-    if _cpu(ground.defined).get("features"):
-        # libvirt takes single features only beside a processor that they are added to.
-        modes.remove(PLAIN)
+    modes = list(ground.can("cpu_modes"))
+    # For QEMU, libvirt writes out which model that is; and single features need one to be added to.
+    if ground.defined.get("type") not in {"kvm", "qemu"} and not _cpu(ground.defined).get("features"):
+        modes.insert(0, PLAIN)
     models = ground.can("cpu_models") if "custom" in modes else ()
     named = [(f"{NAMED}{model}", model) for model in models]
     return [(mode, label) for mode, label in _MODES if mode in modes] + named
