@@ -15,6 +15,7 @@ from portal.drivers.types import (
     AddressInfo,
     BootFileSpec,
     DeviceModel,
+    DiskCopy,
     DiskSpec,
     DomainDefinition,
     DomainInfo,
@@ -302,6 +303,39 @@ class HypervisorDriver(ABC):
 
         `limits` has every name of `types.LIMITS`. Limits of other names (bursts) stay. Idempotent. Raises
         DeviceNotFound (another file is there), InvalidSpec, DomainNotFound.
+        """
+
+    @abstractmethod
+    def begin_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+        """Begin to copy the disk of file `path` at `target` of a domain that runs to the qcow2 file `to`.
+
+        What the guest writes goes to both from then on. The copy is whole, whatever images lie behind the
+        disk. `to` is a volume as large as the disk. Returns at once; the copy goes on without the caller, and
+        ends with the domain. Idempotent. Raises InvalidState (off), AlreadyExists (another file is there, or
+        something else works on the disk), PoolFull, VolumeNotFound, DomainNotFound.
+        """
+
+    @abstractmethod
+    def disk_copy(self, uuid: str, target: str, to: str) -> DiskCopy:
+        """Return how far the disk at `target` is on its way to the file `to`.
+
+        A copy that failed is none. Raises DeviceNotFound, DomainNotFound.
+        """
+
+    @abstractmethod
+    def finish_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+        """Let the disk at `target` be the file `to`, in the definition and in what runs; all else stays.
+
+        Of a domain that runs the copy must be READY; of one that is off the caller has copied the file. The
+        file `path` is left as it is. Idempotent. Raises InvalidState (it runs on `path`, and no copy is
+        ready; nothing was changed then), AlreadyExists (the disk is a third file), DomainNotFound.
+        """
+
+    @abstractmethod
+    def abort_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+        """End a copy to `to`, so that the disk stays the file `path`; what was copied is left.
+
+        Idempotent; a disk that has moved is left as it is. Raises DomainNotFound.
         """
 
     @abstractmethod

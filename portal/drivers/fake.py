@@ -26,7 +26,7 @@ from portal.drivers.errors import (
     PoolNotFound,
     VolumeNotFound,
 )
-from portal.drivers.fake_devices import FakeDevices
+from portal.drivers.fake_copies import FakeCopies
 from portal.drivers.imagesource import look
 from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.build import parse
@@ -76,10 +76,11 @@ class _Domain:
     leases: tuple[AddressInfo, ...] = ()
 
 
-class FakeDriver(FakeDevices):
+class FakeDriver(FakeCopies):
     """Hold one host's objects in memory. `reachable` False makes calls raise HostUnreachable."""
 
     def __init__(self, uri: str = "fake:///", *, pool_bytes: int = 1 << 40) -> None:
+        super().__init__()
         self.uri = uri
         self.pool_bytes = pool_bytes
         self.reachable = True
@@ -232,6 +233,14 @@ class FakeDriver(FakeDevices):
         if existing != info:
             raise AlreadyExists(f"volume {name} is not this image")
         return existing
+
+    def _make_room(self, path: str, to: str) -> None:
+        known = {volume.path: volume for volume in self._volumes.values()}
+        if path not in known or to not in known:
+            raise VolumeNotFound(to if path in known else path)
+        behind = known.get(known[path].backing_path or "")
+        taken = known[path].allocation_bytes + (behind.allocation_bytes if behind else 0)
+        self._store(replace(known[to], allocation_bytes=max(taken, known[to].allocation_bytes)))
 
     def list_volumes(self, pool: str) -> tuple[VolumeInfo, ...]:
         self._pool(pool)
@@ -446,6 +455,7 @@ class FakeDriver(FakeDevices):
 
     def destroy(self, uuid: str) -> None:
         domain = self._get(uuid)
+        self._forget_copies(uuid)
         domain.state, domain.running, domain.leases = DomainState.SHUTOFF, "", ()
 
     def suspend(self, uuid: str) -> None:

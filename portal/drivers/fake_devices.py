@@ -32,7 +32,9 @@ from portal.drivers.libvirt.xml.places import (
 from portal.drivers.types import DeviceModel, NicSpec
 
 
-class _Defined(Protocol):
+class Defined(Protocol):
+    """A domain by its two definitions."""
+
     persistent: str
     running: str
 
@@ -44,7 +46,7 @@ class FakeDevices(HypervisorDriver):
     guest_heeds = True
 
     @abstractmethod
-    def _get(self, uuid: str) -> _Defined:
+    def _get(self, uuid: str) -> Defined:
         """Return a domain. Raises DomainNotFound."""
 
     @abstractmethod
@@ -114,7 +116,7 @@ class FakeDevices(HypervisorDriver):
 
 
 def _change(
-    domain: _Defined, find: Callable[[ET.Element], ET.Element | None], change: Callable[[ET.Element], None]
+    domain: Defined, find: Callable[[ET.Element], ET.Element | None], change: Callable[[ET.Element], None]
 ) -> None:
     """Change a device of both definitions. Raises DeviceNotFound when neither has it."""
     sides = {name: text for name in ("persistent", "running") if (text := getattr(domain, name))}

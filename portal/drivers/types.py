@@ -270,6 +270,35 @@ class VolumeInfo:
     format: str = "qcow2"
 
 
+class CopyStage(StrEnum):
+    """How far a disk is on its way to another file.
+
+    NONE: it is on the old one, and nothing copies it. READY: the other is the same, and stays so. MOVED: the
+    domain works with the other one, or will when it starts.
+    """
+
+    NONE = "none"
+    COPYING = "copying"
+    READY = "ready"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskCopy:
+    """How far a copy is, in bytes; `total` grows while a guest writes, and is 0 where there is no copy."""
+
+    stage: CopyStage
+    done: int = 0
+    total: int = 0
+
+    @property
+    def percent(self) -> int:
+        """How much of it is done; never 100 before it is ready."""
+        if self.stage in {CopyStage.READY, CopyStage.MOVED}:
+            return 100
+        return min(99, 100 * self.done // self.total) if self.total else 0
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeDigest:
     """What a volume's file holds: its SHA-256 as 64 hexadecimal digits, and its length."""

@@ -14,6 +14,7 @@ from portal.drivers.libvirt.events import Changed, Closed, Lifecycle
 from portal.drivers.libvirt.hot import Hot
 from portal.drivers.libvirt.hot_devices import HotDevices
 from portal.drivers.libvirt.listing import Listing
+from portal.drivers.libvirt.moving import Moving
 from portal.drivers.libvirt.network import Networks
 from portal.drivers.libvirt.pool import Pools
 from portal.drivers.libvirt.proof import Prover
@@ -23,6 +24,7 @@ from portal.drivers.types import (
     AddressInfo,
     BootFileSpec,
     DeviceModel,
+    DiskCopy,
     DiskSpec,
     DomainDefinition,
     DomainInfo,
@@ -54,6 +56,7 @@ class LibvirtDriver(HypervisorDriver):
         self._definitions = Definitions(self._connection)
         self._hot = Hot(self._connection)
         self._devices = HotDevices(self._connection)
+        self._moving = Moving(self._connection)
         self._listing = Listing(self._connection)
         self._networks = Networks(self._connection)
         self._pools = Pools(self._connection)
@@ -175,6 +178,18 @@ class LibvirtDriver(HypervisorDriver):
 
     def limit_disk(self, uuid: str, target: str, path: str, limits: Mapping[str, int]) -> None:
         self._devices.limit_disk(uuid, target, path, limits)
+
+    def begin_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+        self._moving.begin(uuid, target, path, to)
+
+    def disk_copy(self, uuid: str, target: str, to: str) -> DiskCopy:
+        return self._moving.look(uuid, target, to)
+
+    def finish_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+        self._moving.finish(uuid, target, path, to)
+
+    def abort_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+        self._moving.abort(uuid, target, path, to)
 
     def undefine(self, uuid: str) -> None:
         self._domains.undefine(uuid)

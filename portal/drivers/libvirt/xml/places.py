@@ -20,6 +20,19 @@ def file_of(disk: ET.Element) -> str:
     return "" if source is None else source.get("file", "")
 
 
+def set_file(disk: ET.Element, path: str) -> None:
+    """Let a <disk> be the qcow2 file `path`, which has no image behind it; all else of it stays."""
+    # What belongs to the file that goes: its own labels and address, and what lies behind it.
+    for part in (*disk.findall("source"), *disk.findall("backingStore"), *disk.findall("mirror")):
+        disk.remove(part)
+    disk.set("type", "file")
+    child(disk, "source", file=path)
+    driver = disk.find("driver")
+    if driver is None:
+        driver = child(disk, "driver", name="qemu")
+    driver.set("type", "qcow2")
+
+
 def drive_at(domain: ET.Element, target: str) -> ET.Element | None:
     """Return the drive for CDs at `target`, None when what is there is none."""
     there = disk_at(domain, target)

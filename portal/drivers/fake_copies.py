@@ -1,0 +1,92 @@
+"""Copies of disks by the in-memory driver. Not for: what is in them; a fake disk holds nothing."""
+
+from abc import abstractmethod
+from xml.etree import ElementTree as ET
+
+from portal.drivers import validation
+from portal.drivers.errors import AlreadyExists, DeviceNotFound, InvalidState
+from portal.drivers.fake_devices import Defined, FakeDevices
+from portal.drivers.libvirt.xml.build import parse
+from portal.drivers.libvirt.xml.places import disk_at, file_of, set_file
+from portal.drivers.types import CopyStage, DiskCopy
+
+
+class FakeCopies(FakeDevices):
+    """A copy is ready at the second look after it began."""
+
+    #: Whether copies get ready; else they stay half done.
+    copies_end = True
+
+    def __init__(self) -> None:
+        #: By domain and target: where to, and how often somebody looked.
+        self._copies: dict[tuple[str, str], tuple[str, int]] = {}
+
+    @abstractmethod
+    def _make_room(self, path: str, to: str) -> None:
+        """Let the file `to` take what `path` takes. Raises PoolFull, VolumeNotFound."""
+
+    def begin_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+        domain = self._checked(uuid, target, path, to)
+        if not domain.running:
+            raise InvalidState("the domain is off")
+        there, copied = self._file(uuid, target), self._copies.get((uuid, target))
+        if there == to or (copied and copied[0] == to):
+            return
+        if there != path or copied:
+            raise AlreadyExists(f"{target} is {there}, or something works on it")
+        self._make_room(path, to)
+        self._copies[uuid, target] = (to, 0)
+
+    def disk_copy(self, uuid: str, target: str, to: str) -> DiskCopy:
+        self._checked(uuid, target, to)
+        if self._file(uuid, target) == to:
+            return DiskCopy(CopyStage.MOVED)
+        copied, looks = self._copies.get((uuid, target), ("", 0))
+        if copied != to:
+            return DiskCopy(CopyStage.NONE)
+        self._copies[uuid, target] = (to, looks + 1)
+        if looks and self.copies_end:
+            return DiskCopy(CopyStage.READY, 2, 2)
+        return DiskCopy(CopyStage.COPYING, 1, 2)
+
+    def finish_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+        domain = self._checked(uuid, target, path, to)
+        there = self._file(uuid, target)
+        if there not in {path, to}:
+            raise AlreadyExists(f"{target} is {there}")
+        if domain.running and there == path:
+            if self.disk_copy(uuid, target, to).stage is not CopyStage.READY:
+                raise InvalidState("the domain runs, and no copy of its disk is ready")
+            domain.running = _with_file(domain.running, target, to)
+        self._copies.pop((uuid, target), None)
+        domain.persistent = _with_file(domain.persistent, target, to)
+
+    def abort_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+        self._checked(uuid, target, path, to)
+        if self._copies.get((uuid, target), ("", 0))[0] == to:
+            del self._copies[uuid, target]
+
+    def _forget_copies(self, uuid: str) -> None:
+        """End the copies of a domain that is off."""
+        self._copies = {key: copied for key, copied in self._copies.items() if key[0] != uuid}
+
+    def _file(self, uuid: str, target: str) -> str:
+        domain = self._get(uuid)
+        there = disk_at(parse(domain.running or domain.persistent), target)
+        if there is None:
+            raise DeviceNotFound(f"there is no disk {target}")
+        return file_of(there)
+
+    def _checked(self, uuid: str, target: str, *paths: str) -> Defined:
+        validation.check_target(target)
+        for path in paths:
+            validation.check_path(path)
+        return self._get(uuid)
+
+
+def _with_file(text: str, target: str, path: str) -> str:
+    domain = parse(text)
+    disk = disk_at(domain, target)
+    if disk is not None and file_of(disk) != path:
+        set_file(disk, path)
+    return ET.tostring(domain, encoding="unicode")
