@@ -312,7 +312,8 @@ class HypervisorDriver(ABC):
         What the guest writes goes to both from then on. The copy is whole, whatever images lie behind the
         disk. `to` is a volume as large as the disk. Returns at once; the copy goes on without the caller, and
         ends with the domain. Idempotent. Raises InvalidState (off), AlreadyExists (another file is there, or
-        something else works on the disk), PoolFull, VolumeNotFound, DomainNotFound.
+        something else works on the disk), NotSupported (an encrypted disk), PoolFull, VolumeNotFound,
+        DeviceNotFound, DomainNotFound.
         """
 
     @abstractmethod
@@ -323,12 +324,13 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
-    def finish_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+    def finish_copy(self, uuid: str, target: str, path: str, to: str, copied: bool) -> None:
         """Let the disk at `target` be the file `to`, in the definition and in what runs; all else stays.
 
-        Of a domain that runs the copy must be READY; of one that is off the caller has copied the file. The
-        file `path` is left as it is. Idempotent. Raises InvalidState (it runs on `path`, and no copy is
-        ready; nothing was changed then), AlreadyExists (the disk is a third file), DomainNotFound.
+        `copied` says that the caller copied the file itself, of a domain that was off and must be so still;
+        else the copy that was begun must be READY. The file `path` is left as it is. Idempotent. Raises
+        InvalidState (it is otherwise; nothing was changed then), AlreadyExists (the disk is a third file),
+        NotSupported (an encrypted disk), DeviceNotFound, DomainNotFound.
         """
 
     @abstractmethod

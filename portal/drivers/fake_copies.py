@@ -49,14 +49,15 @@ class FakeCopies(FakeDevices):
             return DiskCopy(CopyStage.READY, 2, 2)
         return DiskCopy(CopyStage.COPYING, 1, 2)
 
-    def finish_copy(self, uuid: str, target: str, path: str, to: str) -> None:
+    def finish_copy(self, uuid: str, target: str, path: str, to: str, copied: bool) -> None:
         domain = self._checked(uuid, target, path, to)
         there = self._file(uuid, target)
         if there not in {path, to}:
             raise AlreadyExists(f"{target} is {there}")
-        if domain.running and there == path:
-            if self.disk_copy(uuid, target, to).stage is not CopyStage.READY:
-                raise InvalidState("the domain runs, and no copy of its disk is ready")
+        ready = not copied and self.disk_copy(uuid, target, to).stage is CopyStage.READY
+        if there == path and (domain.running if copied else not ready):
+            raise InvalidState("it runs, or no copy of its disk is ready")
+        if domain.running:
             domain.running = _with_file(domain.running, target, to)
         self._copies.pop((uuid, target), None)
         domain.persistent = _with_file(domain.persistent, target, to)

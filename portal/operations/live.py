@@ -27,11 +27,11 @@ _TONE_OF_STAGE = {Stage.INTENDED: "busy", Stage.DONE: "good", Stage.UNDONE: "off
 def progress(operation: Operation) -> dict[str, Any]:
     """Return the steps of `operation` with how far it is in percent and how long it took in seconds."""
     records = {record.name: record for record in operation.steps.all()}
-    steps, done, error = [], 0, ""
+    steps, done, error = [], 0.0, ""
     planned = kind_of(operation.kind).steps
     for step in planned:
         record = records.get(step.name)
-        done += bool(record and record.stage == Stage.DONE)
+        done += _share(record)
         if record and record.error_code:
             error = sentence(record.error_code, record.error_raw)
         steps.append(
@@ -41,6 +41,7 @@ def progress(operation: Operation) -> dict[str, Any]:
                 "word": record.get_stage_display() if record else "",
                 "raw": record.error_raw if record else "",
                 "record": record,
+                "percent": record.percent if record and record.stage == Stage.INTENDED else None,
                 "remark": sentence(record.remark) if record else "",
             }
         )
@@ -77,6 +78,13 @@ def _together(user: Any, ids: Sequence[str]) -> dict[str, str]:
                 context = {"overview": overview}
                 shown[identity] = render_to_string("operations/together_rows.html", context)
     return shown
+
+
+def _share(record: StepRecord | None) -> float:
+    """Return how much of a step is done, from 0 to 1."""
+    if record is None or record.stage == Stage.UNDONE:
+        return 0
+    return 1 if record.stage == Stage.DONE else (record.percent or 0) / 100
 
 
 def _lost(operation: Operation) -> str:

@@ -185,6 +185,8 @@ class StepRecord(models.Model):
     error_raw = models.TextField(blank=True)
     #: The code of a sentence about a step that was done, but not quite as one might think.
     remark = models.CharField(max_length=64, blank=True)
+    #: How far a step that takes long is, None for one that does not tell.
+    percent = models.PositiveSmallIntegerField(null=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 

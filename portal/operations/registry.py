@@ -28,17 +28,23 @@ class StepFailed(Exception):
         self.away = away
 
 
+def _nobody_looks(percent: int) -> None:
+    """Tell nobody how far a step is."""
+
+
 @dataclass(frozen=True)
 class StepContext:
     """What a step may know: the frozen request and the names fixed before anything was created.
 
     A step that waits calls `check` between looks: it raises StaleAttempt once somebody else has the
-    operation, and CancelAsked once it is to be taken back.
+    operation, and CancelAsked once it is to be taken back. One that knows how far it is tells `progress`, in
+    percent.
     """
 
     spec: Mapping[str, Any]
     identifiers: Mapping[str, Any]
     check: Callable[[], None]
+    progress: Callable[[int], None] = _nobody_looks
 
 
 class Step(ABC):

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from django.db import InterfaceError, OperationalError, transaction
@@ -103,7 +104,8 @@ def _do_all(operation: Operation, kind: Kind, context: StepContext, worker: str)
             continue
         record = _intend(operation, record or StepRecord(index=index, name=step.name), acted)
         try:
-            record.remark = _patiently(step.do, context, record) or ""
+            telling = replace(context, progress=partial(_tell, operation, record))
+            record.remark = _patiently(step.do, telling, record) or ""
         except StepFailed as failure:
             _note(operation, record, record.stage, failure)
             _move_on(operation, kind, failure, worker)
@@ -112,6 +114,16 @@ def _do_all(operation: Operation, kind: Kind, context: StepContext, worker: str)
     if acted is not None:
         _note(operation, acted, Stage.DONE)
     _turn(operation, State.SUCCEEDED, worker)
+
+
+def _tell(operation: Operation, record: StepRecord, percent: int) -> None:
+    """Write how far a step is, and ring for pages that show it. Nothing depends on it."""
+    if record.percent == percent:
+        return
+    record.percent = percent
+    with transaction.atomic():
+        StepRecord.objects.filter(pk=record.pk).update(percent=percent)
+        publish(operation.topic)
 
 
 def _move_on(operation: Operation, kind: Kind, failure: StepFailed, worker: str) -> None:

@@ -185,8 +185,8 @@ class LibvirtDriver(HypervisorDriver):
     def disk_copy(self, uuid: str, target: str, to: str) -> DiskCopy:
         return self._moving.look(uuid, target, to)
 
-    def finish_copy(self, uuid: str, target: str, path: str, to: str) -> None:
-        self._moving.finish(uuid, target, path, to)
+    def finish_copy(self, uuid: str, target: str, path: str, to: str, copied: bool) -> None:
+        self._moving.finish(uuid, target, path, to, copied)
 
     def abort_copy(self, uuid: str, target: str, path: str, to: str) -> None:
         self._moving.abort(uuid, target, path, to)

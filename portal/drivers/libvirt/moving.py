@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from portal.drivers.errors import AlreadyExists, DeviceNotFound, InvalidState, PoolFull
+from portal.drivers.errors import AlreadyExists, DeviceNotFound, InvalidState, NotSupported, PoolFull
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.plugging import CONFIG, wait_until
 from portal.drivers.libvirt.pool import refresh
@@ -44,6 +44,7 @@ class Moving:
             return
         if file_of(disk) != path or _mirrored_to(disk, target):
             raise AlreadyExists(f"{target} is {file_of(disk)}, or something works on it")
+        _check_plain(disk)
         self._check_room(path, to)
         domain.blockCopy(target, _destination(to), {}, _COPY)
 
@@ -78,19 +79,22 @@ class Moving:
         return DiskCopy(CopyStage.READY if _is_ready(disk) else CopyStage.COPYING, done, total)
 
     @translated()
-    def finish(self, uuid: str, target: str, path: str, to: str) -> None:
+    def finish(self, uuid: str, target: str, path: str, to: str, copied: bool) -> None:
         """Let the disk be the other file."""
         domain = self._get(uuid, target, path, to)
         disk = _disk(domain, target)
         if file_of(disk) not in {path, to}:
             raise AlreadyExists(f"{target} is {file_of(disk)}")
-        if domain.isActive() and file_of(disk) == path:
+        _check_plain(disk)
+        if file_of(disk) == path and not copied:
             if _mirrored_to(disk, target) != to or not _is_ready(disk):
-                raise InvalidState("the domain runs, and no copy of its disk is ready")
+                raise InvalidState("no copy of the disk is ready")
             domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
             # libvirt tells of the end of the job a moment after it returns, when another one waited for it.
             if not wait_until(lambda: file_of(_disk(domain, target)) == to):
                 raise InvalidState("the domain did not take the copy")
+        elif file_of(disk) == path and domain.isActive():
+            raise InvalidState("the domain runs on a file that was copied while it was off")
         _define(domain, target, path, to)
         if domain.isActive() and file_of(_disk(domain, target)) == path:
             # Somebody started it at this moment, and it writes to the old file.
@@ -120,6 +124,12 @@ def _disk(domain: libvirt.virDomain, target: str) -> ET.Element:
     if found is None:
         raise DeviceNotFound(f"there is no disk {target}")
     return found
+
+
+def _check_plain(disk: ET.Element) -> None:
+    """Raise NotSupported for a disk that is encrypted: a copy would not be."""
+    if disk.find(".//encryption") is not None:
+        raise NotSupported("the disk is encrypted")
 
 
 def _mirrored_to(disk: ET.Element, target: str) -> str:

@@ -23,10 +23,16 @@ def file_of(disk: ET.Element) -> str:
 def set_file(disk: ET.Element, path: str) -> None:
     """Let a <disk> be the qcow2 file `path`, which has no image behind it; all else of it stays."""
     # What belongs to the file that goes: its own labels and address, and what lies behind it.
-    for part in (*disk.findall("source"), *disk.findall("backingStore"), *disk.findall("mirror")):
+    for part in (*disk.findall("backingStore"), *disk.findall("mirror")):
         disk.remove(part)
+    source = disk.find("source")
+    if source is None:
+        source = child(disk, "source")
+    tail = source.tail
+    source.clear()
+    source.tail = tail
+    source.set("file", path)
     disk.set("type", "file")
-    child(disk, "source", file=path)
     driver = disk.find("driver")
     if driver is None:
         driver = child(disk, "driver", name="qemu")
