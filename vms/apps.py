@@ -16,7 +16,7 @@ class VmsConfig(AppConfig):
         from vms.adoption.kind import ADOPT
         from vms.building import CREATE
         from vms.catalogue.images import used_by
-        from vms.changes import disks
+        from vms.changes import disks, moving
         from vms.changes.cloning import CLONE
         from vms.changes.devices import limits, media, nics
         from vms.changes.resizing import RESIZE
@@ -34,6 +34,8 @@ class VmsConfig(AppConfig):
         built = (CREATE, DEPLOY_SEVERAL, INSTALL, ADOPT)
         whole = (EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, EXPORT)
         for kind in (*built, *whole, *changes, *KINDS):
+        changes = (*disks.KINDS, *moving.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
+        for kind in (CREATE, ADOPT, EDIT, EXTEND, RESIZE, CLONE, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

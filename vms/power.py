@@ -28,6 +28,7 @@ from portal.operations.registry import Kind, StepContext
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
+from vms import seeds
 from vms.models import Definition, Observed, Status, VirtualMachine
 from vms.steps import DomainStep
 
@@ -176,8 +177,8 @@ def volumes_of(machine: VirtualMachine) -> list[list[str]]:
     """Return [pool, volume] of every disk and, of a machine that the portal built, of the seed."""
     disks = list(machine.disks.select_related("pool__pool").order_by("target"))
     found = [[disk.pool.pool.name, disk.volume_name] for disk in disks]
-    if disks and not machine.adopted:
-        found.append([disks[0].pool.pool.name, f"{machine.domain_name}-seed.iso"])
+    if disks and (seed := seeds.place_of(machine)):
+        found.append([seed[0].pool.name, seed[1]])
     return found
 
 

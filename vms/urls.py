@@ -59,6 +59,7 @@ urlpatterns = [
     path("<int:pk>/disks/add/", changes.disk_add, name="disk_add"),
     path("<int:pk>/disks/<slug:target>/", changes.disk, name="disk"),
     path("<int:pk>/disks/<slug:target>/delete/", changes.disk_delete, name="disk_delete"),
+    path("<int:pk>/disks/<slug:target>/move/", changes.disk_move, name="disk_move"),
     path("<int:pk>/lease/", views.lease, name="lease"),
     path("leases/requests/<int:pk>/edit/", views.lease_edit, name="lease_edit"),
     path("leases/requests/<int:pk>/copy/", views.lease_copy, name="lease_copy"),

@@ -58,6 +58,21 @@ SENTENCES = {
     "device_not_found": _(
         "The machine has this device no more: somebody took it away on its host. Nothing was changed."
     ),
+    "target_pool_full": _(
+        "The pool %(raw)s has no room for the disk. The machine works with the disk where it was, and what "
+        "was copied is deleted. Make room in that pool, or choose another one."
+    ),
+    "copy_ended": _(
+        "The copy of the disk ended before it was whole. The machine works with the disk where it was, and "
+        "what was copied is deleted. The host's log says why; then move it again."
+    ),
+    "moved_already": _(
+        "It was too late to take this back: the machine worked with the disk in its new pool already. The "
+        "old one is deleted."
+    ),
+    "old_disk_left": _(
+        "The disk is in its new pool, but the host did not delete the old file. An operator should delete it."
+    ),
     "no_slot": _(
         "The machine has no place for another device while it runs. Switch it off, and it will get one."
     ),
@@ -178,6 +193,7 @@ NAMING = frozenset(
         "fetch_late",
     }
 )
+NAMING = frozenset({"target_pool_full", "host_enrolled", "not_adoptable", "no_room_to_adopt"})
 OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
 
 

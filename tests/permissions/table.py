@@ -489,6 +489,14 @@ LINES = (
         "vms:disk_limits", NO, change(USE, told=SEE, refusal=422), "machine", {"target": "vda"}, _limits
     ),
     Line(
+        "vms:disk_move",
+        NO,
+        change(USE - OWNER, told=SEE, refusal=422),
+        "machine",
+        {"target": "vda"},
+        lambda w: {"pool": w.other_pool.pk},
+    ),
+    Line(
         "vms:cards",
         page(SEE),
         # Who only looks is offered no network.

@@ -11,7 +11,7 @@ from networks.models import Port
 from portal.accounts import notices, public_keys
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
-from portal.hosts.models import Health, Upload
+from portal.hosts.models import Health, PoolAttachment, StoragePool, Upload
 from portal.operations import quotas, scopes
 from portal.operations.models import Delegation, Operation
 from portal.operations.policies import services as policies
@@ -77,6 +77,8 @@ def _things(world):
     # Away, as one must be to be given up; nothing else looks at that.
     world.ssh_host = factories.make_ssh_host(observed_health=Health.STALE)
     place = factories.make_place(world.host)
+    pool = StoragePool.objects.create(name="other-pool")
+    world.other_pool = PoolAttachment.objects.create(host=world.host, pool=pool, path="/other")
     world.network = factories.make_network()
     world.catalogue = factories.make_catalogue(place.images.get().image, world.network)
     world.item, world.image = world.catalogue.item, world.catalogue.item.image

@@ -1,14 +1,18 @@
 """What people type to change a machine's size or disks. Not for: what may be asked, as services know."""
 
 import uuid
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 from django import forms
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import GibField, SeenForm
+from portal.hosts.models import PoolAttachment
 from portal.operations.models import Operation
+from vms.changes.moving import Place
 from vms.services import DAY
 
 
@@ -77,6 +81,25 @@ class DiskForm(ChangeForm):
     SIZES = ("disk",)
 
     disk = GibField(label=_("Disk in GiB"))
+
+
+class MoveForm(forms.Form):
+    """The pool that a disk moves to."""
+
+    pool = forms.ModelChoiceField(PoolAttachment.objects.none(), label=_("Pool"), empty_label=None)
+
+    def __init__(self, data: Any = None, *, places: Sequence[Place]) -> None:
+        super().__init__(data)
+        field = cast(forms.ModelChoiceField, self.fields["pool"])
+        field.queryset = PoolAttachment.objects.filter(pk__in=[place.pool.pk for place in places])
+        words = {place.pool.pk: place for place in places}
+
+        def label(pool: PoolAttachment) -> str:
+            place = words[pool.pk]
+            told = {"pool": place.pool.pool.name, "left": gib(place.left)}
+            return gettext("%(pool)s, %(left)s left") % told
+
+        field.label_from_instance = label  # type: ignore[assignment,method-assign]
 
 
 class CloneForm(forms.Form):

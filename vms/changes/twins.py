@@ -16,7 +16,7 @@ from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from portal.operations.states import UNFINISHED, State
-from vms import leases, noted, placement, power
+from vms import leases, noted, placement, power, seeds
 from vms.models import Disk, Observed, Status, VirtualMachine
 from vms.services import name_taken
 
@@ -186,12 +186,12 @@ def _copy_ports(source: VirtualMachine, machine: VirtualMachine) -> tuple[dict[s
 
 
 def _seed(source: VirtualMachine, machine: VirtualMachine) -> dict[str, Any]:
-    """Return the names of the clone's seed, beside its first disk as the original's is."""
+    """Return the names of the clone's seed, which comes to lie beside its first disk."""
     first = source.disks.select_related("pool__pool").order_by("target").first()
     if first is None:
         return {}
     name = f"{machine.domain_name}-seed.iso"
-    there = f"{first.pool.path}/{source.domain_name}-seed.iso"
+    there = seeds.path_of(source)
     return {
         "name": name,
         "pool": first.pool.pool.name,

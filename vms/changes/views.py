@@ -8,16 +8,17 @@ from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
+from portal.accounts.backends import may
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.live.panels import row_keys
 from portal.operations import words
 from portal.operations.models import Operation
 from vms import live, power
-from vms.changes import cloning, disks, resizing, templates, twins
+from vms.changes import cloning, disks, moving, resizing, templates, twins
 from vms.changes.devices import limits
 from vms.changes.devices.forms import LimitsForm
-from vms.changes.forms import ChangeForm, CloneForm, DiskForm, ResizeForm, TemplateForm
+from vms.changes.forms import ChangeForm, CloneForm, DiskForm, MoveForm, ResizeForm, TemplateForm
 from vms.editing import Clash
 from vms.models import Disk, VirtualMachine
 
@@ -185,9 +186,22 @@ def disk(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     return _page(request, "vms/disk.html", context)
 
 
+@require_POST
+def disk_move(request: HttpRequest, pk: int, target: str) -> HttpResponse:
+    """Move a disk to another pool of its host."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    found = get_object_or_404(vm.disks.select_related("pool__pool", "machine__host"), target=target)
+    form = MoveForm(request.POST, places=moving.places(found))
+    if form.is_valid():
+        with denied_at(form):
+            begun = moving.move_disk(actor=request.user, disk=found, to=form.cleaned_data["pool"])
+            return go_to(request, "operations:detail", begun.pk)
+    return render(request, "vms/disk.html", disk_page(request, found) | {"move": form}, status=422)
+
+
 def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
     """Return what a disk's page shows, with forms that nobody filled in."""
-    now = limits.limits_of(found)
+    now, places = limits.limits_of(found), moving.places(found)
     return {
         "disk": found,
         "vm": found.machine,
@@ -195,6 +209,9 @@ def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
         "delete": ConfirmForm(name=found.target),
         "kept": power.right_lacks(request.user, found.machine) or disks.why_kept(found.machine, found),
         "limits": LimitsForm(now=now) if now is not None else None,
+        "move": MoveForm(places=places) if places else None,
+        "may_move": may(request.user, "operate", found.machine.project),
+        "linked": moving.is_linked(found.machine, found),
         "denied": power.why_not(request.user, found.machine, "edit"),
     }
 

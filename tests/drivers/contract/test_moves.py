@@ -35,7 +35,7 @@ def there(bench: Bench, other: PoolSpec) -> VolumeInfo:
 
 
 def same(text: str, other: str) -> bool:
-    """Say whether two definitions are the same but for white space; libvirt says that no image is behind it."""
+    """Say whether two definitions are the same but for white space, and that no image is behind a disk."""
     text = text.replace("<backingStore/>", "")
     return ET.canonicalize(text, strip_text=True) == ET.canonicalize(other, strip_text=True)
 

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from portal.core.errors import Denied
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext
-from vms import noted, power
+from vms import noted, power, seeds
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import VirtualMachine
 
@@ -73,9 +73,8 @@ def _media(defined: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def seed_path(machine: VirtualMachine) -> str:
-    """Return where the machine's cloud-init seed lies, beside its first disk; '' without disks."""
-    first = machine.disks.select_related("pool").order_by("target").first()
-    return f"{first.pool.path}/{machine.domain_name}-seed.iso" if first else ""
+    """Return where the machine's cloud-init seed lies; '' where it has none."""
+    return seeds.path_of(machine)
 
 
 def change_media(*, actor: Any, machine: VirtualMachine, target: str, seed: bool) -> Operation | None:
