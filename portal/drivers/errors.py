@@ -159,6 +159,12 @@ class GuestIgnores(DriverError):
     code = "guest_ignores"
 
 
+class SavedState(DriverError):
+    """The domain is off with its memory saved, and what was saved names its devices as they were."""
+
+    code = "saved_state"
+
+
 class DeviceNotFound(DriverError):
     """The domain has no such device, as it is defined and as it runs."""
 

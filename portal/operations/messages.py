@@ -66,6 +66,10 @@ SENTENCES = {
         "The copy of the disk ended before it was whole. The machine works with the disk where it was, and "
         "what was copied is deleted. The host's log says why; then move it again."
     ),
+    "saved_state": _(
+        "The machine is off with its memory saved, and what was saved names its disk where it is. Start the "
+        "machine, or let an operator discard on the host what was saved; then move the disk."
+    ),
     "moved_already": _(
         "It was too late to take this back: the machine worked with the disk in its new pool already. The "
         "old one is deleted."

@@ -37,7 +37,8 @@ LOOK_EVERY = 0.5
 NO_ROOM = 16 << 20
 #: How often a machine may go on or off in the middle of a copy before that is given up.
 TURNS = 3
-_GONE = ("domain_not_found", "device_not_found")
+#: What tells, on the way back, that there is no copy to end.
+_NO_COPY = ("domain_not_found", "device_not_found", "saved_state")
 
 
 class MakeVolume(HostStep):
@@ -99,7 +100,7 @@ class Move(DeviceStep):
                 delete_surely(self, context, names["pool"], names["volume"])
                 return
         except StepFailed as failure:
-            if failure.code not in _GONE:
+            if failure.code not in _NO_COPY:
                 raise
         self.call_if_there(context, "abort_copy", names["target"], names["path"], names["to_path"])
 

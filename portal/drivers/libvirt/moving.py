@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from portal.drivers.errors import AlreadyExists, DeviceNotFound, InvalidState, NotSupported, PoolFull
+from portal.drivers.errors import AlreadyExists, DeviceNotFound, InvalidState, NotSupported, PoolFull, SavedState
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.plugging import CONFIG, wait_until
 from portal.drivers.libvirt.pool import refresh
@@ -73,6 +73,8 @@ class Moving:
         if file_of(disk) == to:
             return DiskCopy(CopyStage.MOVED)
         if _mirrored_to(disk, target) != to:
+            if not domain.isActive() and domain.hasManagedSaveImage():
+                raise SavedState("the domain has a saved state, which names the old file")
             return DiskCopy(CopyStage.NONE)
         told = domain.blockJobInfo(target) or {}
         done, total = int(told.get("cur", 0)), int(told.get("end", 0))
