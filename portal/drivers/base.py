@@ -320,8 +320,8 @@ class HypervisorDriver(ABC):
     def disk_copy(self, uuid: str, target: str, to: str) -> DiskCopy:
         """Return how far the disk at `target` is on its way to the file `to`.
 
-        A copy that failed is none. Raises SavedState (it is off, and what was saved of it names the old file),
-        DeviceNotFound, DomainNotFound.
+        A copy that failed is none. Raises SavedState (it is off, and what was saved of it names the old
+        file), DeviceNotFound, DomainNotFound.
         """
 
     @abstractmethod

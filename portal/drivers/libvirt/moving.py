@@ -8,7 +8,14 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from portal.drivers.errors import AlreadyExists, DeviceNotFound, InvalidState, NotSupported, PoolFull, SavedState
+from portal.drivers.errors import (
+    AlreadyExists,
+    DeviceNotFound,
+    InvalidState,
+    NotSupported,
+    PoolFull,
+    SavedState,
+)
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.plugging import CONFIG, wait_until
 from portal.drivers.libvirt.pool import refresh
