@@ -30,12 +30,10 @@ class VmsConfig(AppConfig):
         from vms.placement import machines_on
         from vms.power import KINDS, give_up_machines
 
-        changes = (*disks.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
+        changes = (*disks.KINDS, *moving.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
         built = (CREATE, DEPLOY_SEVERAL, INSTALL, ADOPT)
         whole = (EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, EXPORT)
         for kind in (*built, *whole, *changes, *KINDS):
-        changes = (*disks.KINDS, *moving.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
-        for kind in (CREATE, ADOPT, EDIT, EXTEND, RESIZE, CLONE, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)
         live.register_panels()

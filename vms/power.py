@@ -40,14 +40,12 @@ PURGE_AGAIN = timedelta(days=1)
 _ON = (Observed.RUNNING, Observed.PAUSED)
 
 #: What reads the disks of a machine that is off.
-COPYING = frozenset({"clone", "export"})
+COPYING = frozenset({"clone", "template", "export"})
 #: What changes nothing on the host.
 _PORTALS_OWN = frozenset({"name"})
 
 #: What makes a machine run, and so needs a lease that has not ended.
 LEASED = frozenset({"start", "reboot", "resume"})
-#: What copies disks.
-COPYING = frozenset({"clone", "template"})
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ NAMING = frozenset(
         "not_adoptable",
         "no_room_to_adopt",
         "same_image",
+        "target_pool_full",
         "image_checksum",
         "image_long",
         "image_packed",
@@ -197,7 +198,6 @@ NAMING = frozenset(
         "fetch_late",
     }
 )
-NAMING = frozenset({"target_pool_full", "host_enrolled", "not_adoptable", "no_room_to_adopt"})
 OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
 
 

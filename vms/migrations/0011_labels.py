@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0008_adoption'),
+        ('vms', '0010_install_templates'),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('operations', '0011_step_remark'),
+        ('operations', '0012_batch'),
     ]
 
     operations = [
