@@ -56,8 +56,11 @@ def test_what_is_taken(tmp_path: Path) -> None:
     assert judged(iso, iso=True).format == "iso"
 
 
-def test_an_image_that_reads_another_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_image_that_reads_another_file_is_refused_before_anything_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Red when `_refuse_by_header` does not look at the name of a backing file."""
+    monkeypatch.setattr(sandbox, "run", lambda *_a, **_k: pytest.fail("opened by QEMU"))
     shadow = make(tmp_path / "a", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow")
     assert reason(shadow) == ("image_backed", "/etc/shadow")
     outside = make(tmp_path / "b", "-f", "qcow2", "-o", f"data_file={tmp_path}/data,data_file_raw=on")
