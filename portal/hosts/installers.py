@@ -15,7 +15,7 @@ from portal.hosts.services import check_estate
 
 MIB = 1 << 20
 #: Bytes of memory and disk that an installer is given at least where nothing is known of its system.
-LEAST_MEMORY, LEAST_DISK = 512 * MIB, 2048 * MIB
+LEAST_MEMORY, LEAST_DISK = 1024 * MIB, 2048 * MIB
 
 
 def files(source: str) -> tuple[Path, Path]:
