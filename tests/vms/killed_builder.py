@@ -1,4 +1,7 @@
-"""Workers that build or end a real machine and die by SIGKILL at a chosen point. Run by tests beside it."""
+"""Workers that build or end a real machine, or import an image, and die by SIGKILL at a chosen point.
+
+Run by tests beside it.
+"""
 
 from dataclasses import replace
 
@@ -35,7 +38,7 @@ def main():
             die_at(f"undo-after:{self.name}")
 
     for name, kind in list(registry._kinds.items()):
-        if name.startswith("vm."):
+        if name.startswith("vm.") or name.endswith("_image"):
             registry._kinds[name] = replace(kind, steps=[Mortal(step) for step in kind.steps])
     dying.serve()
 
