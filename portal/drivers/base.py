@@ -27,6 +27,7 @@ from portal.drivers.types import (
     NetworkSpec,
     NicSpec,
     PoolInfo,
+    PoolKind,
     PoolSpec,
     Proof,
     SeedSpec,
@@ -104,12 +105,24 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
+    def pool_kinds(self) -> tuple[PoolKind, ...]:
+        """Return the kinds of pools that the host says it has. It may still lack what one needs."""
+
+    @abstractmethod
     def ensure_pool(self, spec: PoolSpec) -> None:
-        """Define and start a directory pool. Idempotent. Raises AlreadyExists."""
+        """Define and start a pool. Idempotent. Raises AlreadyExists.
+
+        A folder is made; no device is ever formatted, and no volume group made. A pool that is defined and
+        does not start stays defined: see `remove_pool`.
+        """
 
     @abstractmethod
     def remove_pool(self, name: str) -> None:
-        """Stop and undefine a pool; its files stay, an empty directory goes. Idempotent."""
+        """Stop and undefine a pool; what lies in it stays, an empty directory goes. Idempotent."""
+
+    @abstractmethod
+    def refresh_pool(self, name: str) -> PoolInfo:
+        """Read what lies in a pool again and return its sizes. Raises PoolNotFound, CallTimeout (busy)."""
 
     @abstractmethod
     def list_networks(self) -> tuple[NetworkInfo, ...]:
@@ -128,9 +141,9 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def create_volume(self, spec: VolumeSpec) -> VolumeInfo:
-        """Create a qcow2 volume, blank or cloned.
+        """Create a volume, blank or cloned.
 
-        Volumes have no UUID: the same name with the same capacity and the same linked image is the
+        Volumes have no UUID: the same name with the same capacity, format and linked image is the
         same volume, and anything else raises AlreadyExists. A clone is never smaller than its image
         (InvalidSpec). A full clone's image must lie in a pool. Raises PoolNotFound, VolumeNotFound
         (no such image), PoolFull.
@@ -157,6 +170,29 @@ class HypervisorDriver(ABC):
         """Delete a volume. Idempotent.
 
         Raises PoolNotFound: the folder of a pool that libvirt knows no more may hold the file still.
+        """
+
+    @abstractmethod
+    def resize_volume(self, pool: str, name: str, capacity_bytes: int) -> VolumeInfo:
+        """Make a volume that no domain uses as large as `capacity_bytes`. Idempotent.
+
+        Never makes one smaller, which would cut off data: InvalidSpec. What runs is grown by `grow_disk`.
+        Raises PoolNotFound, VolumeNotFound, PoolFull.
+        """
+
+    @abstractmethod
+    def read_volume(self, pool: str, name: str, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes of a volume as it is stored, from `offset` on; empty at its end.
+
+        Raises PoolNotFound, VolumeNotFound, InvalidSpec (more than LONGEST_READ).
+        """
+
+    @abstractmethod
+    def volume_users(self, pool: str, name: str) -> tuple[str, ...]:
+        """Return by name the domains that have a volume for a disk, or stand on it, defined or running.
+
+        Asked of the host now, domains that the portal does not know included. Raises PoolNotFound,
+        VolumeNotFound.
         """
 
     @abstractmethod

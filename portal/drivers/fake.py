@@ -32,7 +32,7 @@ from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.disk import DiskElement
 from portal.drivers.libvirt.xml.domain import DomainElement
-from portal.drivers.libvirt.xml.places import disk_at, file_of, with_device, without_disk
+from portal.drivers.libvirt.xml.places import disk_at, file_of, sources_of, with_device, without_disk
 from portal.drivers.libvirt.xml.traces import is_fresh, started
 from portal.drivers.libvirt.xml.twin import twin_of
 from portal.drivers.seed import build_iso
@@ -52,6 +52,7 @@ from portal.drivers.types import (
     NetworkInfo,
     NetworkSpec,
     PoolInfo,
+    PoolKind,
     PoolSpec,
     Proof,
     SeedSpec,
@@ -88,6 +89,7 @@ class FakeDriver(FakeCopies):
         #: Under which a kernel gets as far as asking to sign in.
         self.kernels = frozenset(Accelerator)
         self.bridges = True
+        self.kinds: tuple[PoolKind, ...] = (PoolKind.DIR, PoolKind.FS)
         #: As its firmware says it; another URI is another machine.
         self.host_uuid = str(uuid5(NAMESPACE_URL, uri))
         self.seeds: dict[str, bytes] = {}
@@ -147,13 +149,21 @@ class FakeDriver(FakeCopies):
         if not self._is_known(spec, list(self._pools.values())):
             self._pools[spec.name] = spec
 
+    def pool_kinds(self) -> tuple[PoolKind, ...]:
+        self._touch()
+        return self.kinds
+
+    def refresh_pool(self, name: str) -> PoolInfo:
+        self._pool(name)
+        return next(pool for pool in self.list_pools() if pool.name == name)
+
     def list_pools(self) -> tuple[PoolInfo, ...]:
         self._touch()
         found = []
         for pool in self._pools.values():
             used = self._used(pool.name)
             sizes = (self.pool_bytes, used, self.pool_bytes - used)
-            found.append(PoolInfo(pool.name, pool.uuid, pool.path, True, *sizes))
+            found.append(PoolInfo(pool.name, pool.uuid, pool.path, True, *sizes, pool.kind))
         return tuple(sorted(found, key=lambda info: info.name))
 
     def remove_pool(self, name: str) -> None:
@@ -194,12 +204,14 @@ class FakeDriver(FakeCopies):
         linked = spec.backing_path if spec.clone is CloneMode.LINKED else None
         existing = self._volumes.get((spec.pool, spec.name))
         if existing is not None:
-            if (existing.capacity_bytes, existing.backing_path) != (spec.capacity_bytes, linked):
-                raise AlreadyExists(f"volume {spec.name} has another size or image")
+            told = (existing.capacity_bytes, existing.backing_path, existing.format)
+            if told != (spec.capacity_bytes, linked, spec.format):
+                raise AlreadyExists(f"volume {spec.name} has another size, format or image")
             return existing
         allocation = self._image_allocation(spec)
         path = f"{pool.path}/{spec.name}"
-        return self._store(VolumeInfo(spec.pool, spec.name, path, spec.capacity_bytes, allocation, linked))
+        made = VolumeInfo(spec.pool, spec.name, path, spec.capacity_bytes, allocation, linked, spec.format)
+        return self._store(replace(made, length_bytes=spec.capacity_bytes))
 
     def _image_allocation(self, spec: VolumeSpec) -> int:
         if spec.backing_path is None:
@@ -252,6 +264,33 @@ class FakeDriver(FakeCopies):
         info = self._volumes.pop((pool, validation.check_name(name)), None)
         if info is not None:
             self.seeds.pop(info.path, None)
+
+    def resize_volume(self, pool: str, name: str, capacity_bytes: int) -> VolumeInfo:
+        validation.check_positive(capacity_bytes, "capacity")
+        info = self.volume_info(pool, name)
+        if capacity_bytes < info.capacity_bytes:
+            raise InvalidSpec("a volume is never made smaller")
+        info = replace(info, capacity_bytes=capacity_bytes, length_bytes=capacity_bytes)
+        self._volumes[pool, name] = info
+        return info
+
+    def read_volume(self, pool: str, name: str, offset: int, length: int) -> bytes:
+        validation.check_read(offset, length)
+        info = self.volume_info(pool, name)
+        if info.path in self.seeds:
+            return self.seeds[info.path][offset : offset + length]
+        # Nobody writes into these.
+        return bytes(max(0, min(length, info.length_bytes - offset)))
+
+    def volume_users(self, pool: str, name: str) -> tuple[str, ...]:
+        path = self.volume_info(pool, name).path
+        return tuple(
+            sorted(
+                held.spec.name
+                for held in self._domains.values()
+                if any(text and path in sources_of(text) for text in (held.persistent, held.running))
+            )
+        )
 
     def volume_info(self, pool: str, name: str) -> VolumeInfo:
         self._pool(pool)

@@ -154,18 +154,45 @@ POOL_PREFIX = "gatehouse-"
 PROBE_PREFIX = "gatehouse-probe"
 
 
+class PoolKind(StrEnum):
+    """What a storage pool is made of, in libvirt's words."""
+
+    DIR = "dir"
+    FS = "fs"
+    NETFS = "netfs"
+    LOGICAL = "logical"
+    ISCSI = "iscsi"
+    RBD = "rbd"
+    ZFS = "zfs"
+
+
+#: Pools whose volumes are files of a folder, of any format. Those of the others are raw.
+FOLDER_KINDS = frozenset({PoolKind.DIR, PoolKind.FS, PoolKind.NETFS})
+#: Pools that another machine serves.
+SERVED_KINDS = frozenset({PoolKind.NETFS, PoolKind.ISCSI, PoolKind.RBD})
+
+
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """A storage pool that is a directory."""
+    """A storage pool; one that is a directory needs no more than its first three values.
+
+    `path` is the folder of a pool of files, empty for others. `source` is what the pool lies on: a device
+    with a file system (fs), what the server exports (netfs), a volume group (logical), a target's IQN
+    (iscsi), or a pool of Ceph or ZFS. `server` is who serves it. No pool that asks for a password can be
+    described.
+    """
 
     name: str
     uuid: str
-    path: str
+    path: str = ""
+    kind: PoolKind = PoolKind.DIR
+    source: str = ""
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeSpec:
-    """A qcow2 volume: blank, or cloned from `backing_path`."""
+    """A volume: blank, or cloned from `backing_path`; a linked one is never raw (`format`)."""
 
     pool: str
     name: str
@@ -173,6 +200,11 @@ class VolumeSpec:
     backing_path: str | None = None
     backing_format: str = "qcow2"
     clone: CloneMode = CloneMode.LINKED
+    format: str = "qcow2"
+
+
+#: Bytes of a volume that one call returns at most.
+LONGEST_READ = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +291,7 @@ class DomainDefinition:
 
 @dataclass(frozen=True, slots=True)
 class VolumeInfo:
-    """A volume as the host reports it."""
+    """A volume as the host reports it; `length_bytes` are its file's, 0 where the host does not say."""
 
     pool: str
     name: str
@@ -268,6 +300,7 @@ class VolumeInfo:
     allocation_bytes: int
     backing_path: str | None = None
     format: str = "qcow2"
+    length_bytes: int = 0
 
 
 class CopyStage(StrEnum):
@@ -309,7 +342,10 @@ class VolumeDigest:
 
 @dataclass(frozen=True, slots=True)
 class PoolInfo:
-    """A storage pool as the host reports it; sizes of an inactive one are 0, `path` may be empty."""
+    """A storage pool as the host reports it; sizes of an inactive one are 0, `path` may be empty.
+
+    `kind` is libvirt's word, also of kinds that the portal does not make.
+    """
 
     name: str
     uuid: str
@@ -318,6 +354,7 @@ class PoolInfo:
     capacity_bytes: int
     allocation_bytes: int
     available_bytes: int
+    kind: str = PoolKind.DIR
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,20 @@ from collections.abc import Mapping
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.types import (
     BOOT_FILES,
+    FOLDER_KINDS,
     LIMITS,
+    LONGEST_READ,
     MOST_LIMIT,
     MOST_VCPUS,
+    SERVED_KINDS,
     BootFileSpec,
+    CloneMode,
     DeviceModel,
     DiskSpec,
     DomainSpec,
     NetworkSpec,
     NicSpec,
+    PoolKind,
     PoolSpec,
     SeedSpec,
     TwinSpec,
@@ -28,6 +33,10 @@ BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")  # IFNAMSIZ leaves 15 charac
 MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")  # unicast
 PORT = re.compile(r"[1-9][0-9]{3,4}")
 TARGET = re.compile(r"(x?v|s|h)d[a-z]{1,2}")
+SERVER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?")
+IQN = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9.:-]{1,200}")
+#: A volume group, or a pool of Ceph or ZFS (of which a part can be meant).
+GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,126}")
 SERIAL = re.compile(r"[A-Za-z0-9_-]{0,20}")
 TARGETS = {
     DeviceModel.PARAVIRTUAL: re.compile(r"vd[a-z]"),
@@ -140,6 +149,12 @@ def check_positive(value: int, what: str) -> int:
     return value
 
 
+def check_read(offset: int, length: int) -> None:
+    """Raise InvalidSpec unless a part of a volume may be asked for at once."""
+    if offset < 0 or not 0 < length <= LONGEST_READ:
+        raise InvalidSpec(f"{length} bytes from {offset} on cannot be read at once")
+
+
 def check_format(value: str) -> str:
     """Return a disk format the portal uses, or raise InvalidSpec."""
     if value not in {"qcow2", "raw"}:
@@ -211,7 +226,27 @@ def check_pool(spec: PoolSpec) -> None:
     """Raise InvalidSpec unless a pool's values may reach a host."""
     check_name(spec.name)
     check_uuid(spec.uuid)
-    check_path(spec.path)
+    if spec.kind in FOLDER_KINDS:
+        check_path(spec.path)
+    elif spec.path:
+        raise InvalidSpec(f"a pool of kind {spec.kind} has no folder")
+    if spec.kind in SERVED_KINDS:
+        _match(SERVER, spec.server, "server")
+    elif spec.server:
+        raise InvalidSpec(f"a pool of kind {spec.kind} has no server")
+    _check_source(spec)
+
+
+def _check_source(spec: PoolSpec) -> None:
+    if spec.kind is PoolKind.DIR:
+        if spec.source:
+            raise InvalidSpec("a folder has no source")
+    elif spec.kind in FOLDER_KINDS:
+        check_path(spec.source)
+    elif spec.kind is PoolKind.ISCSI:
+        _match(IQN, spec.source, "target")
+    else:
+        _match(GROUP, spec.source, "source")
 
 
 def check_volume(spec: VolumeSpec) -> None:
@@ -221,6 +256,9 @@ def check_volume(spec: VolumeSpec) -> None:
     check_positive(spec.capacity_bytes, "capacity")
     if spec.capacity_bytes % 512:
         raise InvalidSpec("capacity must be whole sectors of 512 bytes")
+    check_format(spec.format)
+    if spec.format == "raw" and spec.backing_path is not None and spec.clone is CloneMode.LINKED:
+        raise InvalidSpec("a raw volume cannot stand on another one")
     if spec.backing_path is not None:
         check_path(spec.backing_path)
         check_format(spec.backing_format)

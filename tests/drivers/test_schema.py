@@ -9,10 +9,12 @@ from dataclasses import replace
 import libvirt
 import pytest
 
+from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.libvirt.xml.network import NetworkElement
-from portal.drivers.types import Accelerator, DirectBoot, DiskSpec, NicSpec
-from tests.drivers.test_xml import DOMAIN, EMULATED, NETWORK, OWN, WINDOWS
+from portal.drivers.libvirt.xml.volume import PoolElement
+from portal.drivers.types import Accelerator, DirectBoot, DiskSpec, NicSpec, PoolKind, PoolSpec
+from tests.drivers.test_xml import DOMAIN, EMULATED, NETWORK, OWN, UUID, WINDOWS
 
 SECOND = (DiskSpec("/pool/web.qcow2"), DiskSpec("/pool/data.img", "vdb", "raw"))
 CARDS = (NicSpec("52:54:00:00:00:01", "net"), NicSpec("52:54:00:00:00:02", "lan"))
@@ -39,6 +41,16 @@ NETWORKS = {
     "isolated": replace(NETWORK, nat=False),
     "lan": replace(NETWORK, address="", dhcp_start="", dhcp_end="", host_bridge=True),
 }
+#: Of each kind: its folder, what it lies on and who serves it.
+POOLS = {
+    PoolKind.DIR: ("/srv/pool", "", ""),
+    PoolKind.FS: ("/srv/pool", "/dev/sdb1", ""),
+    PoolKind.NETFS: ("/srv/pool", "/export/disks", "nas.example.org"),
+    PoolKind.LOGICAL: ("", "vg0", ""),
+    PoolKind.ISCSI: ("", "iqn.2026-01.org.example:disks", "san.example.org:3260"),
+    PoolKind.RBD: ("", "disks", "mon.example.org:6789"),
+    PoolKind.ZFS: ("", "tank/disks", ""),
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +73,30 @@ def test_a_network_fits_the_schema(connection, shape):
     connection.networkDefineXMLFlags(
         NetworkElement.to_xml(NETWORKS[shape]), libvirt.VIR_NETWORK_DEFINE_VALIDATE
     )
+
+
+@pytest.mark.parametrize("kind", PoolKind)
+def test_a_pool_fits_the_schema_and_reads_back(connection, kind):
+    """Red when PoolElement writes what libvirt does not know, or forgets a value."""
+    path, source, server = POOLS[kind]
+    spec = PoolSpec("pool", UUID, path, kind, source, server)
+    text = PoolElement.to_xml(spec)
+    pool = connection.storagePoolDefineXML(text, libvirt.VIR_STORAGE_POOL_DEFINE_VALIDATE)
+    told = pool.XMLDesc()
+    pool.undefine()
+    assert PoolElement.from_xml(text) == PoolElement.from_xml(told) == spec
+
+
+@pytest.mark.parametrize("kind", PoolKind)
+def test_a_pool_has_what_its_kind_needs_and_nothing_else(kind):
+    """Red when check_pool lets a value through that the kind does not take."""
+    path, source, server = POOLS[kind]
+    wrong = [(path and "", source, server), (path, "../x y", server), (path, source, server and "a b")]
+    wrong += [(path or "/x", source, server), (path, source, server or "nas")]
+    for values in wrong:
+        if values != (path, source, server):
+            with pytest.raises(InvalidSpec):
+                PoolElement.to_xml(PoolSpec("pool", UUID, values[0], kind, *values[1:]))
 
 
 def test_the_schema_refuses_what_libvirt_does_not_know(connection):

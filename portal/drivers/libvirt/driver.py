@@ -18,6 +18,7 @@ from portal.drivers.libvirt.moving import Moving
 from portal.drivers.libvirt.network import Networks
 from portal.drivers.libvirt.pool import Pools
 from portal.drivers.libvirt.proof import Prover
+from portal.drivers.libvirt.stored import Stored
 from portal.drivers.libvirt.volume import Volumes
 from portal.drivers.types import (
     Accelerator,
@@ -35,6 +36,7 @@ from portal.drivers.types import (
     NetworkSpec,
     NicSpec,
     PoolInfo,
+    PoolKind,
     PoolSpec,
     Proof,
     SeedSpec,
@@ -61,6 +63,7 @@ class LibvirtDriver(HypervisorDriver):
         self._networks = Networks(self._connection)
         self._pools = Pools(self._connection)
         self._volumes = Volumes(self._connection, self._pools)
+        self._stored = Stored(self._connection, self._pools)
         self._prover = Prover(self._connection, self._pools, self._volumes)
 
     @translated()
@@ -95,11 +98,17 @@ class LibvirtDriver(HypervisorDriver):
     def list_pools(self) -> tuple[PoolInfo, ...]:
         return self._pools.list()
 
+    def pool_kinds(self) -> tuple[PoolKind, ...]:
+        return self._pools.kinds()
+
     def ensure_pool(self, spec: PoolSpec) -> None:
         self._pools.ensure(spec)
 
     def remove_pool(self, name: str) -> None:
         self._pools.remove(name)
+
+    def refresh_pool(self, name: str) -> PoolInfo:
+        return self._pools.refresh(name)
 
     def list_networks(self) -> tuple[NetworkInfo, ...]:
         return self._networks.list()
@@ -121,6 +130,15 @@ class LibvirtDriver(HypervisorDriver):
 
     def delete_volume(self, pool: str, name: str) -> None:
         self._volumes.delete(pool, name)
+
+    def resize_volume(self, pool: str, name: str, capacity_bytes: int) -> VolumeInfo:
+        return self._stored.resize(pool, name, capacity_bytes)
+
+    def read_volume(self, pool: str, name: str, offset: int, length: int) -> bytes:
+        return self._stored.read(pool, name, offset, length)
+
+    def volume_users(self, pool: str, name: str) -> tuple[str, ...]:
+        return self._stored.users(pool, name)
 
     def volume_info(self, pool: str, name: str) -> VolumeInfo:
         return self._volumes.info(pool, name)

@@ -5,11 +5,11 @@ from contextlib import suppress
 
 import libvirt
 
-from portal.drivers.errors import CallTimeout, PoolNotFound
+from portal.drivers.errors import CallTimeout, NotSupported, PoolNotFound
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.volume import PoolElement
-from portal.drivers.types import POOL_PREFIX, PoolInfo, PoolSpec
+from portal.drivers.types import FOLDER_KINDS, POOL_PREFIX, PoolInfo, PoolKind, PoolSpec
 from portal.drivers.validation import check_name, check_pool
 
 BUSY = "asynchronous jobs running"  # libvirt has no code of its own for it
@@ -64,7 +64,7 @@ class Pools:
 
     @translated()
     def ensure(self, spec: PoolSpec) -> None:
-        """Define a directory pool unless it exists, build its directory and start it."""
+        """Define a pool unless it exists, build its directory and start it."""
         check_pool(spec)
         pool = define_once(
             self._connection.storagePoolLookupByUUIDString,
@@ -74,17 +74,35 @@ class Pools:
             lambda: self._connection.storagePoolDefineXML(PoolElement.to_xml(spec)),
         )
         if not pool.isActive():
-            self._start(pool)
+            self._start(pool, spec.kind)
         pool.setAutostart(1)
 
     @staticmethod
-    def _start(pool: libvirt.virStoragePool) -> None:
+    def _start(pool: libvirt.virStoragePool, kind: PoolKind) -> None:
+        # To build one that is no folder would be to write to devices.
+        build = libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if kind in FOLDER_KINDS else 0
         try:
-            pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
+            pool.create(build)
         except libvirt.libvirtError:
             # Someone else may have started it between the two calls.
             if not pool.isActive():
                 raise
+
+    @translated()
+    def kinds(self) -> tuple[PoolKind, ...]:
+        """Return the kinds that the host says it has; a libvirt that cannot say so has folders."""
+        try:
+            with translated():
+                return PoolElement.offered(self._connection.getStoragePoolCapabilities())
+        except NotSupported:
+            return (PoolKind.DIR,)
+
+    @translated()
+    def refresh(self, name: str) -> PoolInfo:
+        """Read what lies in a pool again and return its sizes."""
+        pool = self.get(name)
+        refresh_surely(pool)
+        return _info(pool)
 
     @translated()
     def list(self) -> tuple[PoolInfo, ...]:
@@ -117,8 +135,12 @@ class Pools:
             return
         if pool.isActive():
             refresh_surely(pool)
-            empty = not pool.listAllVolumes()
+            # To delete one that is no folder would be to destroy its volume group, or its pool of ZFS.
+            folder = _info(pool).kind in FOLDER_KINDS
+            empty = folder and not pool.listAllVolumes()
             pool.destroy()
             if empty:
-                pool.delete()
+                # A file system that was mounted there has left the folder as it was; nobody's files go.
+                with suppress(libvirt.libvirtError):
+                    pool.delete()
         pool.undefine()

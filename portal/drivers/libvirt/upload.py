@@ -9,6 +9,7 @@ import libvirt
 from portal.drivers.qcow2 import SECTOR
 from portal.drivers.types import VolumeDigest
 
+RECEIVED = 262_120  # what one message of libvirt's carries
 CHUNK = 64 * 1024  # measured faster than sendAll
 READ = 256 * 1024
 
@@ -62,8 +63,20 @@ def sector(connection: libvirt.virConnect, volume: libvirt.virStorageVol, at: in
     stream = connection.newStream()
     volume.download(stream, at, SECTOR)
     content = b""
+
+
+def first_sector(connection: libvirt.virConnect, volume: libvirt.virStorageVol) -> bytes:
+    """Return up to 512 bytes from the start of a volume."""
+    return read(connection, volume, 0, SECTOR)
+
+
+def read(connection: libvirt.virConnect, volume: libvirt.virStorageVol, at: int, length: int) -> bytes:
+    """Return up to `length` bytes of a volume from an offset on, empty at its end."""
+    stream = connection.newStream()
+    volume.download(stream, at, length)
+    content = bytearray()
     try:
-        while part := stream.recv(SECTOR - len(content) or 1):
+        while part := stream.recv(min(RECEIVED, length - len(content) or 1)):
             content += part
     except libvirt.libvirtError:
         stream.abort()
@@ -93,3 +106,4 @@ def digest(
         raise
     stream.finish()
     return VolumeDigest(found.hexdigest(), length)
+    return bytes(content)

@@ -22,7 +22,8 @@ from portal.drivers.validation import check_boot_file, check_name, check_seed, c
 
 def _is_same(info: VolumeInfo, spec: VolumeSpec) -> bool:
     linked = spec.backing_path if spec.clone is CloneMode.LINKED else None
-    return (info.capacity_bytes, info.backing_path) == (spec.capacity_bytes, linked)
+    told = (info.capacity_bytes, info.backing_path, info.format)
+    return told == (spec.capacity_bytes, linked, spec.format)
 
 
 def _length(volume: libvirt.virStorageVol) -> int:
@@ -71,7 +72,7 @@ class Volumes:
             self._create(pool, spec)
             return self.info(spec.pool, spec.name)
         if not _is_same(existing, spec):
-            raise AlreadyExists(f"volume {spec.name} has another size or image")
+            raise AlreadyExists(f"volume {spec.name} has another size, format or image")
         return existing
 
     def _create(self, pool: libvirt.virStoragePool, spec: VolumeSpec) -> None:

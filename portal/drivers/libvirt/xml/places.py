@@ -39,6 +39,22 @@ def set_file(disk: ET.Element, path: str) -> None:
     driver.set("type", "qcow2")
 
 
+def sources_of(text: str) -> set[str | tuple[str, str]]:
+    """Return what a definition has for its disks and its start: files and devices, and (pool, volume).
+
+    What its disks stand on is among them, where the definition says so, as that of what runs does.
+    """
+    domain = parse(text)
+    found: set[str | tuple[str, str]] = set()
+    for source in domain.iterfind("devices/disk//source"):
+        found |= {path for path in (source.get("file"), source.get("dev"), source.get("name")) if path}
+        if (pool := source.get("pool")) and (volume := source.get("volume")):
+            found.add((pool, volume))
+    for tag in ("kernel", "initrd", "loader", "nvram"):
+        found |= {told.text for told in domain.iterfind(f"os/{tag}") if told.text}
+    return found
+
+
 def drive_at(domain: ET.Element, target: str) -> ET.Element | None:
     """Return the drive for CDs at `target`, None when what is there is none."""
     there = disk_at(domain, target)

@@ -3,39 +3,91 @@
 from xml.etree import ElementTree as ET
 
 from portal.drivers.libvirt.xml.build import child, parse, serialise, text_at
-from portal.drivers.types import CloneMode, PoolInfo, PoolSpec, VolumeInfo, VolumeSpec
+from portal.drivers.types import (
+    FOLDER_KINDS,
+    CloneMode,
+    PoolInfo,
+    PoolKind,
+    PoolSpec,
+    VolumeInfo,
+    VolumeSpec,
+)
 from portal.drivers.validation import check_name, check_pool, check_positive, check_volume
 
 
 class PoolElement:
-    """A pool that is a directory."""
+    """A pool of one of the kinds that the portal makes."""
 
     @staticmethod
     def to_xml(spec: PoolSpec) -> str:
         """Return the definition. Raises InvalidSpec."""
         check_pool(spec)
-        root = ET.Element("pool", type="dir")
+        root = ET.Element("pool", type=spec.kind)
         child(root, "name", spec.name)
         child(root, "uuid", spec.uuid)
-        target = child(root, "target")
-        child(target, "path", spec.path)
-        # The emulator runs as a user of its own and must be able to pass through.
-        child(child(target, "permissions"), "mode", "0711")
+        if spec.kind is not PoolKind.DIR:
+            PoolElement._add_source(child(root, "source"), spec)
+        if spec.kind in FOLDER_KINDS:
+            target = child(root, "target")
+            child(target, "path", spec.path)
+            # The emulator runs as a user of its own and must be able to pass through.
+            child(child(target, "permissions"), "mode", "0711")
+        elif device_folder := _device_folder(spec):
+            child(child(root, "target"), "path", device_folder)
         return serialise(root)
 
     @staticmethod
+    def _add_source(source: ET.Element, spec: PoolSpec) -> None:
+        if spec.server:
+            name, _colon, port = spec.server.partition(":")
+            child(source, "host", name=name, **({"port": port} if port else {}))
+        match spec.kind:
+            case PoolKind.FS | PoolKind.ISCSI:
+                child(source, "device", path=spec.source)
+            case PoolKind.NETFS:
+                child(source, "dir", path=spec.source)
+            case _:
+                child(source, "name", spec.source)
+        if spec.kind in FOLDER_KINDS:
+            child(source, "format", type="auto")
+        elif spec.kind is PoolKind.LOGICAL:
+            child(source, "format", type="lvm2")
+
+    @staticmethod
     def from_xml(text: str) -> PoolSpec:
-        """Read a definition back."""
+        """Read a definition of the portal's back. Raises InvalidSpec."""
         root = parse(text)
-        return PoolSpec(text_at(root, "name"), text_at(root, "uuid"), text_at(root, "target/path"))
+        kind = PoolKind(root.get("type", ""))
+        path = text_at(root, "target/path") if kind in FOLDER_KINDS else ""
+        server = root.find("source/host")
+        name, port = ("", "") if server is None else (server.get("name", ""), server.get("port", ""))
+        sources = [root.find(f"source/{tag}") for tag in ("device", "dir", "name")]
+        source = next((one.get("path") or one.text or "" for one in sources if one is not None), "")
+        where = f"{name}:{port}" if port else name
+        return PoolSpec(text_at(root, "name"), text_at(root, "uuid"), path, kind, source, where)
 
     @staticmethod
     def info(text: str, active: bool) -> PoolInfo:
         """Read what a pool of any type reports (libvirt always does so in bytes)."""
         root = parse(text)
-        sizes = [int(root.findtext(tag) or 0) for tag in ("capacity", "allocation", "available")]
+        total, taken, free = (int(root.findtext(tag) or 0) for tag in ("capacity", "allocation", "available"))
         path = root.findtext("target/path") or ""
-        return PoolInfo(text_at(root, "name"), text_at(root, "uuid"), path, active, *sizes)
+        name, uuid, kind = text_at(root, "name"), text_at(root, "uuid"), root.get("type", "")
+        return PoolInfo(name, uuid, path, active, total, taken, free, kind)
+
+    @staticmethod
+    def offered(text: str) -> tuple[PoolKind, ...]:
+        """Return the kinds that a host's capabilities of pools say it has, in the order of PoolKind."""
+        there = {one.get("type") for one in parse(text).findall("pool") if one.get("supported") == "yes"}
+        return tuple(kind for kind in PoolKind if kind in there)
+
+
+def _device_folder(spec: PoolSpec) -> str:
+    """Return where the host has the devices of a pool, '' for one that has none, or says so itself."""
+    if spec.kind is PoolKind.LOGICAL:
+        return f"/dev/{spec.source}"
+    # By names that do not change when the host starts anew.
+    return "/dev/disk/by-path" if spec.kind is PoolKind.ISCSI else ""
 
 
 class VolumeElement:
@@ -50,8 +102,9 @@ class VolumeElement:
         child(root, "capacity", str(spec.capacity_bytes), unit="bytes")
         child(root, "allocation", "0", unit="bytes")
         target = child(root, "target")
-        child(target, "format", type="qcow2")
-        child(target, "compat", "1.1")
+        child(target, "format", type=spec.format)
+        if spec.format == "qcow2":
+            child(target, "compat", "1.1")
         if spec.backing_path is not None and spec.clone is CloneMode.LINKED:
             backing = child(root, "backingStore")
             child(backing, "path", spec.backing_path)
@@ -82,4 +135,5 @@ class VolumeElement:
             allocation_bytes=int(text_at(root, "allocation")),
             backing_path=root.findtext("backingStore/path"),
             format="" if kind is None else kind.get("type", ""),
+            length_bytes=int(root.findtext("physical") or 0),
         )

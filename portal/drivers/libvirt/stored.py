@@ -1,0 +1,63 @@
+"""Volumes that are there: grown, read, and who uses them. Not for: making or deleting them."""
+
+from collections.abc import Iterator
+
+import libvirt
+
+from portal.drivers.errors import InvalidSpec
+from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.pool import Pools, refresh_surely
+from portal.drivers.libvirt.upload import read
+from portal.drivers.libvirt.xml.places import sources_of
+from portal.drivers.libvirt.xml.volume import VolumeElement
+from portal.drivers.types import VolumeInfo
+from portal.drivers.validation import check_name, check_positive, check_read
+
+
+class Stored:
+    """The volumes of one connection that are there; the contract is in `portal.drivers.base`."""
+
+    def __init__(self, connection: libvirt.virConnect, pools: Pools) -> None:
+        self._connection = connection
+        self._pools = pools
+
+    def _get(self, pool: str, name: str) -> libvirt.virStorageVol:
+        return self._pools.get(pool).storageVolLookupByName(check_name(name))
+
+    @translated()
+    def resize(self, pool: str, name: str, capacity_bytes: int) -> VolumeInfo:
+        """Make a volume larger, or leave it."""
+        check_positive(capacity_bytes, "capacity")
+        refresh_surely(self._pools.get(pool))
+        volume = self._get(pool, name)
+        there = volume.info()[1]
+        if capacity_bytes < there:
+            raise InvalidSpec("a volume is never made smaller")
+        if capacity_bytes > there:
+            volume.resize(capacity_bytes)
+        return VolumeElement.from_xml(pool, volume.XMLDesc())
+
+    @translated()
+    def read(self, pool: str, name: str, offset: int, length: int) -> bytes:
+        """Return a part of a volume as it is stored."""
+        check_read(offset, length)
+        return read(self._connection, self._get(pool, name), offset, length)
+
+    @translated()
+    def users(self, pool: str, name: str) -> tuple[str, ...]:
+        """Return by name the domains that have a volume for a disk, or stand on it."""
+        path = self._get(pool, name).path()
+        return tuple(sorted({user for user, text in self._definitions() if _names(text, path, pool, name)}))
+
+    def _definitions(self) -> Iterator[tuple[str, str]]:
+        for domain in self._connection.listAllDomains():
+            try:
+                yield domain.name(), domain.XMLDesc()
+                yield domain.name(), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+
+
+def _names(text: str, path: str, pool: str, name: str) -> bool:
+    return any(place in {path, (pool, name)} for place in sources_of(text))

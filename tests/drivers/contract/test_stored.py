@@ -1,0 +1,135 @@
+"""The contract: kinds of pools, and volumes that are there: grown, read, and who uses them."""
+
+import secrets
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from portal.drivers import errors
+from portal.drivers.types import LONGEST_READ, CloneMode, DiskSpec, PoolKind, PoolSpec
+from tests.drivers.contract.bench import MIB, POOL_ROOT, Bench
+
+
+def test_a_host_says_which_kinds_of_pools_it_has(bench: Bench) -> None:
+    assert {PoolKind.DIR, PoolKind.FS} <= set(bench.driver.pool_kinds()) <= set(PoolKind)
+
+
+def test_a_pool_is_read_again(bench: Bench) -> None:
+    """Red when refresh_pool takes a pool that is not there for an empty one."""
+    bench.driver.create_volume(bench.volume())
+    info = bench.driver.refresh_pool(bench.pool.name)
+    assert (info.name, info.kind, info.active) == (bench.pool.name, "dir", True)
+    with pytest.raises(errors.PoolNotFound):
+        bench.driver.refresh_pool(f"{bench.prefix}-none")
+
+
+def test_a_volume_grows_and_never_shrinks(bench: Bench) -> None:
+    """Red when resize_volume passes a smaller size on."""
+    for kind in ("qcow2", "raw"):
+        made = bench.driver.create_volume(bench.volume(kind, format=kind))
+        assert made.format == kind
+        grown = bench.driver.resize_volume(made.pool, made.name, 16 * MIB)
+        assert (grown.capacity_bytes, grown.format) == (16 * MIB, kind)
+        assert bench.driver.resize_volume(made.pool, made.name, 16 * MIB).capacity_bytes == 16 * MIB
+        with pytest.raises(errors.InvalidSpec):
+            bench.driver.resize_volume(made.pool, made.name, 8 * MIB)
+        assert bench.driver.volume_info(made.pool, made.name).capacity_bytes == 16 * MIB
+    with pytest.raises(errors.VolumeNotFound):
+        bench.driver.resize_volume(bench.pool.name, "none.qcow2", MIB)
+
+
+def test_a_volume_of_another_format_is_another_one(bench: Bench) -> None:
+    """Red when create_volume does not compare the format."""
+    bench.driver.create_volume(bench.volume(format="raw"))
+    with pytest.raises(errors.AlreadyExists):
+        bench.driver.create_volume(bench.volume())
+
+
+def test_a_raw_volume_is_cloned_in_full_alone(bench: Bench) -> None:
+    base = bench.driver.create_volume(bench.volume("base", format="raw"))
+    spec = bench.volume("copy", backing_path=base.path, backing_format="raw", format="raw")
+    copy = bench.driver.create_volume(replace(spec, clone=CloneMode.FULL))
+    assert (copy.format, copy.backing_path, copy.capacity_bytes) == ("raw", None, 8 * MIB)
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.create_volume(spec)
+
+
+def test_a_volume_is_read_in_parts_to_its_end(bench: Bench) -> None:
+    """Red when read_volume ignores the offset, or does not end."""
+    made = bench.driver.create_volume(bench.volume(format="raw", capacity_bytes=5 * MIB))
+    parts, at = [], 0
+    while part := bench.driver.read_volume(made.pool, made.name, at, LONGEST_READ):
+        parts.append(len(part))
+        at += len(part)
+    assert parts == [LONGEST_READ, 5 * MIB - LONGEST_READ] and made.length_bytes == at
+    for offset, length in ((-1, 1), (0, 0), (0, LONGEST_READ + 1)):
+        with pytest.raises(errors.InvalidSpec):
+            bench.driver.read_volume(made.pool, made.name, offset, length)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_what_is_read_is_the_file_byte_by_byte(bench: Bench, image: Path) -> None:
+    made = bench.driver.upload_image(bench.pool.name, bench.volume("image").name, str(image))
+    content, at = b"", 0
+    while part := bench.driver.read_volume(made.pool, made.name, at, MIB):
+        content += part
+        at += len(part)
+    assert content == image.read_bytes() and len(content) == made.length_bytes
+
+
+def test_who_uses_a_volume_is_told(bench: Bench) -> None:
+    """Red when volume_users looks at what runs alone."""
+    spare = bench.driver.create_volume(bench.volume("spare"))
+    domain = bench.domain()
+    bench.driver.define(domain)
+    (disk,), seed = domain.disks, domain.seed_path or ""
+    for path in (disk.path, seed):
+        assert bench.driver.volume_users(bench.pool.name, path.rpartition("/")[2]) == (domain.name,)
+    assert bench.driver.volume_users(spare.pool, spare.name) == ()
+    bench.driver.attach_disk(domain.uuid, DiskSpec(spare.path, "vdb"))
+    assert bench.driver.volume_users(spare.pool, spare.name) == (domain.name,)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[str]:
+    """Make a device with a small file system that is nobody's."""
+    image = tmp_path / "fs.img"
+    with image.open("wb") as file:
+        file.truncate(24 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    loop = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True, text=True)
+    yield loop.stdout.strip()
+    subprocess.run(["losetup", "-d", loop.stdout.strip()], check=True)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_a_file_system_is_mounted_and_fills_up(bench: Bench, device: str, image: Path) -> None:
+    """Red when ensure_pool or remove_pool formats or empties a device, or a full one is told otherwise."""
+    name = f"{bench.prefix}-fs"
+    spec = PoolSpec(name, str(uuid.uuid4()), f"{POOL_ROOT}/{name}", PoolKind.FS, device)
+    bench.driver.ensure_pool(spec)
+    try:
+        bench.driver.ensure_pool(spec)
+        info = bench.driver.refresh_pool(name)
+        assert (info.kind, info.active) == ("fs", True) and 0 < info.capacity_bytes <= 24 * MIB
+        kept = bench.driver.upload_image(name, "kept.qcow2", str(image))
+        full = replace(bench.volume("full", backing_path=kept.path), pool=name, clone=CloneMode.FULL)
+        filler = Path(spec.path) / "filler"
+        filler.write_bytes(secrets.token_bytes(info.available_bytes - 4 * MIB))
+        bench.driver.refresh_pool(name)
+        with pytest.raises(errors.PoolFull):
+            bench.driver.create_volume(replace(full, capacity_bytes=16 * MIB))
+        filler.unlink()
+        bench.driver.remove_pool(name)
+        assert not Path(spec.path).is_mount()
+        bench.driver.ensure_pool(spec)
+        assert "kept.qcow2" in [volume.name for volume in bench.driver.list_volumes(name)]
+    finally:
+        bench.driver.remove_pool(name)
+        Path(spec.path).rmdir()
