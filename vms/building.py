@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy
 from networks.models import Port
 from portal.drivers.types import CloneMode, DomainInfo, DomainState
 from portal.hosts.models import Host
-from portal.hosts.steps import HostStep
+from portal.hosts.steps import HostStep, copy_volume
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
@@ -18,7 +18,7 @@ from vms import placement, reach, specs
 from vms.asking import AskingForMachines
 from vms.models import CatalogueItem, Observed, Status, VirtualMachine
 from vms.observer import usable_address
-from vms.steps import DomainStep, copy_volume
+from vms.steps import DomainStep
 
 #: Seconds a guest gets to ask for its address; a full Debian under emulation needs up to 100.
 BOOT_LIMIT = 300.0

@@ -1,14 +1,19 @@
 """Steps that speak to the host an operation was placed on. Not for: what they build."""
 
+import time
 from typing import Any
 
 from portal.drivers.errors import DriverError
+from portal.drivers.types import VolumeSpec
 from portal.hosts.calls import call
 from portal.hosts.models import Health, Host
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Step, StepContext, StepFailed
 from portal.operations.states import State
+
+#: Seconds between two looks whether a copy that a worker left behind has ended.
+LOOK_EVERY = 1.0
 
 
 class HostStep(Step):
@@ -35,3 +40,21 @@ class HostStep(Step):
 def ring(operation: Operation, state: State) -> None:
     """Tell the pages of the host that an operation on it is over."""
     publish(operation.subject)
+
+
+def copy_volume(step: HostStep, context: StepContext, spec: VolumeSpec) -> None:
+    """Copy a volume in full, from the beginning. Raises StepFailed.
+
+    A worker or libvirt may have died in the middle of an earlier copy, which looks like a whole one: only
+    the end of this step says that it is. What libvirt still writes for that worker is waited for.
+    """
+    while True:
+        try:
+            step.call(context, "delete_volume", spec.pool, spec.name)
+            break
+        except StepFailed as failure:
+            if failure.code != "invalid_state":
+                raise
+        context.check()
+        time.sleep(LOOK_EVERY)
+    step.call(context, "create_volume", spec)

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, TwinSpec, VolumeSpec
-from portal.hosts.steps import HostStep
+from portal.hosts.steps import HostStep, copy_volume
 from portal.operations import ledger
 from portal.operations.models import Operation
 from portal.operations.registry import Asking, Kind, Outlook, StepContext
@@ -26,7 +26,7 @@ from vms.building import WriteSeed, page_of_machine
 from vms.changes import asking, twins
 from vms.models import CatalogueItem, VirtualMachine
 from vms.services import DAY, name_is_taken, name_taken, quota_amounts
-from vms.steps import DomainStep, copy_volume
+from vms.steps import DomainStep
 
 KIND = "vm.clone"
 #: Days a clone may be had where no catalogue item says.
