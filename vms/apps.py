@@ -10,9 +10,10 @@ class VmsConfig(AppConfig):
         from portal.accounts import notices
         from portal.hosts import removal
         from portal.hosts.images import in_use
+        from portal.hosts.storage import using
         from portal.operations import observers
         from portal.operations.registry import register
-        from vms import leases, live, panels
+        from vms import leases, live, panels, storage
         from vms.adoption.kind import ADOPT
         from vms.building import CREATE
         from vms.catalogue.images import used_by
@@ -39,5 +40,6 @@ class VmsConfig(AppConfig):
         live.register_panels()
         panels.register_panels()
         observers.register(MachineObserver())
+        using.register(storage.users)
         removal.register(machines_on, give_up_machines)
         in_use.register(used_by)

@@ -14,6 +14,12 @@ class HostsConfig(AppConfig):
         from portal.operations.registry import register
 
         for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE):
+        from portal.hosts.storage.kinds import KINDS
+        from portal.operations.registry import register
+
+        register(ENROL)
+        register(GREET)
+        for kind in KINDS:
             register(kind)
         live.register_panels()
         joining.register_panels()

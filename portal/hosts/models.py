@@ -172,6 +172,8 @@ class PoolAttachment(models.Model):
     path = models.CharField(max_length=255)
     observed_capacity = models.PositiveBigIntegerField(default=0)
     observed_available = models.PositiveBigIntegerField(default=0)
+    #: When the host was last asked what lies in it.
+    observed_volumes_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
@@ -180,6 +182,38 @@ class PoolAttachment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pool} on {self.host}"
+
+    @property
+    def topic(self) -> str:
+        """The subject of operations on the pool as this host offers it."""
+        return f"hosts.pool:{self.pk}"
+
+
+class Volume(models.Model):
+    """A volume of a pool as its host told of it last; bytes."""
+
+    pool = models.ForeignKey(PoolAttachment, on_delete=models.CASCADE, related_name="volumes")
+    #: As the host calls it, which may be a name that the portal would not give.
+    name = models.CharField(max_length=255)
+    #: Whether people made it here; one that nobody made here and nobody uses is an orphan.
+    made = models.BooleanField(default=False)
+    observed_path = models.CharField(max_length=4096)
+    observed_capacity = models.PositiveBigIntegerField(default=0)
+    observed_allocation = models.PositiveBigIntegerField(default=0)
+    observed_format = models.CharField(max_length=16, blank=True)
+    #: The file that it stands on, '' for none.
+    observed_backing = models.CharField(max_length=4096, blank=True)
+
+    objects = RestrictedQuerySet.as_manager()
+    estate = True
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["pool", "name"], name="one_row_a_volume"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Image(models.Model):

@@ -98,6 +98,7 @@ SENTENCES = {
         "The portal has this very image already: %(raw)s. Nothing was changed in the machine since then, so "
         "no second one was kept."
     ),
+    "volume_in_use": _("%(raw)s uses the volume. Nothing was changed; take it away there first."),
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),
@@ -198,6 +199,7 @@ NAMING = frozenset(
         "fetch_late",
     }
 )
+NAMING = frozenset({"host_enrolled", "not_adoptable", "no_room_to_adopt", "volume_in_use"})
 OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
 
 

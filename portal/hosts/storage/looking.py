@@ -1,0 +1,33 @@
+"""Write what lies in a pool. Not for: asking the host."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.db import transaction
+
+from portal.drivers.types import VolumeInfo
+from portal.hosts.models import PoolAttachment, Volume
+
+
+def note_volumes(attachment_id: int, found: Sequence[VolumeInfo], began: datetime) -> None:
+    """Write what a host told of a pool, unless something newer is written. Idempotent."""
+    with transaction.atomic():
+        attachment = PoolAttachment.objects.select_for_update().filter(pk=attachment_id).first()
+        if attachment is None or (attachment.observed_volumes_at or began) > began:
+            return
+        names = [info.name for info in found]
+        known = {volume.name: volume for volume in attachment.volumes.all()}
+        attachment.volumes.filter(name__in=set(known) - set(names)).delete()
+        for info in found:
+            volume = known.get(info.name, Volume(pool=attachment, name=info.name))
+            volume.observed_path = info.path
+            volume.observed_capacity, volume.observed_allocation = info.capacity_bytes, info.allocation_bytes
+            volume.observed_format, volume.observed_backing = info.format[:16], info.backing_path or ""
+            volume.save()
+        attachment.observed_volumes_at = began
+        attachment.save(update_fields=["observed_volumes_at"])
+
+
+def note_made(attachment_id: int, name: str) -> None:
+    """Write that people made a volume here. Idempotent."""
+    Volume.objects.update_or_create(pool_id=attachment_id, name=name, defaults={"made": True})

@@ -1,0 +1,124 @@
+"""Look into pools; make, grow, copy and delete volumes. Not for: the disks of machines."""
+
+import hashlib
+import re
+from typing import Any
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from portal.core.errors import Denied
+from portal.hosts.models import PoolAttachment, Volume
+from portal.hosts.services import check_estate
+from portal.hosts.storage import kinds
+from portal.hosts.storage.using import uses_of
+from portal.operations.models import Operation
+from portal.operations.services import begin_operation
+from portal.operations.spec import RequestSpec
+
+#: What the drivers take for a volume's name.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
+_FORMATS = ("qcow2", "raw")
+_SECTOR = 512
+
+
+def look(*, actor: Any, pool: PoolAttachment) -> Operation:
+    """Queue a look at what lies in a pool now. Raises Denied."""
+    check_estate(actor, "operate", _("look into pools"))
+    return _begin(actor, pool, kinds.REFRESH, f"Look into {pool}", pool.topic, {})
+
+
+def create(*, actor: Any, pool: PoolAttachment, name: str, capacity: int, form: str) -> Operation:
+    """Queue an empty volume of `capacity` bytes in the format `form`. Raises Denied."""
+    check_estate(actor, "operate", _("make volumes"))
+    _check_new(pool, name)
+    if form not in _FORMATS:
+        raise Denied(_("Choose one of the formats."), field="form")
+    _check_capacity(pool, capacity)
+    return _change(actor, pool, kinds.CREATE, f"Make {name}", name, capacity=capacity, format=form)
+
+
+def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
+    """Queue a full copy of a volume that nobody writes, in its pool. Raises Denied."""
+    check_estate(actor, "operate", _("copy volumes"))
+    _check_new(volume.pool, name)
+    if volume.observed_format not in _FORMATS or not _NAME.fullmatch(volume.name):
+        raise Denied(_("Only volumes in the formats qcow2 and raw, with plain names, are copied."))
+    if volume.observed_allocation > volume.pool.observed_available:
+        raise Denied(_("The pool is too full for a copy; make room first."))
+    told = {"source": volume.observed_path, "source_name": volume.name, "format": volume.observed_format}
+    title = f"Copy {volume.name} to {name}"
+    capacity = volume.observed_capacity
+    return _change(actor, volume.pool, kinds.CLONE, title, name, capacity=capacity, **told)
+
+
+def grow(*, actor: Any, volume: Volume, capacity: int) -> Operation:
+    """Queue that a volume nobody uses gets `capacity` bytes; it never gets smaller. Raises Denied."""
+    check_estate(actor, "operate", _("change volumes"))
+    _check_free(volume, _("A machine's disk is made larger on the machine's own page."))
+    if capacity <= volume.observed_capacity:
+        raise Denied(
+            _("A volume only becomes larger: to make it smaller would cut off data."), field="capacity"
+        )
+    _check_capacity(volume.pool, capacity)
+    return _change(actor, volume.pool, kinds.GROW, f"Grow {volume.name}", volume.name, capacity=capacity)
+
+
+def delete(*, actor: Any, volume: Volume, confirm_name: str) -> Operation:
+    """Queue the end of a volume that nobody uses; the host is asked again before. Raises Denied."""
+    check_estate(actor, "operate", _("delete volumes"))
+    if confirm_name != volume.name:
+        raise Denied(_("Type the volume's name exactly to delete it."))
+    _check_free(volume)
+    return _change(actor, volume.pool, kinds.DELETE, f"Delete {volume.name}", volume.name)
+
+
+def why_not(volume: Volume) -> str:
+    """Return why nobody can grow or delete a volume now, by whom it is used; '' when one can."""
+    if not _NAME.fullmatch(volume.name):
+        return _("Its name has characters that the portal passes on to no host; change it there.")
+    users = ", ".join(use.words for use in uses_of([volume])[volume.pk])
+    return _("It is in use: %(users)s.") % {"users": users} if users else ""
+
+
+def _check_free(volume: Volume, more: str = "") -> None:
+    if reason := why_not(volume):
+        raise Denied(f"{reason} {more}".rstrip())
+
+
+def _check_new(pool: PoolAttachment, name: str) -> None:
+    if not _NAME.fullmatch(name) or name.endswith(".iso"):
+        raise Denied(
+            _("Use letters, digits, dots, hyphens and underscores; a name that ends in .iso is a CD's."),
+            field="name",
+        )
+    if pool.volumes.filter(name=name).exists():
+        raise Denied(_("The pool has a volume of this name already."), field="name")
+
+
+def _check_capacity(pool: PoolAttachment, capacity: int) -> None:
+    if capacity <= 0 or capacity % _SECTOR:
+        raise Denied(_("Give a size above zero."), field="capacity")
+    if capacity > pool.observed_capacity:
+        raise Denied(_("That is more than the whole pool has."), field="capacity")
+
+
+def _change(actor: Any, pool: PoolAttachment, kind: str, title: str, name: str, **names: Any) -> Operation:
+    subject = f"hosts.volume:{pool.pk}:{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return _begin(actor, pool, kind, title, subject, {"name": name, **names})
+
+
+def _begin(
+    actor: Any, pool: PoolAttachment, kind: str, title: str, subject: str, names: dict[str, Any]
+) -> Operation:
+    told = {"host": pool.host.name, "pool": pool.pool.name, **names}
+    with transaction.atomic():
+        return begin_operation(
+            actor=actor,
+            project=None,
+            spec=RequestSpec(kind=kind, sizes={}, pinned=told),
+            subject=subject,
+            title=title[:120],
+            identifiers={**told, "host": pool.host_id, "attachment": pool.pk},
+            lane=pool.host.scope,
+        )

@@ -1,0 +1,46 @@
+"""Which volumes machines and other domains use. Not for: what lies in pools, which `portal.hosts` knows."""
+
+from collections.abc import Iterable, Sequence
+
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from portal.hosts.models import Volume
+from portal.hosts.storage.using import Use
+from vms.adoption.found import drives, in_pools
+from vms.models import Definition, Disk, VirtualMachine
+
+
+def users(volumes: Sequence[Volume]) -> Iterable[tuple[int, Use]]:
+    """Yield who uses `volumes`: machines by their disks and seeds, and domains by their definitions."""
+    keys: dict[tuple[int, str], list[int]] = {}
+    for volume in volumes:
+        keys.setdefault((volume.pool.pool_id, volume.name), []).append(volume.pk)
+    shared = {volume.pool.pool_id for volume in volumes}
+    disks = Disk.objects.filter(pool__pool__in=shared).select_related("machine", "pool")
+    for disk in disks:
+        seed = "" if disk.machine.adopted else f"{disk.machine.domain_name}-seed.iso"
+        for name in (disk.volume_name, seed):
+            for pk in keys.get((disk.pool.pool_id, name), ()):
+                url = reverse("vms:detail", args=[disk.machine_id])
+                yield pk, Use(_("Machine %(machine)s") % {"machine": disk.machine.name}, url)
+    yield from _domains(volumes, keys)
+
+
+def _domains(
+    volumes: Sequence[Volume], keys: dict[tuple[int, str], list[int]]
+) -> Iterable[tuple[int, Use]]:
+    pools = {volume.pool_id: volume.pool for volume in volumes}
+    places = {host: [one for one in pools.values() if one.host_id == host] for host in _hosts(volumes)}
+    machines = set(VirtualMachine.objects.filter(host__in=places).values_list("uuid", flat=True))
+    rows = Definition.objects.filter(host__in=places).exclude(uuid__in=machines)
+    told = rows.values_list("host", "observed_name", "observed_persistent", "observed_running")
+    for host, name, *sides in told:
+        for drive in (drive for side in sides for drive in drives(side)):
+            if place := in_pools(drive, places[host]):
+                for pk in keys.get((place[0].pool_id, place[1]), ()):
+                    yield pk, Use(_("Domain %(domain)s, which is no machine here") % {"domain": name})
+
+
+def _hosts(volumes: Sequence[Volume]) -> set[int]:
+    return {volume.pool.host_id for volume in volumes}
