@@ -34,6 +34,7 @@ ENTRIES: Sequence[Entry] = (
     Entry(_("Requests"), "operations:list", "list-check", "view", _WORK),
     Entry(_("Inbox"), "operations:inbox", "inbox", "decide", _WORK),
     Entry(_("Hosts"), "hosts:list", "server-2", "operate_everywhere", _ESTATE),
+    Entry(_("Storage"), "hosts:pools", "database", "operate_everywhere", _ESTATE),
     Entry(_("Networks"), "networks:list", "network", "operate_everywhere", _ESTATE),
     Entry(_("Catalogue"), "vms:catalogue_admin", "layout-grid", EVERYWHERE, _RULES),
     Entry(_("Policies"), "operations:policies", "gavel", EVERYWHERE, _RULES),

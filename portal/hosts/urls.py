@@ -3,11 +3,20 @@
 from django.urls import path
 
 from portal.hosts import views
+from portal.hosts.storage import views as storage
 
 app_name = "hosts"
 urlpatterns = [
     path("", views.host_list, name="list"),
     path("add/", views.add, name="add"),
+    path("storage/", storage.pools, name="pools"),
+    path("storage/<int:pk>/", storage.pool, name="pool"),
+    path("storage/<int:pk>/refresh/", storage.refresh, name="pool-refresh"),
+    path("storage/<int:pk>/volumes/", storage.add, name="volume-add"),
+    path("storage/volumes/<int:pk>/", storage.volume, name="volume"),
+    path("storage/volumes/<int:pk>/grow/", storage.grow, name="volume-grow"),
+    path("storage/volumes/<int:pk>/clone/", storage.clone, name="volume-clone"),
+    path("storage/volumes/<int:pk>/delete/", storage.delete, name="volume-delete"),
     path("<int:pk>/", views.detail, name="detail"),
     path("<int:pk>/join/", views.join, name="join"),
     path("<int:pk>/greet/", views.greet, name="greet"),

@@ -46,6 +46,7 @@ UNRESTRICTED = {
     ("portal/audit/views.py", "AuditEntry.objects.allowed"): "is the restriction; 404 otherwise",
     ("portal/audit/views.py", "AuditEntry.objects.all"): "after allowed(), which spares a subquery",
     ("portal/live/consumer.py", "get_user_model().objects.filter"): "who is signed in",
+    ("portal/hosts/storage/views.py", "PoolAttachment.objects.filter"): "of hosts fetched by right",
     ("portal/hosts/live.py", "Counter.objects.filter"): "counters of hosts fetched by right",
 }
 

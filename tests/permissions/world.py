@@ -79,6 +79,15 @@ def _things(world):
     place = factories.make_place(world.host)
     pool = StoragePool.objects.create(name="other-pool")
     world.other_pool = PoolAttachment.objects.create(host=world.host, pool=pool, path="/other")
+    world.place = place
+    world.volume = place.volumes.create(
+        name="left.qcow2",
+        observed_path=f"{place.path}/left.qcow2",
+        observed_capacity=factories.MIB,
+        observed_format="qcow2",
+    )
+    place.observed_capacity = place.observed_available = 100 * factories.GIB
+    place.save()
     world.network = factories.make_network()
     world.catalogue = factories.make_catalogue(place.images.get().image, world.network)
     world.item, world.image = world.catalogue.item, world.catalogue.item.image

@@ -1,0 +1,189 @@
+"""Pages of pools and volumes, for those who operate the whole estate."""
+
+from django import forms
+from django.core.paginator import Paginator
+from django.db.models import Count, Sum
+from django.db.models.functions import Coalesce
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_POST, require_safe
+
+from portal.accounts.backends import may
+from portal.core.web.forms import ConfirmForm, GibField
+from portal.core.web.htmx import denied_at, render_page
+from portal.core.web.lists import ordering, search_of
+from portal.hosts.live import visible
+from portal.hosts.models import PoolAttachment, Volume
+from portal.hosts.storage import services
+from portal.hosts.storage.using import is_orphan, uses_of
+
+PAGE_SIZE = 50
+ORDER = {
+    "name": ["name", "pk"],
+    "capacity": ["observed_capacity", "pk"],
+    "allocation": ["observed_allocation", "pk"],
+}
+
+
+class NewVolume(forms.Form):
+    """An empty volume."""
+
+    name = forms.CharField(label=_("Name"), max_length=127)
+    capacity = GibField(label=_("Size in GiB"))
+    form = forms.ChoiceField(label=_("Format"), choices=[("qcow2", "qcow2"), ("raw", "raw")])
+
+
+class Larger(forms.Form):
+    """A size to grow to."""
+
+    capacity = GibField(label=_("New size in GiB"))
+
+
+class Copy(forms.Form):
+    """What a copy is called."""
+
+    name = forms.CharField(label=_("Name of the copy"), max_length=127)
+
+
+def _pools(request: HttpRequest):  # type: ignore[no-untyped-def]  # an annotated queryset
+    found = PoolAttachment.objects.filter(host__in=visible(request.user)).select_related("pool", "host")
+    promised = Coalesce(Sum("volumes__observed_capacity"), 0)
+    return found.annotate(promised=promised, count=Count("volumes"))
+
+
+def _told(pool: PoolAttachment) -> PoolAttachment:
+    """Return a pool with what its bar shows."""
+    whole = pool.observed_capacity
+    pool.taken = whole - pool.observed_available  # type: ignore[attr-defined]
+    pool.percent = round(100 * pool.taken / whole) if whole else 0  # type: ignore[attr-defined]
+    pool.promised_percent = round(100 * pool.promised / whole) if whole else 0  # type: ignore[attr-defined]
+    return pool
+
+
+@require_safe
+def pools(request: HttpRequest) -> HttpResponse:
+    """List the pools of all hosts."""
+    if not may(request.user, "operate", None):
+        raise Http404
+    found = _pools(request).order_by("host__name", "pk")
+    page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
+    context = {"page": page, "rows": [_told(pool) for pool in page.object_list]}
+    return render(request, "hosts/pools.html", context)
+
+
+@require_safe
+def pool(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show a pool and what lies in it."""
+    return _pool_page(request, get_object_or_404(_pools(request), pk=pk), NewVolume())
+
+
+def _pool_page(request: HttpRequest, pool: PoolAttachment, form: NewVolume) -> HttpResponse:
+    every = Volume.objects.restrict(request.user, "operate").filter(pool=pool)
+    uses = uses_of(list(every.select_related("pool")))
+    orphans = {one.pk for one in every if is_orphan(one, uses[one.pk])}
+    found, search = every, search_of(request)
+    if search:
+        found = found.filter(name__icontains=search)
+    if only := request.GET.get("only") == "orphans":
+        found = found.filter(pk__in=orphans)
+    sort, columns = ordering(request, ORDER, default="name")
+    page = Paginator(found.order_by(*columns), PAGE_SIZE).get_page(request.GET.get("page"))
+    context = {
+        "pool": _told(pool),
+        "page": page,
+        "rows": [(one, uses[one.pk], one.pk in orphans) for one in page.object_list],
+        "orphans": len(orphans),
+        "only": only,
+        "search": search,
+        "sort": sort,
+        "form": form,
+    }
+    status = 422 if form.errors else 200
+    return render_page(request, "hosts/pool.html", context, partial="hosts/volumes.html", status=status)
+
+
+@require_POST
+def refresh(request: HttpRequest, pk: int) -> HttpResponse:
+    """Look into a pool now."""
+    found = get_object_or_404(_pools(request), pk=pk)
+    return redirect("operations:detail", services.look(actor=request.user, pool=found).pk)
+
+
+@require_POST
+def add(request: HttpRequest, pk: int) -> HttpResponse:
+    """Make an empty volume."""
+    found, form = get_object_or_404(_pools(request), pk=pk), NewVolume(request.POST)
+    if form.is_valid():
+        with denied_at(form):
+            made = services.create(actor=request.user, pool=found, **form.cleaned_data)
+            return redirect("operations:detail", made.pk)
+    return _pool_page(request, found, form)
+
+
+def _volume(request: HttpRequest, pk: int) -> Volume:
+    found = Volume.objects.restrict(request.user, "operate").select_related("pool__pool", "pool__host")
+    volume: Volume = get_object_or_404(found, pk=pk)
+    return volume
+
+
+@require_safe
+def volume(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show a volume and who uses it."""
+    return _volume_page(request, _volume(request, pk))
+
+
+def _volume_page(
+    request: HttpRequest,
+    volume: Volume,
+    larger: Larger | None = None,
+    copy: Copy | None = None,
+    confirm: ConfirmForm | None = None,
+) -> HttpResponse:
+    uses = uses_of([volume])[volume.pk]
+    shown = (larger or Larger(), copy or Copy(), confirm or ConfirmForm(name=volume.name))
+    context = {
+        "volume": volume,
+        "uses": uses,
+        "orphan": is_orphan(volume, uses),
+        "denied": services.why_not(volume),
+        "larger": shown[0],
+        "copy": shown[1],
+        "confirm": shown[2],
+    }
+    status = 422 if any(form.errors for form in shown) else 200
+    return render(request, "hosts/volume.html", context, status=status)
+
+
+@require_POST
+def grow(request: HttpRequest, pk: int) -> HttpResponse:
+    """Make a volume larger."""
+    found, form = _volume(request, pk), Larger(request.POST)
+    if form.is_valid():
+        with denied_at(form):
+            begun = services.grow(actor=request.user, volume=found, **form.cleaned_data)
+            return redirect("operations:detail", begun.pk)
+    return _volume_page(request, found, larger=form)
+
+
+@require_POST
+def clone(request: HttpRequest, pk: int) -> HttpResponse:
+    """Copy a volume."""
+    found, form = _volume(request, pk), Copy(request.POST)
+    if form.is_valid():
+        with denied_at(form):
+            begun = services.clone(actor=request.user, volume=found, **form.cleaned_data)
+            return redirect("operations:detail", begun.pk)
+    return _volume_page(request, found, copy=form)
+
+
+@require_POST
+def delete(request: HttpRequest, pk: int) -> HttpResponse:
+    """Delete a volume."""
+    found = _volume(request, pk)
+    form = ConfirmForm(request.POST, name=found.name)
+    if form.is_valid():
+        with denied_at(form):
+            begun = services.delete(actor=request.user, volume=found, **form.cleaned_data)
+            return redirect("operations:detail", begun.pk)
+    return _volume_page(request, found, confirm=form)

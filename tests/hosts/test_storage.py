@@ -1,0 +1,195 @@
+"""What lies in pools: looked at, made, grown, copied, deleted unless in use; orphans are found and kept."""
+
+import uuid
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from portal.core.errors import Denied
+from portal.drivers.fake import FakeDriver
+from portal.drivers.types import Accelerator, CloneMode, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
+from portal.hosts import steps
+from portal.hosts.models import Volume
+from portal.hosts.storage import services
+from portal.hosts.storage.using import uses_of
+from portal.operations.models import Operation, StepRecord
+from portal.operations.states import State
+from tests.factories import GIB, MIB, make_host, make_machine, make_place
+from tests.hosts.conftest import carry_out
+from vms.models import Definition
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A fake host that answers the steps."""
+    driver = FakeDriver(pool_bytes=64 * GIB)
+    monkeypatch.setattr(steps, "call", lambda host, verb, *args, timeout: getattr(driver, verb)(*args))
+    return driver
+
+
+@pytest.fixture
+def pool(fake):
+    """A pool that its host has, and of which the portal saw how large it is."""
+    place = make_place(make_host())
+    fake.ensure_pool(PoolSpec(place.pool.name, str(place.pool.uuid), place.path))
+    place.observed_capacity = place.observed_available = 64 * GIB
+    place.save()
+    return place
+
+
+def put(fake, pool, name, **changes):
+    """Put a volume onto the host that the portal knows nothing of."""
+    return fake.create_volume(VolumeSpec(pool.pool.name, name, MIB, **changes))
+
+
+def done(operation):
+    return Operation.objects.get(pk=carry_out(operation).pk)
+
+
+def code(failed):
+    return StepRecord.objects.exclude(error_code="").get(operation=failed).error_code
+
+
+def look(chief, pool):
+    assert done(services.look(actor=chief, pool=pool)).state == State.SUCCEEDED
+    pool.refresh_from_db()
+
+
+def row(name):
+    return Volume.objects.select_related("pool__pool", "pool__host").get(name=name)
+
+
+def make(chief, pool, name="data.qcow2", **changes):
+    values = {"capacity": GIB, "form": "qcow2", **changes}
+    return services.create(actor=chief, pool=pool, name=name, **values)
+
+
+def names(fake, pool):
+    return [info.name for info in fake.list_volumes(pool.pool.name)]
+
+
+def test_a_look_writes_what_is_there_and_forgets_what_is_not(fake, pool, chief):
+    """Red when note_volumes keeps rows of volumes that are gone."""
+    put(fake, pool, "one.qcow2")
+    look(chief, pool)
+    assert row("one.qcow2").observed_capacity == MIB and pool.observed_volumes_at
+    fake.delete_volume(pool.pool.name, "one.qcow2")
+    put(fake, pool, "two.qcow2")
+    look(chief, pool)
+    assert list(Volume.objects.values_list("name", flat=True)) == ["two.qcow2"]
+
+
+def test_a_volume_is_made_grown_copied_and_deleted(fake, pool, chief):
+    assert done(make(chief, pool)).state == State.SUCCEEDED
+    made = row("data.qcow2")
+    assert (made.made, made.observed_capacity) == (True, GIB)
+    assert done(services.grow(actor=chief, volume=made, capacity=2 * GIB)).state == State.SUCCEEDED
+    made.refresh_from_db()
+    assert made.observed_capacity == 2 * GIB
+    assert done(services.clone(actor=chief, volume=made, name="copy.qcow2")).state == State.SUCCEEDED
+    assert row("copy.qcow2").observed_capacity == 2 * GIB and row("copy.qcow2").observed_backing == ""
+    gone = services.delete(actor=chief, volume=made, confirm_name="data.qcow2")
+    assert done(gone).state == State.SUCCEEDED
+    assert names(fake, pool) == ["copy.qcow2"] == list(Volume.objects.values_list("name", flat=True))
+
+
+def test_a_volume_never_shrinks_and_no_wrong_one_is_made(fake, pool, chief):
+    """Red when a service lets a smaller size, a taken or a strange name through."""
+    done(make(chief, pool))
+    with pytest.raises(Denied, match="only becomes larger"):
+        services.grow(actor=chief, volume=row("data.qcow2"), capacity=MIB)
+    for name in ("data.qcow2", "a/b", "../x", "x.iso", ""):
+        with pytest.raises(Denied):
+            make(chief, pool, name)
+    with pytest.raises(Denied, match="whole pool"):
+        make(chief, pool, "huge.qcow2", capacity=65 * GIB)
+    with pytest.raises(Denied, match="exactly"):
+        services.delete(actor=chief, volume=row("data.qcow2"), confirm_name="data")
+
+
+def test_a_file_that_is_there_is_not_taken_for_the_new_one(fake, pool, chief):
+    """Red when the step Free is left out: its undo would delete somebody's file."""
+    put(fake, pool, "data.qcow2")
+    failed = done(make(chief, pool, capacity=2 * GIB))
+    assert (failed.state, code(failed)) == (State.FAILED, "already_exists")
+    assert names(fake, pool) == ["data.qcow2"]
+
+
+def test_a_full_pool_is_told_and_nothing_is_left(fake, pool, chief):
+    done(make(chief, pool))
+    fake.pool_bytes = MIB
+    failed = done(services.clone(actor=chief, volume=row("data.qcow2"), name="copy.qcow2"))
+    assert (failed.state, code(failed)) == (State.FAILED, "pool_full")
+    assert names(fake, pool) == ["data.qcow2"]
+
+
+def test_who_uses_a_volume_is_said_and_keeps_it(fake, pool, chief, cast):
+    """Red when a room's users are not asked: a machine's disk, its seed, an image, a linked volume's base."""
+    machine = make_machine(cast, "web", pool.host)
+    machine.disks.create(pool=pool, volume_name="web.qcow2", capacity=MIB)
+    base = put(fake, pool, "base.qcow2")
+    put(fake, pool, "linked.qcow2", backing_path=base.path, clone=CloneMode.LINKED)
+    image = pool.images.get()
+    for name in ("web.qcow2", "foreign.qcow2", image.image.volume_name, "left.qcow2"):
+        put(fake, pool, name)
+    Definition.objects.create(
+        host=pool.host,
+        uuid=uuid.uuid4(),
+        observed_name="theirs",
+        observed_digest="d",
+        observed_persistent={"devices": {"disks": [{"source": {"file": f"{pool.path}/foreign.qcow2"}}]}},
+        observed_at=timezone.now(),
+    )
+    look(chief, pool)
+    used = {
+        "web.qcow2": "Machine web",
+        "foreign.qcow2": "Domain theirs",
+        "base.qcow2": "linked.qcow2",
+        image.image.volume_name: "Image",
+    }
+    for name, words in used.items():
+        with pytest.raises(Denied, match=words):
+            services.delete(actor=chief, volume=row(name), confirm_name=name)
+    assert uses_of([row("left.qcow2")]) == {row("left.qcow2").pk: []}
+
+
+def test_the_host_is_asked_again_before_a_volume_goes(fake, pool, chief):
+    """Red when Unused is left out of the deletion: the portal saw nothing of this domain yet."""
+    info = put(fake, pool, "left.qcow2")
+    look(chief, pool)
+    begun = services.delete(actor=chief, volume=row("left.qcow2"), confirm_name="left.qcow2")
+    spec = DomainSpec("hidden", str(uuid.uuid4()), 1, 64 * MIB, (DiskSpec(info.path),))
+    fake.define(spec)
+    failed = done(begun)
+    assert (failed.state, code(failed)) == (State.FAILED, "volume_in_use")
+    assert names(fake, pool) == ["left.qcow2"] and spec.accelerator is Accelerator.KVM
+
+
+def test_orphans_are_marked_and_made_ones_are_not(fake, pool, chief, client):
+    """Red when is_orphan forgets who made a volume, or the filter shows all."""
+    put(fake, pool, "left.qcow2")
+    done(make(chief, pool, "data.qcow2"))
+    client.force_login(chief)
+    url = reverse("hosts:pool", args=[pool.pk])
+    page = client.get(url).content.decode()
+    assert "1 volume is an orphan" in page and "data.qcow2" in page and "left.qcow2" in page
+    page = client.get(url, {"only": "orphans"}).content.decode()
+    assert "left.qcow2" in page and "data.qcow2" not in page
+
+
+def test_pages_search_and_say_what_is_wrong(fake, pool, chief, client):
+    put(fake, pool, "left.qcow2")
+    look(chief, pool)
+    client.force_login(chief)
+    assert pool.pool.name in client.get(reverse("hosts:pools")).content.decode()
+    url = reverse("hosts:pool", args=[pool.pk])
+    assert "left.qcow2" not in client.get(url, {"q": "nothing"}).content.decode()
+    asked = {"name": "a b", "capacity": "1", "form": "raw"}
+    wrong = client.post(reverse("hosts:volume-add", args=[pool.pk]), asked)
+    assert wrong.status_code == 422 and b"Use letters" in wrong.content
+    page = reverse("hosts:volume-delete", args=[row("left.qcow2").pk])
+    assert client.post(page, {"confirm_name": "other"}).status_code == 422
+    assert client.post(page, {"confirm_name": "left.qcow2"}).status_code == 302
