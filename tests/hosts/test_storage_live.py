@@ -1,0 +1,69 @@
+"""Volumes on the real libvirt, made, grown, copied and deleted by operations, and kept where they are used."""
+
+import secrets
+import uuid
+
+import pytest
+
+from portal.core.errors import Denied
+from portal.drivers.registry import driver_for
+from portal.drivers.types import Accelerator, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
+from portal.hosts.storage import services
+from portal.hosts.storage.using import is_orphan, uses_of
+from portal.operations.models import StepRecord
+from portal.operations.states import State
+from tests.drivers.contract.bench import LIVE_URI, MIB, POOL_ROOT
+from tests.factories import make_host, make_place
+from tests.hosts.test_storage import code, done, look, row
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.live]
+
+
+@pytest.fixture
+def real():
+    """A driver, and a pool of the test's own."""
+    driver, name = driver_for(LIVE_URI), f"gttest-{secrets.token_hex(4)}"
+    pool = PoolSpec(name, str(uuid.uuid4()), f"{POOL_ROOT}/{name}")
+    driver.ensure_pool(pool)
+    yield driver, pool
+    for info in driver.list_domains():
+        if info.name == name:
+            driver.undefine(info.uuid)
+    for left in driver.list_volumes(name):
+        driver.delete_volume(name, left.name)
+    driver.remove_pool(name)
+    driver.close()
+
+
+def test_volumes_live_their_life_on_a_real_host(real, chief):
+    """Red when a step passes on what libvirt does not take, or a used volume is deleted."""
+    driver, pool = real
+    place = make_place(make_host(uri=LIVE_URI), pool.name, pool.path)
+    place.pool.uuid = pool.uuid
+    place.pool.save()
+    left = driver.create_volume(VolumeSpec(pool.name, "left.qcow2", 8 * MIB))
+    look(chief, place)
+    assert place.observed_capacity > place.observed_available > 0
+    assert is_orphan(row("left.qcow2"), uses_of([row("left.qcow2")])[row("left.qcow2").pk])
+    for form in ("qcow2", "raw"):
+        name = f"data.{form}"
+        begun = services.create(actor=chief, pool=place, name=name, capacity=8 * MIB, form=form)
+        assert done(begun).state == State.SUCCEEDED
+        begun = services.grow(actor=chief, volume=row(name), capacity=16 * MIB)
+        assert done(begun).state == State.SUCCEEDED
+        begun = services.clone(actor=chief, volume=row(name), name=f"copy.{form}")
+        assert done(begun).state == State.SUCCEEDED
+        info = driver.volume_info(pool.name, f"copy.{form}")
+        assert (info.capacity_bytes, info.format, info.backing_path) == (16 * MIB, form, None)
+        begun = services.delete(actor=chief, volume=row(name), confirm_name=name)
+        assert done(begun).state == State.SUCCEEDED
+    disks = (DiskSpec(left.path),)
+    emulated = Accelerator.EMULATION
+    driver.define(DomainSpec(pool.name, str(uuid.uuid4()), 1, 64 * MIB, disks, accelerator=emulated))
+    failed = done(services.delete(actor=chief, volume=row("left.qcow2"), confirm_name="left.qcow2"))
+    assert (failed.state, code(failed)) == (State.FAILED, "volume_in_use")
+    assert pool.name in StepRecord.objects.exclude(error_code="").get().error_raw
+    there = [info.name for info in driver.list_volumes(pool.name)]
+    assert there == ["copy.qcow2", "copy.raw", "left.qcow2"]
+    with pytest.raises(Denied, match="only becomes larger"):
+        services.grow(actor=chief, volume=row("copy.raw"), capacity=8 * MIB)
