@@ -1,4 +1,4 @@
-"""Volumes on the real libvirt, made, grown, copied and deleted by operations, and kept where they are used."""
+"""Volumes on the real libvirt, made, grown, copied and deleted by operations, kept where used."""
 
 import secrets
 import uuid
