@@ -1,5 +1,6 @@
 """Which volumes machines and other domains use. Not for: what lies in pools, which `portal.hosts` knows."""
 
+import json
 from collections.abc import Iterable, Sequence
 
 from django.urls import reverse
@@ -7,6 +8,8 @@ from django.utils.translation import gettext as _
 
 from portal.hosts.models import Volume
 from portal.hosts.storage.using import Use
+from portal.operations.models import Operation
+from portal.operations.states import UNFINISHED
 from vms.adoption.found import drives, in_pools
 from vms.models import Definition, Disk, VirtualMachine
 
@@ -19,12 +22,27 @@ def users(volumes: Sequence[Volume]) -> Iterable[tuple[int, Use]]:
     shared = {volume.pool.pool_id for volume in volumes}
     disks = Disk.objects.filter(pool__pool__in=shared).select_related("machine", "pool")
     for disk in disks:
-        seed = "" if disk.machine.adopted else f"{disk.machine.domain_name}-seed.iso"
-        for name in (disk.volume_name, seed):
-            for pk in keys.get((disk.pool.pool_id, name), ()):
+        # A seed stays where it was written when the disk moves.
+        own = [(disk.pool.pool_id, disk.volume_name)]
+        if not disk.machine.adopted:
+            own += [(pool, f"{disk.machine.domain_name}-seed.iso") for pool in shared]
+        for key in own:
+            for pk in keys.get(key, ()):
                 url = reverse("vms:detail", args=[disk.machine_id])
                 yield pk, Use(_("Machine %(machine)s") % {"machine": disk.machine.name}, url)
+    yield from _work(volumes)
     yield from _domains(volumes, keys)
+
+
+def _work(volumes: Sequence[Volume]) -> Iterable[tuple[int, Use]]:
+    """Yield the operations under way that name a volume: a copy that is being made has no row yet."""
+    under_way = Operation.objects.filter(state__in=UNFINISHED, kind__startswith="vm.")
+    for operation in under_way:
+        named = json.dumps(operation.identifiers)
+        for volume in volumes:
+            if json.dumps(volume.name) in named:
+                url = reverse("operations:detail", args=[operation.pk])
+                yield volume.pk, Use(str(operation), url)
 
 
 def _domains(

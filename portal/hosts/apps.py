@@ -11,15 +11,10 @@ class HostsConfig(AppConfig):
         from portal.hosts.enrolment import ENROL
         from portal.hosts.greeting import GREET
         from portal.hosts.images.importing import DELETE_IMAGE, IMPORT_IMAGE
-        from portal.operations.registry import register
-
-        for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE):
         from portal.hosts.storage.kinds import KINDS
         from portal.operations.registry import register
 
-        register(ENROL)
-        register(GREET)
-        for kind in KINDS:
+        for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE, *KINDS):
             register(kind)
         live.register_panels()
         joining.register_panels()

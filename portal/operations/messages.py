@@ -178,6 +178,7 @@ NAMING = frozenset(
         "not_adoptable",
         "no_room_to_adopt",
         "same_image",
+        "volume_in_use",
         "target_pool_full",
         "image_checksum",
         "image_long",
@@ -199,7 +200,6 @@ NAMING = frozenset(
         "fetch_late",
     }
 )
-NAMING = frozenset({"host_enrolled", "not_adoptable", "no_room_to_adopt", "volume_in_use"})
 OTHER = _("The host reported an error that the portal does not know. An operator sees its text.")
 
 

@@ -19,7 +19,7 @@ from portal.core.errors import Denied
 from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import CloneMode, CopyStage, DiskCopy, DomainInfo, DomainState, VolumeSpec
 from portal.hosts.models import PoolAttachment
-from portal.hosts.steps import HostStep
+from portal.hosts.steps import HostStep, copy_volume
 from portal.live.publish import publish
 from portal.operations import counters, ledger
 from portal.operations.models import Counter, Operation, StepRecord
@@ -28,7 +28,6 @@ from portal.operations.states import State
 from vms import placement, power
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import Definition, Disk, VirtualMachine
-from vms.steps import copy_volume
 
 KIND = "vm.move_disk"
 #: Seconds between two looks at a copy.

@@ -18,7 +18,7 @@ from portal.accounts.backends import may
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, VolumeDigest, VolumeInfo, VolumeSpec
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment
-from portal.hosts.steps import HostStep
+from portal.hosts.steps import HostStep, copy_volume
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
@@ -27,7 +27,6 @@ from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 from vms import checks, power
 from vms.models import Disk, VirtualMachine
-from vms.steps import copy_volume
 
 KIND = "vm.make_template"
 #: Kept with the image until the operation ends: nothing is made from it before.

@@ -60,14 +60,7 @@ def _write_part(
 
 def sector(connection: libvirt.virConnect, volume: libvirt.virStorageVol, at: int) -> bytes:
     """Return up to 512 bytes of a volume from `at` on."""
-    stream = connection.newStream()
-    volume.download(stream, at, SECTOR)
-    content = b""
-
-
-def first_sector(connection: libvirt.virConnect, volume: libvirt.virStorageVol) -> bytes:
-    """Return up to 512 bytes from the start of a volume."""
-    return read(connection, volume, 0, SECTOR)
+    return read(connection, volume, at, SECTOR)
 
 
 def read(connection: libvirt.virConnect, volume: libvirt.virStorageVol, at: int, length: int) -> bytes:
@@ -82,7 +75,7 @@ def read(connection: libvirt.virConnect, volume: libvirt.virStorageVol, at: int,
         stream.abort()
         raise
     stream.finish()
-    return content
+    return bytes(content)
 
 
 def digest(
@@ -106,4 +99,3 @@ def digest(
         raise
     stream.finish()
     return VolumeDigest(found.hexdigest(), length)
-    return bytes(content)

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('hosts', '0007_image_kind'),
+        ('hosts', '0009_uploads'),
     ]
 
     operations = [
