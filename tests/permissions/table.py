@@ -149,7 +149,7 @@ def _size(world: Any) -> dict[str, Any]:
     return {"name": "fresh", "vcpus": 1, "memory": "1", "disk": "5", "cost_month": "2"}
 
 
-def _template(world: Any) -> dict[str, Any]:
+def _answers(world: Any) -> dict[str, Any]:
     return {"name": "Fresh", "format": "preseed", "text": "d-i netcfg/get_hostname string $hostname"}
 
 
@@ -338,13 +338,13 @@ LINES = (
     ),
     Line("vms:size_delete", NO, change(EVERY_ADMIN), "size"),
     Line("vms:templates", page(ESTATE), NO),
-    Line("vms:template_add", page(ESTATE), change(ESTATE), data=_template),
+    Line("vms:template_add", page(ESTATE), change(ESTATE), data=_answers),
     Line(
         "vms:template_edit",
         page(ESTATE),
         change(ESTATE),
         "template",
-        data=lambda w: _template(w) | {"seen": signing.dumps(snapshot(w.template), salt=TEMPLATE_SALT)},
+        data=lambda w: _answers(w) | {"seen": signing.dumps(snapshot(w.template), salt=TEMPLATE_SALT)},
     ),
     Line("vms:template_delete", NO, change(ESTATE), "template"),
     Line("vms:images", page(EVERY_ADMIN), NO),

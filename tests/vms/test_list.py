@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 #: projects in which the person asks for machines; for a requester what counters say of those, and defaults.
 LIST_QUERIES = {"requester": 11, "chief": 8}
 #: As on the list, the cards, which say how one comes there, and what waits to extend the lease.
-DETAIL_QUERIES = {"requester": 12, "chief": 11}
+DETAIL_QUERIES = {"requester": 14, "chief": 13}
 SORTS = ("name", "-state", "host", "-host", "owner", "size", "lease")
 PATHS = ("", "?q=0", *(f"?sort={sort}" for sort in SORTS))
 
