@@ -80,3 +80,17 @@ def once(page: Page, text: str, limit: float) -> None:
     page.get_by_text(text).first.wait_for(timeout=limit * 1000)
 
 
+
+
+def press(page: Page, button: str) -> None:
+    """Press a button after which the server sends the browser on, and wait for the page it is sent to.
+
+    What is pushed meanwhile may show on the old page that it was done; who went on then would be in its way.
+    """
+    with page.expect_navigation():
+        page.get_by_role("button", name=button, exact=True).click()
+
+
+def is_off(page: Page, limit: float) -> None:
+    """Wait until the page says that a machine is off, at most `limit` seconds; a button says `Force off`."""
+    page.get_by_text("Off", exact=True).first.wait_for(timeout=limit * 1000)

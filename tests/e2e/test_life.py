@@ -5,7 +5,6 @@ import uuid
 from collections import Counter as Lines
 
 import pytest
-from playwright.sync_api import Page
 
 from tests.e2e import people
 from tests.e2e.portals import remove_domains, wait_until
@@ -39,10 +38,6 @@ def made_by_virsh(tmp_path):
 
 def lines(domain: str) -> Lines:
     return Lines(line.strip() for line in virsh("dumpxml", "--inactive", domain).splitlines())
-
-
-def is_off(page: Page, limit: float) -> None:
-    page.get_by_text("Off", exact=True).first.wait_for(timeout=limit * 1000)
 
 
 def test_a_machine_made_by_virsh_is_adopted_and_edited(portal, sign_in, made_by_virsh):
@@ -80,8 +75,8 @@ def test_a_machine_is_cloned_in_the_browser(portal, sign_in, build):
     machine = build()
     page, approver = sign_in("requester"), sign_in("approver")
     page.goto(f"{portal.url}/machines/{machine.pk}/")
-    page.get_by_role("button", name="Force off").click()
-    is_off(page, 30)
+    people.press(page, "Force off")
+    people.is_off(page, 30)
     page.get_by_role("link", name="Clone").click()
     copy = people.new_name()
     page.get_by_label("Name").fill(copy)
@@ -95,7 +90,7 @@ def test_a_machine_is_cloned_in_the_browser(portal, sign_in, build):
     try:
         page.goto(f"{portal.url}/machines/{found[0]}/")
         keep_picture(page, "life", "cloned")
-        page.get_by_role("button", name="Start", exact=True).click()
+        people.press(page, "Start")
         people.once(page, "Running", 30)
         card = "SELECT mac FROM networks_port WHERE domain_uuid = ?"
         assert portal.one(card, uuid.UUID(own).hex) != portal.one(card, uuid.UUID(machine.uuid).hex)
@@ -115,7 +110,7 @@ def test_a_lease_runs_out(portal, sign_in, build):
     keep_picture(page, "life", "lease-ends-soon")
     portal.shell(ENDS.format(pk=machine.pk, field="lease_until", days=-0.001))
     portal.shell("from vms.tasks import keep_leases; keep_leases()")
-    is_off(page, 60)
+    people.is_off(page, 60)
     page.reload()
     keep_picture(page, "life", "lease-ended")
     assert page.get_by_role("button", name="Start", exact=True).is_disabled()

@@ -50,9 +50,9 @@ def test_settings_are_changed_seen_on_the_host_and_not_overwritten(portal, sign_
     assert "offset='utc'" in virsh("dumpxml", "--inactive", machine.uuid)
 
     page.goto(address)
-    page.get_by_role("button", name="Force off").click()
-    people.once(page, "Off", 30)
-    page.get_by_role("button", name="Start", exact=True).click()
+    people.press(page, "Force off")
+    people.is_off(page, 30)
+    people.press(page, "Start")
     people.once(page, "Running", 30)
     assert "action='reset'" in virsh("dumpxml", machine.uuid)
     page.goto(f"{address}settings/")
