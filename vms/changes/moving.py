@@ -30,8 +30,10 @@ from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import Definition, Disk, VirtualMachine
 
 KIND = "vm.move_disk"
-#: Seconds between two looks at a copy.
-LOOK_EVERY = 0.5
+#: Seconds between two looks at a copy: the most, and the least, with which one of a small disk is begun.
+LOOK_EVERY, LOOK_SOON = 0.5, 0.05
+#: Of the time that a copy took so far, what the next look may be late by.
+LATE = 0.05
 #: Bytes; a pool with less room than that is full.
 NO_ROOM = 16 << 20
 #: How often a machine may go on or off in the middle of a copy before that is given up.
@@ -120,7 +122,7 @@ class Move(DeviceStep):
 
     def _copy(self, context: StepContext) -> bool:
         """Return once the copy is whole: True when it was copied while the machine was off."""
-        begun = False
+        begun, since = False, time.monotonic()
         while True:
             copy = self.look_at_copy(context)
             if copy.stage in {CopyStage.READY, CopyStage.MOVED}:
@@ -138,7 +140,7 @@ class Move(DeviceStep):
                 self._begin(context)
                 begun = True
             context.check()
-            time.sleep(LOOK_EVERY)
+            time.sleep(min(LOOK_EVERY, max(LOOK_SOON, LATE * (time.monotonic() - since))))
 
     def _begin(self, context: StepContext) -> None:
         """Begin a copy of what runs; it overwrites whatever an earlier one left in the volume."""
