@@ -8,6 +8,7 @@ is kept, to be imported again.
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ from portal.operations.states import State
 
 COPY_SECONDS = 3600.0
 DELETE_SECONDS = 60.0
+CHECK_EVERY = 1.0  # seconds
 
 
 def _upload(context: StepContext) -> Upload:
@@ -96,8 +98,6 @@ class Take(Step):
         try:
             with store.open_part(upload) as file, store.taken_of(upload).open("wb") as copy:
                 found = self._digest(context, file, copy)
-                copy.flush()
-                os.fsync(copy.fileno())
         except OSError as error:
             full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
             raise StepFailed("store_full" if full else "upload_gone", str(error)) from error
@@ -105,12 +105,15 @@ class Take(Step):
 
     def _digest(self, context: StepContext, file: Any, copy: Any) -> str:
         """Read a file to its end, into `copy` where there is one; return its SHA-256."""
-        digest = hashlib.sha256()
+        digest, checked = hashlib.sha256(), time.monotonic()
         while piece := file.read(4 * store.PIECE):
             digest.update(piece)
             if copy is not None:
                 copy.write(piece)
-            context.check()
+            if time.monotonic() - checked > CHECK_EVERY:
+                context.check()
+                checked = time.monotonic()
+        context.check()
         return digest.hexdigest()
 
     def undo(self, context: StepContext) -> None:
@@ -277,13 +280,16 @@ def _delete_from(place: PoolAttachment, image: Image) -> None:
 
 
 def _settle_import(operation: Operation, state: State) -> None:
-    """Say at the upload how its import ended; what the browser sent is not needed after a good end."""
+    """Say at the upload how its import ended; what the browser sent is not needed after a good end.
+
+    The volumes in the pools are on disk by then. The portal's own copy follows: nobody waits for that.
+    """
     done = state == State.SUCCEEDED
     found = Upload.objects.filter(pk=operation.identifiers["upload"])
     found.update(state=Upload.State.DONE if done else Upload.State.FAILED)
     upload = found.first()
     if done and upload is not None:
-        transaction.on_commit(lambda: store.forget(upload), robust=True)
+        transaction.on_commit(lambda: store.keep(upload), robust=True)
     publish(operation.subject)
 
 

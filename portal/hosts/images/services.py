@@ -229,7 +229,12 @@ def _throw_away(actor: Any, upload: Upload) -> None:
 
 
 def sweep_uploads() -> int:
-    """Throw away uploads that nobody went on with for days; return how many. Idempotent."""
+    """Throw away uploads that nobody went on with for days; return how many. Idempotent.
+
+    Of those that are images by now goes what a worker left that died after a good end.
+    """
+    for done in Upload.objects.filter(state=State.DONE):
+        store.keep(done)
     limit = timezone.now() - timedelta(days=settings.UPLOAD_DAYS)
     waiting = Upload.objects.filter(state__in=[State.OPEN, State.FAILED], touched_at__lt=limit)
     swept = 0

@@ -123,6 +123,17 @@ def remove(*paths: Path) -> None:
             path.unlink()
 
 
+def keep(upload: Upload) -> None:
+    """See that the image of an upload is on disk, and delete what else came of it. Idempotent."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(image_of(upload), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    forget(upload)
+
+
 def forget(upload: Upload) -> None:
     """Delete everything that came of an upload but its image. Idempotent."""
     remove(part_of(upload), taken_of(upload))

@@ -310,6 +310,16 @@ def test_an_upload_that_nobody_goes_on_with_is_swept(chief, uploads, disk, uploa
     assert services.sweep_uploads() == 0
 
 
+def test_what_a_worker_left_that_died_after_a_good_end_is_swept(chief, uploads, disk, upload, pool):
+    """Red when the sweep looks at unfinished uploads alone."""
+    state, _codes = imported(send(chief, upload, disk))
+    upload.refresh_from_db()
+    assert state == State.SUCCEEDED and upload.state == Upload.State.DONE
+    store.part_of(upload).write_bytes(disk)
+    assert services.sweep_uploads() == 0
+    assert files(uploads) == [".qcow2"] and store.image_of(upload).read_bytes() == disk
+
+
 @pytest.mark.parametrize("role", list(Role))
 def test_only_admins_of_every_project_hand_in_images(cast, chief, upload, role):
     person = getattr(cast, role)
