@@ -59,7 +59,6 @@ def pages(page, start: str) -> Iterator[tuple[str, int]]:
             continue
         known.add(name)
         answer = page.goto(address)
-        page.wait_for_load_state("networkidle")
         known.add(name_of(page.url))
         yield name_of(page.url), answer.status
         here = urlsplit(start).netloc
@@ -89,6 +88,7 @@ def keep_picture(page, *names: str) -> None:
 def look_at(page, role: str, name: str) -> list[str]:
     """Return what is wrong with the page as it is now, in both themes, wide and narrow."""
     found = []
+    page.wait_for_load_state("networkidle")
     for look, rules in views(page):
         keep_picture(page, role, name, look)
         found += [f"{name} as {role}, {look}: {text}" for text in axe.complaints(page, rules)]
