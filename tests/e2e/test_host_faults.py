@@ -202,9 +202,10 @@ def test_a_frozen_qemu_holds_up_nobody_else(portal, sign_in, second, machine, ma
     finally:
         second.real.run("kill", "-CONT", pid)
     page.goto(f"{portal.url}/machines/{machine.pk}/")
-    for label, word in (("Force off", "Off"), ("Start", "Running")):
-        page.get_by_role("button", name=label, exact=True).click()
-        people.once(page, word, 30)
+    people.press(page, "Force off")
+    people.is_off(page, 30)
+    people.press(page, "Start")
+    people.once(page, "Running", 30)
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_clone_leaves_nothing(portal, second, make):
