@@ -4,12 +4,13 @@ First its bytes are read by the portal's own code; only what passes is opened by
 Not for: whose it is and what becomes of it.
 """
 
+import errno
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from portal.drivers import iso9660, sandbox
+from portal.drivers import iso9660, sandbox, vmdk
 from portal.drivers.errors import DriverError, InvalidSpec
 from portal.drivers.qcow2 import MAGIC, HeaderFacts, header_facts
 
@@ -41,6 +42,10 @@ _TAR_AT, _TAR = 257, b"ustar"
 INFO_SECONDS = 30.0
 #: Bytes a second that a conversion reads at the very least.
 SLOWEST = 20 << 20
+#: What a program says that met a full disk (its language is C's).
+_NO_ROOM = "No space left on device"
+#: And what one says that met the limit of its files' length.
+_TOO_LONG = "File too large"
 
 
 class Unfit(DriverError):
@@ -53,15 +58,18 @@ class Unfit(DriverError):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A file that is taken: `qcow2`, `raw` or `iso`, its length and the size of the disk in it, in bytes."""
+    """A file that is taken: `qcow2`, `raw`, `vmdk` or `iso`, its length and the size of the disk in bytes."""
 
     format: str
     length_bytes: int
     capacity_bytes: int
 
 
-def judge(path: str, *, iso: bool, most_capacity: int) -> Judged:
-    """Return what the file is. Raises Unfit with the reason, SandboxMissing, OSError."""
+def judge(path: str, *, iso: bool, most_capacity: int, packed: bool = False) -> Judged:
+    """Return what the file is. Raises Unfit with the reason, SandboxMissing, OSError.
+
+    A disk that came `packed` in an appliance may be a VMDK, which is what others make appliances of.
+    """
     with Path(path).open("rb") as file:
         head = file.read(1024)
         length = file.seek(0, 2)
@@ -72,6 +80,8 @@ def judge(path: str, *, iso: bool, most_capacity: int) -> Judged:
         return _judge_iso(path)
     if head.startswith(MAGIC):
         return _judge_qcow2(path, length, most_capacity)
+    if packed and head.startswith(vmdk.MAGIC):
+        return _judge_vmdk(path, length, most_capacity)
     _refuse_foreign(head)
     if iso9660.is_iso(path):
         raise Unfit("image_is_iso")
@@ -82,11 +92,21 @@ def judge(path: str, *, iso: bool, most_capacity: int) -> Judged:
     return Judged("raw", length, capacity)
 
 
+def is_tar(path: str) -> bool:
+    """Tell whether the file begins as a tar archive does, which an appliance is. Raises OSError."""
+    with Path(path).open("rb") as file:
+        return _has_tar_mark(file.read(SECTOR))
+
+
+def _has_tar_mark(head: bytes) -> bool:
+    return head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR
+
+
 def _refuse_packed(head: bytes) -> None:
     for magic, name in _PACKED:
         if head.startswith(magic):
             raise Unfit("image_packed", name)
-    if head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
+    if _has_tar_mark(head):
         raise Unfit("image_packed", "tar")
 
 
@@ -120,15 +140,29 @@ def _judge_qcow2(path: str, length: int, most_capacity: int) -> Judged:
         raise Unfit("image_damaged", "its header is cut off") from error
     _refuse_by_header(facts)
     _check_capacity(facts.capacity_bytes, most_capacity)
-    info = _info(path)
-    # What QEMU makes of it must be what was checked: nothing that reads it later asks again.
-    if info.get("format") != "qcow2" or info.get("virtual-size") != facts.capacity_bytes:
+    _check_info(path, "qcow2", facts.capacity_bytes)
+    return Judged("qcow2", length, facts.capacity_bytes)
+
+
+def _judge_vmdk(path: str, length: int, most_capacity: int) -> Judged:
+    try:
+        capacity = vmdk.capacity_bytes(path)
+    except InvalidSpec as error:
+        raise Unfit("image_damaged", error.raw.replace(path, "the file")) from error
+    _check_capacity(capacity, most_capacity)
+    _check_info(path, "vmdk", capacity)
+    return Judged("vmdk", length, capacity)
+
+
+def _check_info(path: str, form: str, capacity: int) -> None:
+    """Raise Unfit unless QEMU makes of it what was checked: nothing that reads it later asks again."""
+    info = _info(path, form)
+    if info.get("format") != form or info.get("virtual-size") != capacity:
         raise Unfit("image_damaged", "QEMU reads another size in it")
     if info.get("backing-filename") or info.get("full-backing-filename"):
         raise Unfit("image_backed", str(info.get("backing-filename")))
     if info.get("encrypted"):
         raise Unfit("image_encrypted")
-    return Judged("qcow2", length, facts.capacity_bytes)
 
 
 def _refuse_by_header(facts: HeaderFacts) -> None:
@@ -142,10 +176,10 @@ def _refuse_by_header(facts: HeaderFacts) -> None:
         raise Unfit("image_encrypted")
 
 
-def _info(path: str) -> dict[str, object]:
+def _info(path: str, form: str) -> dict[str, object]:
     try:
         said = sandbox.run(
-            ["qemu-img", "info", "--output=json", "-f", "qcow2", path], reads=[path], seconds=INFO_SECONDS
+            ["qemu-img", "info", "--output=json", "-f", form, path], reads=[path], seconds=INFO_SECONDS
         )
         found: dict[str, object] = json.loads(said)
     except sandbox.ProgramFailed as error:
@@ -155,26 +189,33 @@ def _info(path: str) -> dict[str, object]:
     return found
 
 
-def to_qcow2(source: str, target: str, capacity_bytes: int) -> None:
-    """Write the raw disk `source` as a qcow2 file `target`, on disk when this returns. Replaces a half one.
+def to_qcow2(
+    source: str, target: str, capacity_bytes: int, *, form: str = "raw", room_bytes: int | None = None
+) -> None:
+    """Write the disk `source` as a qcow2 file `target`, on disk when this returns. Replaces a half one.
 
-    Raises Unfit when it cannot be done, OSError, SandboxMissing.
+    `form` is what the source was judged to be. What is packed may unpack to a thousand times its length: the
+    target never has more than `room_bytes`. Raises Unfit when it cannot be done, OSError (ENOSPC) when there
+    is no room for it, SandboxMissing.
     """
     with open(target, "wb"):
         pass
     seconds = 120.0 + capacity_bytes / SLOWEST
     # A disk that is full of data, with the tables that say where it lies.
     most = capacity_bytes + capacity_bytes // 1000 + (16 << 20)
+    longest = most if room_bytes is None else min(most, room_bytes)
     try:
         sandbox.run(
-            ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, target],
+            ["qemu-img", "convert", "-f", form, "-O", "qcow2", source, target],
             reads=[source],
             writes=[target],
             seconds=seconds,
-            file_bytes=most,
+            file_bytes=longest,
         )
     except sandbox.ProgramFailed as error:
-        raise Unfit("image_unconverted", error.raw) from error
+        if _NO_ROOM in error.raw or (longest < most and _TOO_LONG in error.raw):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target) from error
+        raise Unfit("image_unconverted", error.raw.replace(source, "the file")) from error
     descriptor = os.open(target, os.O_RDONLY)
     try:
         os.fsync(descriptor)

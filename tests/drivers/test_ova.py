@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,18 @@ FOREIGN = """<?xml version="1.0"?>
   <vbox:Machine version="1.12"/>
  </VirtualSystem>{more}
 </Envelope>"""
+#: Each entity is ten of the one before.
+BOMB = (
+    b"<!DOCTYPE x [<!ENTITY a0 'ha'>"
+    + b"".join(b"<!ENTITY a%d '%s'>" % (number, b"&a%d;" % (number - 1) * 10) for number in range(1, 10))
+    + b"]><Envelope>&a9;</Envelope>"
+)
 PARTS = {"file": "", "disk": "", "capacity": "8589934592", "item": "", "more": ""}
+
+
+def _item(kind: str, quantity: str) -> str:
+    told = {"ResourceType": kind, "VirtualQuantity": quantity}
+    return f"<Item>{''.join(f'<rasd:{name}>{value}</rasd:{name}>' for name, value in told.items())}</Item>"
 
 
 def foreign(**changes: str) -> bytes:
@@ -60,6 +72,44 @@ def test_what_is_packed_is_read_again_and_its_checksums_hold(tmp_path):
         assert tar.getnames()[:2] == ["web-1.ovf", "web-1.mf"]
 
 
+def test_firmware_and_system_are_written_and_read_again(tmp_path):
+    """Red when one of the two is not written, or read by another's word for it alone."""
+    (tmp_path / "d").write_bytes(b"x")
+    machine = Appliance("m", 1, MIB, (PackedDisk("d", MIB),), uefi=True, systems=("debian12",))
+    archive.pack(tmp_path / "x.ova", machine, {"d": tmp_path / "d"}, {})
+    with archive.opened(tmp_path / "x.ova") as found:
+        assert found.appliance() == machine
+
+
+@pytest.mark.parametrize(
+    ("section", "item", "systems", "uefi"),
+    [
+        (
+            '<OperatingSystemSection vmw:osType="debian11_64Guest"><Info/>'
+            "<Description>Debian GNU/Linux 11 (64-bit)</Description></OperatingSystemSection>",
+            '<vmw:Config ovf:required="false" vmw:key="firmware" vmw:value="efi"/>',
+            ("Debian GNU/Linux 11 (64-bit)", "debian11_64Guest"),
+            True,
+        ),
+        (
+            "<OperatingSystemSection><Info/><Description>Debian_64</Description>"
+            "<vbox:OSType>Debian_64</vbox:OSType></OperatingSystemSection>",
+            '<vbox:Hardware><vbox:Firmware type="EFI"/></vbox:Hardware>',
+            ("Debian_64",),
+            True,
+        ),
+        ("", '<vmw:Config vmw:key="firmware" vmw:value="bios"/>', (), False),
+        ("", '<vmw:Config vmw:key="bootOrderSupported" vmw:value="efi"/>', (), False),
+    ],
+)
+def test_others_words_for_firmware_and_system_are_understood(section, item, systems, uefi):
+    told = foreign(item=item).decode()
+    told = told.replace("<VirtualHardwareSection>", f"{section}<VirtualHardwareSection>")
+    vmw = 'xmlns:vmw="http://www.vmware.com/schema/ovf"'
+    found = descriptor.read(told.replace("<Envelope ", f"<Envelope {vmw} ").encode())
+    assert (found.systems, found.uefi) == (systems, uefi)
+
+
 def test_the_descriptor_of_another_maker_is_understood():
     found = descriptor.read(foreign())
     disk = PackedDisk("old disk1.vmdk", 8 << 30, "vmdk")
@@ -79,6 +129,9 @@ def test_the_descriptor_of_another_maker_is_understood():
         ({"capacity": "eight"}, "is no size"),
         ({"disk": ' ovf:capacityAllocationUnits="byte * 2^999999999"'}, "nobody knows the unit"),
         ({"more": '<VirtualSystem ovf:id="second"/>'}, "holds 2 machines"),
+        ({"item": _item("3", "99999")}, "is none"),
+        ({"item": _item("4", "9" * 18)}, "is none"),
+        ({"item": _item("4", "9" * 21)}, "is no size"),
     ],
 )
 def test_a_descriptor_that_cannot_be_taken_is_refused_with_the_reason(changes, reason):
@@ -94,9 +147,11 @@ def test_a_descriptor_that_cannot_be_taken_is_refused_with_the_reason(changes, r
         (b"<domain/>", "no OVF envelope"),
         (b"\xff\xfe\x00", "no UTF-8"),
         (b"<!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/shadow'>]><Envelope>&a;</Envelope>", "DTD"),
+        (BOMB, "DTD"),
         (b" " * (MIB + 1), "longer than"),
         (foreign().replace(b'fileRef="file1"', b'fileRef="file9"'), "in no file"),
-        (foreign().replace(b"/disk/vmdisk1", b"/disk/other"), "has no disk"),
+        (foreign().replace(b"/disk/vmdisk1", b"/disk/other"), "does not list"),
+        (foreign().replace(b"/disk/vmdisk1", b""), "has no disk"),
     ],
 )
 def test_what_is_no_descriptor_is_refused(content, reason):
@@ -153,6 +208,61 @@ def test_an_archive_that_is_no_appliance_is_refused(tmp_path, entries, reason):
         found.appliance()
 
 
+def header(kind: bytes, size: int, name: str = "x") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    made = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    made[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    made[148:156] = b"        "
+    made[148:156] = b"%06o\0 " % sum(made)
+    return bytes(made)
+
+
+PAX = header(tarfile.XHDTYPE, 512)
+LIE = b"20 size=-1048576000\n".ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(tarfile.XHDTYPE, 8 << 30),
+        header(tarfile.GNUTYPE_LONGNAME, 8 << 30),
+        header(tarfile.XGLTYPE, -512),
+        header(tarfile.REGTYPE, 1 << 40, "a.ovf"),
+        header(tarfile.REGTYPE, 1 << 80, "a.ovf"),
+        header(tarfile.REGTYPE, -1024, "a.ovf"),
+        PAX + LIE + header(tarfile.REGTYPE, 0, "a.ovf"),
+        (PAX + b"10 a=bcde\n".ljust(512, b"\0")) * 5000,
+        (header(tarfile.XHDTYPE, MIB) + b"9 a=bcd\n".ljust(MIB, b"\0")) * 6,
+        PAX + b"22 hdrcharset=\xff\xfe\xff\xff\n".ljust(512, b"\0") + header(tarfile.REGTYPE, 0, "a.ovf"),
+    ],
+    ids=range(10),
+)
+def test_headers_that_lie_are_refused_and_cost_nothing(tmp_path, content):
+    """Red when tarfile reads from the file itself: it takes what a header says into memory."""
+    (tmp_path / "x.ova").write_bytes(content + bytes(4096))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidSpec), archive.opened(tmp_path / "x.ova") as found:
+            found.appliance()
+        assert tracemalloc.get_traced_memory()[1] < 64 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_descriptor_may_stand_last_but_is_what_the_manifest_says(tmp_path):
+    """Red when appliance() does not compare the descriptor."""
+    for content, good in ((foreign(), True), (b"another", False)):
+        line = f"SHA256(old.ovf)= {hashlib.sha256(content).hexdigest()}\n".encode()
+        parts = entry("old disk1.vmdk", b"x"), entry("old.mf", line), entry("old.ovf", foreign())
+        with archive.opened(made(tmp_path / "x.ova", *parts)) as found:
+            if good:
+                assert found.appliance().name == "old"
+            else:
+                with pytest.raises(InvalidSpec, match=r"old\.ovf.*not what the manifest says"):
+                    found.appliance()
+
+
 @pytest.mark.parametrize("content", [b"", b"x" * 5000, b"\x1f\x8b" + b"x" * 600])
 def test_what_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "x.ova").write_bytes(content)
@@ -187,8 +297,8 @@ def test_a_manifest_that_is_none_and_an_archive_that_is_cut_off_are_refused(tmp_
     disk = entry("old disk1.vmdk", b"x" * MIB)
     path = made(tmp_path / "y.ova", entry("old.ovf", foreign()), disk)
     path.write_bytes(path.read_bytes()[: MIB // 2])
-    with pytest.raises(InvalidSpec), archive.opened(path) as found:
-        found.unpack("old disk1.vmdk", tmp_path / "out")
+    with pytest.raises(InvalidSpec, match="which would have 1048576 bytes"), archive.opened(path):
+        pass
 
 
 def test_packing_and_unpacking_end_when_they_are_told_to(tmp_path):

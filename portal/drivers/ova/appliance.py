@@ -34,3 +34,7 @@ class Appliance:
     disks: tuple[PackedDisk, ...]
     #: Names of the networks that its cards want.
     networks: tuple[str, ...] = ()
+    #: It starts by UEFI, not by a BIOS.
+    uefi: bool = False
+    #: What it calls its system, in the words of who made it, the plainest first.
+    systems: tuple[str, ...] = ()

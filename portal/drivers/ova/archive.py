@@ -16,6 +16,8 @@ from portal.drivers.ova.appliance import Appliance
 CHUNK = 1 << 20
 #: What one archive may hold; beyond it is no machine.
 MOST_FILES = 256
+#: Bytes of headers that are read of an archive, and of anything at once.
+MOST_HEADERS, MOST_AT_ONCE = 4 << 20, 2 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()@+=-]{0,199}")
 _LINE = re.compile(r"(SHA1|SHA256|SHA512) ?\(([^()]{1,200})\) ?= ?([0-9a-fA-F]{40,128})\s*")
 Check = Callable[[], None]
@@ -83,8 +85,8 @@ def _entry(name: str, size: int) -> tarfile.TarInfo:
 class Archive:
     """An archive that somebody brought, looked at without unpacking anything of it."""
 
-    def __init__(self, tar: tarfile.TarFile) -> None:
-        self._tar = tar
+    def __init__(self, tar: tarfile.TarFile, length: int) -> None:
+        self._tar, self._length = tar, length
         self._members = dict(self._looked_at())
 
     def _looked_at(self) -> Iterator[tuple[str, tarfile.TarInfo]]:
@@ -98,19 +100,37 @@ class Archive:
                 raise InvalidSpec(f"the archive holds {name!r} twice, or more than {MOST_FILES} files")
             if member.issparse():
                 raise InvalidSpec(f"{name!r} is packed as a sparse file")
+            if member.size < 0 or member.offset_data + member.size > self._length:
+                raise InvalidSpec(f"the archive is cut off in {name!r}, which would have {member.size} bytes")
             seen.add(name)
             yield name, member
 
     def appliance(self) -> Appliance:
-        """Return what the descriptor says. Raises InvalidSpec, also when a disk's file is not there."""
-        names = [name for name in self._members if name.lower().endswith(".ovf")]
+        """Return what the descriptor says, wherever in the archive it stands.
+
+        Raises InvalidSpec, also when it is another than the manifest says, or a disk's file is not there.
+        """
+        names = self.descriptors()
         if len(names) != 1:
             raise InvalidSpec(f"the archive holds {len(names)} descriptors (.ovf) instead of one")
-        found = descriptor.read(self._small(names[0], descriptor.LONGEST))
+        content = self._small(names[0], descriptor.LONGEST)
+        algorithm, wanted = self.checksums().get(names[0], ("sha256", ""))
+        _compare(names[0], algorithm, hashlib.new(algorithm, content).hexdigest(), wanted)
+        found = descriptor.read(content)
         for disk in found.disks:
             if disk.file not in self._members:
                 raise InvalidSpec(f"{disk.file[:80]!r} is not in the archive")
         return found
+
+    def descriptors(self) -> list[str]:
+        """Return the names of what could be its descriptor."""
+        return [name for name in self._members if name.lower().endswith(".ovf")]
+
+    def size_of(self, name: str) -> int:
+        """Return the bytes of a file. Raises InvalidSpec when it is not there."""
+        if name not in self._members:
+            raise InvalidSpec(f"{name[:80]!r} is not in the archive")
+        return self._members[name].size
 
     def checksums(self) -> dict[str, tuple[str, str]]:
         """Return (algorithm, hexadecimal digest) by file as the manifest has it; nothing without one."""
@@ -152,20 +172,61 @@ class Archive:
                         one.update(piece)
         except tarfile.ReadError as error:
             raise InvalidSpec(f"the archive is cut off in {name!r}") from error
-        if wanted and sums[algorithm].hexdigest() != wanted:
-            raise InvalidSpec(f"{name!r} is not what the manifest says: its {algorithm.upper()} differs")
+        _compare(name, algorithm, sums[algorithm].hexdigest(), wanted)
         return sums["sha256"].hexdigest()
+
+
+def _compare(name: str, algorithm: str, found: str, wanted: str) -> None:
+    if wanted and found != wanted:
+        raise InvalidSpec(f"{name!r} is not what the manifest says: its {algorithm.upper()} differs")
+
+
+class _Guarded:
+    """A stranger's archive as `tarfile` reads it, which believes every header.
+
+    Headers may ask for gigabytes at once, lie one in the other without end, or lead back to where they
+    were; each of those ends here.
+    """
+
+    def __init__(self, file: IO[bytes], length: int) -> None:
+        self._file, self._length = file, length
+        #: Bytes that may still be read; None when all headers are.
+        self.headers: int | None = MOST_HEADERS
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MOST_AT_ONCE:
+            raise InvalidSpec(f"a header of the archive would have {size} bytes")
+        if self.headers is not None:
+            self.headers -= size
+            if self.headers < 0:
+                raise InvalidSpec(f"the archive's headers have more than {MOST_HEADERS >> 20} MiB")
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        if not 0 <= offset <= self._length:
+            raise InvalidSpec("the archive is cut off, or says a size that is none")
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Archive]:
-    """Open an archive. Raises InvalidSpec for what is none, or holds more than plain files."""
-    try:
-        # Without a compression: one that unpacks to a thousand times its size is no appliance either.
-        with tarfile.open(path, "r:") as tar:
-            yield Archive(tar)
-    except tarfile.TarError as error:
-        raise InvalidSpec(f"this is no OVA archive: {error}") from error
+    """Open an archive. Raises InvalidSpec for what is none, or holds more than plain files; OSError."""
+    with path.open("rb") as file:
+        length = path.stat().st_size
+        guarded = _Guarded(file, length)
+        try:
+            # Without a compression: one that unpacks to a thousand times its size is no appliance either.
+            tar = tarfile.TarFile(mode="r", fileobj=guarded)  # type: ignore[arg-type]
+            archive = Archive(tar, length)
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            # Of other errors than its own, tarfile lets those through that a header makes of its numbers.
+            raise InvalidSpec(f"this is no OVA archive: {error}") from error
+        guarded.headers = None
+        with tar:
+            yield archive
 
 
 def _pieces(file: IO[bytes], check: Check) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """An appliance's descriptor, both ways; not for the files beside it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from portal.drivers.errors import InvalidSpec
@@ -13,6 +13,13 @@ MOST_DISKS = 64
 _OVF = "http://schemas.dmtf.org/ovf/envelope/1"
 _RASD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"
 _VSSD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData"
+#: VMware's own elements; others read and write them too, since the standard has no word for firmware.
+_VMW = "http://www.vmware.com/schema/ovf"
+#: CIM's number of an operating system that it has no number for.
+_OTHER_SYSTEM = "1"
+#: More than any machine has; beyond it is no machine.
+MOST_VCPUS, MOST_MEMORY = 4096, 1 << 50
+LONGEST_NAME = 200
 #: CIM's numbers of resources (DSP0004).
 _CPU, _MEMORY, _CARD, _DISK, _IDE = "3", "4", "10", "17", "5"
 _BYTES = {
@@ -27,7 +34,7 @@ _LARGEST = (1 << 63) - 1
 
 def write(appliance: Appliance, sizes: Mapping[str, int]) -> bytes:
     """Return the descriptor; `sizes` are the bytes of every file beside it, in their order in the archive."""
-    for prefix, space in (("ovf", _OVF), ("rasd", _RASD), ("vssd", _VSSD)):
+    for prefix, space in (("ovf", _OVF), ("rasd", _RASD), ("vssd", _VSSD), ("vmw", _VMW)):
         ET.register_namespace(prefix, space)
     root = ET.Element(_ovf("Envelope"))
     references = ET.SubElement(root, _ovf("References"))
@@ -55,6 +62,10 @@ def _write_system(root: ET.Element, appliance: Appliance) -> None:
     system = ET.SubElement(root, _ovf("VirtualSystem"), {_ovf("id"): appliance.name})
     ET.SubElement(system, _ovf("Info")).text = "A machine"
     ET.SubElement(system, _ovf("Name")).text = appliance.name
+    if appliance.systems:
+        told = _section(system, "OperatingSystemSection", "The system in it")
+        told.set(_ovf("id"), _OTHER_SYSTEM)
+        ET.SubElement(told, _ovf("Description")).text = appliance.systems[0]
     hardware = _section(system, "VirtualHardwareSection", "What it is made of")
     items: list[dict[str, str]] = [
         {"ElementName": "vCPUs", "ResourceType": _CPU, "VirtualQuantity": str(appliance.vcpus)},
@@ -84,6 +95,10 @@ def _write_system(root: ET.Element, appliance: Appliance) -> None:
         # In the order of the alphabet, as the schema wants them.
         for name, value in sorted({**item, "InstanceID": str(number)}.items()):
             ET.SubElement(element, f"{{{_RASD}}}{name}").text = value
+    if appliance.uefi:
+        firmware = {"key": "firmware", "value": "efi"}
+        told_so = {_ovf("required"): "false"} | {f"{{{_VMW}}}{name}": text for name, text in firmware.items()}
+        ET.SubElement(hardware, f"{{{_VMW}}}Config", told_so)
 
 
 def _section(parent: ET.Element, name: str, info: str) -> ET.Element:
@@ -99,8 +114,8 @@ def _ovf(name: str) -> str:
 def read(content: bytes) -> Appliance:
     """Return what a descriptor says, its disks in the order of the machine's.
 
-    Raises InvalidSpec for what is no descriptor, says a size that is none, has several machines, or a disk
-    that is packed, cut into pieces or based on another.
+    Raises InvalidSpec for what is no descriptor, says a size that is none or of no machine, has several
+    machines, or a disk that is packed, cut into pieces, based on another or not there.
     """
     if len(content) > LONGEST:
         raise InvalidSpec(f"the descriptor is longer than {LONGEST >> 20} MiB")
@@ -114,18 +129,49 @@ def read(content: bytes) -> Appliance:
     if len(systems) != 1:
         raise InvalidSpec(f"the appliance holds {len(systems)} machines; one is taken at a time")
     items = list(_all(systems[0], "Item"))
-    disks = _disks(root)
-    wanted = [_text(item, "HostResource").rpartition("/")[2] for item in items if _is(item, _DISK)]
-    ordered = [disks[key] for key in dict.fromkeys(wanted) if key in disks]
-    if not ordered:
-        raise InvalidSpec("the appliance has no disk")
+    vcpus = sum(_number(_text(item, "VirtualQuantity")) for item in items if _is(item, _CPU))
+    memory = sum(_memory(item) for item in items if _is(item, _MEMORY))
+    if vcpus > MOST_VCPUS or memory > MOST_MEMORY:
+        raise InvalidSpec(f"a machine of {vcpus} processors and {memory} bytes of memory is none")
     return Appliance(
-        name=_text(systems[0], "Name") or _attribute(systems[0], "id"),
-        vcpus=sum(_number(_text(item, "VirtualQuantity")) for item in items if _is(item, _CPU)),
-        memory_bytes=sum(_memory(item) for item in items if _is(item, _MEMORY)),
-        disks=tuple(ordered),
+        name=(_text(systems[0], "Name") or _attribute(systems[0], "id"))[:LONGEST_NAME],
+        vcpus=vcpus,
+        memory_bytes=memory,
+        disks=_attached(root, items),
         networks=tuple(_text(item, "Connection") for item in items if _is(item, _CARD)),
+        uefi=_starts_by_uefi(systems[0]),
+        systems=tuple(dict.fromkeys(_names_of_system(systems[0]))),
     )
+
+
+def _attached(root: ET.Element, items: Sequence[ET.Element]) -> tuple[PackedDisk, ...]:
+    """Return the disks that the machine has, in its order; what only lies beside them is none of it."""
+    disks, found = _disks(root), {}
+    for item in items:
+        # One without a file begins empty, as a drive does: there is nothing to take over.
+        if _is(item, _DISK) and (resource := _text(item, "HostResource")):
+            key = resource.rpartition("/")[2]
+            if key not in disks:
+                raise InvalidSpec(f"the machine's disk {key[:80]!r} is one that the descriptor does not list")
+            found[key] = disks[key]
+    if not found:
+        raise InvalidSpec("the appliance has no disk")
+    return tuple(found.values())
+
+
+def _starts_by_uefi(system: ET.Element) -> bool:
+    """Say so by the words of VMware (`Config`) or of VirtualBox (`Firmware`)."""
+    configs = _all(system, "Config")
+    told = {_attribute(one, "value") for one in configs if _attribute(one, "key") == "firmware"}
+    told |= {_attribute(one, "type") for one in _all(system, "Firmware")}
+    return any(word.lower().startswith("efi") for word in told)
+
+
+def _names_of_system(system: ET.Element) -> Iterator[str]:
+    """Yield what the system is called: in words, by VMware's own name for it, by VirtualBox's."""
+    for section in _all(system, "OperatingSystemSection"):
+        yield from filter(None, (_text(section, "Description"), _attribute(section, "osType")))
+        yield from filter(None, [_text(section, "OSType")])
 
 
 def _disks(root: ET.Element) -> dict[str, PackedDisk]:
