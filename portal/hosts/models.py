@@ -246,6 +246,10 @@ class Image(models.Model):
     source = models.CharField(max_length=255)
     #: What osinfo-db calls the system in it (`debian12`), '' where nobody said.
     os = models.CharField(max_length=64, blank=True)
+    #: What the appliance (OVA) that it came in said of its machine (`images.appliances.said_by`).
+    told = models.JSONField(default=dict, blank=True)
+    #: Its system starts by UEFI, not by a BIOS.
+    uefi = models.BooleanField(default=False)
     #: Who may use it: everybody, or the people of `projects`.
     every_project = models.BooleanField(default=True)
     projects = models.ManyToManyField(Project, related_name="images", blank=True)
@@ -314,6 +318,8 @@ class Upload(models.Model):
     sha256 = models.CharField(max_length=64, blank=True)
     format = models.CharField(max_length=8, blank=True)
     capacity = models.PositiveBigIntegerField(default=0)
+    #: What an appliance says of its machine (`images.appliances.said_by`).
+    told = models.JSONField(default=dict, blank=True)
     image = models.ForeignKey(Image, on_delete=models.SET_NULL, null=True, related_name="uploads")
     begun_at = models.DateTimeField(auto_now_add=True)
     #: When a part of it came last.

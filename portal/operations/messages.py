@@ -127,6 +127,13 @@ SENTENCES = {
     "image_empty": _("The file is empty. It was thrown away."),
     "image_long": _("The file is larger than the %(raw)s that the portal takes. Nothing was kept of it."),
     "image_packed": _("The file is packed (%(raw)s). Unpack it, and add what was in it."),
+    "appliance_unfit": _(
+        "The file is an OVA that cannot be taken, and was thrown away. What was found: %(raw)s."
+    ),
+    "appliance_disks": _(
+        "The OVA holds a machine with %(raw)s disks, and an image is one disk. It was thrown away. Export "
+        "the machine with one disk, or unpack the OVA (tar -xf) and add each disk as an image of its own."
+    ),
     "image_foreign": _(
         "The file is a disk of the format %(raw)s, which the portal does not take. Make a qcow2 of it: "
         "qemu-img convert -O qcow2."
@@ -183,6 +190,8 @@ NAMING = frozenset(
         "image_checksum",
         "image_long",
         "image_packed",
+        "appliance_unfit",
+        "appliance_disks",
         "image_foreign",
         "image_backed",
         "image_huge",

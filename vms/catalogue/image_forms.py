@@ -9,7 +9,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import Project
-from portal.core.web.forms import GIB, ExplainedCheckboxes, ExplainedRadio, GibField
+from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField
 from portal.hosts.images.values import Wanted
 from portal.hosts.models import Image
 from vms.virtualization import HELP, Devices
@@ -60,7 +60,10 @@ class DescribeForm(_SharedForm):
 
 
 KINDS = {
-    "disk": _("A qcow2, or a raw disk that can be booted. Machines start from it."),
+    "disk": _(
+        "A qcow2, a raw disk that can be booted, or an OVA with one disk. Machines start from it. What an "
+        "OVA says of its machine is taken where nothing is said here."
+    ),
     "iso": _("An ISO 9660 image: an installer, drivers, a rescue system. Machines have it in a drive."),
 }
 
@@ -81,7 +84,11 @@ class AddForm(_SharedForm):
     description = forms.CharField(
         label=_("Description"), max_length=2000, required=False, widget=forms.Textarea(attrs={"rows": 3})
     )
-    min_memory = GibField(label=_("Least memory in GiB"), initial=GIB)
+    min_memory = GibField(
+        label=_("Least memory in GiB"),
+        required=False,
+        help_text=_("Empty: what an OVA says of its machine, 1 GiB for everything else."),
+    )
     login_user = forms.CharField(label=_("Sign in as"), max_length=32, required=False)
     cloud_init = forms.BooleanField(
         label=_("cloud-init is in it, and puts people's SSH keys there"), required=False
@@ -112,7 +119,7 @@ class AddForm(_SharedForm):
         same = ("kind", "name", "title", "version", "os", "description", "login_user", "cloud_init")
         return Wanted(
             **{name: typed[name] for name in same},
-            min_memory=typed["min_memory"],
+            min_memory=typed["min_memory"] or 0,
             device_models=tuple(typed["device_models"]),
             every_project=typed["every_project"],
             projects=self.chosen(),

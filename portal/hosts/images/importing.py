@@ -23,10 +23,10 @@ from portal.drivers import imagefile
 from portal.drivers.errors import DriverError
 from portal.drivers.types import VolumeInfo
 from portal.hosts.calls import call
-from portal.hosts.images import fetching, store
+from portal.hosts.images import appliances, fetching, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.services import DELETE, IMPORT
-from portal.hosts.images.values import Wanted
+from portal.hosts.images.values import GIB, LEAST_MEMORY, Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
 from portal.live.publish import publish
 from portal.operations.models import Operation
@@ -123,39 +123,52 @@ class Take(Step):
 
 
 class Check(Step):
-    """What the file is; a raw disk becomes a qcow2."""
+    """What the file is; a raw disk, and the disk of an appliance, become a qcow2."""
 
     name, title = "check", "See whether it is an image that stands by itself"
 
     def do(self, context: StepContext) -> None:
         upload = _upload(context)
-        taken, image = store.taken_of(upload), store.image_of(upload)
+        taken = store.taken_of(upload)
         try:
             with _own_fault(upload):
-                self._check(upload, taken, image)
+                self._check(context, upload)
         except DriverError as error:
             raise StepFailed(error.code, error.raw) from error
         except OSError as error:
             raise StepFailed("store_full" if taken.exists() else "upload_gone", str(error)) from error
 
-    def _check(self, upload: Upload, taken: Path, image: Path) -> None:
+    def _check(self, context: StepContext, upload: Upload) -> None:
+        taken, image = store.taken_of(upload), store.image_of(upload)
         # An earlier attempt may have given the file its last name already.
-        there = taken if taken.exists() else image
+        there, told = taken if taken.exists() else image, None
         iso = upload.wanted["kind"] == Image.Kind.ISO
-        found = imagefile.judge(str(there), iso=iso, most_capacity=settings.UPLOAD_MOST_CAPACITY)
-        if found.format == "raw":
-            imagefile.to_qcow2(str(taken), str(image), found.capacity_bytes)
-        elif there is taken:
-            os.replace(taken, image)
-        store.remove(taken)
-        Upload.objects.filter(pk=upload.pk).update(
-            format="raw" if found.format == "iso" else "qcow2", capacity=found.capacity_bytes
+        if there is taken and not iso and imagefile.is_tar(str(taken)):
+            disk = store.unpacked_of(upload)
+            # What an earlier attempt left takes room, and is made anew.
+            store.remove(disk, image)
+            room = store.free_bytes()
+            told = appliances.take_disk(taken, disk, room_bytes=room, check=context.check)
+            there = taken if told is None else disk
+        found = imagefile.judge(
+            str(there), iso=iso, most_capacity=settings.UPLOAD_MOST_CAPACITY, packed=told is not None
         )
+        if found.format in {"raw", "vmdk"}:
+            form, room = found.format, store.free_bytes()
+            imagefile.to_qcow2(str(there), str(image), found.capacity_bytes, form=form, room_bytes=room)
+        elif there != image:
+            os.replace(there, image)
+        rows = Upload.objects.filter(pk=upload.pk)
+        # Before the archive goes: what it says is nowhere else.
+        if told is not None:
+            rows.update(told=told)
+        rows.update(format="raw" if found.format == "iso" else "qcow2", capacity=found.capacity_bytes)
+        store.remove(taken, store.unpacked_of(upload))
 
     def undo(self, context: StepContext) -> None:
         upload = Upload.objects.filter(pk=context.identifiers["upload"]).first()
         if upload is not None:
-            store.remove(store.image_of(upload))
+            store.remove(store.image_of(upload), store.unpacked_of(upload))
 
 
 class Register(Step):
@@ -195,7 +208,7 @@ class Register(Step):
 
 
 def _make(upload: Upload, wanted: Wanted) -> Image:
-    path = store.image_of(upload)
+    path, told = store.image_of(upload), upload.told
     image = Image.objects.create(
         kind=wanted.kind,
         name=wanted.name,
@@ -206,12 +219,14 @@ def _make(upload: Upload, wanted: Wanted) -> Image:
         size=path.stat().st_size,
         virtual_size=upload.capacity,
         login_user=wanted.login_user,
-        min_memory=wanted.min_memory,
+        min_memory=wanted.min_memory or max(told.get("memory") or GIB, LEAST_MEMORY),
         cloud_init=wanted.cloud_init,
         description=wanted.description.strip(),
         device_models=list(wanted.device_models),
         source=str(path),
-        os=wanted.os,
+        os=wanted.os or told.get("os", ""),
+        told=told,
+        uefi=told.get("uefi", False),
         every_project=wanted.every_project,
     )
     image.projects.set([] if wanted.every_project else wanted.projects)

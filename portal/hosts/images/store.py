@@ -49,6 +49,11 @@ def taken_of(upload: Upload) -> Path:
     return Path(settings.UPLOADS) / "images" / f"{upload.token}.taken"
 
 
+def unpacked_of(upload: Upload) -> Path:
+    """Return where the disk of an appliance lies before it is an image."""
+    return Path(settings.UPLOADS) / "images" / f"{upload.token}.disk"
+
+
 def image_of(upload: Upload) -> Path:
     """Return where the image lies in the end."""
     suffix = "iso" if upload.wanted["kind"] == "iso" else "qcow2"
@@ -136,4 +141,4 @@ def keep(upload: Upload) -> None:
 
 def forget(upload: Upload) -> None:
     """Delete everything that came of an upload but its image. Idempotent."""
-    remove(part_of(upload), taken_of(upload))
+    remove(part_of(upload), taken_of(upload), unpacked_of(upload))

@@ -23,7 +23,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Wanted:
-    """An image as it will be described; memory in bytes, projects by their keys."""
+    """An image as it will be described; memory in bytes, projects by their keys.
+
+    Without a least memory it is what an appliance says of its machine, and a GiB for everything else.
+    """
 
     kind: str
     name: str
@@ -61,7 +64,7 @@ def check_wanted(wanted: Wanted) -> None:
         raise Denied(_("A version has letters, digits and . + ~ _ -, at most 64 of them."), field="version")
     if len(wanted.description) > 2000:
         raise Denied(_("Describe it in at most 2000 letters."), field="description")
-    if not LEAST_MEMORY <= wanted.min_memory <= MOST_MEMORY:
+    if wanted.min_memory and not LEAST_MEMORY <= wanted.min_memory <= MOST_MEMORY:
         raise Denied(_("A machine has between 16 MiB and 1 TiB of memory."), field="min_memory")
     if not wanted.device_models or not set(wanted.device_models) <= set(DeviceModel):
         raise Denied(_("Say which devices it has drivers for."), field="device_models")

@@ -1,0 +1,103 @@
+"""Take the disk out of an appliance (OVA) that somebody handed in, and what it says of its machine.
+
+Not for: judging the disk, which `drivers.imagefile` does, nor for the format of the archive.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from portal.core import osinfo
+from portal.drivers.errors import InvalidSpec
+from portal.drivers.imagefile import Unfit
+from portal.drivers.ova.appliance import Appliance
+from portal.drivers.ova.archive import Archive, opened
+
+#: What others call systems (VMware's and VirtualBox's names and words, in small letters) -> osinfo-db's ids.
+_SYSTEMS = (
+    (r"windows ?2019srvnext|windows ?(?:server )?2022", "win2k22"),
+    (r"windows ?(?:server )?20(12|16|19)", r"win2k\1"),
+    (r"windows9server|windows ?9srv", "win2k16"),
+    (r"windows ?9(?:_64)?guest", "win10"),
+    (r"windows ?(10|11)(?!\d)", r"win\1"),
+    (r"ubuntu ?(\d\d)(?:_lts|[._]04)", r"ubuntu\1.04"),
+    (r"ubuntu ?(\d\d)[._]10", r"ubuntu\1.10"),
+    (r"(?:debian|debian gnu/linux) ?(\d\d?)(?!\d)", r"debian\1"),
+    (r"fedora ?(\d\d)(?!\d)", r"fedora\1"),
+    (r"(?:red ?hat|rhel|red hat enterprise linux) ?(\d)(?!\d)", r"rhel\1.0"),
+    (r"centos ?(\d)(?!\d)", r"centos\1.0"),
+    (r"(rocky|alma)(?:linux| linux)? ?(\d)(?!\d)", r"\1\2"),
+)
+#: What a word ends in that says how wide a processor's registers are, and nothing of a release.
+_WIDTHS = ("64", "32")
+MOST_NETWORKS = 16
+
+
+def take_disk(
+    source: Path, target: Path, *, room_bytes: int, check: Callable[[], None]
+) -> dict[str, Any] | None:
+    """Write the appliance's one disk to `target` and return what it says of its machine, as a row keeps it.
+
+    None for an archive that is no appliance. `check` ends it by raising. Idempotent. Raises Unfit with the
+    reason, and OSError (ENOSPC) when the disk has more than `room_bytes`.
+    """
+    try:
+        with opened(source) as archive:
+            if not archive.descriptors():
+                return None
+            found = archive.appliance()
+            _unpack(archive, found, target, room_bytes, check)
+    except InvalidSpec as error:
+        raise Unfit("appliance_unfit", error.raw) from error
+    return said_by(found)
+
+
+def _unpack(
+    archive: Archive, found: Appliance, target: Path, room_bytes: int, check: Callable[[], None]
+) -> None:
+    if len(found.disks) != 1:
+        # A template keeps the first disk of a machine alone; here nobody chose which one that is.
+        raise Unfit("appliance_disks", str(len(found.disks)))
+    [disk] = found.disks
+    if archive.size_of(disk.file) > room_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+    archive.unpack(disk.file, target, check)
+
+
+def said_by(found: Appliance) -> dict[str, Any]:
+    """Return what an appliance says of its machine; bytes, and '' or 0 for what it does not say."""
+    return {
+        "name": _shown(found.name),
+        "vcpus": found.vcpus,
+        "memory": found.memory_bytes,
+        "uefi": found.uefi,
+        "os": system_of(found.systems),
+        "system": _shown(next(iter(found.systems), "")),
+        "networks": [_shown(name) for name in dict.fromkeys(found.networks) if name][:MOST_NETWORKS],
+    }
+
+
+def _shown(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable())[:100]
+
+
+def system_of(words: Iterable[str]) -> str:
+    """Return what osinfo-db calls the system that others call by one of `words`, '' where it knows none."""
+    for word in words:
+        if osinfo.is_known(word):
+            return word
+        found = _translated(word.lower())
+        if found and osinfo.knowledge(found) is not None:
+            return found
+    return ""
+
+
+def _translated(word: str) -> str:
+    for pattern, name in _SYSTEMS:
+        matched = re.search(pattern, word)
+        if matched and not matched[0].endswith(_WIDTHS):
+            return matched.expand(name).replace("alma", "almalinux")
+    return ""
