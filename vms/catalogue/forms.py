@@ -11,6 +11,7 @@ from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, SeenForm
 from portal.hosts.models import Image
+from vms.catalogue.appliances import fitting, size_of
 from vms.catalogue.values import GIB, ICONS, MIB, ItemValues, SizeValues, item_snapshot, size_snapshot
 from vms.models import CatalogueItem, Flavour
 from vms.virtualization import HELP, Devices, Wanted
@@ -118,12 +119,14 @@ class ItemForm(_Seen):
     def __init__(
         self, data: Any = None, *, actor: Any, item: CatalogueItem | None = None, image: Image | None = None
     ) -> None:
-        super().__init__(data, initial=_of_item(item) if item else _of_new(image))
+        sizes = Flavour.objects.restrict(actor, "view")
+        begun = _of_item(item) if item else _of_new(image) | {"flavours": fitting(image, sizes)}
+        super().__init__(data, initial=begun)
         images = Image.objects.restrict(actor, "view").order_by("title", "-pk")
         kept = images.filter(pk=item.image_id) if item else images.none()
         rows = {
             "image": images.filter(deprecated_at=None) | kept,
-            "flavours": Flavour.objects.restrict(actor, "view"),
+            "flavours": sizes,
             "networks": Network.objects.restrict(actor, "view"),
             "projects": Project.objects.restrict(actor, "administer").order_by("name"),
         }
@@ -183,8 +186,10 @@ class SizeForm(_Seen):
     disk = forms.DecimalField(label=_("Disk in GiB"), max_digits=12, decimal_places=4)
     cost_month = _cost(_("Cost a month"))
 
-    def __init__(self, data: Any = None, *, size: Flavour | None = None) -> None:
-        super().__init__(data, initial=_of_size(size) if size else None)
+    def __init__(
+        self, data: Any = None, *, size: Flavour | None = None, image: Image | None = None
+    ) -> None:
+        super().__init__(data, initial=_of_size(size) if size else size_of(image))
         if size and not self.is_bound:
             self.show(size_snapshot(size))
 

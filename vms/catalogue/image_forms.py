@@ -50,9 +50,17 @@ class _SharedForm(forms.Form):
 class DescribeForm(_SharedForm):
     """What may be changed of an image that is there."""
 
+    uefi = forms.BooleanField(
+        label=_("It starts by UEFI"),
+        required=False,
+        help_text=_("Machines made from it from now on get that firmware in place of a BIOS."),
+    )
+    field_order: Sequence[str] = ("os", "uefi")
+
     def __init__(self, data: Any = None, *, actor: Any, image: Image) -> None:
         initial = {
             "os": image.os,
+            "uefi": image.uefi,
             "every_project": "1" if image.every_project else "0",
             "projects": list(image.projects.all()),
         }

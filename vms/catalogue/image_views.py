@@ -151,6 +151,7 @@ def image_describe(request: HttpRequest, pk: int) -> HttpResponse:
                 actor=request.user,
                 image=found,
                 system=form.cleaned_data["os"],
+                uefi=form.cleaned_data["uefi"],
                 every_project=form.cleaned_data["every_project"],
                 projects=form.chosen(),
             )

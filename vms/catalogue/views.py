@@ -21,7 +21,7 @@ from portal.hosts.models import Image, Upload
 from portal.live.panels import row_keys
 from portal.operations.models import Operation
 from vms import guidance
-from vms.catalogue import services
+from vms.catalogue import appliances, services
 from vms.catalogue.forms import DeprecateForm, ItemForm, SizeForm
 from vms.catalogue.image_forms import DescribeForm
 from vms.catalogue.values import Refused, item_snapshot, size_snapshot
@@ -100,12 +100,14 @@ def _keep(form: Any, save: Callable[[], Any], now: Callable[[], Mapping[str, Any
 def item_add(request: HttpRequest) -> HttpResponse:
     """Offer something new."""
     for_admins(request)
-    form = ItemForm(request.POST or None, actor=request.user, image=_chosen(request))
+    chosen = _chosen(request)
+    form = ItemForm(request.POST or None, actor=request.user, image=chosen)
     if request.method == "POST" and form.is_valid():
         values = form.values()
         if _keep(form, lambda: services.add_item(actor=request.user, values=values), dict):
             return redirect("vms:catalogue_admin")
-    return _item_page(request, form, None)
+    sizes = Flavour.objects.restrict(request.user, "view")
+    return _item_page(request, form, None, image=chosen, no_size=appliances.hint(chosen, sizes))
 
 
 def _chosen(request: HttpRequest) -> Image | None:
@@ -132,13 +134,16 @@ def item_edit(request: HttpRequest, pk: int) -> HttpResponse:
     return _item_page(request, form, item)
 
 
-def _item_page(request: HttpRequest, form: ItemForm, item: CatalogueItem | None) -> HttpResponse:
+def _item_page(
+    request: HttpRequest, form: ItemForm, item: CatalogueItem | None, **more: Any
+) -> HttpResponse:
     uses = services.uses_of(item) if item else 0
     context = {
         "form": form,
         "item": item,
         "uses": uses,
         "delete": ConfirmForm(name=item.name) if item and not uses else None,
+        **more,
     }
     return render(request, "vms/admin/item.html", context, status=422 if form.errors else 200)
 
@@ -176,7 +181,7 @@ def item_delete(request: HttpRequest, pk: int) -> HttpResponse:
 def sizes(request: HttpRequest) -> HttpResponse:
     """List the sizes and make a new one."""
     for_admins(request)
-    form = SizeForm(request.POST or None)
+    form = SizeForm(request.POST or None, image=_chosen(request))
     if request.method == "POST" and form.is_valid():
         values = form.values()
         if _keep(form, lambda: services.add_size(actor=request.user, values=values), dict):
@@ -289,6 +294,7 @@ def image_page(
         "machines": found.machines.count(),
         "system": guidance.facts(found.os),
         "no_system": guidance.unknown(found.os),
+        "appliance": appliances.facts(found),
     }
     wrong = bool(form and form.errors) or bool(describe and describe.errors)
     return render(request, "vms/admin/image.html", context, status=422 if wrong else 200)

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
+from portal.drivers import inspection
 from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.drivers.ova.archive import pack, sha256_of
 from portal.drivers.types import DomainDefinition, VolumeInfo
@@ -89,7 +90,7 @@ class Pack(DomainStep):
         extra = {DEFINITION: defined.persistent.encode()}
         try:
             if all(path.exists() for path in files.values()):
-                pack(part, _appliance(context), files, extra, context.check)
+                pack(part, _appliance(context, extra[DEFINITION]), files, extra, context.check)
                 part.replace(target)
             # The disks go only now: an attempt that comes here again needs them, or the whole file.
             told = sha256_of(target, context.check)
@@ -104,11 +105,21 @@ class Pack(DomainStep):
         Export.objects.filter(path=_path(context)).delete()
 
 
-def _appliance(context: StepContext) -> Appliance:
+def _appliance(context: StepContext, definition: bytes) -> Appliance:
     machine = VirtualMachine.objects.get(uuid=context.identifiers["uuid"])
     disks = tuple(PackedDisk(disk["file"], disk["capacity"]) for disk in context.identifiers["disks"])
     networks = tuple(context.spec["pinned"]["networks"])
-    return Appliance(machine.name, machine.vcpus, machine.memory, disks, networks)
+    system = machine.image.os if machine.image else ""
+    defined = inspection.inspect(inspection.Kind.DOMAIN, definition).understood
+    return Appliance(
+        machine.name,
+        machine.vcpus,
+        machine.memory,
+        disks,
+        networks,
+        uefi=defined.get("os", {}).get("firmware") == "efi",
+        systems=(system,) if system else (),
+    )
 
 
 def _path(context: StepContext) -> str:

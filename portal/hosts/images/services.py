@@ -248,17 +248,23 @@ def sweep_uploads() -> int:
 
 
 def describe_image(
-    *, actor: Any, image: Image, system: str, every_project: bool, projects: tuple[int, ...]
+    *,
+    actor: Any,
+    image: Image,
+    system: str,
+    every_project: bool,
+    projects: tuple[int, ...],
+    uefi: bool,
 ) -> None:
-    """Say what system is in an image, and who may use it. Idempotent. Raises Denied."""
+    """Say what system is in an image, how it starts, and who may use it. Idempotent. Raises Denied."""
     check_estate(actor, "administer", _("change images"))
     check_system(system)
     check_projects(every_project, projects)
     with transaction.atomic():
         current = _locked_image(image)
         before = _facts(current)
-        current.os, current.every_project = system, every_project
-        current.save(update_fields=["os", "every_project"])
+        current.os, current.every_project, current.uefi = system, every_project, uefi
+        current.save(update_fields=["os", "every_project", "uefi"])
         current.projects.set([] if every_project else projects)
         if (after := _facts(current)) != before:
             audit.record(actor=actor, verb="image.described", target=current, before=before, after=after)
@@ -266,7 +272,7 @@ def describe_image(
 
 def _facts(image: Image) -> dict[str, Any]:
     names = sorted(image.projects.values_list("name", flat=True))
-    return {"os": image.os, "every_project": image.every_project, "projects": names}
+    return {"os": image.os, "uefi": image.uefi, "every_project": image.every_project, "projects": names}
 
 
 def _locked_image(image: Image) -> Image:

@@ -152,7 +152,8 @@ def test_an_appliance_is_no_cd(chief, uploads, pool, tmp_path):
 
 @pytest.mark.parametrize("room", [MIB, 3 * MIB])
 def test_a_full_disk_is_told_and_the_file_is_kept(chief, uploads, pool, upload, tmp_path, monkeypatch, room):
-    """Red when the disk's size is not looked at before it is unpacked, or its room before it is converted; or when
+    """Red when the disk's size is not looked at before it is unpacked, or its room before it is
+    converted, or when
     Check.undo leaves what was unpacked.
     """
     form, options = ("raw", ()) if room == MIB else ("vmdk", STREAM)

@@ -1,0 +1,76 @@
+"""What an image's appliance (OVA) said of its machine, for who makes items. Not for: importing one."""
+
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+
+from portal.core.templatetags.gatehouse import gib
+from portal.hosts.models import Image
+from vms.catalogue.values import GIB, MIB
+from vms.models import Flavour
+
+STEP = 64 * MIB
+
+
+def facts(image: Image) -> list[tuple[str, str]]:
+    """Return what its appliance said, each with its label; nothing for what came otherwise."""
+    told = image.told
+    if not told:
+        return []
+    firmware = _("UEFI") if told["uefi"] else _("BIOS")
+    system = told["system"] or told["os"]
+    found = [
+        (_("Name"), told["name"]),
+        (_("vCPUs"), str(told["vcpus"]) if told["vcpus"] else ""),
+        (_("Memory"), gib(told["memory"], 2) if told["memory"] else ""),
+        (_("Disk"), gib(image.virtual_size, 2)),
+        (_("Firmware"), firmware),
+        (_("System"), system),
+        (_("Networks"), ", ".join(told["networks"])),
+    ]
+    return [(label, words) for label, words in found if words]
+
+
+def fitting(image: Image | None, sizes: QuerySet[Flavour]) -> list[Flavour]:
+    """Return the sizes that hold what its appliance said; none for what came otherwise."""
+    if image is None or not image.told:
+        return []
+    least = _least(image)
+    found = sizes.filter(vcpus__gte=least["vcpus"], memory__gte=least["memory"], disk__gte=least["disk"])
+    return list(found)
+
+
+def _least(image: Image) -> dict[str, int]:
+    told = image.told
+    return {
+        "vcpus": max(told["vcpus"], 1),
+        "memory": max(told["memory"], image.min_memory),
+        "disk": image.virtual_size,
+    }
+
+
+def hint(image: Image | None, sizes: QuerySet[Flavour]) -> str:
+    """Say that no size holds what its appliance said, '' when one does or there is none."""
+    if image is None or not image.told or fitting(image, sizes):
+        return ""
+    least = _least(image)
+    words = {name: gib(least[name], 2) for name in ("memory", "disk")} | {"vcpus": str(least["vcpus"])}
+    return _(
+        "Its appliance had %(vcpus)s vCPU, %(memory)s of memory and %(disk)s of disk. No size has that."
+    ) % words
+
+
+def size_of(image: Image | None) -> dict[str, Any]:
+    """Return what a size for it begins with, by the names of the form's fields."""
+    if image is None or not image.told:
+        return {}
+    least, told = _least(image), image.told
+    named = {"name": told["name"][:50], "vcpus": least["vcpus"]}
+    return named | {key: _in_gib(least[key]) for key in ("memory", "disk")}
+
+
+def _in_gib(value: int) -> Decimal:
+    """Return at least `value` bytes in GiB, with no more digits than the form takes."""
+    return (Decimal(-(-value // STEP)) * STEP / GIB).normalize()
