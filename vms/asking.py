@@ -21,7 +21,7 @@ from portal.operations.models import Operation, Reservation
 from portal.operations.policies.judging import Forecast, forecast
 from portal.operations.registry import Asking, Outlook, QuotaLeft
 from portal.operations.spec import RequestSpec
-from vms import guidance, placement, virtualization
+from vms import guidance, placement, profiles, virtualization
 from vms.models import CatalogueItem, VirtualMachine
 from vms.services import DAY, DEPLOY, cost_month, kind_for, name_is_taken, names_of, quota_amounts, share_of
 from vms.virtualization import Devices, Wanted
@@ -42,6 +42,9 @@ class Prospect:
     devices: str = Devices.PARAVIRTUAL
     #: The key of the request, when it was made: what it holds counts as left for it.
     operation: int | None = None
+    #: The board, and the SHA-256 of a CD of drivers (`vms.profiles`).
+    profile: str = profiles.Profile.STANDARD
+    drivers: str = ""
     #: The other names of several machines, whose sizes are sums.
     names: Sequence[str] = ()
 
@@ -67,6 +70,8 @@ def prospect_of(operation: Operation) -> Prospect:
         network_uuid=spec["pinned"]["network"]["uuid"],
         wanted=wanted,
         devices=devices,
+        profile=profiles.pinned(spec),
+        drivers=profiles.drivers_pinned(spec),
         operation=operation.pk,
         names=spec["pinned"].get("names", ()),
     )
@@ -165,12 +170,13 @@ class Left:
 
 
 class _Places:
-    """Where machines could be built now; two queries. Chooses as `placement.place` would."""
+    """Where machines could be built now; two queries, or three. Chooses as `placement.place` would."""
 
     def __init__(self, prospects: Sequence[Prospect]) -> None:
         self.by_image: dict[str, list[ImageAttachment]] = {}
         for attachment in placement.places_of(*{item.image_sha256 for item in prospects}):
             self.by_image.setdefault(attachment.image.sha256, []).append(attachment)
+        self.drivers = profiles.hosts_with({item.drivers for item in prospects} - {""})
         everywhere = (place for places in self.by_image.values() for place in places)
         sizes = {"vcpu": 1, "memory": 1, "disk": 1}
         self.left = Left(key for place in everywhere for key in placement.amounts(place, sizes))
@@ -183,14 +189,16 @@ class _Places:
     def choose(self, item: Prospect, *, own_network: bool) -> tuple[list[Host], str]:
         """Return the host of each machine, or none at all and why one finds no room."""
         obstacle = _(
-            "No host that is up and not in maintenance has its image and was proven to run it so "
-            "and to give its network."
+            "No host that is up and not in maintenance has its image and was proven to run it so, "
+            "with its board, and to give its network."
         )
         proofs = placement.proofs_for(item.wanted)
         able = [
             place
             for place in self.by_image.get(item.image_sha256, ())
             if place.pool.host.accelerator in proofs and (own_network or place.pool.host.bridges)
+            if not profiles.lacks(place.pool.host, item.profile, item.wanted)
+            and (not item.drivers or (item.drivers, place.pool.host_id) in self.drivers)
         ]
         share, taken, hosts = share_of(item.sizes), dict[Key, int](), []
         for _number in range(item.sizes.get("machines", 1)):
@@ -264,6 +272,7 @@ def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
     if count > 1:
         sizes = {name: size * count for name, size in sizes.items()} | {"machines": count}
     network, item = values.get("network"), form.item
+    drivers = profiles.drivers_for(item, values.get("devices") or "")
     prospect = Prospect(
         project=project,
         requester=edited.requester if edited else actor,
@@ -273,6 +282,8 @@ def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
         network_uuid=str(network.uuid) if network else "",
         wanted=values.get("accelerator") or item.default_accelerator,
         devices=values.get("devices") or item.default_devices,
+        profile=values.get("profile") or profiles.profiles_of(item.image)[0],
+        drivers=drivers.sha256 if drivers else "",
         operation=edited.pk if edited else None,
     )
     [outlook] = foresee([prospect])

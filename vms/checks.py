@@ -10,10 +10,9 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from portal.core import osinfo
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import Image
-from vms import cloud, offers
+from vms import cloud, offers, profiles
 from vms.models import CatalogueItem
 from vms.unattended import Format
 
@@ -32,15 +31,20 @@ def refusals(item: CatalogueItem, values: Values) -> dict[str, str]:
         found["item"] = _("%(item)s is not offered any more.") % {"item": item.name}
     elif item.image.deprecated_at is not None:
         found["item"] = offers.refusal(item)
-    elif item.image.needs_installer and (known := osinfo.knowledge(item.image.os)) and known.needs_uefi:
-        found["item"] = _("%(system)s needs UEFI, which machines made here do not have yet.") % {
-            "system": known.name
-        }
+    elif boards := [profiles.refusal(item, board) for board in profiles.profiles_of(item.image)]:
+        # Where no board can be had there is nothing to choose.
+        found["item"] = boards[0] if all(boards) else _no_disk(item)
     for field, check in _CHECKS.items():
         # With an item that is gone for good nothing else matters.
         if not found.get("item") and values.get(field) is not None and (refusal := check(item, values)):
             found[field] = refusal
-    return found
+    return {field: refusal for field, refusal in found.items() if refusal}
+
+
+def _no_disk(item: CatalogueItem) -> str:
+    """Return why the installer of `item` finds no disk with any of its devices, '' when it finds one."""
+    reasons = [profiles.no_drivers(item, devices) for devices in item.device_models]
+    return reasons[0] if reasons and all(reasons) else ""
 
 
 def least_disk(item: CatalogueItem) -> int:
@@ -160,7 +164,17 @@ def _template(item: CatalogueItem, values: Values) -> str:
 
 
 def _devices(item: CatalogueItem, values: Values) -> str:
-    return offers.refusal(item, devices=values["devices"])
+    reason = offers.refusal(item, devices=values["devices"])
+    return reason or profiles.no_drivers(item, values["devices"])
+
+
+def _profile(item: CatalogueItem, values: Values) -> str:
+    profile, known = values["profile"], profiles.profiles_of(item.image)
+    if not profile:
+        profile = known[0]
+    if profile not in known:
+        return _("%(item)s does not come with this board.") % {"item": item.name}
+    return profiles.refusal(item, profile, values.get("accelerator") or "")
 
 
 def _accelerator(item: CatalogueItem, values: Values) -> str:
@@ -191,6 +205,7 @@ _CHECKS: Mapping[str, Callable[[CatalogueItem, Values], str]] = {
     "disk": _disk,
     "network": _network,
     "devices": _devices,
+    "profile": _profile,
     "accelerator": _accelerator,
     "lease_days": _lease,
     "why": _why,

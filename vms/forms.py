@@ -18,7 +18,7 @@ from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField
 from portal.hosts.models import Image
 from portal.operations.models import Operation
-from vms import checks
+from vms import checks, profiles
 from vms.bulk import LOSING
 from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour, InstallTemplate
@@ -72,6 +72,7 @@ class RequestForm(forms.Form):
     )
     devices = forms.ChoiceField(label=_("Devices"), required=False, widget=ExplainedRadio)
     accelerator = forms.ChoiceField(label=_("Processor"), required=False, widget=ExplainedRadio)
+    profile = forms.ChoiceField(label=_("Board"), required=False, widget=ExplainedRadio)
     lease_days = forms.IntegerField(label=_("Lease in days"))
     why = forms.CharField(label=_("What is it for?"), max_length=500)
     user = forms.CharField(label=_("Login user"), max_length=32, widget=forms.TextInput(attrs=_PLAIN))
@@ -140,6 +141,7 @@ class RequestForm(forms.Form):
         self._offer_keys(keys)
         self._limit_disk(item)
         self._limit_virtualization(offer(item))
+        self._limit_profiles(item)
         self.fields["lease_days"].help_text = _("At most %(most)d.") % {"most": item.longest_lease_days}
         self._offer_templates(item)
         if not item.image.cloud_init or item.image.needs_installer:
@@ -202,6 +204,21 @@ class RequestForm(forms.Form):
             field = self.fields[name]
             field.choices = [(value, choices(value).label) for value in values]  # type: ignore[attr-defined]
             field.widget.explained = {value: HELP[choices(value)] for value in values}  # type: ignore[attr-defined]
+
+    def _limit_profiles(self, item: CatalogueItem) -> None:
+        """Offer the boards that a host can give, and say why it cannot give the others."""
+        known = profiles.profiles_of(item.image)
+        reasons = {board: profiles.refusal(item, board) for board in known}
+        given = [board for board in known if not reasons[board]]
+        if len(known) < 2 or not given:
+            del self.fields["profile"]
+            return
+        field = self.fields["profile"]
+        field.choices = [(board.value, board.label) for board in given]  # type: ignore[attr-defined]
+        field.widget.explained = {board.value: profiles.HELP[board] for board in given}  # type: ignore[attr-defined]
+        field.help_text = " ".join(filter(None, reasons.values()))
+        if self.initial.get("profile") not in given:
+            self.initial["profile"] = given[0].value
 
     def clean(self) -> dict[str, Any]:
         """Say at each field what stands in the way."""

@@ -136,7 +136,9 @@ def domain_spec(context: StepContext) -> DomainSpec:
         arguments = ANSWERED if told else ARGUMENTS
         boot = DirectBoot(names["image_path"], names["initrd_path"], arguments)
         return replace(spec, boot=boot, seed_path=None)
-    return replace(spec, cds=(names["image_path"],), seed_path=names["seed_path"] if told else None)
+    drivers = names.get("drivers_path")
+    cds = (names["image_path"], drivers) if drivers else (names["image_path"],)
+    return replace(spec, cds=cds, seed_path=names["seed_path"] if told else None)
 
 
 def told_of(machine: VirtualMachine) -> str:

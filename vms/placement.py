@@ -3,6 +3,7 @@
 import logging
 import secrets
 import uuid
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from portal.drivers.types import Accelerator
 from portal.hosts.models import GIVEN_BY, Health, Host, Image, ImageAttachment
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
-from vms import leases, virtualization
+from vms import leases, profiles, virtualization
 from vms.models import Disk, Status, VirtualMachine
 from vms.virtualization import Wanted
 
@@ -109,8 +110,12 @@ def place(operation: Operation) -> None:
     own_network = network.kind == Network.Kind.USER
     check_image(spec["pinned"]["image"]["sha256"], operation.project)
     places = candidates(spec["pinned"]["image"]["sha256"], wanted, own_network=own_network)
-    chosen = _hold(operation, spec["sizes"], places)
+    chosen = _hold(operation, spec["sizes"], [place for place in places if _can_give(place, spec)])
     _make_rows_surely(operation, spec, chosen, network)
+
+
+def _can_give(place: ImageAttachment, spec: dict[str, Any]) -> bool:
+    return profiles.gives(place.pool.host, spec)
 
 
 def check_image(sha256: str, project: Project | None) -> None:
@@ -138,7 +143,7 @@ def _make_rows_surely(
 
 
 def _hold(
-    operation: Operation, sizes: dict[str, int], places: QuerySet[ImageAttachment]
+    operation: Operation, sizes: dict[str, int], places: Iterable[ImageAttachment]
 ) -> ImageAttachment:
     refused = None
     for place in places:
@@ -152,7 +157,7 @@ def _hold(
     raise Denied(
         _(
             "No host can take this machine now: none that is up and not in maintenance has its image and was "
-            "proven to run it as asked and to give its network."
+            "proven to run it as asked, with its board and CDs, and to give its network."
         )
     )
 
@@ -205,6 +210,7 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
     Disk.objects.create(
         machine=machine, pool=chosen.pool, volume_name=volume, target=target, capacity=sizes["disk"]
     )
+    drivers = profiles.place_of_drivers(host, profiles.drivers_pinned(spec))
     operation.subject = machine.topic
     operation.lane = host.scope
     operation.identifiers = {
@@ -224,4 +230,6 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         "initrd_path": f"{chosen.pool.path}/{machine.domain_name}.initrd",
         "accelerator": machine.accelerator,
         "target": target,
+        # Of an installation of Windows on virtio alone.
+        "drivers_path": drivers.path if drivers else "",
     }

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from portal.core.templatetags.gatehouse import gib
 from portal.operations.models import Operation
-from vms import virtualization
+from vms import profiles, virtualization
 from vms.models import CatalogueItem, InstallTemplate
 from vms.services import DAY, name_is_taken, share_of
 
@@ -51,7 +51,7 @@ def like(operation: Operation) -> Filled:
     _sizes(filled, item, pinned, sizes)
     _template(filled, pinned)
     wanted, devices = virtualization.pinned(spec)
-    filled.values |= {"accelerator": wanted, "devices": devices}
+    filled.values |= {"accelerator": wanted, "devices": devices, "profile": profiles.pinned(spec)}
     _network(filled, item, pinned)
     if item.image.sha256 != pinned["image"]["sha256"]:
         filled.notes.append(

@@ -19,7 +19,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import checks, cloud, unattended, virtualization
+from vms import checks, cloud, profiles, unattended, virtualization
 from vms.models import CatalogueItem, Flavour, InstallTemplate, VirtualMachine
 
 DAY = 24 * 3600
@@ -55,6 +55,8 @@ class Wish:
     #: How it should run (`vms.virtualization`); empty for what the item does by itself.
     devices: str = ""
     accelerator: str = ""
+    #: The board (`vms.profiles`); empty for what the system in the image needs.
+    profile: str = ""
     #: Of several, the name is what theirs begin with.
     count: int | None = 1
 
@@ -97,6 +99,7 @@ def spec_of(wish: Wish) -> RequestSpec:
             "devices": wish.devices or item.default_devices,
         },
         "why": wish.why,
+        **_board(wish),
         "cloud": {
             "user": wish.user,
             "hostname": wish.name,
@@ -115,7 +118,15 @@ def spec_of(wish: Wish) -> RequestSpec:
         return _spec_of_several(wish, sizes, pinned)
     if item.image.needs_installer:
         pinned["install"] = {"kind": item.image.kind, "answers": _answers(wish, pinned)}
+        if drivers := profiles.drivers_for(item, wish.devices):
+            pinned["install"]["drivers"] = {"sha256": drivers.sha256, "title": drivers.title}
     return RequestSpec(kind=kind_for(item), sizes=sizes, pinned=pinned)
+
+
+def _board(wish: Wish) -> dict[str, str]:
+    """Return the board by value, nothing for the one that machines had before there was a choice."""
+    profile = wish.profile or profiles.profiles_of(wish.item.image)[0]
+    return {} if profile == profiles.Profile.STANDARD else {"profile": str(profile)}
 
 
 def kind_for(item: CatalogueItem) -> str:

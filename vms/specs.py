@@ -16,7 +16,7 @@ from portal.drivers.types import (
     VolumeSpec,
 )
 from portal.operations.registry import StepContext
-from vms import virtualization
+from vms import profiles, virtualization
 from vms.cloud import OURS, Invalid, contends
 
 
@@ -102,6 +102,7 @@ def domain_spec(context: StepContext) -> DomainSpec:
     """Return the domain under the name and UUID that were fixed at the approval."""
     names, sizes = context.identifiers, context.spec["sizes"]
     _wanted, devices = virtualization.pinned(dict(context.spec))
+    board = profiles.FLAGS[profiles.pinned(context.spec)]
     return DomainSpec(
         name=names["domain"],
         uuid=names["uuid"],
@@ -114,4 +115,7 @@ def domain_spec(context: StepContext) -> DomainSpec:
         title=context.spec["pinned"]["name"],
         accelerator=Accelerator(names["accelerator"]),
         devices=DeviceModel(devices),
+        uefi=board.get("uefi", False),
+        tpm=board.get("tpm", False),
+        windows=board.get("windows", False),
     )

@@ -118,6 +118,8 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
     if "install" in pinned:
         answers = pinned["install"]["answers"]
         found.append(Fact(_("Installation"), answers["template"] if answers else _("By hand")))
+        if drivers := pinned["install"].get("drivers"):
+            found.append(Fact(_("CD of drivers"), f"{drivers['title']} ({drivers['sha256'][:12]})"))
         if answers:
             found.append(Fact(_("What the installer is told"), answers["text"], long=True))
     if "virtualization" in pinned:
@@ -133,6 +135,13 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
         }
         found.append(Fact(_("Devices"), devices.get(how["devices"], how["devices"])))
         found.append(Fact(_("Processor"), processors.get(how["accelerator"], how["accelerator"])))
+    if "profile" in pinned:
+        boards = {
+            "uefi": _("UEFI"),
+            "windows": _("For Windows: UEFI with Secure Boot, a TPM 2.0"),
+            "windows-bios": _("For Windows, with a BIOS"),
+        }
+        found.append(Fact(_("Board"), boards.get(pinned["profile"], pinned["profile"])))
     # What a change of settings sets: label, before, after.
     for label, before, after in pinned.get("settings", ()):
         words = f"{before or _('none')} → {after or _('none')}"

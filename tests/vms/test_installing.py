@@ -210,7 +210,8 @@ def test_an_installer_that_needs_uefi_is_refused_with_the_reason(iso):
     Image.objects.update(os="win11")
     iso.item.image.refresh_from_db()
     assert osinfo.knowledge("win11").needs_uefi
-    assert "needs UEFI" in checks.refusals(iso.item, {})["item"]
+    refusal = checks.refusals(iso.item, {})["item"]
+    assert "UEFI" in refusal and "example-host: it has not told what it can give" in refusal
 
 
 def test_the_form_asks_how_to_install_and_nothing_of_cloud_init(client, cast, netboot):

@@ -7,6 +7,7 @@ from portal.core.canonical import canonical_json
 from portal.hosts.models import Image
 from portal.operations.models import Operation
 from portal.operations.states import UNFINISHED, State
+from vms.models import VirtualMachine
 
 #: Names that are told; the rest is a number.
 TOLD = 5
@@ -14,7 +15,7 @@ TOLD = 5
 
 def used_by(image: Image) -> str:
     """Return which items, machines and requests need `image`, in sentences; '' for none."""
-    found = [_items(image), _machines(image), _waiting(image)]
+    found = [_items(image), _machines(image), _drives(image), _waiting(image)]
     return " ".join(sentence for sentence in found if sentence)
 
 
@@ -26,6 +27,14 @@ def _items(image: Image) -> str:
 def _machines(image: Image) -> str:
     names = list(image.machines.order_by("name").values_list("name", flat=True))
     return _("The disks of %(machines)s stand on it.") % {"machines": _told(names)} if names else ""
+
+
+def _drives(image: Image) -> str:
+    """Return which machines began with it as their CD of drivers."""
+    began = f'"drivers":{{"sha256":{canonical_json(image.sha256)}'
+    found = VirtualMachine.objects.filter(built_by__spec__contains=began).order_by("name")
+    names = list(found.values_list("name", flat=True))
+    return _("It is the CD of drivers of %(machines)s.") % {"machines": _told(names)} if names else ""
 
 
 def _waiting(image: Image) -> str:
