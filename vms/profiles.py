@@ -56,6 +56,12 @@ def is_windows(image: Image) -> bool:
     return known is not None and known.family == _WINDOWS_FAMILY
 
 
+def starts_by_uefi(defined: Mapping[str, Any]) -> bool:
+    """Tell whether a machine starts by UEFI; `defined` is as `drivers.inspection` names what it is."""
+    system = defined.get("os", {})
+    return system.get("firmware") == "efi" or system.get("loader_type") == "pflash"
+
+
 def profiles_of(image: Image) -> list[Profile]:
     """Return the boards that the system in an image can be on, the first by itself.
 

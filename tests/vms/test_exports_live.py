@@ -1,16 +1,24 @@
 """A real machine made a file on the real libvirt, whatever dies meanwhile, and its disk looked into."""
 
 import subprocess
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from networks.models import Network
 from portal.drivers.ova import archive
+from portal.hosts.images import services as images
+from portal.hosts.models import Image
+from portal.operations import services as operations
 from portal.operations.models import Operation
 from portal.operations.states import State
+from tests.hosts.images.conftest import MIB, WANTED, send
+from tests.vms.real import ask, await_agent, force_away, inside
 from tests.vms.test_cloning_live import SECTOR, original  # noqa: F401 (a fixture)
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
 from vms.exports import kind, services
-from vms.models import Export
+from vms.models import CatalogueItem, Export, VirtualMachine
 
 pytestmark = [
     pytest.mark.database,
@@ -47,6 +55,31 @@ def test_a_machine_becomes_a_file_whatever_dies(cast, worker, real, original, tm
     with raw.open("rb") as file:
         file.seek(SECTOR * 512)
         assert file.read(6) == b"marked"
+
+
+def test_what_was_exported_comes_in_again_and_boots(cast, chief, worker, real, original):  # noqa: F811
+    """Red when the import takes the archive for the disk, or the image cannot be asked for."""
+    carry_out(worker, services.export_machine(actor=cast.requester, machine=original))
+    content = (kind.FOLDER / Export.objects.get().path).read_bytes()
+    upload = images.begin_upload(actor=chief, wanted=replace(WANTED, name="again", min_memory=0))
+    carry_out(worker, send(chief, upload, content, chunk=8 * MIB, name="again.ova"))
+    image = Image.objects.get(name="again")
+    assert image.told["name"] == original.name and image.min_memory == original.memory
+    item, network = CatalogueItem.objects.get(), Network.objects.get()
+    item.image = image
+    item.save()
+    asked = ask(cast, SimpleNamespace(item=item, flavour=item.flavours.get(), network=network))
+    told = {"actor": cast.approver, "operation": asked, "spec_hash": asked.spec_hash}
+    begun = operations.decide(**told, approved=True)
+    try:
+        carry_out(worker, begun)
+        machine = VirtualMachine.objects.get(built_by=begun)
+        assert machine.image == image and machine.observed_address
+        await_agent(real[0], machine.uuid)
+        assert inside(machine.uuid, "/bin/busybox", "hostname").strip() == machine.name
+    finally:
+        force_away(real[0], begun)
+        real[0].delete_volume(real[1].name, image.volume_name)
 
 
 def test_an_export_that_fails_leaves_nothing(cast, worker, real, original):  # noqa: F811

@@ -4,14 +4,18 @@ import asyncio
 import re
 import signal
 from contextlib import suppress
+from dataclasses import asdict
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from portal.drivers.console import ConsoleKind, open_console
 from portal.drivers.libvirt.xml.domain import DomainElement
-from portal.drivers.types import BootFileSpec, DomainState
+from portal.drivers.seed import build_iso
+from portal.drivers.types import BootFileSpec, DomainState, SeedSpec
 from portal.hosts import installers
 from portal.hosts.management.commands.add_installer import DEBIAN
+from portal.hosts.models import ImageAttachment
 from portal.operations import services as operations
 from portal.operations.models import Counter
 from portal.operations.runner import leftovers
@@ -20,6 +24,7 @@ from tests import factories
 from tests.conftest import let_heartbeats_lapse
 from tests.factories import GIB
 from tests.vms.real import NETWORK, URI, ask, force_away, on_host
+from vms import profiles
 from vms.installing import KIND
 from vms.models import Flavour, InstallTemplate, VirtualMachine
 
@@ -147,3 +152,56 @@ def test_a_step_that_fails_after_it_acted_leaves_nothing(worker, real, approve, 
     assert queued.state == State.FAILED and leftovers(queued) == []
     assert [name for name in on_host(real[0], queued) if not name.endswith(".kernel")] == []
     assert not VirtualMachine.objects.exists()
+
+
+@pytest.fixture
+def windows(real, tmp_path):
+    """An item of something on a CD that is said to be a Windows, and the CD of drivers, on this machine."""
+    driver, pool, _entry, _volume = real
+    host = factories.make_host(uri=URI, readiness=asdict(driver.readiness()))
+    source = tmp_path / "cd.iso"
+    source.write_bytes(build_iso(SeedSpec(pool.name, "x.iso", "instance-id: x", "#cloud-config")))
+    values = {"kind": "iso", "cloud_init": False, "min_memory": GIB // 4, "virtual_size": GIB // 4}
+    installer = factories.make_image(name="setup", os="win2k19", **values)
+    drivers = factories.make_image(name=profiles.DRIVERS, title="Drivers", **values)
+    place = factories.make_place(host, pool.name, pool.path, installer)
+    for image in (installer, drivers):
+        volume = driver.upload_image(pool.name, image.volume_name, str(source))
+        told = {"defaults": {"path": volume.path}}
+        ImageAttachment.objects.update_or_create(image=image, pool=place, **told)
+    Counter.objects.create(scope=host.scope, resource="memory", limit=GIB)
+    made = factories.make_catalogue(installer, factories.make_network(78, uuid=NETWORK))
+    Flavour.objects.update(memory=GIB // 4)
+    made.flavour.refresh_from_db()
+    yield made
+    for image in (installer, drivers):
+        driver.delete_volume(pool.name, image.volume_name)
+
+
+def test_a_machine_for_windows_starts_with_its_board_and_both_cds(cast, worker, real, windows):
+    """Red when libvirt is asked for a board that it does not give, or the drivers come first."""
+    asked = ask(cast, windows, user="ada")
+    told = {"actor": cast.approver, "operation": asked, "spec_hash": asked.spec_hash}
+    begun = operations.decide(**told, approved=True)
+    try:
+        assert worker(begun.pk) == 0
+        begun.refresh_from_db()
+        assert begun.state == State.SUCCEEDED, list(begun.steps.values_list("error_raw", flat=True))
+        uuid = begun.identifiers["uuid"]
+        assert real[0].domain_info(uuid).state is DomainState.RUNNING
+        found = real[0].definition(uuid)
+        for text in (found.running, found.persistent):
+            root = ET.fromstring(text)
+            assert root.find("os/loader").get("secure") == "yes"
+            assert root.find("os/nvram").text
+            assert root.find("features/smm").get("state") == "on"
+            assert root.find("devices/tpm/backend").get("version") == "2.0"
+            assert root.find("clock").get("offset") == "localtime"
+            drives = root.findall("devices/disk[@device='cdrom']/source")
+            assert [drive.get("file") for drive in drives] == [
+                begun.identifiers["image_path"],
+                begun.identifiers["drivers_path"],
+            ]
+        assert [boot.get("dev") for boot in ET.fromstring(found.persistent).findall("os/boot")] == ["hd"]
+    finally:
+        force_away(real[0], begun)

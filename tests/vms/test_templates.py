@@ -16,7 +16,7 @@ from portal.operations.services import claim
 from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import GIB, MIB, make_catalogue, make_image, make_network, make_wish
-from tests.vms.test_changes import machine, off  # noqa: F401 (a fixture)
+from tests.vms.test_changes import machine, off, see  # noqa: F401 (a fixture)
 from vms import power
 from vms.changes import cloning, templates
 from vms.models import CatalogueItem
@@ -75,6 +75,17 @@ def test_a_template_is_an_image_of_the_machines_project_alone(cast, original, li
     assert image.login_user == original.login_user and image.min_memory == original.image.min_memory
     place = image.attachments.get()
     assert place.path == f"{place.pool.path}/{begun.identifiers['volume']}"
+
+
+@pytest.mark.parametrize("system", [{"firmware": "efi"}, {"loader": "/x.fd", "loader_type": "pflash"}])
+def test_a_template_of_a_machine_with_uefi_starts_by_uefi(cast, original, listing, system):
+    """Red when the image says nothing of it: what is made from it would not start."""
+    see(original, {"os": system}, running=False)
+    finish(make(cast.operator, original))
+    assert Image.objects.get(title="Tools").uefi
+    see(original, running=False)
+    original.refresh_from_db()
+    assert not templates._pinned(original, "t", "")["image"]["uefi"]
 
 
 def test_nothing_is_made_from_it_before_it_is_whole(cast, original, listing):

@@ -25,7 +25,7 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import checks, power
+from vms import checks, noted, power, profiles
 from vms.models import Disk, VirtualMachine
 
 KIND = "vm.make_template"
@@ -159,8 +159,17 @@ def _pinned(machine: VirtualMachine, title: str, description: str) -> dict[str, 
             "architecture": made_from.architecture if made_from else "x86_64",
             "device_models": made_from.device_models if made_from else [machine.devices],
             "os": made_from.os if made_from else "",
+            "uefi": _starts_by_uefi(machine),
         },
     }
+
+
+def _starts_by_uefi(machine: VirtualMachine) -> bool:
+    """Tell whether what is on its disk was started by UEFI, by what the watcher saw of the machine last."""
+    seen = noted.of(machine)
+    if seen is None or seen.observed_persistent is None:
+        return bool(machine.image and machine.image.uefi)
+    return profiles.starts_by_uefi(seen.observed_persistent)
 
 
 def _identifiers(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:

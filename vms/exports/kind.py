@@ -25,6 +25,7 @@ from portal.operations.states import State
 from vms.building import page_of_machine
 from vms.changes.cloning import CopyDisks
 from vms.models import Export, VirtualMachine
+from vms.profiles import starts_by_uefi
 from vms.steps import DomainStep
 
 FOLDER: Path = settings.STATE_DIR / "exports"
@@ -117,7 +118,7 @@ def _appliance(context: StepContext, definition: bytes) -> Appliance:
         machine.memory,
         disks,
         networks,
-        uefi=defined.get("os", {}).get("firmware") == "efi",
+        uefi=starts_by_uefi(defined),
         systems=(system,) if system else (),
     )
 
