@@ -118,6 +118,26 @@ def test_the_descriptor_of_another_maker_is_understood():
     assert descriptor.read(foreign(capacity="8", disk=unit)).disks == (disk,)
 
 
+def test_a_descriptor_of_the_second_version_is_understood():
+    told = foreign().replace(b"<Item><rasd:HostResource>", b"<StorageItem><rasd:HostResource>")
+    told = told.replace(b"17</rasd:ResourceType></Item>", b"17</rasd:ResourceType></StorageItem>")
+    assert b"<StorageItem>" in told and descriptor.read(told) == descriptor.read(foreign())
+
+
+def test_one_of_several_configurations_counts():
+    """Red when what they have each is added up, or limits count as sizes."""
+    several = "".join(
+        _item("3", number).replace("<Item>", f'<Item ovf:configuration="c{number}">') for number in "48"
+    )
+    several += _item("4", "8192").replace("<Item>", '<Item ovf:bound="max">')
+    found = descriptor.read(foreign(item=several))
+    assert (found.vcpus, found.memory_bytes) == (1, 256 * MIB)
+    # Without the one that every configuration has.
+    one = b"3</rasd:ResourceType><rasd:VirtualQuantity>1<"
+    alone = foreign(item=several).replace(one, b"9" + one, 1)
+    assert descriptor.read(alone).vcpus == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -22,6 +22,8 @@ MOST_VCPUS, MOST_MEMORY = 4096, 1 << 50
 LONGEST_NAME = 200
 #: CIM's numbers of resources (DSP0004).
 _CPU, _MEMORY, _CARD, _DISK, _IDE = "3", "4", "10", "17", "5"
+#: What a thing that a machine has is called; the latter two since OVF 2.
+_ITEMS = {"Item", "StorageItem", "EthernetPortItem"}
 _BYTES = {
     "": 1,
     "byte": 1,
@@ -128,9 +130,9 @@ def read(content: bytes) -> Appliance:
     systems = list(_all(root, "VirtualSystem"))
     if len(systems) != 1:
         raise InvalidSpec(f"the appliance holds {len(systems)} machines; one is taken at a time")
-    items = list(_all(systems[0], "Item"))
-    vcpus = sum(_number(_text(item, "VirtualQuantity")) for item in items if _is(item, _CPU))
-    memory = sum(_memory(item) for item in items if _is(item, _MEMORY))
+    items = [one for one in systems[0].iter() if _local(one) in _ITEMS and not _attribute(one, "bound")]
+    vcpus = sum(_number(_text(item, "VirtualQuantity")) for item in _usual(items, _CPU))
+    memory = sum(_memory(item) for item in _usual(items, _MEMORY))
     if vcpus > MOST_VCPUS or memory > MOST_MEMORY:
         raise InvalidSpec(f"a machine of {vcpus} processors and {memory} bytes of memory is none")
     return Appliance(
@@ -142,6 +144,12 @@ def read(content: bytes) -> Appliance:
         uefi=_starts_by_uefi(systems[0]),
         systems=tuple(dict.fromkeys(_names_of_system(systems[0]))),
     )
+
+
+def _usual(items: Sequence[ET.Element], kind: str) -> list[ET.Element]:
+    """Return the items of a kind that every configuration has; where it differs by those, the first one's."""
+    found = [item for item in items if _is(item, kind)]
+    return [item for item in found if not _attribute(item, "configuration")] or found[:1]
 
 
 def _attached(root: ET.Element, items: Sequence[ET.Element]) -> tuple[PackedDisk, ...]:
