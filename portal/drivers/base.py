@@ -144,7 +144,8 @@ class HypervisorDriver(ABC):
         """Create a volume, blank or cloned.
 
         Volumes have no UUID: the same name with the same capacity, format and linked image is the
-        same volume, and anything else raises AlreadyExists. A clone is never smaller than its image
+        same volume, and anything else raises AlreadyExists; of a `fresh` one whatever has its name does, also
+        what comes to be there meanwhile, and is left as it is. A clone is never smaller than its image
         (InvalidSpec). A full clone's image must lie in a pool. Raises PoolNotFound, VolumeNotFound
         (no such image), PoolFull.
         """

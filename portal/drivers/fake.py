@@ -205,7 +205,7 @@ class FakeDriver(FakeCopies):
         existing = self._volumes.get((spec.pool, spec.name))
         if existing is not None:
             told = (existing.capacity_bytes, existing.backing_path, existing.format)
-            if told != (spec.capacity_bytes, linked, spec.format):
+            if spec.fresh or told != (spec.capacity_bytes, linked, spec.format):
                 raise AlreadyExists(f"volume {spec.name} has another size, format or image")
             return existing
         allocation = self._image_allocation(spec)

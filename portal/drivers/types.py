@@ -192,7 +192,10 @@ class PoolSpec:
 
 @dataclass(frozen=True, slots=True)
 class VolumeSpec:
-    """A volume: blank, or cloned from `backing_path`; a linked one is never raw (`format`)."""
+    """A volume: blank, or cloned from `backing_path`; a linked one is never raw (`format`).
+
+    With `fresh` it must not be there: one of that name, though it be the same, is somebody else's.
+    """
 
     pool: str
     name: str
@@ -201,6 +204,7 @@ class VolumeSpec:
     backing_format: str = "qcow2"
     clone: CloneMode = CloneMode.LINKED
     format: str = "qcow2"
+    fresh: bool = False
 
 
 #: Bytes of a volume that one call returns at most.

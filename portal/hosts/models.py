@@ -216,6 +216,16 @@ class Volume(models.Model):
         return self.name
 
 
+class BegunVolume(models.Model):
+    """An operation that is making a volume, and whatever has the volume's name now is its own."""
+
+    #: The operation's own, drawn when it was begun.
+    mark = models.UUIDField(primary_key=True)
+
+    def __str__(self) -> str:
+        return str(self.mark)
+
+
 class Image(models.Model):
     """A guest image by identity, as the image builder or an upload described it; sizes in bytes."""
 

@@ -46,15 +46,20 @@ def copy_volume(step: HostStep, context: StepContext, spec: VolumeSpec) -> None:
     """Copy a volume in full, from the beginning. Raises StepFailed.
 
     A worker or libvirt may have died in the middle of an earlier copy, which looks like a whole one: only
-    the end of this step says that it is. What libvirt still writes for that worker is waited for.
+    the end of this step says that it is.
     """
+    delete_waiting(step, context, spec.pool, spec.name)
+    step.call(context, "create_volume", spec)
+
+
+def delete_waiting(step: HostStep, context: StepContext, pool: str, name: str) -> None:
+    """Delete a volume, once libvirt writes it no more for a worker that died. Raises StepFailed."""
     while True:
         try:
-            step.call(context, "delete_volume", spec.pool, spec.name)
-            break
+            step.call(context, "delete_volume", pool, name)
+            return
         except StepFailed as failure:
             if failure.code != "invalid_state":
                 raise
         context.check()
         time.sleep(LOOK_EVERY)
-    step.call(context, "create_volume", spec)

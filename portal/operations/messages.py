@@ -99,6 +99,15 @@ SENTENCES = {
         "no second one was kept."
     ),
     "volume_in_use": _("%(raw)s uses the volume. Nothing was changed; take it away there first."),
+    "name_taken": _(
+        "The pool has something of this name already, which the portal did not make. It was left as it is; "
+        "choose another name."
+    ),
+    "volume_gone": _("The volume is not in its pool any more. Look into the pool to see what is there."),
+    "volume_pool_gone": _(
+        "The host has this pool no more, or it does not run. An operator should look at the host."
+    ),
+    "volume_pool_full": _("The pool has no room for the volume. Make room in it, then try again."),
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),

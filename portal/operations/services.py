@@ -103,7 +103,7 @@ def begin_operation(
     """
     # Looked for without waiting: whoever ends it may need what the caller holds locked.
     if subject and Operation.objects.filter(subject=subject, state__in=UNFINISHED).exists():
-        raise _unfinished()
+        raise _unfinished(project)
     try:
         with transaction.atomic():
             operation = Operation.objects.create(
@@ -126,11 +126,14 @@ def begin_operation(
             dispatch(operation.pk)
             publish(*operation.topics, subject)
     except IntegrityError as error:
-        raise _unfinished() from error
+        raise _unfinished(project) from error
     return operation
 
 
-def _unfinished() -> Denied:
+def _unfinished(project: Project | None) -> Denied:
+    if project is None:
+        # A host, a pool, a volume or an image: what belongs to no project.
+        return Denied(_("Other work on this is not finished yet; wait for it."))
     return Denied(_("Another change to this machine is not finished yet; wait for it."))
 
 

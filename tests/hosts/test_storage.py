@@ -1,6 +1,7 @@
 """What lies in pools: looked at, made, grown, copied, deleted unless in use; orphans are found and kept."""
 
 import uuid
+from contextlib import suppress
 
 import pytest
 from django.urls import reverse
@@ -10,10 +11,12 @@ from portal.core.errors import Denied
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import Accelerator, CloneMode, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
 from portal.hosts import steps
-from portal.hosts.models import Volume
-from portal.hosts.storage import services
+from portal.hosts.models import BegunVolume, Volume
+from portal.hosts.storage import kinds, services
 from portal.hosts.storage.using import uses_of
+from portal.operations.messages import sentence
 from portal.operations.models import Operation, StepRecord
+from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
 from tests.factories import GIB, MIB, make_host, make_machine, make_place
 from tests.hosts.conftest import carry_out
@@ -111,10 +114,10 @@ def test_a_volume_never_shrinks_and_no_wrong_one_is_made(fake, pool, chief):
 
 
 def test_a_file_that_is_there_is_not_taken_for_the_new_one(fake, pool, chief):
-    """Red when the step Free is left out: its undo would delete somebody's file."""
+    """Red when Claim.undo does not look for its mark: it would delete somebody's file."""
     put(fake, pool, "data.qcow2")
     failed = done(make(chief, pool, capacity=2 * GIB))
-    assert (failed.state, code(failed)) == (State.FAILED, "already_exists")
+    assert (failed.state, code(failed)) == (State.FAILED, "name_taken")
     assert names(fake, pool) == ["data.qcow2"]
 
 
@@ -122,8 +125,97 @@ def test_a_full_pool_is_told_and_nothing_is_left(fake, pool, chief):
     done(make(chief, pool))
     fake.pool_bytes = MIB
     failed = done(services.clone(actor=chief, volume=row("data.qcow2"), name="copy.qcow2"))
-    assert (failed.state, code(failed)) == (State.FAILED, "pool_full")
-    assert names(fake, pool) == ["data.qcow2"]
+    assert (failed.state, code(failed)) == (State.FAILED, "volume_pool_full")
+    assert names(fake, pool) == ["data.qcow2"] and not BegunVolume.objects.exists()
+
+
+def begun(chief, pool, source):
+    """Begin to make `new.qcow2`, of `source` or empty; return the operation and what its steps know."""
+    if source:
+        look(chief, pool)
+        operation = services.clone(actor=chief, volume=row(source), name="new.qcow2")
+    else:
+        operation = make(chief, pool, "new.qcow2", capacity=2 * MIB)
+    return operation, StepContext(operation.frozen, operation.identifiers, lambda: None)
+
+
+@pytest.mark.parametrize("source", ["", "base.qcow2"])
+def test_what_comes_in_the_last_instant_is_left(fake, pool, chief, monkeypatch, source):
+    """Red when Make's volume is not fresh, or a refused one counts as begun, which the undo deletes."""
+    put(fake, pool, "base.qcow2")
+    operation, _context = begun(chief, pool, source)
+    delete = fake.delete_volume
+
+    def taken(where, name):
+        delete(where, name)
+        monkeypatch.setattr(fake, "delete_volume", delete)
+        fake.create_volume(VolumeSpec(where, name, 2 * MIB))
+
+    monkeypatch.setattr(fake, "delete_volume", taken)
+    failed = done(operation)
+    assert (failed.state, code(failed)) == (State.FAILED, "name_taken")
+    assert fake.volume_info(pool.pool.name, "new.qcow2").capacity_bytes == 2 * MIB
+
+
+def test_what_took_the_place_of_the_mark_is_left(fake, pool, chief):
+    """Red when Make deletes what has the name without a look whether it is the mark."""
+    put(fake, pool, "base.qcow2")
+    _operation, context = begun(chief, pool, "base.qcow2")
+    kinds.Claim().do(context)
+    fake.delete_volume(pool.pool.name, "new.qcow2")
+    theirs = put(fake, pool, "new.qcow2")
+    with pytest.raises(StepFailed, match="is there"):
+        kinds.Make().do(context)
+    for step in (kinds.Make(), kinds.Claim()):
+        step.undo(context)
+    assert fake.volume_info(pool.pool.name, "new.qcow2") == theirs
+
+
+@pytest.mark.parametrize("source", ["", "base.qcow2"])
+def test_a_volume_is_made_whenever_a_worker_died(fake, pool, chief, source, monkeypatch):
+    """Red when a step does not know its own mark, or what it made: after each call the worker dies once."""
+    put(fake, pool, "base.qcow2")
+    operation, context = begun(chief, pool, source)
+    calls = {"create_volume": fake.create_volume, "delete_volume": fake.delete_volume}
+    deaths = set()
+
+    def dying(verb):
+        def act(*args):
+            calls[verb](*args)
+            if (verb, args) not in deaths:
+                deaths.add((verb, args))
+                raise Died
+
+        return act
+
+    with monkeypatch.context() as patched:
+        for verb in calls:
+            patched.setattr(fake, verb, dying(verb))
+        for step in (kinds.Claim(), kinds.Make(), kinds.Look()):
+            while True:
+                with suppress(Died):
+                    step.do(context)
+                    step.do(context)
+                    break
+    assert len(deaths) == 3
+    assert fake.volume_info(pool.pool.name, "new.qcow2").capacity_bytes == (MIB if source else 2 * MIB)
+    for step in (kinds.Make(), kinds.Claim()):
+        step.undo(context)
+        step.undo(context)
+    assert names(fake, pool) == ["base.qcow2"] and operation.state == State.QUEUED
+
+
+class Died(Exception):
+    """The worker, in the place of a SIGKILL."""
+
+
+def test_sentences_speak_of_what_one_works_on(fake, pool, chief):
+    """Red when a refusal speaks of a machine, or an error of the images of machines."""
+    make(chief, pool)
+    with pytest.raises(Denied, match="^Other work on this is not finished"):
+        make(chief, pool)
+    for word in kinds._MEANS.values():
+        assert "image" not in sentence(word) and "machine" not in sentence(word)
 
 
 def test_who_uses_a_volume_is_said_and_keeps_it(fake, pool, chief, cast):

@@ -20,6 +20,7 @@ THROUGH_ANOTHER = {
     "accounts.SshPublicKey": "one's own alone: public_keys.of()",
     "accounts.User": "people belong to no project: services.people_for() asks for the admin's role",
     "audit.AuditSeal": "the chain behind the trail, shown with entries alone",
+    "hosts.BegunVolume": "what a worker notes for the next one, never shown",
     "hosts.ImageAttachment": "through its image or pool",
     "hosts.PoolAttachment": "through its host",
     "networks.Port": "through its network or machine",

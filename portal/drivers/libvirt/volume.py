@@ -69,9 +69,15 @@ class Volumes:
         try:
             existing = self.info(spec.pool, spec.name)
         except VolumeNotFound:
-            self._create(pool, spec)
+            try:
+                self._create(pool, spec)
+            except libvirt.libvirtError as error:
+                # libvirt looks for the file itself, and has no code of its own for it.
+                if "already exists" in str(error):
+                    raise AlreadyExists(str(error)) from error
+                raise
             return self.info(spec.pool, spec.name)
-        if not _is_same(existing, spec):
+        if spec.fresh or not _is_same(existing, spec):
             raise AlreadyExists(f"volume {spec.name} has another size, format or image")
         return existing
 

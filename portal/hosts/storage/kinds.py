@@ -1,23 +1,53 @@
 """What is done to volumes on a host. Not for: who may, and what may be asked for, which `services` says."""
 
+import uuid
 from typing import Any
 
 from django.urls import reverse
 from django.utils import timezone
 
 from portal.drivers.observations import HostTold
-from portal.drivers.types import CloneMode, VolumeSpec
+from portal.drivers.types import CloneMode, VolumeInfo, VolumeSpec
 from portal.hosts.observations import note, now
-from portal.hosts.steps import HostStep, copy_volume
-from portal.hosts.storage.looking import note_made, note_volumes
+from portal.hosts.steps import HostStep, delete_waiting
+from portal.hosts.storage.looking import forget_begun, is_begun, note_begun, note_made, note_volumes
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.states import State
 
 REFRESH, CREATE, GROW = "storage.refresh", "storage.create", "storage.grow"
 CLONE, DELETE = "storage.clone", "storage.delete"
 
 
-class Look(HostStep):
+#: What a driver's error means to who works on a volume, where its own sentence speaks of machines' images.
+_MEANS = {
+    "volume_not_found": "volume_gone",
+    "pool_not_found": "volume_pool_gone",
+    "pool_full": "volume_pool_full",
+    "already_exists": "name_taken",
+}
+#: Into how many sizes a mark is cut, in sectors: a size that nobody chooses, and that takes no room.
+_SECTOR, _SIZES = 512, 1 << 27
+
+
+class StorageStep(HostStep):
+    """A step on the volumes of a pool."""
+
+    def call(self, context: StepContext, verb: str, *args: Any) -> Any:
+        """Call the driver's `verb`. Raises StepFailed in words of volumes."""
+        try:
+            return super().call(context, verb, *args)
+        except StepFailed as failure:
+            failure.code = _MEANS.get(failure.code, failure.code)
+            raise
+
+    def find(self, context: StepContext, name: str) -> VolumeInfo | None:
+        """Return what has a name in the pool now, None when nothing has."""
+        found = self.call(context, "list_volumes", context.identifiers["pool"])
+        return next((info for info in found if info.name == name), None)
+
+
+class Look(StorageStep):
     """See what lies in the pool and how full it is."""
 
     name, title = "look", "Look into the pool"
@@ -31,23 +61,69 @@ class Look(HostStep):
         note(names["host"], HostTold(*told, pools=self.call(context, "list_pools")))
 
 
-class Free(HostStep):
+def _mark(context: StepContext) -> VolumeSpec:
+    """Return what stands for the new volume until it is made: a raw one whose size is this operation's.
+
+    The size is set by the one call that makes it, exclusively, so that at no moment a file of somebody else
+    can be taken for it.
+    """
+    names = context.identifiers
+    size = _SECTOR * (1 + uuid.UUID(names["mark"]).int % _SIZES)
+    return VolumeSpec(names["pool"], names["name"], size, format="raw", fresh=True)
+
+
+def _is_mark(context: StepContext, info: VolumeInfo) -> bool:
+    return (info.format, info.capacity_bytes) == ("raw", _mark(context).capacity_bytes)
+
+
+def _claim(step: StorageStep, context: StepContext) -> None:
+    """Take the name, unless this operation has it. Raises StepFailed for one that somebody else has."""
+    there = step.find(context, context.identifiers["name"])
+    if there is None:
+        step.call(context, "create_volume", _mark(context))
+    elif not _is_mark(context, there):
+        raise StepFailed("name_taken", f"a volume {there.name} is there")
+
+
+class Claim(StorageStep):
     """Nobody has a volume of the name: what is there is never taken for the new one, nor written over."""
 
-    name, title = "free", "See that the name is free"
+    name, title = "free", "Take the name"
 
     def do(self, context: StepContext) -> None:
+        _claim(self, context)
+
+    def undo(self, context: StepContext) -> None:
         names = context.identifiers
-        there = self.call(context, "list_volumes", names["pool"])
-        if names["name"] in {info.name for info in there}:
-            raise StepFailed("already_exists", f"a volume {names['name']} is there")
+        there = self.find(context, names["name"])
+        if there is not None and _is_mark(context, there):
+            self.call(context, "delete_volume", names["pool"], names["name"])
 
 
-class Make(HostStep):
+class Make(StorageStep):
+    """The volume in place of the mark.
+
+    A row says that the mark is going: whatever has the name after that, this operation made, because it made
+    it exclusively, the instant after. What somebody else puts there in that instant makes the call fail, and
+    the row goes before anything else is done.
+    """
+
     name, title = "make", "Make the volume"
     timeout = 3600.0
 
     def do(self, context: StepContext) -> None:
+        names = context.identifiers
+        if not is_begun(names["mark"]):
+            _claim(self, context)
+            note_begun(names["mark"])
+        there = self.find(context, names["name"])
+        if there is None or _is_mark(context, there) or names.get("source"):
+            # A copy that a worker left behind looks like a whole one.
+            delete_waiting(self, context, names["pool"], names["name"])
+            self._make(context)
+        note_made(names["attachment"], names["name"])
+
+    def _make(self, context: StepContext) -> None:
         names = context.identifiers
         spec = VolumeSpec(
             names["pool"],
@@ -57,18 +133,24 @@ class Make(HostStep):
             backing_format=names["format"],
             clone=CloneMode.FULL,
             format=names["format"],
+            fresh=True,
         )
-        if spec.backing_path is None:
+        try:
             self.call(context, "create_volume", spec)
-        else:
-            copy_volume(self, context, spec)
-        note_made(names["attachment"], names["name"])
+        except StepFailed as failure:
+            if not failure.retryable:
+                # The host made nothing: what has the name by now is not this operation's.
+                forget_begun(names["mark"])
+            raise
 
     def undo(self, context: StepContext) -> None:
-        self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["name"])
+        names = context.identifiers
+        if is_begun(names["mark"]):
+            delete_waiting(self, context, names["pool"], names["name"])
+            forget_begun(names["mark"])
 
 
-class Unused(HostStep):
+class Unused(StorageStep):
     """The host itself says who has the volume: what the portal saw last may be old."""
 
     name, title = "unused", "Ask the host who uses it"
@@ -94,7 +176,7 @@ class SourceUnused(Unused):
     of = "source_name"
 
 
-class Grow(HostStep):
+class Grow(StorageStep):
     name, title = "grow", "Make the volume larger"
 
     def do(self, context: StepContext) -> None:
@@ -102,7 +184,7 @@ class Grow(HostStep):
         self.call(context, "resize_volume", names["pool"], names["name"], names["capacity"])
 
 
-class Delete(HostStep):
+class Delete(StorageStep):
     name, title = "delete", "Delete the volume"
     timeout = 300.0
 
@@ -114,14 +196,19 @@ def _page(operation: Operation) -> str:
     return reverse("hosts:pool", args=[operation.identifiers["attachment"]])
 
 
+def _settle(operation: Operation, state: State) -> None:
+    if mark := operation.identifiers.get("mark"):
+        forget_begun(mark)
+
+
 def _kind(name: str, title: str, *steps: HostStep, **more: Any) -> Kind:
-    return Kind(name, title, (*steps, Look()), page=_page, waits_for_host=False, **more)
+    return Kind(name, title, (*steps, Look()), page=_page, settle=_settle, waits_for_host=False, **more)
 
 
 KINDS = (
     _kind(REFRESH, "Look into a pool"),
-    _kind(CREATE, "Make a volume", Free(), Make()),
-    _kind(CLONE, "Copy a volume", Free(), SourceUnused(), Make(), cancellable=True),
+    _kind(CREATE, "Make a volume", Claim(), Make()),
+    _kind(CLONE, "Copy a volume", Claim(), SourceUnused(), Make(), cancellable=True),
     _kind(GROW, "Make a volume larger", Unused(), Grow()),
     _kind(DELETE, "Delete a volume", Unused(), Delete()),
 )

@@ -6,7 +6,7 @@ from datetime import datetime
 from django.db import transaction
 
 from portal.drivers.types import VolumeInfo
-from portal.hosts.models import PoolAttachment, Volume
+from portal.hosts.models import BegunVolume, PoolAttachment, Volume
 
 
 def note_volumes(attachment_id: int, found: Sequence[VolumeInfo], began: datetime) -> None:
@@ -31,3 +31,18 @@ def note_volumes(attachment_id: int, found: Sequence[VolumeInfo], began: datetim
 def note_made(attachment_id: int, name: str) -> None:
     """Write that people made a volume here. Idempotent."""
     Volume.objects.update_or_create(pool_id=attachment_id, name=name, defaults={"made": True})
+
+
+def note_begun(mark: str) -> None:
+    """Write that what has the name of this operation's volume is its own from now on. Idempotent."""
+    BegunVolume.objects.get_or_create(mark=mark)
+
+
+def is_begun(mark: str) -> bool:
+    """Tell whether what has the name of this operation's volume is its own."""
+    return BegunVolume.objects.filter(mark=mark).exists()
+
+
+def forget_begun(mark: str) -> None:
+    """Write that it is not, or that the operation is over. Idempotent."""
+    BegunVolume.objects.filter(mark=mark).delete()

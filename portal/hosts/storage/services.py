@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import uuid
 from typing import Any
 
 from django.db import transaction
@@ -35,7 +36,7 @@ def create(*, actor: Any, pool: PoolAttachment, name: str, capacity: int, form: 
     if form not in _FORMATS:
         raise Denied(_("Choose one of the formats."), field="form")
     _check_capacity(pool, capacity)
-    return _change(actor, pool, kinds.CREATE, f"Make {name}", name, capacity=capacity, format=form)
+    return _change(actor, pool, kinds.CREATE, f"Make {name}", name, capacity=capacity, format=form, **_own())
 
 
 def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
@@ -49,7 +50,7 @@ def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
     told = {"source": volume.observed_path, "source_name": volume.name, "format": volume.observed_format}
     title = f"Copy {volume.name} to {name}"
     capacity = volume.observed_capacity
-    return _change(actor, volume.pool, kinds.CLONE, title, name, capacity=capacity, **told)
+    return _change(actor, volume.pool, kinds.CLONE, title, name, capacity=capacity, **told, **_own())
 
 
 def grow(*, actor: Any, volume: Volume, capacity: int) -> Operation:
@@ -101,6 +102,11 @@ def _check_capacity(pool: PoolAttachment, capacity: int) -> None:
         raise Denied(_("Give a size above zero."), field="capacity")
     if capacity > pool.observed_capacity:
         raise Denied(_("That is more than the whole pool has."), field="capacity")
+
+
+def _own() -> dict[str, str]:
+    """Draw what tells the volume that an operation makes from everybody else's."""
+    return {"mark": str(uuid.uuid4())}
 
 
 def _change(actor: Any, pool: PoolAttachment, kind: str, title: str, name: str, **names: Any) -> Operation:

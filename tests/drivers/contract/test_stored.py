@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from portal.drivers import errors
+from portal.drivers.libvirt import volume as libvirt_volume
 from portal.drivers.types import LONGEST_READ, CloneMode, DiskSpec, PoolKind, PoolSpec
 from tests.drivers.contract.bench import MIB, POOL_ROOT, Bench
 
@@ -47,6 +48,33 @@ def test_a_volume_of_another_format_is_another_one(bench: Bench) -> None:
     bench.driver.create_volume(bench.volume(format="raw"))
     with pytest.raises(errors.AlreadyExists):
         bench.driver.create_volume(bench.volume())
+
+
+def test_a_fresh_volume_is_never_one_that_is_there(bench: Bench) -> None:
+    """Red when create_volume takes a volume that is the same for the fresh one."""
+    made = bench.driver.create_volume(bench.volume(fresh=True))
+    copied = bench.volume(fresh=True, backing_path=made.path, clone=CloneMode.FULL)
+    for spec in (bench.volume(fresh=True), bench.volume(fresh=True, format="raw"), copied):
+        with pytest.raises(errors.AlreadyExists):
+            bench.driver.create_volume(spec)
+    assert bench.driver.volume_info(made.pool, made.name) == made
+    assert bench.driver.create_volume(bench.volume()) == made
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_a_file_that_comes_at_the_last_moment_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when a refusal of libvirt's own is no AlreadyExists: libvirt saw no such file, and one comes."""
+    monkeypatch.setattr(libvirt_volume, "refresh", lambda _pool: True)
+    base = bench.driver.create_volume(bench.volume("base"))
+    for kind, changes in (("qcow2", {}), ("raw", {}), ("qcow2", {"backing_path": base.path})):
+        spec = bench.volume(kind, format=kind, fresh=True, clone=CloneMode.FULL, **changes)
+        path = Path(bench.pool.path) / spec.name
+        path.write_bytes(b"theirs")
+        with pytest.raises(errors.AlreadyExists):
+            bench.driver.create_volume(spec)
+        assert path.read_bytes() == b"theirs"
+        path.unlink()
 
 
 def test_a_raw_volume_is_cloned_in_full_alone(bench: Bench) -> None:
