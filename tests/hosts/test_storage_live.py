@@ -2,13 +2,14 @@
 
 import secrets
 import uuid
+from pathlib import Path
 
 import pytest
 
 from portal.core.errors import Denied
 from portal.drivers.registry import driver_for
 from portal.drivers.types import Accelerator, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
-from portal.hosts.storage import services
+from portal.hosts.storage import downloading, services
 from portal.hosts.storage.using import is_orphan, uses_of
 from portal.operations.models import StepRecord
 from portal.operations.states import State
@@ -54,6 +55,9 @@ def test_volumes_live_their_life_on_a_real_host(real, chief):
         begun = services.clone(actor=chief, volume=row(name), name=f"copy.{form}")
         assert done(begun).state == State.SUCCEEDED
         info = driver.volume_info(pool.name, f"copy.{form}")
+        told, pieces = downloading.take(actor=chief, volume=row(f"copy.{form}"))
+        content = b"".join(pieces)
+        assert content == Path(info.path).read_bytes() and len(content) == told.length_bytes
         assert (info.capacity_bytes, info.format, info.backing_path) == (16 * MIB, form, None)
         begun = services.delete(actor=chief, volume=row(name), confirm_name=name)
         assert done(begun).state == State.SUCCEEDED

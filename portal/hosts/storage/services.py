@@ -104,14 +104,23 @@ def _check_capacity(pool: PoolAttachment, capacity: int) -> None:
         raise Denied(_("That is more than the whole pool has."), field="capacity")
 
 
+def has_plain_name(name: str) -> bool:
+    """Tell whether a volume has a name that drivers take."""
+    return _NAME.fullmatch(name) is not None
+
+
+def subject_of(pool: PoolAttachment, name: str) -> str:
+    """Return the subject of operations on a volume, which may have no row yet."""
+    return f"hosts.volume:{pool.pk}:{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
 def _own() -> dict[str, str]:
     """Draw what tells the volume that an operation makes from everybody else's."""
     return {"mark": str(uuid.uuid4())}
 
 
 def _change(actor: Any, pool: PoolAttachment, kind: str, title: str, name: str, **names: Any) -> Operation:
-    subject = f"hosts.volume:{pool.pk}:{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return _begin(actor, pool, kind, title, subject, {"name": name, **names})
+    return _begin(actor, pool, kind, title, subject_of(pool, name), {"name": name, **names})
 
 
 def _begin(

@@ -1,6 +1,9 @@
 """Pages of pools and volumes, for those who operate the whole estate."""
 
+from typing import Any
+
 from django import forms
+from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Count, Sum
 from django.db.models.functions import Coalesce
@@ -10,12 +13,14 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST, require_safe
 
 from portal.accounts.backends import may
+from portal.core.errors import Denied
 from portal.core.web.forms import ConfirmForm, GibField
 from portal.core.web.htmx import denied_at, render_page
 from portal.core.web.lists import ordering, search_of
+from portal.core.web.streaming import stream
 from portal.hosts.live import visible
 from portal.hosts.models import PoolAttachment, Volume
-from portal.hosts.storage import services
+from portal.hosts.storage import downloading, services
 from portal.hosts.storage.using import is_orphan, uses_of
 
 PAGE_SIZE = 50
@@ -153,6 +158,19 @@ def _volume_page(
     }
     status = 422 if any(form.errors for form in shown) else 200
     return render(request, "hosts/volume.html", context, status=status)
+
+
+@require_POST
+def download(request: HttpRequest, pk: int) -> Any:
+    """Send a volume's file, or say why not."""
+    found = _volume(request, pk)
+    try:
+        info, pieces = downloading.take(actor=request.user, volume=found)
+    except Denied as denied:
+        messages.error(request, denied.reason)
+        return redirect("hosts:volume", found.pk)
+    kind, length = "application/octet-stream", info.length_bytes or None
+    return stream(request, pieces, content_type=kind, name=found.name, length=length)
 
 
 @require_POST
