@@ -11,10 +11,11 @@ class HostsConfig(AppConfig):
         from portal.hosts.enrolment import ENROL
         from portal.hosts.greeting import GREET
         from portal.hosts.images.importing import DELETE_IMAGE, IMPORT_IMAGE
+        from portal.hosts.storage import pool_kinds
         from portal.hosts.storage.kinds import KINDS
         from portal.operations.registry import register
 
-        for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE, *KINDS):
+        for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE, *KINDS, *pool_kinds.KINDS):
             register(kind)
         live.register_panels()
         joining.register_panels()

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from portal.hosts import views
+from portal.hosts.storage import pool_views
 from portal.hosts.storage import views as storage
 
 app_name = "hosts"
@@ -12,6 +13,7 @@ urlpatterns = [
     path("storage/", storage.pools, name="pools"),
     path("storage/<int:pk>/", storage.pool, name="pool"),
     path("storage/<int:pk>/refresh/", storage.refresh, name="pool-refresh"),
+    path("storage/<int:pk>/remove/", pool_views.remove, name="pool-remove"),
     path("storage/<int:pk>/volumes/", storage.add, name="volume-add"),
     path("storage/volumes/<int:pk>/", storage.volume, name="volume"),
     path("storage/volumes/<int:pk>/download/", storage.download, name="volume-download"),
@@ -19,6 +21,7 @@ urlpatterns = [
     path("storage/volumes/<int:pk>/clone/", storage.clone, name="volume-clone"),
     path("storage/volumes/<int:pk>/delete/", storage.delete, name="volume-delete"),
     path("<int:pk>/", views.detail, name="detail"),
+    path("<int:pk>/pools/add/", pool_views.add, name="pool-add"),
     path("<int:pk>/join/", views.join, name="join"),
     path("<int:pk>/greet/", views.greet, name="greet"),
     path("<int:pk>/confirm/", views.confirm, name="confirm"),

@@ -103,6 +103,8 @@ SENTENCES = {
         "The pool has something of this name already, which the portal did not make. It was left as it is; "
         "choose another name."
     ),
+    "pool_in_use": _("%(raw)s uses what is in the pool. Nothing was changed; take it away there first."),
+    "folder_taken": _("Another pool of the host has the folder %(raw)s. Choose another one."),
     "volume_gone": _("The volume is not in its pool any more. Look into the pool to see what is there."),
     "volume_pool_gone": _(
         "The host has this pool no more, or it does not run. An operator should look at the host."
@@ -195,6 +197,8 @@ NAMING = frozenset(
         "no_room_to_adopt",
         "same_image",
         "volume_in_use",
+        "pool_in_use",
+        "folder_taken",
         "target_pool_full",
         "image_checksum",
         "image_long",

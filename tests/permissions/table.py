@@ -402,6 +402,20 @@ LINES = (
     Line("hosts:pool", page(ESTATE), NO, "place"),
     Line("hosts:pool-refresh", NO, change(ESTATE), "place"),
     Line(
+        "hosts:pool-remove",
+        NO,
+        change(EVERY_ADMIN),
+        "other_pool",
+        data=lambda w: {"confirm_name": w.other_pool.pool.name},
+    ),
+    Line(
+        "hosts:pool-add",
+        page(EVERY_ADMIN),
+        change(EVERY_ADMIN),
+        "host",
+        data=lambda w: {"name": "spare", "kind": "dir", "path": "/srv/spare"},
+    ),
+    Line(
         "hosts:volume-add",
         NO,
         change(ESTATE),

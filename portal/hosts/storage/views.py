@@ -21,6 +21,7 @@ from portal.core.web.streaming import stream
 from portal.hosts.live import visible
 from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.storage import downloading, services
+from portal.hosts.storage.pools import why_not_removed
 from portal.hosts.storage.using import is_orphan, uses_of
 
 PAGE_SIZE = 50
@@ -103,6 +104,9 @@ def _pool_page(request: HttpRequest, pool: PoolAttachment, form: NewVolume) -> H
         "search": search,
         "sort": sort,
         "form": form,
+        "may_administer": may(request.user, "administer", None),
+        "confirm": ConfirmForm(name=pool.pool.name),
+        "denied": why_not_removed(pool),
     }
     status = 422 if form.errors else 200
     return render_page(request, "hosts/pool.html", context, partial="hosts/volumes.html", status=status)

@@ -1,0 +1,156 @@
+"""How hosts get further pools, and lose them. Not for: who may, nor the pool that a host is enrolled with.
+
+A pool's UUID is drawn when it is asked for, so that no step takes a pool of somebody else for it.
+"""
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models import ProtectedError
+from django.urls import reverse
+
+from portal.drivers.observations import HostTold
+from portal.drivers.types import PoolKind, PoolSpec
+from portal.hosts.models import ImageAttachment, PoolAttachment, StoragePool
+from portal.hosts.observations import note, now
+from portal.hosts.storage.kinds import StorageStep
+from portal.operations import ledger
+from portal.operations.models import Operation
+from portal.operations.registry import Kind, StepContext, StepFailed
+
+ADD, REMOVE = "storage.add_pool", "storage.remove_pool"
+
+
+class PoolStep(StorageStep):
+    """A step on the pool that the operation names."""
+
+    timeout = 120.0
+
+    def stands(self, context: StepContext) -> bool:
+        """Tell whether the host has this very pool. Raises StepFailed for another one of its name."""
+        names = context.identifiers
+        pool = next((one for one in self.call(context, "list_pools") if one.name == names["pool"]), None)
+        if pool is not None and pool.uuid != names["uuid"]:
+            raise StepFailed("name_taken", f"the pool {pool.name} is another one")
+        return pool is not None
+
+    def drop(self, context: StepContext) -> None:
+        """Take the pool from the host, and nothing that lies in it. Another one of its name stays."""
+        try:
+            there = self.stands(context)
+        except StepFailed as failure:
+            if failure.code != "name_taken":
+                raise
+            return
+        if there:
+            self.call(context, "remove_pool", context.identifiers["pool"])
+
+    def enter(self, context: StepContext) -> PoolAttachment:
+        """Make the pool known. Idempotent."""
+        names = context.identifiers
+        with transaction.atomic():
+            pool, _made = StoragePool.objects.get_or_create(
+                uuid=names["uuid"], defaults={"name": names["pool"]}
+            )
+            place, _made = PoolAttachment.objects.get_or_create(
+                host_id=names["host"], pool=pool, defaults={"path": names["path"]}
+            )
+        return place
+
+    def forget(self, context: StepContext) -> None:
+        """Forget the pool, unless something of the portal's is in it. Idempotent. Raises StepFailed."""
+        uuid = context.identifiers["uuid"]
+        try:
+            with transaction.atomic():
+                pool = StoragePool.objects.filter(uuid=uuid).first()
+                if pool is None:
+                    return
+                # Whoever places a disk takes capacity first: behind this lock nobody comes into the pool.
+                scope = pool.scope
+                ledger.lock([scope])
+                ImageAttachment.objects.filter(pool__pool=pool).delete()
+                pool.attachments.all().delete()
+                pool.delete()
+                ledger.forget([scope])
+        except ProtectedError as error:
+            raise StepFailed("pool_in_use", "a machine") from error
+
+
+class Define(PoolStep):
+    name, title = "define", "Make the pool on the host"
+
+    def do(self, context: StepContext) -> None:
+        names = context.identifiers
+        kind = PoolKind(names["kind"])
+        if kind not in self.call(context, "pool_kinds"):
+            raise StepFailed("not_supported", f"the host has no pools of kind {kind}")
+        if not self.stands(context) and names["path"] in {
+            pool.path for pool in self.call(context, "list_pools")
+        }:
+            raise StepFailed("folder_taken", names["path"])
+        spec = PoolSpec(names["pool"], names["uuid"], names["path"], kind, names["source"], names["server"])
+        self.call(context, "ensure_pool", spec)
+
+    def undo(self, context: StepContext) -> None:
+        self.drop(context)
+
+
+class Enter(PoolStep):
+    name, title = "enter", "Make the pool known"
+
+    def do(self, context: StepContext) -> None:
+        told = now()
+        pools = self.call(context, "list_pools")
+        self.enter(context)
+        note(context.identifiers["host"], HostTold(*told, pools=pools))
+
+    def undo(self, context: StepContext) -> None:
+        self.forget(context)
+
+
+class Empty(PoolStep):
+    """The host itself says who has volumes of it: what the portal saw last may be old."""
+
+    name, title = "unused", "Ask the host who uses what is in it"
+
+    def do(self, context: StepContext) -> None:
+        pool = context.identifiers["pool"]
+        if not self.stands(context):
+            return
+        for volume in self.call(context, "list_volumes", pool):
+            context.check()
+            if users := self.call(context, "volume_users", pool, volume.name):
+                raise StepFailed("pool_in_use", ", ".join(users))
+
+
+class Forget(PoolStep):
+    """First here, so that nothing is placed into it while it goes."""
+
+    name, title = "forget", "Forget the pool"
+
+    def do(self, context: StepContext) -> None:
+        self.forget(context)
+
+    def undo(self, context: StepContext) -> None:
+        self.enter(context)
+
+
+class Drop(PoolStep):
+    name, title = "drop", "Take the pool from the host"
+
+    def do(self, context: StepContext) -> None:
+        self.drop(context)
+
+
+def _page(operation: Operation) -> str:
+    return reverse("hosts:pools")
+
+
+def _kind(name: str, title: str, *steps: PoolStep, **more: Any) -> Kind:
+    return Kind(name, title, steps, page=_page, waits_for_host=False, **more)
+
+
+KINDS = (
+    _kind(ADD, "Add a pool", Define(), Enter()),
+    _kind(REMOVE, "Remove a pool", Empty(), Forget(), Drop()),
+)

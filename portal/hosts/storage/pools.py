@@ -1,0 +1,153 @@
+"""Add pools to hosts and remove them. Not for: what lies in them, nor the pool a host is enrolled with."""
+
+import json
+import re
+import uuid
+from typing import Any
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from portal.core.errors import Denied
+from portal.drivers.errors import DriverError
+from portal.drivers.types import FOLDER_KINDS, PoolKind
+from portal.hosts.addresses import check_pool_path
+from portal.hosts.calls import call
+from portal.hosts.models import Host, PoolAttachment, StoragePool
+from portal.hosts.services import check_estate, locked
+from portal.hosts.storage import pool_kinds
+from portal.hosts.storage.services import has_plain_name
+from portal.hosts.storage.using import uses_of
+from portal.operations import ledger
+from portal.operations.models import Counter, Operation
+from portal.operations.services import begin_operation
+from portal.operations.spec import RequestSpec
+from portal.operations.states import UNFINISHED
+
+#: Folders of the system: the host would give one that becomes a pool other permissions.
+_SYSTEM = frozenset(
+    ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "root", "run", "sbin", "sys", "tmp", "usr")
+)
+#: Below these only folders of folders are anybody's own.
+_SHARED = frozenset({"home", "var"})
+_DEVICE = re.compile(r"/dev(/[A-Za-z0-9][A-Za-z0-9._:+-]*)+")
+_SERVER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+#: Seconds that a page waits for a host to say what it has.
+_PATIENCE = 5.0
+#: How many of those that keep a pool are named.
+_NAMED = 5
+
+
+def kinds_of(host: Host) -> list[PoolKind]:
+    """Return the kinds of pools that can be added to a host, as it says now; folders when it says nothing."""
+    try:
+        told = call(host.pk, "pool_kinds", timeout=_PATIENCE)
+    except DriverError:
+        told = (PoolKind.DIR,)
+    return [kind for kind in PoolKind if kind in told and kind in FOLDER_KINDS]
+
+
+def add(*, actor: Any, host: Host, name: str, kind: str, path: str, source: str, server: str) -> Operation:
+    """Queue a pool of a kind of `FOLDER_KINDS`; the host is asked whether it has that. Raises Denied."""
+    check_estate(actor, "administer", _("add pools"))
+    if not has_plain_name(name) or len(name) > 64:
+        raise Denied(_("Use letters, digits, dots, hyphens and underscores, at most 64."), field="name")
+    _check_source(kind, source, server)
+    with transaction.atomic():
+        current = locked(host)
+        _check_place(current, name, path)
+        names = {"pool": name, "kind": kind, "path": path, "source": source, "server": server}
+        names["uuid"] = str(uuid.uuid4())
+        return _begin(actor, current, pool_kinds.ADD, f"Add the pool {name}", names)
+
+
+def _check_source(kind: str, source: str, server: str) -> None:
+    """Raise Denied unless what a pool lies on is a plain name of what its kind wants."""
+    if kind not in FOLDER_KINDS:
+        raise Denied(_("Choose one of the kinds."), field="kind")
+    if kind == PoolKind.NETFS:
+        if not _SERVER.fullmatch(server):
+            raise Denied(_("Name the server by its host name or address."), field="server")
+        _checked_path(source, "source")
+    elif server:
+        raise Denied(_("Only a folder of a server has a server."), field="server")
+    if kind == PoolKind.FS and (not _DEVICE.fullmatch(source) or ".." in source):
+        raise Denied(_("Name the device by its path, such as /dev/vdb1."), field="source")
+    if kind == PoolKind.DIR and source:
+        raise Denied(_("A folder lies on nothing else; leave this empty."), field="source")
+
+
+def _checked_path(path: str, field: str) -> None:
+    try:
+        check_pool_path(path)
+    except Denied as denied:
+        raise Denied(denied.reason, field=field) from denied
+
+
+def _check_place(host: Host, name: str, path: str) -> None:
+    """Raise Denied unless a pool can be called `name` and be mounted or made at `path` on the host."""
+    _checked_path(path, "path")
+    parts = path.strip("/").split("/")
+    if parts[0] in _SYSTEM or len(parts) < 2 + (parts[0] in _SHARED):
+        raise Denied(
+            _("That is a folder of the system. Use one of the pool's own, such as /var/lib/gatehouse-2."),
+            field="path",
+        )
+    for other in host.pools.select_related("pool"):
+        if other.pool.name == name:
+            raise Denied(_("The host has a pool of this name already."), field="name")
+        if f"{path}/".startswith(f"{other.path}/") or f"{other.path}/".startswith(f"{path}/"):
+            words = _("The pool %(pool)s has this folder, or one in it or around it.")
+            raise Denied(words % {"pool": other.pool.name}, field="path")
+
+
+def remove(*, actor: Any, pool: PoolAttachment, confirm_name: str) -> Operation:
+    """Queue that a host and the portal forget a pool; what lies in it stays. The host is asked again before.
+
+    Raises Denied with who uses it.
+    """
+    check_estate(actor, "administer", _("remove pools"))
+    if confirm_name != pool.pool.name:
+        raise Denied(_("Type the pool's name exactly to remove it."))
+    with transaction.atomic():
+        current = locked(pool.host)
+        ledger.lock([pool.pool.scope])
+        if reason := why_not_removed(pool):
+            raise Denied(reason)
+        names = {"pool": pool.pool.name, "uuid": str(pool.pool.uuid), "path": pool.path}
+        return _begin(actor, current, pool_kinds.REMOVE, f"Remove the pool {pool.pool.name}", names)
+
+
+def why_not_removed(pool: PoolAttachment) -> str:
+    """Return why a pool cannot be removed now, by whom it is used; '' when it can."""
+    first = PoolAttachment.objects.filter(host=pool.host_id).order_by("pk").first()
+    if first is not None and first.pk == pool.pk:
+        return _("The host was added with this pool; it goes with the host.")
+    if StoragePool.objects.get(pk=pool.pool_id).attachments.count() > 1:
+        return _("Other hosts have this pool as well.")
+    # A copy of an image is a copy: the image lies in the other pools.
+    images = set(pool.images.values_list("path", flat=True))
+    volumes = pool.volumes.exclude(observed_path__in=images).select_related("pool__pool")
+    users = {use.words: None for uses in uses_of(list(volumes)).values() for use in uses}
+    if users:
+        told = {"users": ", ".join(list(users)[:_NAMED])}
+        return _("What is in it is in use: %(users)s.") % told
+    counters = Counter.objects.filter(scope=pool.pool.scope)
+    if any(counter.taken for counter in counters):
+        return _("Disks in it are promised to machines.")
+    work = Operation.objects.filter(lane=pool.host.scope, state__in=UNFINISHED)
+    word = json.dumps(pool.pool.name)
+    named = next((one for one in work if word in json.dumps(one.identifiers)), None)
+    return _("%(operation)s is not finished; wait for its end.") % {"operation": named} if named else ""
+
+
+def _begin(actor: Any, host: Host, kind: str, title: str, names: dict[str, Any]) -> Operation:
+    return begin_operation(
+        actor=actor,
+        project=None,
+        spec=RequestSpec(kind=kind, sizes={}, pinned={**names, "host": host.name}),
+        subject=f"hosts.pool:{host.pk}:{names['pool']}",
+        title=title[:120],
+        identifiers={**names, "host": host.pk},
+        lane=host.scope,
+    )

@@ -1,0 +1,220 @@
+"""Further pools of hosts: added where the host can, removed unless used, and never what lies in them."""
+
+import uuid
+from contextlib import suppress
+
+import pytest
+from django.urls import reverse
+
+from portal.core.errors import Denied
+from portal.drivers.errors import HostUnreachable
+from portal.drivers.types import PoolKind, PoolSpec, VolumeSpec
+from portal.hosts.models import PoolAttachment, StoragePool
+from portal.hosts.storage import pool_kinds, pools
+from portal.operations.models import Counter
+from portal.operations.registry import StepContext, StepFailed
+from portal.operations.states import State
+from tests.factories import MIB, make_machine
+from tests.hosts.test_storage import Died, code, done, fake, look, make, pool  # noqa: F401 (fixtures)
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+SPARE = {"name": "spare", "kind": "dir", "path": "/srv/spare", "source": "", "server": ""}
+
+
+@pytest.fixture(autouse=True)
+def asked(fake, monkeypatch):  # noqa: F811
+    """Let pages ask the fake host."""
+    monkeypatch.setattr(pools, "call", lambda host, verb, *args, timeout: getattr(fake, verb)(*args))
+
+
+def add(chief, host, **changes):
+    return pools.add(actor=chief, host=host, **{**SPARE, **changes})
+
+
+def spare(name="spare"):
+    return PoolAttachment.objects.select_related("pool", "host").get(pool__name=name)
+
+
+def there(fake):  # noqa: F811
+    return {info.name: info for info in fake.list_pools()}
+
+
+def context_of(operation):
+    return StepContext(operation.frozen, operation.identifiers, lambda: None)
+
+
+def test_a_pool_is_added_used_and_removed_with_all_that_lies_in_it(fake, pool, chief):  # noqa: F811
+    """Red when the pool is not counted, or removing it deletes a volume."""
+    fake.kinds = tuple(PoolKind)
+    assert done(add(chief, pool.host)).state == State.SUCCEEDED
+    served = {"name": "served", "kind": "netfs", "path": "/srv/served", "source": "/disks"}
+    assert done(add(chief, pool.host, **served, server="nas.example.org")).state == State.SUCCEEDED
+    assert there(fake)["served"].kind == "netfs"
+    place = spare()
+    assert place.observed_capacity and Counter.objects.get(scope=place.pool.scope).limit
+    assert done(make(chief, place)).state == State.SUCCEEDED
+    gone = pools.remove(actor=chief, pool=place, confirm_name="spare")
+    assert done(gone).state == State.SUCCEEDED
+    assert "spare" not in there(fake) and not StoragePool.objects.filter(name="spare").exists()
+    assert not Counter.objects.filter(scope=place.pool.scope).exists()
+    assert ("spare", "data.qcow2") in fake._volumes
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"name": "a b"}, "name"),
+        ({"name": "<x/>"}, "name"),
+        ({"name": "example-pool"}, "name"),
+        ({"path": "/etc/libvirt"}, "path"),
+        ({"path": "/var/lib"}, "path"),
+        ({"path": "/srv"}, "path"),
+        ({"path": "/srv/../etc"}, "path"),
+        ({"path": "/srv/a\n<b/>"}, "path"),
+        ({"path": "/srv/example"}, "path"),
+        ({"path": "/srv/example/in/it"}, "path"),
+        ({"kind": "logical", "source": "vg"}, "kind"),
+        ({"kind": "nonsense"}, "kind"),
+        ({"source": "/dev/vdb1"}, "source"),
+        ({"server": "nas"}, "server"),
+        ({"kind": "fs", "source": "/etc/shadow"}, "source"),
+        ({"kind": "fs", "source": "/dev/../etc/shadow"}, "source"),
+        ({"kind": "fs", "source": ""}, "source"),
+        ({"kind": "netfs", "source": "/disks", "server": "-oProxy"}, "server"),
+        ({"kind": "netfs", "source": "/disks", "server": "a'><b"}, "server"),
+        ({"kind": "netfs", "source": "disks", "server": "nas"}, "source"),
+    ],
+)
+def test_hostile_values_reach_no_host(fake, pool, chief, changes, field):  # noqa: F811
+    PoolAttachment.objects.update(path="/srv/example")
+    with pytest.raises(Denied) as denied:
+        add(chief, pool.host, **changes)
+    assert denied.value.field == field
+
+
+def test_only_admins_add_and_remove(fake, pool, cast, chief):  # noqa: F811
+    done(add(chief, pool.host))
+    with pytest.raises(Denied, match="may not add pools"):
+        add(cast.requester, pool.host, name="other", path="/srv/other")
+    with pytest.raises(Denied, match="may not remove pools"):
+        pools.remove(actor=cast.requester, pool=spare(), confirm_name="spare")
+
+
+def test_a_kind_that_the_host_lacks_is_told_and_nothing_is_left(fake, pool, chief):  # noqa: F811
+    """Red when Define does not ask the host."""
+    fake.kinds = (PoolKind.DIR,)
+    failed = done(add(chief, pool.host, kind="fs", source="/dev/vdb1"))
+    assert (failed.state, code(failed)) == (State.FAILED, "not_supported")
+    assert set(there(fake)) == {"example-pool"} and not StoragePool.objects.filter(name="spare").exists()
+
+
+def test_a_pool_of_somebody_else_is_never_taken_nor_removed(fake, pool, chief):  # noqa: F811
+    """Red when the undo removes by name alone, or a folder of another pool is taken."""
+    theirs = PoolSpec("spare", str(uuid.uuid4()), "/srv/theirs")
+    fake.ensure_pool(theirs)
+    failed = done(add(chief, pool.host))
+    assert (failed.state, code(failed)) == (State.FAILED, "name_taken")
+    failed = done(add(chief, pool.host, name="second", path="/srv/theirs"))
+    assert (failed.state, code(failed)) == (State.FAILED, "folder_taken")
+    assert there(fake)["spare"].uuid == theirs.uuid and set(there(fake)) == {"example-pool", "spare"}
+
+
+def test_a_used_pool_stays_and_says_by_whom(fake, pool, chief, cast, client):  # noqa: F811
+    """Red when a machine's disk, or the pool that a host was added with, does not keep it."""
+    done(add(chief, pool.host))
+    place = spare()
+    with pytest.raises(Denied, match="added with this pool"):
+        pools.remove(actor=chief, pool=pool, confirm_name=pool.pool.name)
+    with pytest.raises(Denied, match="exactly"):
+        pools.remove(actor=chief, pool=place, confirm_name="other")
+    machine = make_machine(cast, "web", pool.host)
+    machine.disks.create(pool=place, volume_name="web.qcow2", capacity=MIB)
+    fake.create_volume(VolumeSpec("spare", "web.qcow2", MIB))
+    look(chief, place)
+    with pytest.raises(Denied, match="Machine web"):
+        pools.remove(actor=chief, pool=place, confirm_name="spare")
+    client.force_login(chief)
+    assert "Machine web" in client.get(reverse("hosts:pool", args=[place.pk])).content.decode()
+
+
+def test_what_comes_into_it_meanwhile_keeps_it(fake, pool, chief, cast):  # noqa: F811
+    """Red when Forget forgets what a machine has, or its failure leaves the pool half gone."""
+    done(add(chief, pool.host))
+    begun = pools.remove(actor=chief, pool=spare(), confirm_name="spare")
+    machine = make_machine(cast, "web", pool.host)
+    machine.disks.create(pool=spare(), volume_name="web.qcow2", capacity=MIB)
+    failed = done(begun)
+    assert (failed.state, code(failed)) == (State.FAILED, "pool_in_use")
+    assert "spare" in there(fake) and spare().path == "/srv/spare"
+
+
+@pytest.mark.parametrize("kind", pool_kinds.KINDS)
+def test_a_worker_may_die_after_each_call(fake, pool, chief, kind, monkeypatch):  # noqa: F811
+    """Red when a step cannot be done twice, or the undo leaves something of a pool that was being added."""
+    if kind.name == pool_kinds.REMOVE:
+        done(add(chief, pool.host))
+        begun = pools.remove(actor=chief, pool=spare(), confirm_name="spare")
+    else:
+        begun = add(chief, pool.host)
+    deaths = set()
+
+    def dying(verb):
+        act = getattr(fake, verb)
+
+        def acted(*args):
+            found = act(*args)
+            if verb not in deaths:
+                deaths.add(verb)
+                raise Died
+            return found
+
+        return acted
+
+    with monkeypatch.context() as patched:
+        for verb in ("ensure_pool", "remove_pool", "list_pools"):
+            patched.setattr(fake, verb, dying(verb))
+        for step in kind.steps:
+            while True:
+                with suppress(Died):
+                    step.do(context_of(begun))
+                    step.do(context_of(begun))
+                    break
+    added = kind.name == pool_kinds.ADD
+    assert len(deaths) == 2
+    assert ("spare" in there(fake)) == added == StoragePool.objects.filter(name="spare").exists()
+    for step in reversed(kind.steps):
+        step.undo(context_of(begun))
+        step.undo(context_of(begun))
+    assert StoragePool.objects.filter(name="spare").exists() != added
+    assert "spare" not in there(fake)
+
+
+def test_the_page_offers_what_the_host_has(fake, pool, chief, client, monkeypatch):  # noqa: F811
+    """Red when the page offers kinds that the host did not name."""
+    client.force_login(chief)
+    url = reverse("hosts:pool-add", args=[pool.host_id])
+    page = client.get(url).content.decode()
+    assert 'value="fs"' in page and 'value="netfs"' not in page and 'value="logical"' not in page
+    wrong = client.post(url, {**SPARE, "path": "/etc/x"})
+    assert wrong.status_code == 422 and b"a folder of the system" in wrong.content
+    assert client.post(url, {**SPARE, "kind": "netfs"}).status_code == 422
+    assert client.post(url, SPARE).status_code == 302
+
+    def silent(*_args, **_more):
+        raise HostUnreachable
+
+    monkeypatch.setattr(pools, "call", silent)
+    page = client.get(url).content.decode()
+    assert 'value="dir"' in page and 'value="fs"' not in page
+
+
+def test_a_pool_of_another_uuid_is_no_pool_of_ours(fake, pool, chief):  # noqa: F811
+    done(add(chief, pool.host))
+    begun = pools.remove(actor=chief, pool=spare(), confirm_name="spare")
+    fake.remove_pool("spare")
+    theirs = PoolSpec("spare", str(uuid.uuid4()), "/srv/theirs")
+    fake.ensure_pool(theirs)
+    with pytest.raises(StepFailed):
+        pool_kinds.Empty().do(context_of(begun))
+    pool_kinds.Drop().do(context_of(begun))
+    assert there(fake)["spare"].uuid == theirs.uuid
