@@ -5,8 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import Count, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext_lazy as _
@@ -22,6 +21,7 @@ from portal.hosts.live import visible
 from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.storage import downloading, services
 from portal.hosts.storage.pools import why_not_removed
+from portal.hosts.storage.room import room_of, with_promised
 from portal.hosts.storage.using import is_orphan, uses_of
 
 PAGE_SIZE = 50
@@ -54,17 +54,7 @@ class Copy(forms.Form):
 
 def _pools(request: HttpRequest):  # type: ignore[no-untyped-def]  # an annotated queryset
     found = PoolAttachment.objects.filter(host__in=visible(request.user)).select_related("pool", "host")
-    promised = Coalesce(Sum("volumes__observed_capacity"), 0)
-    return found.annotate(promised=promised, count=Count("volumes"))
-
-
-def _told(pool: PoolAttachment) -> PoolAttachment:
-    """Return a pool with what its bar shows."""
-    whole = pool.observed_capacity
-    pool.taken = whole - pool.observed_available  # type: ignore[attr-defined]
-    pool.percent = round(100 * pool.taken / whole) if whole else 0  # type: ignore[attr-defined]
-    pool.promised_percent = round(100 * pool.promised / whole) if whole else 0  # type: ignore[attr-defined]
-    return pool
+    return with_promised(found).annotate(count=Count("volumes"))
 
 
 @require_safe
@@ -74,7 +64,7 @@ def pools(request: HttpRequest) -> HttpResponse:
         raise Http404
     found = _pools(request).order_by("host__name", "pk")
     page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
-    context = {"page": page, "rows": [_told(pool) for pool in page.object_list]}
+    context = {"page": page, "rows": [(pool, room_of(pool)) for pool in page.object_list]}
     return render(request, "hosts/pools.html", context)
 
 
@@ -96,7 +86,8 @@ def _pool_page(request: HttpRequest, pool: PoolAttachment, form: NewVolume) -> H
     sort, columns = ordering(request, ORDER, default="name")
     page = Paginator(found.order_by(*columns), PAGE_SIZE).get_page(request.GET.get("page"))
     context = {
-        "pool": _told(pool),
+        "pool": pool,
+        "room": room_of(pool),
         "page": page,
         "rows": [(one, uses[one.pk], one.pk in orphans) for one in page.object_list],
         "orphans": len(orphans),
