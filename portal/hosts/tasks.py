@@ -5,6 +5,7 @@ from celery import shared_task
 from portal.hosts import calls
 from portal.hosts.images import services as images
 from portal.hosts.models import Health, Host
+from portal.hosts.storage.turns import look_by_turns
 from portal.operations.models import Operation
 from portal.operations.services import find_lost
 from portal.operations.states import State
@@ -17,6 +18,12 @@ def find_lost_operations() -> None:
     if Operation.objects.filter(state=State.LOST).exists():
         back = Host.objects.filter(observed_health=Health.UP)
         find_lost(lanes=[host.scope for host in back], worker="the host's return")
+
+
+@shared_task(name="hosts.look_into_pools")
+def look_into_pools() -> None:
+    """Look into some pools, by turns. Idempotent."""
+    look_by_turns()
 
 
 @shared_task(name="hosts.sweep_uploads")

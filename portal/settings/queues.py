@@ -47,6 +47,7 @@ CELERY_BEAT_SCHEDULE = {
     "keep leases": {"task": "vms.keep_leases", "schedule": 60.0, "options": {"expires": 50}},
     "sweep exports": {"task": "vms.sweep_exports", "schedule": 300.0, "options": {"expires": 200}},
     "find what was lost": {"task": "hosts.find_lost", "schedule": 5.0, "options": {"expires": 10}},
+    "look into pools": {"task": "hosts.look_into_pools", "schedule": 30.0, "options": {"expires": 25}},
     "expire requests": {"task": "operations.expire", "schedule": 60.0, "options": {"expires": 50}},
     "sweep uploads": {"task": "hosts.sweep_uploads", "schedule": 3600.0, "options": {"expires": 3000}},
     "reap": {"task": "operations.reap", "schedule": 5.0, "options": {"expires": 10}},

@@ -63,6 +63,9 @@ class Look(StorageStep):
         began, told = timezone.now(), now()
         self.call(context, "refresh_pool", names["pool"])
         note_volumes(names["attachment"], self.call(context, "list_volumes", names["pool"]), began)
+        if "mark" in names:
+            # Not before: a look that began earlier knows nothing of the volume, and would forget its row.
+            note_made(names["attachment"], names["name"])
         note(names["host"], HostTold(*told, pools=self.call(context, "list_pools")))
 
 
@@ -126,7 +129,6 @@ class Make(StorageStep):
             # A copy that a worker left behind looks like a whole one.
             delete_waiting(self, context, names["pool"], names["name"])
             self._make(context)
-        note_made(names["attachment"], names["name"])
 
     def _make(self, context: StepContext) -> None:
         names = context.identifiers

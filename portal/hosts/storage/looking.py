@@ -19,18 +19,26 @@ def note_volumes(attachment_id: int, found: Sequence[VolumeInfo], began: datetim
         known = {volume.name: volume for volume in attachment.volumes.all()}
         attachment.volumes.filter(name__in=set(known) - set(names)).delete()
         for info in found:
+            told = {
+                "observed_path": info.path,
+                "observed_capacity": info.capacity_bytes,
+                "observed_allocation": info.allocation_bytes,
+                "observed_format": info.format[:16],
+                "observed_backing": info.backing_path or "",
+            }
             volume = known.get(info.name, Volume(pool=attachment, name=info.name))
-            volume.observed_path = info.path
-            volume.observed_capacity, volume.observed_allocation = info.capacity_bytes, info.allocation_bytes
-            volume.observed_format, volume.observed_backing = info.format[:16], info.backing_path or ""
+            if volume.pk and all(getattr(volume, field) == value for field, value in told.items()):
+                continue
+            for field, value in told.items():
+                setattr(volume, field, value)
             volume.save()
         attachment.observed_volumes_at = began
         attachment.save(update_fields=["observed_volumes_at"])
 
 
 def note_made(attachment_id: int, name: str) -> None:
-    """Write that people made a volume here. Idempotent."""
-    Volume.objects.update_or_create(pool_id=attachment_id, name=name, defaults={"made": True})
+    """Write that people made a volume that was seen here. Idempotent."""
+    Volume.objects.filter(pool_id=attachment_id, name=name).update(made=True)
 
 
 def note_begun(mark: str) -> None:
