@@ -11,11 +11,11 @@ class HostsConfig(AppConfig):
         from portal.hosts.enrolment import ENROL
         from portal.hosts.greeting import GREET
         from portal.hosts.images.importing import DELETE_IMAGE, IMPORT_IMAGE
-        from portal.hosts.storage import pool_kinds
+        from portal.hosts.storage import downloading, pool_kinds
         from portal.hosts.storage.kinds import KINDS
         from portal.operations.registry import register
 
-        for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE, *KINDS, *pool_kinds.KINDS):
+        for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE, *KINDS, *pool_kinds.KINDS, downloading.KIND):
             register(kind)
         live.register_panels()
         joining.register_panels()

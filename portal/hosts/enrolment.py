@@ -28,7 +28,8 @@ class Reach(HostStep):
         readiness: HostReadiness = self.call(context, "readiness")
         # First, so that nothing of a machine is counted that another row stands for.
         _identify(context.identifiers["host"], readiness.uuid)
-        Host.objects.filter(pk=context.identifiers["host"]).update(readiness=asdict(readiness))
+        told = asdict(readiness) | {"pool_kinds": list(self.call(context, "pool_kinds"))}
+        Host.objects.filter(pk=context.identifiers["host"]).update(readiness=told)
         note(context.identifiers["host"], HostTold(*began, readiness.host))
 
 

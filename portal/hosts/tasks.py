@@ -5,6 +5,7 @@ from celery import shared_task
 from portal.hosts import calls
 from portal.hosts.images import services as images
 from portal.hosts.models import Health, Host
+from portal.hosts.storage import downloading
 from portal.hosts.storage.turns import look_by_turns
 from portal.operations.models import Operation
 from portal.operations.services import find_lost
@@ -18,6 +19,12 @@ def find_lost_operations() -> None:
     if Operation.objects.filter(state=State.LOST).exists():
         back = Host.objects.filter(observed_health=Health.UP)
         find_lost(lanes=[host.scope for host in back], worker="the host's return")
+
+
+@shared_task(name="hosts.sweep_downloads")
+def sweep_downloads() -> None:
+    """Delete the files of volumes whose time is over. Idempotent."""
+    downloading.sweep()
 
 
 @shared_task(name="hosts.look_into_pools")

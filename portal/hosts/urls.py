@@ -17,6 +17,7 @@ urlpatterns = [
     path("storage/<int:pk>/volumes/", storage.add, name="volume-add"),
     path("storage/volumes/<int:pk>/", storage.volume, name="volume"),
     path("storage/volumes/<int:pk>/download/", storage.download, name="volume-download"),
+    path("storage/volumes/<int:pk>/take/", storage.take, name="volume-take"),
     path("storage/volumes/<int:pk>/grow/", storage.grow, name="volume-grow"),
     path("storage/volumes/<int:pk>/clone/", storage.clone, name="volume-clone"),
     path("storage/volumes/<int:pk>/delete/", storage.delete, name="volume-delete"),

@@ -103,6 +103,13 @@ SENTENCES = {
         "The pool has something of this name already, which the portal did not make. It was left as it is; "
         "choose another name."
     ),
+    "volume_written": _(
+        "%(raw)s runs and may write to the volume, so its file would be half old and half new. Switch it off "
+        "first, then try again."
+    ),
+    "volume_changed": _(
+        "The volume was changed while it was read, so what was read was thrown away. Try again."
+    ),
     "pool_in_use": _("%(raw)s uses what is in the pool. Nothing was changed; take it away there first."),
     "folder_taken": _("Another pool of the host has the folder %(raw)s. Choose another one."),
     "volume_gone": _("The volume is not in its pool any more. Look into the pool to see what is there."),
@@ -198,6 +205,7 @@ NAMING = frozenset(
         "same_image",
         "volume_in_use",
         "pool_in_use",
+        "volume_written",
         "folder_taken",
         "target_pool_full",
         "image_checksum",

@@ -46,6 +46,7 @@ CELERY_BEAT_SCHEDULE = {
     "empty the bin": {"task": "vms.empty_bin", "schedule": 600.0, "options": {"expires": 300}},
     "keep leases": {"task": "vms.keep_leases", "schedule": 60.0, "options": {"expires": 50}},
     "sweep exports": {"task": "vms.sweep_exports", "schedule": 300.0, "options": {"expires": 200}},
+    "sweep downloads": {"task": "hosts.sweep_downloads", "schedule": 600.0, "options": {"expires": 300}},
     "find what was lost": {"task": "hosts.find_lost", "schedule": 5.0, "options": {"expires": 10}},
     "look into pools": {"task": "hosts.look_into_pools", "schedule": 30.0, "options": {"expires": 25}},
     "expire requests": {"task": "operations.expire", "schedule": 60.0, "options": {"expires": 50}},

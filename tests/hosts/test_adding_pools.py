@@ -7,8 +7,8 @@ import pytest
 from django.urls import reverse
 
 from portal.core.errors import Denied
-from portal.drivers.errors import HostUnreachable
 from portal.drivers.types import PoolKind, PoolSpec, VolumeSpec
+from portal.hosts import enrolment
 from portal.hosts.models import PoolAttachment, StoragePool
 from portal.hosts.storage import pool_kinds, pools
 from portal.operations.models import Counter
@@ -19,12 +19,6 @@ from tests.hosts.test_storage import Died, code, done, fake, look, make, pool  #
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 SPARE = {"name": "spare", "kind": "dir", "path": "/srv/spare", "source": "", "server": ""}
-
-
-@pytest.fixture(autouse=True)
-def asked(fake, monkeypatch):  # noqa: F811
-    """Let pages ask the fake host."""
-    monkeypatch.setattr(pools, "call", lambda host, verb, *args, timeout: getattr(fake, verb)(*args))
 
 
 def add(chief, host, **changes):
@@ -189,23 +183,19 @@ def test_a_worker_may_die_after_each_call(fake, pool, chief, kind, monkeypatch):
     assert "spare" not in there(fake)
 
 
-def test_the_page_offers_what_the_host_has(fake, pool, chief, client, monkeypatch):  # noqa: F811
-    """Red when the page offers kinds that the host did not name."""
+def test_the_page_offers_what_the_host_has(fake, pool, chief, client):  # noqa: F811
+    """Red when the page offers kinds that the host did not name when it was proven."""
     client.force_login(chief)
     url = reverse("hosts:pool-add", args=[pool.host_id])
+    page = client.get(url).content.decode()
+    assert 'value="dir"' in page and 'value="fs"' not in page
+    enrolment.Reach().do(StepContext({}, {"host": pool.host_id}, lambda: None))
     page = client.get(url).content.decode()
     assert 'value="fs"' in page and 'value="netfs"' not in page and 'value="logical"' not in page
     wrong = client.post(url, {**SPARE, "path": "/etc/x"})
     assert wrong.status_code == 422 and b"a folder of the system" in wrong.content
     assert client.post(url, {**SPARE, "kind": "netfs"}).status_code == 422
     assert client.post(url, SPARE).status_code == 302
-
-    def silent(*_args, **_more):
-        raise HostUnreachable
-
-    monkeypatch.setattr(pools, "call", silent)
-    page = client.get(url).content.decode()
-    assert 'value="dir"' in page and 'value="fs"' not in page
 
 
 def test_a_pool_of_another_uuid_is_no_pool_of_ours(fake, pool, chief):  # noqa: F811

@@ -55,9 +55,12 @@ def test_volumes_live_their_life_on_a_real_host(real, chief):
         begun = services.clone(actor=chief, volume=row(name), name=f"copy.{form}")
         assert done(begun).state == State.SUCCEEDED
         info = driver.volume_info(pool.name, f"copy.{form}")
-        told, pieces = downloading.take(actor=chief, volume=row(f"copy.{form}"))
+        brought = row(f"copy.{form}")
+        assert done(services.download(actor=chief, volume=brought)).state == State.SUCCEEDED
+        subject = services.subject_of(place, brought.name)
+        length, pieces = downloading.take(actor=chief, volume=brought, subject=subject)
         content = b"".join(pieces)
-        assert content == Path(info.path).read_bytes() and len(content) == told.length_bytes
+        assert content == Path(info.path).read_bytes() and len(content) == length
         assert (info.capacity_bytes, info.format, info.backing_path) == (16 * MIB, form, None)
         begun = services.delete(actor=chief, volume=row(name), confirm_name=name)
         assert done(begun).state == State.SUCCEEDED

@@ -1,88 +1,150 @@
-"""Hand out volumes as they are stored. Not for: machines as files, which are exported whole.
+"""Volumes as files that people take away, as they are stored. Not for: machines, which are exported whole.
 
-Piece by piece from the host to the browser: nothing is kept here, so a download that breaks leaves nothing.
+A worker brings the file here, since the web process reaches no host; the browser gets it from here. It lies
+in a folder that was named before anything was made, and goes with it.
 """
 
-import logging
+import shutil
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from portal.audit import services as audit
 from portal.core.errors import Denied
-from portal.drivers.errors import DriverError
-from portal.drivers.types import LONGEST_READ, DomainState, VolumeInfo
-from portal.hosts.calls import call
+from portal.drivers.types import DomainState, VolumeInfo
 from portal.hosts.models import Volume
 from portal.hosts.services import check_estate
-from portal.hosts.storage import kinds
-from portal.hosts.storage.services import has_plain_name, subject_of
-from portal.operations.messages import sentence
+from portal.hosts.storage.kinds import StorageStep
 from portal.operations.models import Operation
-from portal.operations.states import UNFINISHED
+from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.states import UNFINISHED, State
 
-#: Seconds that the host gets for a piece, and for what is asked before and after.
-PATIENCE = 60.0
+FETCH = "storage.download"
+#: Below the folder of what workers write and the web process hands out.
+FOLDER: Path = settings.STATE_DIR / "exports" / "volumes"
+#: How long a file is kept.
+KEPT = timedelta(days=1)
+#: Bytes that stay free where the files lie: the database may lie there too.
+LEFT_FREE = 1 << 30
+#: Bytes that are read and sent at a time.
+PIECE = 1 << 20
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
-_log = logging.getLogger(__name__)
 
 
-class Torn(Exception):
-    """What was sent may be half old and half new; the download is broken off, so that nobody takes it."""
+class Fetch(StorageStep):
+    """Bring the file here, unless a domain that runs may write to it; anew after an earlier attempt."""
+
+    name, title = "fetch", "Bring the volume to the portal"
+    timeout = 3600.0
+
+    def do(self, context: StepContext) -> None:
+        names = context.identifiers
+        before = self._still(context)
+        folder = _folder(names)
+        folder.mkdir(parents=True, exist_ok=True)
+        need, free = before.allocation_bytes + LEFT_FREE, shutil.disk_usage(folder).free
+        if free < need:
+            raise StepFailed("portal_full", f"{need} bytes are needed, {free} are free")
+        try:
+            self.call(context, "download_volume", names["pool"], names["name"], str(folder / names["name"]))
+        except StepFailed as failure:
+            # Of what is asked only the file here can be one that cannot be.
+            if failure.code == "invalid_spec":
+                raise StepFailed("portal_full", failure.raw) from failure
+            raise
+        if self._still(context) != before:
+            raise StepFailed("volume_changed", names["name"])
+
+    def _still(self, context: StepContext) -> VolumeInfo:
+        """Return what the host says of the volume now. Raises StepFailed when somebody may write to it."""
+        place = context.identifiers["pool"], context.identifiers["name"]
+        users = set(self.call(context, "volume_users", *place))
+        domains = self.call(context, "list_domains") if users else ()
+        running = sorted(one.name for one in domains if one.name in users and one.state not in _OFF)
+        if running:
+            raise StepFailed("volume_written", ", ".join(running))
+        info: VolumeInfo = self.call(context, "volume_info", *place)
+        return info
+
+    def undo(self, context: StepContext) -> None:
+        shutil.rmtree(_folder(context.identifiers), ignore_errors=True)
 
 
-def take(*, actor: Any, volume: Volume) -> tuple[VolumeInfo, Iterator[bytes]]:
-    """Return what the host says of a volume, and its file in pieces, which are read as they are asked for.
+def _folder(names: Any) -> Path:
+    return FOLDER / str(names["folder"])
 
-    The trail says who took it. The pieces end with Torn when the volume was changed meanwhile, with
-    DriverError when the host fails. Raises Denied.
+
+def _page(operation: Operation) -> str:
+    names = operation.identifiers
+    volume = Volume.objects.filter(pool=names["attachment"], name=names["name"]).first()
+    return reverse("hosts:volume", args=[volume.pk]) if volume else ""
+
+
+KIND = Kind(
+    FETCH,
+    "Download a volume",
+    (Fetch(),),
+    page=_page,
+    waits_for_host=False,
+    cancellable=True,
+    announce=gettext_lazy("%(name)s is ready; the file is on the volume's page."),
+)
+
+
+def ready(volume: Volume, subject: str) -> tuple[Path, datetime] | None:
+    """Return the newest file of a volume that is here, and until when; None for none."""
+    found = Operation.objects.filter(kind=FETCH, subject=subject, state=State.SUCCEEDED)
+    last = found.order_by("-pk").first()
+    if last is None:
+        return None
+    path = _folder(last.identifiers) / volume.name
+    try:
+        until = datetime.fromtimestamp(path.stat().st_mtime, tz=timezone.get_current_timezone()) + KEPT
+    except OSError:
+        return None
+    return (path, until) if until > timezone.now() else None
+
+
+def take(*, actor: Any, volume: Volume, subject: str) -> tuple[int, Iterator[bytes]]:
+    """Return the length of a volume's file that is here, and the file in pieces; the trail says who took it.
+
+    Raises Denied.
     """
     check_estate(actor, "operate", _("download volumes"))
-    if not has_plain_name(volume.name):
-        raise Denied(_("Its name has characters that the portal passes on to no host; take it there."))
+    found = ready(volume, subject)
     try:
-        if reason := _why_not(volume):
-            raise Denied(reason)
-        info: VolumeInfo = _call(volume, "volume_info", *_place(volume))
-    except DriverError as error:
-        raise Denied(sentence(kinds.meaning(error.code))) from error
-    told = {"host": volume.pool.host.name, "file": info.path}
-    audit.record(actor=actor, verb="volume.taken", target=volume, after=told)
-    return info, _pieces(volume, info)
+        file = found[0].open("rb") if found else None
+    except OSError:
+        file = None
+    if file is None:
+        raise Denied(_("The file is not here any more; let it be brought again."))
+    audit.record(actor=actor, verb="volume.taken", target=volume, after={"host": volume.pool.host.name})
+    return found[0].stat().st_size if found else 0, _pieces(file)
 
 
-def _why_not(volume: Volume) -> str:
-    """Return why what is read now could be half old and half new, '' when it is whole. Raises DriverError."""
-    subject = subject_of(volume.pool, volume.name)
-    work = Operation.objects.filter(subject=subject, state__in=UNFINISHED).first()
-    if work is not None:
-        return _("%(operation)s is not finished; wait for its end.") % {"operation": work}
-    users = set(_call(volume, "volume_users", *_place(volume)))
-    domains = _call(volume, "list_domains") if users else ()
-    running = sorted(one.name for one in domains if one.name in users and one.state not in _OFF)
-    if running:
-        words = _("%(domains)s runs and may write to it. Switch it off first, then download it.")
-        return words % {"domains": ", ".join(running)}
-    return ""
+def _pieces(file: Any) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
-def _pieces(volume: Volume, info: VolumeInfo) -> Iterator[bytes]:
-    """Yield the file. The last piece goes out only once it is known that nobody wrote meanwhile."""
-    at, held = 0, b""
-    while piece := _call(volume, "read_volume", *_place(volume), at, LONGEST_READ):
-        if held:
-            yield held
-        at, held = at + len(piece), piece
-    if _why_not(volume) or _call(volume, "volume_info", *_place(volume)) != info:
-        _log.warning("The download of %s was broken off: it was changed meanwhile", volume)
-        raise Torn(str(volume))
-    yield held
-
-
-def _place(volume: Volume) -> tuple[str, str]:
-    return volume.pool.pool.name, volume.name
-
-
-def _call(volume: Volume, verb: str, *args: Any) -> Any:
-    return call(volume.pool.host_id, verb, *args, timeout=PATIENCE)
+def sweep() -> int:
+    """Delete the files whose time is over; return how many. Idempotent."""
+    if not FOLDER.is_dir():
+        return 0
+    limit, gone = (timezone.now() - KEPT).timestamp(), 0
+    for folder in FOLDER.iterdir():
+        if any(one.stat().st_mtime > limit for one in (*folder.iterdir(), folder)):
+            continue
+        # A volume may take longer to come than a file is kept.
+        if not Operation.objects.filter(state__in=UNFINISHED, identifiers__folder=folder.name).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            gone += 1
+    return gone

@@ -30,11 +30,6 @@ _MEANS = {
 _SECTOR, _SIZES = 512, 1 << 27
 
 
-def meaning(code: str) -> str:
-    """Return the code of the sentence that a driver's error has for who works on a volume."""
-    return _MEANS.get(code, code)
-
-
 class StorageStep(HostStep):
     """A step on the volumes of a pool."""
 
@@ -43,7 +38,7 @@ class StorageStep(HostStep):
         try:
             return super().call(context, verb, *args)
         except StepFailed as failure:
-            failure.code = meaning(failure.code)
+            failure.code = _MEANS.get(failure.code, failure.code)
             raise
 
     def find(self, context: StepContext, name: str) -> VolumeInfo | None:

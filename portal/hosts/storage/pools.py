@@ -9,10 +9,8 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
-from portal.drivers.errors import DriverError
 from portal.drivers.types import FOLDER_KINDS, PoolKind
 from portal.hosts.addresses import check_pool_path
-from portal.hosts.calls import call
 from portal.hosts.models import Host, PoolAttachment, StoragePool
 from portal.hosts.services import check_estate, locked
 from portal.hosts.storage import pool_kinds
@@ -32,18 +30,16 @@ _SYSTEM = frozenset(
 _SHARED = frozenset({"home", "var"})
 _DEVICE = re.compile(r"/dev(/[A-Za-z0-9][A-Za-z0-9._:+-]*)+")
 _SERVER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-#: Seconds that a page waits for a host to say what it has.
-_PATIENCE = 5.0
 #: How many of those that keep a pool are named.
 _NAMED = 5
 
 
 def kinds_of(host: Host) -> list[PoolKind]:
-    """Return the kinds of pools that can be added to a host, as it says now; folders when it says nothing."""
-    try:
-        told = call(host.pk, "pool_kinds", timeout=_PATIENCE)
-    except DriverError:
-        told = (PoolKind.DIR,)
+    """Return the kinds of pools that can be added to a host, as it said when it was proven last.
+
+    One that was not asked yet has folders.
+    """
+    told = host.readiness.get("pool_kinds", [PoolKind.DIR])
     return [kind for kind in PoolKind if kind in told and kind in FOLDER_KINDS]
 
 

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from portal.core.errors import Denied
 from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.services import check_estate
-from portal.hosts.storage import kinds
+from portal.hosts.storage import downloading, kinds
 from portal.hosts.storage.using import uses_of
 from portal.operations.models import Operation
 from portal.operations.services import begin_operation
@@ -72,6 +72,15 @@ def delete(*, actor: Any, volume: Volume, confirm_name: str) -> Operation:
         raise Denied(_("Type the volume's name exactly to delete it."))
     _check_free(volume)
     return _change(actor, volume.pool, kinds.DELETE, f"Delete {volume.name}", volume.name)
+
+
+def download(*, actor: Any, volume: Volume) -> Operation:
+    """Queue that a volume's file is brought here, unless a running domain may write to it. Raises Denied."""
+    check_estate(actor, "operate", _("download volumes"))
+    if not has_plain_name(volume.name):
+        raise Denied(_("Its name has characters that the portal passes on to no host; take it there."))
+    names = {"folder": str(uuid.uuid4())}
+    return _change(actor, volume.pool, downloading.FETCH, f"Download {volume.name}", volume.name, **names)
 
 
 def why_not(volume: Volume) -> str:

@@ -147,6 +147,7 @@ def _volume_page(
         "uses": uses,
         "orphan": is_orphan(volume, uses),
         "denied": services.why_not(volume),
+        "ready": downloading.ready(volume, _subject(volume)),
         "larger": shown[0],
         "copy": shown[1],
         "confirm": shown[2],
@@ -156,16 +157,32 @@ def _volume_page(
 
 
 @require_POST
-def download(request: HttpRequest, pk: int) -> Any:
-    """Send a volume's file, or say why not."""
+def download(request: HttpRequest, pk: int) -> HttpResponse:
+    """Let a volume's file be brought here."""
     found = _volume(request, pk)
     try:
-        info, pieces = downloading.take(actor=request.user, volume=found)
+        begun = services.download(actor=request.user, volume=found)
     except Denied as denied:
         messages.error(request, denied.reason)
         return redirect("hosts:volume", found.pk)
-    kind, length = "application/octet-stream", info.length_bytes or None
+    return redirect("operations:detail", begun.pk)
+
+
+@require_POST
+def take(request: HttpRequest, pk: int) -> Any:
+    """Send a volume's file that is here."""
+    found = _volume(request, pk)
+    try:
+        length, pieces = downloading.take(actor=request.user, volume=found, subject=_subject(found))
+    except Denied as denied:
+        messages.error(request, denied.reason)
+        return redirect("hosts:volume", found.pk)
+    kind = "application/octet-stream"
     return stream(request, pieces, content_type=kind, name=found.name, length=length)
+
+
+def _subject(volume: Volume) -> str:
+    return services.subject_of(volume.pool, volume.name)
 
 
 @require_POST
