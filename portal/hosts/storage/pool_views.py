@@ -13,7 +13,10 @@ from portal.hosts.models import Host, PoolAttachment
 from portal.hosts.storage import pools
 
 _WORDS = {
-    PoolKind.DIR: (_("A folder of the host"), _("It is made if it is not there.")),
+    PoolKind.DIR: (
+        _("A folder of the host"),
+        _("It is made if it is not there; one that is there gets the permissions 0711, its files stay."),
+    ),
     PoolKind.FS: (
         _("A device with a file system"),
         _("The host mounts it at the folder. It is never formatted: it must have a file system."),
