@@ -124,7 +124,7 @@ def take(*, actor: Any, volume: Volume, subject: str) -> tuple[int, Iterator[byt
     except OSError:
         file = None
     if file is None:
-        raise Denied(_("The file is not here any more; let it be brought again."))
+        raise Denied(_("The file is not here any more; prepare the download again."))
     audit.record(actor=actor, verb="volume.taken", target=volume, after={"host": volume.pool.host.name})
     return found[0].stat().st_size if found else 0, _pieces(file)
 
