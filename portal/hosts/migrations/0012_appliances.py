@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('hosts', '0010_volumes'),
+        ('hosts', '0011_begun_volume'),
     ]
 
     operations = [
