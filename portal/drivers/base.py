@@ -326,12 +326,12 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
-    def change_media(self, uuid: str, target: str, path: str | None) -> None:
+    def change_media(self, uuid: str, target: str, path: str | None, force: bool = False) -> None:
         """Put the ISO file `path` into the drive at `target`, or (None) nothing, now and for later starts.
 
-        Whatever is in it comes out. Idempotent. Raises GuestIgnores when the guest of a running domain holds
-        the tray shut (nothing was changed then), DeviceNotFound (no drive for CDs is there), VolumeNotFound
-        (no pool knows the file), DomainNotFound.
+        Whatever is in it comes out; by `force` also while the guest of a running domain holds the tray shut.
+        Idempotent. Raises GuestIgnores when it holds it and nobody forces it (nothing was changed then),
+        DeviceNotFound (no drive for CDs is there), VolumeNotFound (no pool knows the file), DomainNotFound.
         """
 
     @abstractmethod

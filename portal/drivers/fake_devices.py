@@ -88,13 +88,14 @@ class FakeDevices(HypervisorDriver):
         validation.check_mac(mac)
         _change(self._get(uuid), lambda domain: card_with(domain, mac), lambda card: set_link(card, up))
 
-    def change_media(self, uuid: str, target: str, path: str | None) -> None:
+    def change_media(self, uuid: str, target: str, path: str | None, force: bool = False) -> None:
         validation.check_target(target)
         domain = self._get(uuid)
         if path is not None and not self._knows(file=validation.check_path(path)):
             raise VolumeNotFound(path)
         there = drive_at(parse(domain.running), target) if domain.running else None
-        if there is not None and file_of(there) != (path or "") and not self.guest_heeds:
+        held = not self.guest_heeds and not force
+        if there is not None and file_of(there) != (path or "") and held:
             raise GuestIgnores(target)
 
         def put(drive: ET.Element) -> None:

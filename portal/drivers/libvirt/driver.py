@@ -191,8 +191,8 @@ class LibvirtDriver(HypervisorDriver):
     def set_link(self, uuid: str, mac: str, up: bool) -> None:
         self._devices.set_link(uuid, mac, up)
 
-    def change_media(self, uuid: str, target: str, path: str | None) -> None:
-        self._devices.change_media(uuid, target, path)
+    def change_media(self, uuid: str, target: str, path: str | None, force: bool = False) -> None:
+        self._devices.change_media(uuid, target, path, force)
 
     def limit_disk(self, uuid: str, target: str, path: str, limits: Mapping[str, int]) -> None:
         self._devices.limit_disk(uuid, target, path, limits)

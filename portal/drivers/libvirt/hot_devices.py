@@ -81,8 +81,8 @@ class HotDevices:
         _update(self._get(uuid), lambda domain: card_with(domain, mac), plug, f"card {mac}")
 
     @translated()
-    def change_media(self, uuid: str, target: str, path: str | None) -> None:
-        """Change what is in a drive; in the one that runs first, whose guest may refuse."""
+    def change_media(self, uuid: str, target: str, path: str | None, force: bool = False) -> None:
+        """Change what is in a drive; in the one that runs first, whose guest may refuse unless it is forced."""
         check_target(target)
         if path is not None:
             check_path(path)
@@ -109,8 +109,8 @@ class HotDevices:
             self._connection.storageVolLookupByPath(wanted)
         name = f"drive {target}"
         try:
-            _update(domain, find, empty_open, name)
-            _update(domain, find, put, name)
+            _update(domain, find, empty_open, name, force=force)
+            _update(domain, find, put, name, force=force)
         except libvirt.libvirtError as error:
             if any(words in str(error) for words in _SHUT):
                 raise GuestIgnores(str(error)) from error
@@ -132,10 +132,18 @@ class HotDevices:
         domain.setBlockIoTune(target, dict(limits), flags)
 
 
-def _update(domain: libvirt.virDomain, find: Find, change: Callable[[ET.Element], bool], name: str) -> None:
+def _update(
+    domain: libvirt.virDomain,
+    find: Find,
+    change: Callable[[ET.Element], bool],
+    name: str,
+    *,
+    force: bool = False,
+) -> None:
     """Change a device where `change` says that it did: in what runs, then in the definition.
 
-    The rest of its element goes back as it came. Raises DeviceNotFound, which calls the device `name`.
+    The rest of its element goes back as it came. What runs can be forced. Raises DeviceNotFound, which calls
+    the device `name`.
     """
     found = [(flag, find(parse(text))) for flag, text in definitions(domain)]
     devices = {flag: device for flag, device in found if device is not None}
@@ -143,4 +151,5 @@ def _update(domain: libvirt.virDomain, find: Find, change: Callable[[ET.Element]
         raise DeviceNotFound(f"there is no {name}")
     for flag in (LIVE, CONFIG):
         if flag in devices and change(devices[flag]):
-            domain.updateDeviceFlags(ET.tostring(devices[flag], encoding="unicode"), flag)
+            forced = libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE if force and flag == LIVE else 0
+            domain.updateDeviceFlags(ET.tostring(devices[flag], encoding="unicode"), flag | forced)

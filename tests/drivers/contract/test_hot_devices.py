@@ -173,6 +173,24 @@ def test_a_medium_is_taken_out_and_put_in(bench: Bench, domain: DomainSpec, on: 
 
 
 @pytest.mark.parametrize("on", [True, False])
+def test_a_medium_is_forced_out_and_another_in(bench: Bench, domain: DomainSpec, on: bool) -> None:
+    """Red when a guest that holds its tray keeps it against force, or force changes what is defined alone."""
+    driver, seed = bench.driver, domain.seed_path
+    if on:
+        driver.start(domain.uuid)
+    if hasattr(driver, "guest_heeds"):
+        driver.guest_heeds = False
+        if on:
+            with pytest.raises(errors.GuestIgnores):
+                driver.change_media(domain.uuid, "sda", None)
+            assert medium(driver.definition(domain.uuid).persistent) == seed
+    for wanted in (None, None, seed):
+        driver.change_media(domain.uuid, "sda", wanted, True)
+        made = driver.definition(domain.uuid)
+        assert {medium(text) for text in both(made) if text} == {wanted or ""}
+
+
+@pytest.mark.parametrize("on", [True, False])
 def test_a_disk_is_limited_and_set_free(bench: Bench, domain: DomainSpec, on: bool) -> None:
     """Red when either side is left out, or 0 is taken for a limit."""
     driver, path = bench.driver, domain.disks[0].path
