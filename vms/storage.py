@@ -50,14 +50,26 @@ def _domains(
 ) -> Iterable[tuple[int, Use]]:
     pools = {volume.pool_id: volume.pool for volume in volumes}
     places = {host: [one for one in pools.values() if one.host_id == host] for host in _hosts(volumes)}
-    machines = set(VirtualMachine.objects.filter(host__in=places).values_list("uuid", flat=True))
-    rows = Definition.objects.filter(host__in=places).exclude(uuid__in=machines)
-    told = rows.values_list("host", "observed_name", "observed_persistent", "observed_running")
-    for host, name, *sides in told:
+    known = VirtualMachine.objects.filter(host__in=places)
+    machines = {own: (pk, name) for own, pk, name in known.values_list("uuid", "pk", "name")}
+    rows = Definition.objects.filter(host__in=places)
+    told = rows.values_list("host", "uuid", "observed_name", "observed_persistent", "observed_running")
+    for host, own, name, *sides in told:
+        # A machine's disks have rows; what is in its drives only its definition says.
+        mine = own in machines
+        if mine:
+            use = Use(
+                _("Machine %(machine)s") % {"machine": machines[own][1]},
+                reverse("vms:detail", args=[machines[own][0]]),
+            )
+        else:
+            use = Use(_("Domain %(domain)s, which is no machine here") % {"domain": name})
         for drive in (drive for side in sides for drive in drives(side)):
+            if mine and drive.device != "cdrom":
+                continue
             if place := in_pools(drive, places[host]):
                 for pk in keys.get((place[0].pool_id, place[1]), ()):
-                    yield pk, Use(_("Domain %(domain)s, which is no machine here") % {"domain": name})
+                    yield pk, use
 
 
 def _hosts(volumes: Sequence[Volume]) -> set[int]:

@@ -55,6 +55,10 @@ SENTENCES = {
         "The guest was asked to let it go and did not, so nothing was changed. Unmount it in the guest and "
         "try again, or switch the machine off first."
     ),
+    "tray_held": _(
+        "The guest holds the drive shut, as it does while the CD is mounted, so nothing was changed. Unmount "
+        "it in the guest and try again, or take it out by force on the page of the machine's drives."
+    ),
     "device_not_found": _(
         "The machine has this device no more: somebody took it away on its host. Nothing was changed."
     ),

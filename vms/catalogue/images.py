@@ -7,7 +7,8 @@ from portal.core.canonical import canonical_json
 from portal.hosts.models import Image
 from portal.operations.models import Operation
 from portal.operations.states import UNFINISHED, State
-from vms.models import VirtualMachine
+from vms.adoption.found import drives
+from vms.models import Definition, VirtualMachine
 
 #: Names that are told; the rest is a number.
 TOLD = 5
@@ -15,7 +16,7 @@ TOLD = 5
 
 def used_by(image: Image) -> str:
     """Return which items, machines and requests need `image`, in sentences; '' for none."""
-    found = [_items(image), _machines(image), _drives(image), _waiting(image)]
+    found = [_items(image), _machines(image), _inserted(image), _began_with(image), _waiting(image)]
     return " ".join(sentence for sentence in found if sentence)
 
 
@@ -26,10 +27,36 @@ def _items(image: Image) -> str:
 
 def _machines(image: Image) -> str:
     names = list(image.machines.order_by("name").values_list("name", flat=True))
-    return _("The disks of %(machines)s stand on it.") % {"machines": _told(names)} if names else ""
+    if not names:
+        return ""
+    if image.needs_installer:
+        return _("%(machines)s began with it as their installer.") % {"machines": _told(names)}
+    return _("The disks of %(machines)s stand on it.") % {"machines": _told(names)}
 
 
-def _drives(image: Image) -> str:
+def _inserted(image: Image) -> str:
+    """Return in which machines' drives it is, as their hosts told last, or is about to be; '' for none."""
+    if image.kind != Image.Kind.ISO:
+        return ""
+    places = set(image.attachments.values_list("pool__host", "path"))
+    rows = Definition.objects.filter(host__in={host for host, _path in places})
+    told = rows.values_list("host", "uuid", "observed_persistent", "observed_running")
+    uuids = {
+        own
+        for host, own, *sides in told
+        if any((host, drive.where) in places for side in sides for drive in drives(side))
+    }
+    found = VirtualMachine.objects.filter(uuid__in=uuids)
+    names = list(found.exclude(image=image).order_by("name").values_list("name", flat=True))
+    others = len(uuids) - found.count()
+    if others:
+        names.append(_("domains that are no machines here"))
+    if not names:
+        return ""
+    return _("It is in the CD drive of %(machines)s; eject it there.") % {"machines": _told(names)}
+
+
+def _began_with(image: Image) -> str:
     """Return which machines began with it as their CD of drivers."""
     began = f'"drivers":{{"sha256":{canonical_json(image.sha256)}'
     found = VirtualMachine.objects.filter(built_by__spec__contains=began).order_by("name")
@@ -44,8 +71,8 @@ def _waiting(image: Image) -> str:
     if not count:
         return ""
     words = ngettext(
-        "%(count)d request for a machine from it is not finished.",
-        "%(count)d requests for machines from it are not finished.",
+        "%(count)d request for it is not finished.",
+        "%(count)d requests for it are not finished.",
         count,
     )
     return words % {"count": count}

@@ -82,7 +82,7 @@ class HotDevices:
 
     @translated()
     def change_media(self, uuid: str, target: str, path: str | None, force: bool = False) -> None:
-        """Change what is in a drive; in the one that runs first, whose guest may refuse unless it is forced."""
+        """Change what is in a drive; in the one that runs first, whose guest may refuse; unless forced."""
         check_target(target)
         if path is not None:
             check_path(path)

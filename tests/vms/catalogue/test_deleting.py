@@ -65,7 +65,7 @@ def test_who_uses_it_is_said(cast, chief, image):
     wish = make_wish(catalogue, name="asked")
     request = request_machine(actor=cast.requester, project=cast.project, wish=wish, token=uuid.uuid4())
     CatalogueItem.objects.filter(pk=catalogue.item.pk).update(image=make_image())
-    with pytest.raises(Denied, match="^1 request for a machine from it is not finished.$"):
+    with pytest.raises(Denied, match="^1 request for it is not finished.$"):
         delete(chief, image)
     decide(actor=cast.approver, operation=request, spec_hash=request.spec_hash, approved=True)
     with pytest.raises(Denied, match="The disks of asked stand on it. 1 request"):

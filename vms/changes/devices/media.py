@@ -1,7 +1,7 @@
 """Put a CD into a machine's drive, or take it out. Not for: drives, which a machine has from its start on.
 
-There are no ISO images in the portal yet: what can be put in is the machine's own seed. Those of others lie
-in the same pools and hold their keys, so a list of files in a pool is no list of what may be put in.
+What can be put in is the machine's own seed, and ISO images of the catalogue. The seeds of others lie in the
+same pools and hold their keys, so a list of files in a pool is no list of what may be put in.
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
+from portal.hosts.models import Image, ImageAttachment
 from portal.operations.models import Operation
-from portal.operations.registry import Kind, StepContext
+from portal.operations.registry import Kind, StepContext, StepFailed
 from vms import noted, power, seeds
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import VirtualMachine
@@ -28,7 +30,13 @@ class ChangeMedia(DeviceStep):
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers
-        self.call(context, "change_media", names["uuid"], names["target"], names["path"] or None)
+        told = (names["uuid"], names["target"], names["path"] or None, names.get("force", False))
+        try:
+            self.call(context, "change_media", *told)
+        except StepFailed as failure:
+            if failure.code == "guest_ignores":
+                raise StepFailed("tray_held", failure.raw) from failure
+            raise
         self.look(context)
 
     def undo(self, context: StepContext) -> None:
@@ -46,6 +54,8 @@ class Drive:
     defined: str
     #: Whether what is in it is the machine's seed.
     seed: bool
+    #: The title of the image that is in it, '' for what is none of the portal's.
+    image: str = ""
 
     @property
     def medium(self) -> str:
@@ -58,15 +68,18 @@ def drives_of(machine: VirtualMachine) -> list[Drive] | None:
     found = noted.of(machine)
     if found is None or found.observed_persistent is None:
         return None
-    seed, running = seed_path(machine), _media(found.observed_running)
+    seed, running = seed_path(machine), media_of(found.observed_running)
+    copies = ImageAttachment.objects.filter(pool__host=machine.host_id, image__kind=Image.Kind.ISO)
+    titles = {copy.path: copy.image.label for copy in copies.select_related("image")}
     drives = []
-    for target, defined in _media(found.observed_persistent).items():
+    for target, defined in media_of(found.observed_persistent).items():
         path = running.get(target, defined)
-        drives.append(Drive(target, path, defined, seed=bool(path) and path == seed))
+        own = bool(path) and path == seed
+        drives.append(Drive(target, path, defined, seed=own, image=titles.get(path, "")))
     return drives
 
 
-def _media(defined: Mapping[str, Any] | None) -> dict[str, str]:
+def media_of(defined: Mapping[str, Any] | None) -> dict[str, str]:
     """Return the file in each drive of a definition by the drive's device name, '' for nothing."""
     drives = [disk for disk in devices(defined, "disks") if disk.get("device") == "cdrom"]
     return {disk.get("target", {}).get("dev", ""): disk.get("source", {}).get("file", "") for disk in drives}
@@ -77,24 +90,61 @@ def seed_path(machine: VirtualMachine) -> str:
     return seeds.path_of(machine)
 
 
-def change_media(*, actor: Any, machine: VirtualMachine, target: str, seed: bool) -> Operation | None:
-    """Queue that the machine's seed comes into the drive at `target`, or (not `seed`) that nothing is in it.
+def images_for(actor: Any, machine: VirtualMachine) -> QuerySet[Image]:
+    """Return the ISO images that `actor` may put into a machine: on its host, for its project."""
+    theirs = Image.objects.restrict(actor, "view").filter(kind=Image.Kind.ISO, deprecated_at=None)
+    here = ImageAttachment.objects.filter(pool__host=machine.host_id)
+    shared = Q(every_project=True) | Q(pk__in=Image.objects.filter(projects=machine.project_id).values("pk"))
+    return theirs.filter(shared, pk__in=here.values("image"))
+
+
+def insert_image(
+    *, actor: Any, machine: VirtualMachine, target: str, image: Image, force: bool = False
+) -> Operation | None:
+    """Queue that an ISO image comes into the drive at `target`; `force` takes out what the guest holds.
 
     Returns None when it is so already. Raises Denied.
     """
     with transaction.atomic():
+        # Whoever deletes an image locks its row and looks who uses it: one of the two comes first.
+        Image.objects.select_for_update().filter(pk=image.pk).first()
         current = power.usable(actor, machine, "edit")
-        known(current)
-        drive = next((one for one in drives_of(current) or () if one.target == target), None)
-        if drive is None:
-            raise Denied(_("The machine has no such drive."))
-        path = seed_path(current) if seed else ""
-        if drive.path == drive.defined == path:
-            return None
-        told = [(f"In drive {target}", drive.medium, path.rpartition("/")[2])]
-        title = f"{'Insert' if seed else 'Eject'} a CD of {current.name}"
-        names = {"target": target, "path": path, "back": drive.defined}
-        return begin(actor, current, CHANGE, title, told=told, names=names)
+        chosen = images_for(actor, current).filter(pk=image.pk).first()
+        if chosen is None:
+            raise Denied(_("This image cannot be put into this machine, or not any more; choose another."))
+        copies = chosen.attachments.filter(pool__host=current.host_id).order_by("pk")
+        pinned = {"image": {"sha256": chosen.sha256, "title": chosen.title}}
+        return _change(actor, current, target, copies[0].path, force=force, **pinned)
+
+
+def change_media(
+    *, actor: Any, machine: VirtualMachine, target: str, seed: bool, force: bool = False
+) -> Operation | None:
+    """Queue that the machine's seed comes into the drive at `target`, or (not `seed`) that nothing is in it.
+
+    `force` takes out what the guest holds. Returns None when it is so already. Raises Denied.
+    """
+    with transaction.atomic():
+        current = power.usable(actor, machine, "edit")
+        return _change(actor, current, target, seed_path(current) if seed else "", force=force)
+
+
+def _change(
+    actor: Any, machine: VirtualMachine, target: str, path: str, *, force: bool, **pinned: Any
+) -> Operation | None:
+    """Queue that the file `path` comes into a drive of a machine that the caller holds. Raises Denied."""
+    known(machine)
+    drive = next((one for one in drives_of(machine) or () if one.target == target), None)
+    if drive is None:
+        raise Denied(_("The machine has no such drive."))
+    if drive.path == drive.defined == path:
+        return None
+    told = [(f"In drive {target}", drive.medium, path.rpartition("/")[2])]
+    if force:
+        told.append(("By force", "", "yes"))
+    title = f"{'Insert' if path else 'Eject'} a CD of {machine.name}"
+    names = {"target": target, "path": path, "back": drive.defined, "force": force}
+    return begin(actor, machine, CHANGE, title, told=told, names=names, **pinned)
 
 
 KINDS = (Kind(CHANGE, "Change a CD", (ChangeMedia(),), waits_for_host=False),)

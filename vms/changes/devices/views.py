@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from portal.core.errors import Denied
 from portal.core.web.htmx import denied_at, go_to
+from portal.hosts.models import Image
 from portal.operations.models import Operation
 from vms import live, power
 from vms.changes.devices import limits as service
@@ -87,17 +88,27 @@ def card_remove(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
 def media(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a machine's CD drives."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    denied = power.why_not(request.user, vm, "edit")
-    return render(request, "vms/media.html", {"vm": vm, "drives": cds.drives_of(vm), "denied": denied})
+    context = {
+        "vm": vm,
+        "drives": cds.drives_of(vm),
+        "images": cds.images_for(request.user, vm),
+        "denied": power.why_not(request.user, vm, "edit"),
+    }
+    return render(request, "vms/media.html", context)
 
 
 @require_POST
 def media_change(request: HttpRequest, pk: int, target: str) -> HttpResponse:
-    """Put the machine's seed into a drive, or take out what is in it."""
+    """Put an image or the machine's seed into a drive, or take out what is in it."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    seed = request.POST.get("medium") == "seed"
+    medium, force = request.POST.get("medium", ""), request.POST.get("force") == "1"
+    doing: dict[str, Any] = {"actor": request.user, "machine": vm, "target": target, "force": force}
     try:
-        begun = cds.change_media(actor=request.user, machine=vm, target=target, seed=seed)
+        if medium.isdecimal():
+            image = get_object_or_404(Image.objects.restrict(request.user, "view"), pk=medium)
+            begun = cds.insert_image(**doing, image=image)
+        else:
+            begun = cds.change_media(**doing, seed=medium == "seed")
     except Denied as denied:
         messages.error(request, denied.reason)
         return go_to(request, "vms:media", pk)
