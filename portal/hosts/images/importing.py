@@ -20,7 +20,7 @@ from django.db.models import ProtectedError
 
 from portal.audit import services as audit
 from portal.drivers import imagefile
-from portal.drivers.errors import DriverError
+from portal.drivers.errors import DriverError, VolumeNotFound
 from portal.drivers.types import VolumeInfo
 from portal.hosts.calls import call
 from portal.hosts.images import appliances, fetching, store
@@ -294,6 +294,19 @@ def _delete_from(place: PoolAttachment, image: Image) -> None:
     ImageAttachment.objects.filter(image=image, pool=place).delete()
 
 
+def _check_unused(place: PoolAttachment, image: Image) -> None:
+    """Raise StepFailed when a domain has the image by what its host says, one that is no machine too."""
+    names = (place.pool.name, image.volume_name)
+    try:
+        users = call(place.host_id, "volume_users", *names, timeout=DELETE_SECONDS)
+    except VolumeNotFound:
+        return
+    except DriverError as error:
+        raise StepFailed(error.code, error.raw, retryable=error.retryable) from error
+    if users:
+        raise StepFailed("image_used", f"{', '.join(users)} on {place.host.name}.")
+
+
 def _settle_import(operation: Operation, state: State) -> None:
     """Say at the upload how its import ended; what the browser sent is not needed after a good end.
 
@@ -319,7 +332,8 @@ class DeleteVolumes(Step):
             return
         if uses := uses_of(image):
             raise StepFailed("image_used", " ".join(uses))
-        for attachment in image.attachments.select_related("pool__pool"):
+        for attachment in image.attachments.select_related("pool__pool", "pool__host"):
+            _check_unused(attachment.pool, image)
             _delete_from(attachment.pool, image)
             context.check()
 

@@ -7,7 +7,7 @@ import pytest
 from portal.accounts.models import Role
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
-from portal.drivers.types import PoolSpec, VolumeInfo
+from portal.drivers.types import Accelerator, DiskSpec, DomainSpec, PoolSpec, VolumeInfo
 from portal.hosts.images import services
 from portal.hosts.models import Image, ImageAttachment, Upload
 from portal.operations.models import Operation
@@ -79,6 +79,27 @@ def test_what_came_into_use_meanwhile_keeps_it(chief, image):
     make_catalogue(image, make_network())
     assert imported(operation) == (State.FAILED, ["image_used"])
     assert image.path.exists() and image.attachments.count() == 2
+
+
+def test_what_a_domain_has_that_the_portal_knows_not_of_stays(chief, image):
+    """Red when the host is not asked: a CD that somebody inserted there would go from under a guest."""
+    place = ImageAttachment.objects.order_by("pk").first()
+    driver, own = image.drivers[place.pool.host_id], str(uuid.uuid4())
+    spec = DomainSpec(
+        name="stranger",
+        uuid=own,
+        vcpus=1,
+        memory_bytes=1 << 30,
+        disks=(DiskSpec(place.path),),
+        accelerator=Accelerator.EMULATION,
+    )
+    driver.define(spec)
+    operation = delete(chief, image)
+    assert imported(operation) == (State.FAILED, ["image_used"])
+    assert "stranger on first" in operation.steps.get(name="volumes").error_raw
+    assert image.attachments.count() == 2 and image.path.exists()
+    driver.undefine(own)
+    assert imported(delete(chief, image)) == (State.SUCCEEDED, [])
 
 
 def test_a_host_without_its_pool_keeps_it_and_the_rest_goes_on_later(chief, image):
