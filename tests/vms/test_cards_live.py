@@ -209,7 +209,7 @@ def test_a_tray_that_the_guest_holds_or_opened(cast, worker, real, machine):
     begun = media.change_media(**doing, seed=False)
     assert worker(begun.pk) == 0
     assert Operation.objects.get(pk=begun.pk).state == State.FAILED
-    assert StepRecord.objects.get(operation=begun, name="media").error_code == "guest_ignores"
+    assert StepRecord.objects.get(operation=begun, name="media").error_code == "tray_held"
     assert media_in(real, machine, "persistent") == [seed]
     shell(machine, "umount /run/cd")
     open_tray(machine)
