@@ -10,7 +10,8 @@ class HostsConfig(AppConfig):
         from portal.hosts import joining, live
         from portal.hosts.enrolment import ENROL
         from portal.hosts.greeting import GREET
-        from portal.hosts.images.importing import DELETE_IMAGE, IMPORT_IMAGE
+        from portal.hosts.images.deleting import DELETE_IMAGE
+        from portal.hosts.images.importing import IMPORT_IMAGE
         from portal.hosts.storage import downloading, pool_kinds
         from portal.hosts.storage.kinds import KINDS
         from portal.operations.registry import register

@@ -16,11 +16,13 @@ from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.drivers.types import POOL_PREFIX, DeviceModel
 from portal.hosts.addresses import check_jump, check_pool_path, check_uri
+from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import Host, Image
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
+from portal.operations.states import UNFINISHED
 
 ENROL, GREET = "hosts.enrol", "hosts.greet"
 POOL_NAMESPACE = uuid.UUID("9b2f0a4e-8c55-4d0e-9e0c-5a4f4b7f2d10")
@@ -185,9 +187,18 @@ def restore_image(*, actor: Any, image: Image) -> None:
     _set_deprecated(actor, image, None, "")
 
 
+def _check_settled(image: Image, *, restored: bool) -> None:
+    """Raise Denied while an operation makes the image, or deletes what shall be `restored`."""
+    if image.deprecated_reason == BEING_MADE:
+        raise Denied(_("%(image)s is still being made. Wait for that, or cancel it.") % {"image": image})
+    if restored and Operation.objects.filter(subject=image.topic, state__in=UNFINISHED).exists():
+        raise Denied(_("%(image)s is being deleted.") % {"image": image})
+
+
 def _set_deprecated(actor: Any, image: Image, at: datetime | None, reason: str) -> None:
     with transaction.atomic():
         current = Image.objects.select_for_update().get(pk=image.pk)
+        _check_settled(current, restored=at is None)
         if (current.deprecated_at is None) == (at is None) and current.deprecated_reason == reason:
             return
         before = {"deprecated": current.deprecated_at is not None, "reason": current.deprecated_reason}

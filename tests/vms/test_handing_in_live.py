@@ -10,7 +10,8 @@ from django.conf import settings
 from portal.drivers.seed import build_iso
 from portal.drivers.types import SeedSpec
 from portal.hosts.images import services, store
-from portal.hosts.images.importing import DELETE_IMAGE, IMPORT_IMAGE
+from portal.hosts.images.deleting import DELETE_IMAGE
+from portal.hosts.images.importing import IMPORT_IMAGE
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment, StoragePool, Upload
 from portal.operations.models import Operation
 from portal.operations.states import State

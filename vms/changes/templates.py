@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy
 from portal.accounts.backends import may
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, VolumeDigest, VolumeInfo, VolumeSpec
+from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment
 from portal.hosts.steps import HostStep, copy_volume
 from portal.live.publish import publish
@@ -29,8 +30,6 @@ from vms import checks, noted, power, profiles
 from vms.models import Disk, VirtualMachine
 
 KIND = "vm.make_template"
-#: Kept with the image until the operation ends: nothing is made from it before.
-BEING_MADE = "It is still being made."
 LONGEST_TITLE = 100
 
 

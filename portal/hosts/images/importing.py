@@ -1,4 +1,4 @@
-"""The steps that make an image of what somebody handed in, and those that delete one.
+"""The steps that make an image of what somebody handed in. Not for: deleting one (`deleting`).
 
 The worker copies what the browser sent before it looks at it, since the web process can still write to the
 other. A file that is wrong in itself is thrown away at once. After any other failure what the browser sent
@@ -11,22 +11,23 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
+from django.utils import timezone
 
 from portal.audit import services as audit
 from portal.drivers import imagefile
-from portal.drivers.errors import DriverError, VolumeNotFound
+from portal.drivers.errors import DriverError, HostRemoved
 from portal.drivers.types import VolumeInfo
 from portal.hosts.calls import call
 from portal.hosts.images import appliances, fetching, store
 from portal.hosts.images.in_use import uses_of
-from portal.hosts.images.services import DELETE, IMPORT
-from portal.hosts.images.values import GIB, LEAST_MEMORY, Wanted
+from portal.hosts.images.services import IMPORT
+from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
 from portal.live.publish import publish
 from portal.operations.models import Operation
@@ -172,7 +173,7 @@ class Check(Step):
 
 
 class Register(Step):
-    """The row: from here on the portal knows the image."""
+    """The row: from here on the portal knows the image. `settle` lets machines be made from it."""
 
     name, title = "register", "Make the image known"
 
@@ -201,6 +202,9 @@ class Register(Step):
             return
         try:
             with transaction.atomic():
+                # A proof of a host that began before may have copied it there since Copy was undone.
+                for late in upload.image.attachments.select_related("pool__pool"):
+                    delete_from(late.pool, upload.image)
                 audit.record(actor="import of images", verb="image.taken_back", target=upload.image)
                 upload.image.delete()
         except ProtectedError as error:
@@ -228,6 +232,8 @@ def _make(upload: Upload, wanted: Wanted) -> Image:
         told=told,
         uefi=told.get("uefi", False),
         every_project=wanted.every_project,
+        deprecated_at=timezone.now(),
+        deprecated_reason=BEING_MADE,
     )
     image.projects.set([] if wanted.every_project else wanted.projects)
     return image
@@ -260,6 +266,9 @@ class Copy(Step):
         upload = Upload.objects.filter(pk=context.identifiers["upload"]).select_related("image").first()
         if upload is None or upload.image is None:
             return
+        # Before the volumes: a disk that stands on one of them would lose what it holds.
+        if uses := uses_of(upload.image):
+            raise StepFailed("image_used", " ".join(uses))
         # Also where no row tells of it: a worker that died in between may have left a volume there.
         for place in PoolAttachment.objects.select_related("pool", "host"):
             there = place.images.filter(image=upload.image).exists()
@@ -267,13 +276,14 @@ class Copy(Step):
             if not there and place.host.observed_health == Health.STALE:
                 continue
             try:
-                _delete_from(place, upload.image)
+                delete_from(place, upload.image)
             except StepFailed as failure:
                 if there or failure.code != "pool_not_found":
                     raise
 
 
 def _copy_to(place: PoolAttachment, image: Image) -> None:
+    """Copy the image to a pool and keep where it lies. Idempotent. Raises DriverError."""
     volume: VolumeInfo = call(
         place.host_id,
         "upload_image",
@@ -282,89 +292,40 @@ def _copy_to(place: PoolAttachment, image: Image) -> None:
         image.source,
         timeout=COPY_SECONDS,
     )
-    ImageAttachment.objects.update_or_create(image=image, pool=place, defaults={"path": volume.path})
+    with transaction.atomic():
+        # Its host may have been removed while it was copied there.
+        if not PoolAttachment.objects.select_for_update().filter(pk=place.pk).exists():
+            raise HostRemoved(f"the pool {place.pool.name} is no longer there")
+        ImageAttachment.objects.update_or_create(image=image, pool=place, defaults={"path": volume.path})
 
 
-def _delete_from(place: PoolAttachment, image: Image) -> None:
+def delete_from(place: PoolAttachment, image: Image) -> None:
     """Delete the image's volume in a pool, and the row that tells of it. Idempotent. Raises StepFailed."""
+    rows = ImageAttachment.objects.filter(image=image, pool=place)
+    path = rows.values_list("path", flat=True).first()
+    # A template's volume is called by when it was made; what no row tells of can only be an import's.
+    name = PurePosixPath(path).name if path else image.volume_name
     try:
-        call(place.host_id, "delete_volume", place.pool.name, image.volume_name, timeout=DELETE_SECONDS)
+        call(place.host_id, "delete_volume", place.pool.name, name, timeout=DELETE_SECONDS)
     except DriverError as error:
         raise StepFailed(error.code, error.raw, retryable=error.retryable) from error
-    ImageAttachment.objects.filter(image=image, pool=place).delete()
-
-
-def _check_unused(place: PoolAttachment, image: Image) -> None:
-    """Raise StepFailed when a domain has the image by what its host says, one that is no machine too."""
-    names = (place.pool.name, image.volume_name)
-    try:
-        users = call(place.host_id, "volume_users", *names, timeout=DELETE_SECONDS)
-    except VolumeNotFound:
-        return
-    except DriverError as error:
-        raise StepFailed(error.code, error.raw, retryable=error.retryable) from error
-    if users:
-        raise StepFailed("image_used", f"{', '.join(users)} on {place.host.name}.")
+    rows.delete()
 
 
 def _settle_import(operation: Operation, state: State) -> None:
-    """Say at the upload how its import ended; what the browser sent is not needed after a good end.
+    """Say at the upload how its import ended; let machines be made from the image after a good end.
 
-    The volumes in the pools are on disk by then. The portal's own copy follows: nobody waits for that.
+    What the browser sent is not needed then. The volumes in the pools are on disk by then; the portal's own
+    copy follows: nobody waits for that.
     """
     done = state == State.SUCCEEDED
     found = Upload.objects.filter(pk=operation.identifiers["upload"])
     found.update(state=Upload.State.DONE if done else Upload.State.FAILED)
     upload = found.first()
     if done and upload is not None:
+        made = Image.objects.filter(pk=upload.image_id, deprecated_reason=BEING_MADE)
+        made.update(deprecated_at=None, deprecated_reason="")
         transaction.on_commit(lambda: store.keep(upload), robust=True)
-    publish(operation.subject)
-
-
-class DeleteVolumes(Step):
-    """It goes from the hosts first: what the portal knows no more it could not delete there."""
-
-    name, title = "volumes", "Delete it on the hosts"
-
-    def do(self, context: StepContext) -> None:
-        image = Image.objects.filter(pk=context.identifiers["image"]).first()
-        if image is None:
-            return
-        if uses := uses_of(image):
-            raise StepFailed("image_used", " ".join(uses))
-        for attachment in image.attachments.select_related("pool__pool", "pool__host"):
-            _check_unused(attachment.pool, image)
-            _delete_from(attachment.pool, image)
-            context.check()
-
-    def undo(self, context: StepContext) -> None:
-        """Leave it deleted: proving a host copies the image there again."""
-
-
-class Forget(Step):
-    name, title = "forget", "Delete it in the portal"
-
-    def do(self, context: StepContext) -> None:
-        image = Image.objects.filter(pk=context.identifiers["image"]).first()
-        if image is None:
-            return
-        with transaction.atomic():
-            uploads = list(image.uploads.all())
-            image.uploads.all().delete()
-            audit.record(actor="deletion of images", verb="image.deleted", target=image)
-            try:
-                image.delete()
-            except ProtectedError as error:
-                raise StepFailed("image_used", "") from error
-            # A file of the image builder stays: it belongs to whoever built it.
-            files = [store.image_of(upload) for upload in uploads]
-            transaction.on_commit(lambda: store.remove(*files))
-
-    def undo(self, context: StepContext) -> None:
-        """There is nothing after it that could fail."""
-
-
-def _settle_deletion(operation: Operation, state: State) -> None:
     publish(operation.subject)
 
 
@@ -375,11 +336,4 @@ IMPORT_IMAGE = Kind(
     settle=_settle_import,
     waits_for_host=False,
     cancellable=True,
-)
-DELETE_IMAGE = Kind(
-    name=DELETE,
-    title="Delete an image",
-    steps=(DeleteVolumes(), Forget()),
-    settle=_settle_deletion,
-    waits_for_host=False,
 )

@@ -15,6 +15,8 @@ from portal.core.templatetags.gatehouse import gib
 from portal.hosts.images import fetching, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.values import (
+    BEING_DELETED,
+    BEING_MADE,
     Wanted,
     check_projects,
     check_sha256,
@@ -223,8 +225,7 @@ def _throw_away(actor: Any, upload: Upload) -> None:
         raise Denied(_("It is an image by now. Delete the image instead."))
     before = {"name": upload.file_name, "size": upload.file_size, "state": upload.state}
     audit.record(actor=actor, verb="image.upload_dropped", target=upload, before=before)
-    store.forget(upload)
-    store.remove(store.image_of(upload))
+    store.clear(upload)
     upload.delete()
 
 
@@ -282,6 +283,14 @@ def _locked_image(image: Image) -> Image:
     return current
 
 
+def _check_whole(image: Image) -> None:
+    """Raise Denied while it is being made: of what an import still copies nothing can be deleted."""
+    topics = [upload.topic for upload in image.uploads.all()]
+    importing = Operation.objects.filter(subject__in=topics, state__in=UNFINISHED).exists()
+    if importing or image.deprecated_reason == BEING_MADE:
+        raise Denied(_("%(image)s is still being made. Wait for that, or cancel it.") % {"image": image})
+
+
 def delete_image(*, actor: Any, image: Image, confirm_name: str) -> Operation:
     """Queue that an image goes from every host and from the portal. Nothing new is made from it meanwhile.
 
@@ -292,10 +301,11 @@ def delete_image(*, actor: Any, image: Image, confirm_name: str) -> Operation:
         current = _locked_image(image)
         if confirm_name != current.name:
             raise Denied(_("This is not the name. Nothing was done."))
+        _check_whole(current)
         if uses := uses_of(current):
             raise Denied(" ".join(uses))
         if current.deprecated_at is None:
-            current.deprecated_at, current.deprecated_reason = timezone.now(), "It is being deleted."
+            current.deprecated_at, current.deprecated_reason = timezone.now(), BEING_DELETED
             current.save(update_fields=["deprecated_at", "deprecated_reason"])
         before = {"name": current.name, "version": current.version, "sha256": current.sha256}
         audit.record(actor=actor, verb="image.deletion_begun", target=current, before=before)

@@ -139,6 +139,13 @@ def keep(upload: Upload) -> None:
     forget(upload)
 
 
+def clear(*uploads: Upload) -> None:
+    """Delete everything that came of uploads, the images as well. Idempotent."""
+    for upload in uploads:
+        forget(upload)
+        remove(image_of(upload))
+
+
 def forget(upload: Upload) -> None:
     """Delete everything that came of an upload but its image. Idempotent."""
     remove(part_of(upload), taken_of(upload), unpacked_of(upload))

@@ -14,6 +14,8 @@ from portal.hosts.models import Image
 
 MIB, GIB = 1 << 20, 1 << 30
 LEAST_MEMORY, MOST_MEMORY = 16 * MIB, 1024 * GIB
+#: Why nothing is made from an image while an operation makes or deletes it, kept with it until that ends.
+BEING_MADE, BEING_DELETED = "It is still being made.", "It is being deleted."
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _OS = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")

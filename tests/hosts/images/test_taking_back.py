@@ -1,0 +1,175 @@
+"""What of an image is deleted when it goes, or its import is taken back, and what must stay."""
+
+import pytest
+
+from portal.core.errors import Denied
+from portal.drivers.errors import InvalidState
+from portal.drivers.types import VolumeSpec
+from portal.hosts import services as hosts
+from portal.hosts.images import importing, services
+from portal.hosts.images.in_use import uses_of
+from portal.hosts.images.values import BEING_MADE
+from portal.hosts.models import Image, ImageAttachment, PoolAttachment, Upload
+from portal.operations.registry import StepContext, StepFailed
+from portal.operations.states import State
+from tests.factories import make_image
+from tests.hosts.conftest import carry_out
+from tests.hosts.images.conftest import MIB, files, imported, make_pool, send
+from tests.hosts.images.test_uploading import disk, upload  # noqa: F401 fixtures
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+
+
+def volumes(place):
+    return [volume.name for volume in place.driver.list_volumes(place.pool.name)]
+
+
+def delete(chief, image):
+    operation = services.delete_image(actor=chief, image=image, confirm_name=image.name)
+    carry_out(operation)
+    operation.refresh_from_db()
+    return State(operation.state)
+
+
+def test_the_volume_of_a_template_goes_by_the_name_that_it_has(chief, uploads, pool):
+    """Red when delete_from takes image.volume_name, which is made of the SHA-256."""
+    image = make_image(name="mine", source="")
+    spec = VolumeSpec(pool.pool.name, "gatehouse-mine-0123456789ab.qcow2", 16 * MIB)
+    path = pool.driver.create_volume(spec).path
+    ImageAttachment.objects.create(image=image, pool=pool, path=path)
+    assert delete(chief, image) == State.SUCCEEDED
+    assert volumes(pool) == [] and not Image.objects.exists()
+
+
+def test_nothing_is_made_from_an_image_before_its_import_ends(chief, uploads, pool, disk, upload, monkeypatch):  # noqa: F811
+    """Red when Register makes it usable: a machine would stand on what Copy.undo deletes."""
+    copy, seen = importing._copy_to, []
+
+    def copy_to(place, image):
+        copy(place, image)
+        seen.append(Image.objects.get().deprecated_reason)
+        for change in (hosts.restore_image, lambda **who: hosts.deprecate_image(**who, reason="mine")):
+            with pytest.raises(Denied, match="Example Linux is still being made"):
+                change(actor=chief, image=image)
+
+    monkeypatch.setattr(importing, "_copy_to", copy_to)
+    assert imported(send(chief, upload, disk)) == (State.SUCCEEDED, [])
+    image = Image.objects.get()
+    assert seen == [BEING_MADE] and (image.deprecated_at, image.deprecated_reason) == (None, "")
+
+
+def test_an_import_is_not_taken_back_from_under_what_uses_it(chief, uploads, pool, disk, upload, monkeypatch):  # noqa: F811
+    """Red when Copy.undo does not ask who uses the image."""
+    operation = send(chief, upload, disk)
+    assert imported(operation) == (State.SUCCEEDED, [])
+    monkeypatch.setattr(importing, "uses_of", lambda image: ["Machines stand on it."])
+    context = StepContext({}, operation.identifiers, lambda: None)
+    with pytest.raises(StepFailed) as failed:
+        importing.Copy().undo(context)
+    assert (failed.value.code, failed.value.raw) == ("image_used", "Machines stand on it.")
+    assert volumes(pool) == [Image.objects.get().volume_name] and uses_of(Image.objects.get()) == []
+
+
+def test_what_a_proof_copied_meanwhile_is_taken_back_too(chief, uploads, disk, upload, monkeypatch):  # noqa: F811
+    """Red when Register.undo leaves attachments: the row could never go."""
+    drivers = {}
+    make_pool(monkeypatch, drivers)
+    late = make_pool(monkeypatch, drivers, "second-host")
+    undo = importing.Copy.undo
+
+    def undo_and_copy(self, context):
+        undo(self, context)
+        importing._copy_to(late, Upload.objects.get().image)
+
+    monkeypatch.setattr(importing.Copy, "undo", undo_and_copy)
+    monkeypatch.setattr(importing.Copy, "do", fail)
+    assert imported(send(chief, upload, disk)) == (State.FAILED, ["internal"])
+    assert not Image.objects.exists() and volumes(late) == []
+
+
+def fail(*_):
+    raise StepFailed("internal")
+
+
+def test_a_host_that_was_removed_while_it_was_copied_there(chief, uploads, disk, upload, monkeypatch):  # noqa: F811
+    """Red when the pool is not looked for again: the row would point to nothing ("internal")."""
+    drivers = {}
+    make_pool(monkeypatch, drivers)
+    gone = make_pool(monkeypatch, drivers, "second-host")
+    copy = importing.call
+
+    def call(host_id, verb, *args, timeout):
+        told = copy(host_id, verb, *args, timeout=timeout)
+        if host_id == gone.host_id:
+            PoolAttachment.objects.filter(pk=gone.pk).delete()
+        return told
+
+    monkeypatch.setattr(importing, "call", call)
+    assert imported(send(chief, upload, disk)) == (State.SUCCEEDED, [])
+    assert ImageAttachment.objects.count() == 1
+
+
+def test_an_image_is_not_deleted_while_its_import_runs(chief, uploads, pool, disk, upload, monkeypatch):  # noqa: F811
+    """Red when delete_image does not look at the import."""
+    operation = send(chief, upload, disk)
+
+    def copy_to(place, image):
+        # As it is with an import that began before images were hidden so long.
+        Image.objects.update(deprecated_at=None, deprecated_reason="")
+        image.refresh_from_db()
+        with pytest.raises(Denied, match="still being made"):
+            services.delete_image(actor=chief, image=image, confirm_name=image.name)
+
+    monkeypatch.setattr(importing, "_copy_to", copy_to)
+    assert imported(operation) == (State.SUCCEEDED, [])
+
+
+def test_what_was_sent_goes_with_the_image(
+    chief, uploads, pool, disk, upload, django_capture_on_commit_callbacks  # noqa: F811
+):
+    """Red when Forget removes the image's file alone: a worker that died at the end left the others."""
+    assert imported(send(chief, upload, disk)) == (State.SUCCEEDED, [])
+    assert ".part" in files(uploads)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert delete(chief, Image.objects.get()) == State.SUCCEEDED
+    assert files(uploads) == []
+
+
+def test_it_is_not_restored_while_it_is_deleted_and_is_after_a_failure(chief, uploads, pool, disk, upload):  # noqa: F811
+    """Red when restore_image does not look for the deletion."""
+    imported(send(chief, upload, disk))
+    image = Image.objects.get()
+    operation = services.delete_image(actor=chief, image=image, confirm_name=image.name)
+    with pytest.raises(Denied, match="Example Linux is being deleted"):
+        hosts.restore_image(actor=chief, image=image)
+    pool.driver.delete_volume = refuse
+    carry_out(operation)
+    image.refresh_from_db()
+    assert (image.deprecated_at, image.deprecated_reason) == (None, "")
+
+
+def refuse(*_):
+    raise InvalidState("not now")
+
+
+def test_a_deletion_that_fails_leaves_what_somebody_deprecated(chief, uploads, pool, disk, upload):  # noqa: F811
+    imported(send(chief, upload, disk))
+    image = Image.objects.get()
+    hosts.deprecate_image(actor=chief, image=image, reason="holes")
+    pool.driver.delete_volume = refuse
+    assert delete(chief, image) == State.FAILED
+    image.refresh_from_db()
+    assert image.deprecated_reason == "holes" and image.deprecated_at
+
+
+def test_what_is_used_between_two_hosts_stays_on_the_second(chief, uploads, disk, upload, monkeypatch):  # noqa: F811
+    """Red when uses are asked once for all hosts."""
+    drivers, asked = {}, []
+    first = make_pool(monkeypatch, drivers)
+    second = make_pool(monkeypatch, drivers, "second-host")
+    imported(send(chief, upload, disk))
+    monkeypatch.setattr(
+        "portal.hosts.images.deleting.uses_of", lambda image: asked.append(1) or ["An item."] * (len(asked) - 1)
+    )
+    assert delete(chief, Image.objects.get()) == State.FAILED
+    assert sorted(map(len, map(volumes, (first, second)))) == [0, 1]
