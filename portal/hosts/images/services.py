@@ -232,8 +232,10 @@ def _throw_away(actor: Any, upload: Upload) -> None:
 def sweep_uploads() -> int:
     """Throw away uploads that nobody went on with for days; return how many. Idempotent.
 
-    Of those that are images by now goes what a worker left that died after a good end.
+    Of those that are images by now goes what a worker left that died after a good end; and files go that no
+    row tells of, which a chunk leaves that arrives while its upload is thrown away.
     """
+    _sweep_files()
     for done in Upload.objects.filter(state=State.DONE):
         store.keep(done)
     limit = timezone.now() - timedelta(days=settings.UPLOAD_DAYS)
@@ -246,6 +248,14 @@ def sweep_uploads() -> int:
                 _throw_away("the sweep of uploads", upload)
                 swept += 1
     return swept
+
+
+def _sweep_files() -> None:
+    # Looked for before the rows are: a file is never there before its row.
+    there = store.found()
+    known = set(Upload.objects.filter(token__in=there.values()).values_list("token", flat=True))
+    kept = set(Image.objects.filter(source__in=map(str, there)).values_list("source", flat=True))
+    store.remove(*(path for path, token in there.items() if token not in known and str(path) not in kept))
 
 
 def describe_image(

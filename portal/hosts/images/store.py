@@ -11,6 +11,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
+from uuid import UUID
 
 from django.conf import settings
 
@@ -19,6 +20,7 @@ from portal.hosts.models import Upload
 PIECE = 1 << 20
 #: Bytes that are left free on the portal's own disk, whatever is handed in: its database lies there.
 SPARE = 1 << 30
+_SUFFIXES = frozenset({".part", ".taken", ".disk", ".iso", ".qcow2"})
 
 
 class WrongOffset(Exception):
@@ -137,6 +139,16 @@ def keep(upload: Upload) -> None:
         finally:
             os.close(descriptor)
     forget(upload)
+
+
+def found() -> dict[Path, UUID]:
+    """Return every file that came of an upload, with the token in its name."""
+    files = {}
+    for path in Path(settings.UPLOADS).glob("*/*"):
+        if path.parent.name in {"parts", "images"} and path.suffix in _SUFFIXES:
+            with suppress(ValueError):
+                files[path] = UUID(path.stem)
+    return files
 
 
 def clear(*uploads: Upload) -> None:

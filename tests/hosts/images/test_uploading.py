@@ -320,6 +320,23 @@ def test_what_a_worker_left_that_died_after_a_good_end_is_swept(chief, uploads, 
     assert files(uploads) == [".qcow2"] and store.image_of(upload).read_bytes() == disk
 
 
+def test_files_that_no_row_tells_of_are_swept(chief, uploads, disk, upload, pool):
+    """Red when the sweep looks at rows alone: a chunk may arrive while its upload is thrown away."""
+    imported(send(chief, upload, disk))
+    late = services.begin_upload(actor=chief, wanted=WANTED)
+    services.start_file(actor=chief, upload=late, name="a", size=len(disk), head=disk[:4096])
+    late.refresh_from_db()
+    services.give_up(actor=chief, upload=late)
+    store.append(late, 0, Piece(disk))
+    (uploads / "images" / "notes.iso").write_bytes(b"somebody's own")
+    services.sweep_uploads()
+    assert files(uploads) == [".iso", ".qcow2"]
+    # The file of an image stays, whoever handed it in.
+    Upload.objects.all().delete()
+    services.sweep_uploads()
+    assert files(uploads) == [".iso", ".qcow2"]
+
+
 @pytest.mark.parametrize("role", list(Role))
 def test_only_admins_of_every_project_hand_in_images(cast, chief, upload, role):
     person = getattr(cast, role)
