@@ -72,17 +72,28 @@ class UploadImages(HostStep):
     name, title = "images", "Copy the images to the pool"
     timeout = 1800.0
 
-    def do(self, context: StepContext) -> None:
+    def do(self, context: StepContext) -> str | None:
+        failed: list[StepFailed] = []
         attachment = PoolAttachment.objects.get(
             host=context.identifiers["host"], pool__uuid=context.spec["pinned"]["pool"]["uuid"]
         )
         # What a newer build replaced cannot be copied any more, and what is deprecated need not be.
         for image in Image.objects.exclude(source="").filter(deprecated_at=None):
-            volume = self._copy(context, attachment.pool.name, image)
+            try:
+                volume = self._copy(context, attachment.pool.name, image)
+            except StepFailed as failure:
+                if failure.retryable:
+                    raise
+                # One that the pool has no room for does not keep the host from the others.
+                failed.append(failure)
+                continue
             ImageAttachment.objects.update_or_create(
                 image=image, pool=attachment, defaults={"path": volume.path}
             )
             context.check()
+        if failed and not attachment.images.exists():
+            raise failed[0]
+        return "image_not_everywhere" if failed else None
 
     def _copy(self, context: StepContext, pool: str, image: Image) -> VolumeInfo:
         """Copy one image. Of a network installer only the kernel: the initrd is each machine's own."""

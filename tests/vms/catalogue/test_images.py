@@ -14,7 +14,7 @@ from portal.core.errors import Denied
 from portal.drivers.types import VolumeInfo
 from portal.hosts import enrolment, services
 from portal.hosts.models import Image, ImageAttachment
-from portal.operations.registry import StepContext
+from portal.operations.registry import StepContext, StepFailed
 from portal.operations.services import decide
 from tests.factories import make_catalogue, make_host, make_image, make_network, make_place, make_wish
 from vms.models import CatalogueItem, VirtualMachine
@@ -107,6 +107,30 @@ def test_a_newer_build_takes_the_file_and_the_older_one_is_copied_no_more(chief,
     enrolment.UploadImages().do(StepContext(spec, {"host": place.host_id}, lambda: None))
     assert copied == [new.volume_name]
     assert ImageAttachment.objects.filter(image=new).exists()
+
+
+def test_an_image_that_the_pool_cannot_take_does_not_keep_the_others_away(db, monkeypatch):
+    """Red when the first failure ends the step."""
+    for name in ("big", "small"):
+        make_image(name=name, title=name, source=f"/example/{name}", sha256=name.ljust(64, "0"))
+    place = make_place(make_host(), image=make_image(name="other", source=""))
+    ImageAttachment.objects.all().delete()
+    lacks = ["big"]
+
+    def copy(self, context, verb, pool, name, source):
+        if any(f"-{each}-" in name for each in lacks):
+            raise StepFailed("pool_full")
+        return place_of(name)
+
+    monkeypatch.setattr(enrolment.UploadImages, "call", copy)
+    spec = {"pinned": {"pool": {"uuid": str(place.pool.uuid)}}}
+    context = StepContext(spec, {"host": place.host_id}, lambda: None)
+    assert enrolment.UploadImages().do(context) == "image_not_everywhere"
+    assert [copied.image.name for copied in ImageAttachment.objects.all()] == ["small"]
+    ImageAttachment.objects.all().delete()
+    lacks.append("small")
+    with pytest.raises(StepFailed, match="pool_full"):
+        enrolment.UploadImages().do(context)
 
 
 def place_of(name):
