@@ -17,6 +17,7 @@ from tests.hosts.conftest import carry_out
 from tests.hosts.images.conftest import MIB, files, imported, make_pool, send
 from tests.hosts.images.test_uploading import disk, upload  # noqa: F401 fixtures
 
+# ruff: noqa: F811 fixtures
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
 
@@ -41,7 +42,9 @@ def test_the_volume_of_a_template_goes_by_the_name_that_it_has(chief, uploads, p
     assert volumes(pool) == [] and not Image.objects.exists()
 
 
-def test_nothing_is_made_from_an_image_before_its_import_ends(chief, uploads, pool, disk, upload, monkeypatch):  # noqa: F811
+def test_nothing_is_made_from_an_image_before_its_import_ends(
+    chief, uploads, pool, disk, upload, monkeypatch
+):
     """Red when Register makes it usable: a machine would stand on what Copy.undo deletes."""
     copy, seen = importing._copy_to, []
 
@@ -58,7 +61,7 @@ def test_nothing_is_made_from_an_image_before_its_import_ends(chief, uploads, po
     assert seen == [BEING_MADE] and (image.deprecated_at, image.deprecated_reason) == (None, "")
 
 
-def test_an_import_is_not_taken_back_from_under_what_uses_it(chief, uploads, pool, disk, upload, monkeypatch):  # noqa: F811
+def test_an_import_is_not_taken_back_from_under_what_uses_it(chief, uploads, pool, disk, upload, monkeypatch):
     """Red when Copy.undo does not ask who uses the image."""
     operation = send(chief, upload, disk)
     assert imported(operation) == (State.SUCCEEDED, [])
@@ -70,7 +73,7 @@ def test_an_import_is_not_taken_back_from_under_what_uses_it(chief, uploads, poo
     assert volumes(pool) == [Image.objects.get().volume_name] and uses_of(Image.objects.get()) == []
 
 
-def test_what_a_proof_copied_meanwhile_is_taken_back_too(chief, uploads, disk, upload, monkeypatch):  # noqa: F811
+def test_what_a_proof_copied_meanwhile_is_taken_back_too(chief, uploads, disk, upload, monkeypatch):
     """Red when Register.undo leaves attachments: the row could never go."""
     drivers = {}
     make_pool(monkeypatch, drivers)
@@ -91,7 +94,7 @@ def fail(*_):
     raise StepFailed("internal")
 
 
-def test_a_host_that_was_removed_while_it_was_copied_there(chief, uploads, disk, upload, monkeypatch):  # noqa: F811
+def test_a_host_that_was_removed_while_it_was_copied_there(chief, uploads, disk, upload, monkeypatch):
     """Red when the pool is not looked for again: the row would point to nothing ("internal")."""
     drivers = {}
     make_pool(monkeypatch, drivers)
@@ -109,7 +112,7 @@ def test_a_host_that_was_removed_while_it_was_copied_there(chief, uploads, disk,
     assert ImageAttachment.objects.count() == 1
 
 
-def test_an_image_is_not_deleted_while_its_import_runs(chief, uploads, pool, disk, upload, monkeypatch):  # noqa: F811
+def test_an_image_is_not_deleted_while_its_import_runs(chief, uploads, pool, disk, upload, monkeypatch):
     """Red when delete_image does not look at the import."""
     operation = send(chief, upload, disk)
 
@@ -125,7 +128,12 @@ def test_an_image_is_not_deleted_while_its_import_runs(chief, uploads, pool, dis
 
 
 def test_what_was_sent_goes_with_the_image(
-    chief, uploads, pool, disk, upload, django_capture_on_commit_callbacks  # noqa: F811
+    chief,
+    uploads,
+    pool,
+    disk,
+    upload,
+    django_capture_on_commit_callbacks,
 ):
     """Red when Forget removes the image's file alone: a worker that died at the end left the others."""
     assert imported(send(chief, upload, disk)) == (State.SUCCEEDED, [])
@@ -135,7 +143,7 @@ def test_what_was_sent_goes_with_the_image(
     assert files(uploads) == []
 
 
-def test_it_is_not_restored_while_it_is_deleted_and_is_after_a_failure(chief, uploads, pool, disk, upload):  # noqa: F811
+def test_it_is_not_restored_while_it_is_deleted_and_is_after_a_failure(chief, uploads, pool, disk, upload):
     """Red when restore_image does not look for the deletion."""
     imported(send(chief, upload, disk))
     image = Image.objects.get()
@@ -152,7 +160,7 @@ def refuse(*_):
     raise InvalidState("not now")
 
 
-def test_a_deletion_that_fails_leaves_what_somebody_deprecated(chief, uploads, pool, disk, upload):  # noqa: F811
+def test_a_deletion_that_fails_leaves_what_somebody_deprecated(chief, uploads, pool, disk, upload):
     imported(send(chief, upload, disk))
     image = Image.objects.get()
     hosts.deprecate_image(actor=chief, image=image, reason="holes")
@@ -162,14 +170,15 @@ def test_a_deletion_that_fails_leaves_what_somebody_deprecated(chief, uploads, p
     assert image.deprecated_reason == "holes" and image.deprecated_at
 
 
-def test_what_is_used_between_two_hosts_stays_on_the_second(chief, uploads, disk, upload, monkeypatch):  # noqa: F811
+def test_what_is_used_between_two_hosts_stays_on_the_second(chief, uploads, disk, upload, monkeypatch):
     """Red when uses are asked once for all hosts."""
     drivers, asked = {}, []
     first = make_pool(monkeypatch, drivers)
     second = make_pool(monkeypatch, drivers, "second-host")
     imported(send(chief, upload, disk))
     monkeypatch.setattr(
-        "portal.hosts.images.deleting.uses_of", lambda image: asked.append(1) or ["An item."] * (len(asked) - 1)
+        "portal.hosts.images.deleting.uses_of",
+        lambda image: asked.append(1) or ["An item."] * (len(asked) - 1),
     )
     assert delete(chief, Image.objects.get()) == State.FAILED
     assert sorted(map(len, map(volumes, (first, second)))) == [0, 1]
