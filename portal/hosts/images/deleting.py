@@ -1,4 +1,4 @@
-"""The steps that delete an image: on the hosts, and then here. Not for: taking an import back (`importing`)."""
+"""The steps that delete an image: on the hosts, then here. Not for: taking an import back (`importing`)."""
 
 from pathlib import PurePosixPath
 
