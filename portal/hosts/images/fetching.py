@@ -9,11 +9,13 @@ Not for: whether the file is the right one, which its SHA-256 tells.
 
 import http.client
 import ipaddress
+import math
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ CHUNK = 1 << 20
 MOST_REDIRECTS = 5
 #: Seconds for a connection, and for each piece of an answer.
 PATIENCE = 30.0
+#: Seconds at most between two looks at whether to go on, while anything arrives.
+LOOK_EVERY = 1.0
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -118,6 +122,12 @@ def _connect(found: Sequence[Any], timeout: float) -> socket.socket:
     raise last
 
 
+def _cut(line: socket.socket) -> None:
+    """End a connection under whoever reads it; one that has ended already stays so."""
+    with suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
+
+
 class _Fetch:
     """One file on its way, through its redirects."""
 
@@ -134,6 +144,8 @@ class _Fetch:
             except TimeoutError as error:
                 raise self._late("it stopped answering") from error
             except ssl.SSLError as error:
+                if time.monotonic() >= self._end:
+                    raise self._late("") from error
                 raise FetchFailed("fetch_tls", str(error.reason or error)) from error
             except (OSError, http.client.HTTPException) as error:
                 raise self._late(str(error) or type(error).__name__) from error
@@ -153,8 +165,10 @@ class _Fetch:
         if left <= 0:
             raise self._late("")
         connection = _connect(found, min(PATIENCE, left))
-        # A server that sends a letter now and then passes every timeout of a socket; not this one.
-        watchdog = threading.Timer(left, connection.shutdown, [socket.SHUT_RDWR])
+        # A server that sends a letter now and then passes every timeout of a socket; not this one. It holds
+        # a descriptor of its own: TLS takes the connection's away from the socket that is wrapped.
+        line = connection.dup()
+        watchdog = threading.Timer(left, _cut, [line])
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -166,6 +180,7 @@ class _Fetch:
             return self._talk(talk, parts)
         finally:
             watchdog.cancel()
+            line.close()
             connection.close()
 
     def _talk(self, talk: http.client.HTTPConnection, parts: SplitResult) -> str | None:
@@ -194,20 +209,27 @@ class _Fetch:
 
     def _take(self, answer: http.client.HTTPResponse, have: int) -> None:
         """Write the body behind the first `have` bytes. Raises FetchFailed, OSError."""
-        if answer.length is not None:
-            self._fit(have + answer.length)
+        whole = None if answer.length is None else have + answer.length
+        self._fit(whole or 0)
+        looked = -math.inf
         with self._target.open("r+b" if have else "wb") as file:
             file.seek(have)
-            while chunk := answer.read(CHUNK):
+            # What is there now, not a full chunk: who sends slowly would keep everybody from looking.
+            while chunk := answer.read1(CHUNK if whole is None else min(CHUNK, whole - have)):
                 have += len(chunk)
                 self._fit(have)
                 _write(file, chunk)
-                self._check(have)
+                if time.monotonic() - looked >= LOOK_EVERY:
+                    self._check(have)
+                    looked = time.monotonic()
                 if time.monotonic() >= self._end:
                     raise self._late("")
             file.truncate()
-        if answer.length:
-            raise FetchFailed("fetch_broken", f"{answer.length} bytes are missing", retryable=True)
+        # A connection that was cut for its time ends like one that has sent all.
+        if time.monotonic() >= self._end:
+            raise self._late("")
+        if whole is not None and have < whole:
+            raise FetchFailed("fetch_broken", f"{whole - have} bytes are missing", retryable=True)
 
     def _fit(self, length: int) -> None:
         if length > self._limits.most_bytes:
@@ -224,6 +246,7 @@ def _write(file: Any, chunk: bytes) -> None:
 def fetch(url: str, target: Path, *, limits: Limits, check: Callable[[int], None]) -> None:
     """Fetch `url` into `target`; what is there already is taken for the file's beginning and goes on.
 
-    `check` is called with the bytes that are there after each piece, and may raise. Raises FetchFailed.
+    `check` is called with the bytes that are there, about each second while some arrive, and may raise.
+    Raises FetchFailed.
     """
     _Fetch(target, limits, check).run(url)

@@ -5,7 +5,11 @@ import http.server
 import ipaddress
 import secrets
 import socket
+import ssl
+import subprocess
 import threading
+import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -228,3 +232,76 @@ def test_time_is_limited_and_whoever_looks_may_stop_it(site, tmp_path):
         take(site.url, tmp_path / "a", check=stop)
     assert code(f"http://127.0.0.1:{site.port}/none", tmp_path / "a") == "fetch_status"
     assert code(f"https://127.0.0.1:{site.port}/file", tmp_path / "a") == "fetch_tls"
+
+
+class Trickle:
+    """A server, with TLS or not, that sends a letter now and then until nobody takes them any more."""
+
+    MOST, EVERY = 200, 0.05  # letters, seconds between two
+
+    def __init__(self, head, certificate=None):
+        self.head, self.certificate, self.sent = head, certificate, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self):
+        with suppress(OSError):
+            connection, _place = self.listener.accept()
+            if self.certificate:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(self.certificate)
+                connection = context.wrap_socket(connection, server_side=True)
+            with connection:
+                connection.recv(4096)
+                connection.sendall(self.head)
+                while self.sent < self.MOST:
+                    connection.sendall(b"x")
+                    self.sent += 1
+                    time.sleep(self.EVERY)
+
+    def end(self):
+        self.thread.join()
+        self.listener.close()
+        return self.sent
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of 127.0.0.1 with its key, in a file."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        + ["-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key", "-out", "crt"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    both = tmp_path / "both"
+    both.write_text((tmp_path / "key").read_text() + (tmp_path / "crt").read_text())
+    return both
+
+
+BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX-Slow: ", BODY], ids=["head", "body"])
+def test_who_sends_a_letter_now_and_then_over_tls_is_cut_off(tmp_path, certificate, head):
+    """Red when the watchdog holds the socket that TLS has emptied: the head goes on to its last letter."""
+    server = Trickle(head, certificate)
+    limits = Limits(10 * MIB, 0.5, HERE, str(certificate))
+    with pytest.raises(FetchFailed) as failed:
+        fetch(f"https://127.0.0.1:{server.port}/", tmp_path / "a", limits=limits, check=lambda have: None)
+    assert failed.value.code == "fetch_late" and server.end() < Trickle.MOST
+
+
+def test_whoever_looks_may_stop_a_server_that_sends_slowly(tmp_path):
+    """Red when a whole chunk is waited for before anybody looks."""
+
+    def stop(have):
+        raise KeyboardInterrupt
+
+    server = Trickle(BODY)
+    with pytest.raises(KeyboardInterrupt):
+        take(f"http://127.0.0.1:{server.port}/", tmp_path / "a", check=stop)
+    assert server.end() < Trickle.MOST
