@@ -77,6 +77,11 @@ def judge(path: str, *, iso: bool, most_capacity: int, packed: bool = False) -> 
         raise Unfit("image_empty")
     _refuse_packed(head)
     if iso:
+        # A CD has 32 KiB before its own first word, and a host's pool believes what stands there: a qcow2
+        # header would name any file of the host as what the volume stands on.
+        if head.startswith(MAGIC):
+            raise Unfit("iso_invalid")
+        _refuse_foreign(head)
         return _judge_iso(path)
     if head.startswith(MAGIC):
         return _judge_qcow2(path, length, most_capacity)

@@ -127,6 +127,14 @@ def test_what_is_no_iso_or_half_a_one(tmp_path: Path) -> None:
     assert reason(write(tmp_path / "c", whole[: len(whole) - 4096]), iso=True)[0] == "image_cut"
 
 
+@pytest.mark.parametrize(
+    ("head", "code"), [(b"QFI\xfb\0\0\0\3", "iso_invalid"), (b"QED\0", "image_foreign"), (b"KDMV", "image_foreign")]
+)
+def test_a_cd_that_begins_as_a_disk_does_is_refused(tmp_path: Path, head: bytes, code: str) -> None:
+    """Red when the bytes before a CD's own are not looked at: a pool would read a backing file there."""
+    assert reason(write(tmp_path / "a", head + iso_bytes()[len(head) :]), iso=True)[0] == code
+
+
 def test_a_raw_disk_becomes_a_qcow2_with_the_same_content(tmp_path: Path) -> None:
     raw, target = write(tmp_path / "a", disk_bytes()), tmp_path / "b"
     target.write_bytes(b"what a killed worker left")

@@ -99,6 +99,21 @@ def test_a_volume_is_made_grown_copied_and_deleted(fake, pool, chief):
     assert names(fake, pool) == ["copy.qcow2"] == list(Volume.objects.values_list("name", flat=True))
 
 
+def test_what_stands_on_a_file_of_the_host_is_not_copied(fake, pool, chief):
+    """Red when the first volume below alone, or none, is looked for in the pools."""
+    for name in ("top.qcow2", "middle.qcow2", "base.qcow2"):
+        put(fake, pool, name)
+    look(chief, pool)
+    path = row("middle.qcow2").observed_path
+    for backing in ("/etc/shadow", row("base.qcow2").observed_path):
+        Volume.objects.filter(name="top.qcow2").update(observed_backing=path)
+        Volume.objects.filter(name="middle.qcow2").update(observed_backing=backing)
+        if backing == "/etc/shadow":
+            with pytest.raises(Denied, match="It stands on /etc/shadow"):
+                services.clone(actor=chief, volume=row("top.qcow2"), name="copy.qcow2")
+    assert services.clone(actor=chief, volume=row("top.qcow2"), name="copy.qcow2").state == State.QUEUED
+
+
 def test_a_volume_never_shrinks_and_no_wrong_one_is_made(fake, pool, chief):
     """Red when a service lets a smaller size, a taken or a strange name through."""
     done(make(chief, pool))
