@@ -14,7 +14,7 @@ from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import Image
 from vms import cloud, offers, profiles
 from vms.models import CatalogueItem
-from vms.unattended import Format
+from vms.unattended import Format, takes_user
 
 Values = Mapping[str, Any]
 MOST_AT_ONCE = 50
@@ -139,6 +139,10 @@ def unreadable(words: str) -> str:
 def _user(item: CatalogueItem, values: Values) -> str:
     if values["user"] == "default":
         return _("cloud-init means the image's own user by the name default; choose another.")
+    template = values.get("template")
+    if template is not None and not takes_user(template.format, values["user"]):
+        words = _("Debian's installer keeps the name %(user)s for itself, and would stop to ask; choose another.")
+        return words % {"user": values["user"]}
     if cloud.LOGIN.fullmatch(values["user"]):
         return ""
     return _("A user's name has small letters, digits, _ and -, and starts with a letter.")

@@ -17,6 +17,9 @@ MIB = 1 << 20
 #: Bytes of memory and disk that an installer is given at least where nothing is known of its system.
 LEAST_MEMORY, LEAST_DISK = 1024 * MIB, 2048 * MIB
 
+#: Whom a form proposes to sign in as. Not admin, which Debian's installer keeps for itself.
+LOGIN = "debian"
+
 
 def files(source: str) -> tuple[Path, Path]:
     """Return kernel and initrd of an installer that lies in the folder `source`."""
@@ -61,7 +64,7 @@ def add_installer(*, actor: Any, source: str, name: str, title: str, version: st
                 "size": size,
                 "virtual_size": (known and known.least.disk) or LEAST_DISK,
                 "min_memory": (known and known.least.memory) or LEAST_MEMORY,
-                "login_user": "admin",
+                "login_user": LOGIN,
                 "cloud_init": False,
                 "device_models": ["paravirtual", "emulated"],
                 "source": source,

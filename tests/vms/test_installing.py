@@ -206,6 +206,20 @@ def test_a_template_without_a_key_is_refused(cast, netboot):
         ask(cast, netboot, template=template("preseed"))
 
 
+@pytest.mark.parametrize("user", ["admin", "root", "_apt", "sudo"])
+def test_a_user_that_debians_installer_would_ask_about_is_refused(netboot, user):
+    """Red when a reserved name is let through: the installer stops at a question that nobody sees."""
+    values = {"user": user, "template": template("preseed"), "ssh_keys": KEY}
+    assert "choose another" in checks.refusals(netboot.item, values)["user"]
+    assert checks.refusals(netboot.item, {"user": user}) == {}
+
+
+def test_the_user_that_a_form_proposes_can_be_had(netboot):
+    """Red when the installer's own user is one that Debian's installer refuses."""
+    values = {"user": netboot.item.image.login_user, "template": template("preseed"), "ssh_keys": KEY}
+    assert checks.refusals(netboot.item, values) == {}
+
+
 def test_an_installer_that_needs_uefi_is_refused_with_the_reason(iso):
     Image.objects.update(os="win11")
     iso.item.image.refresh_from_db()
