@@ -11,8 +11,10 @@ from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.live.publish import publish
 from portal.operations.models import Operation
+from portal.operations.states import UNFINISHED
 from vms import cloud, editing, noted, power
 from vms.models import VirtualMachine
+from vms.services import name_is_taken, name_taken
 
 #: Of one machine; who needs more wants another system.
 MOST_LABELS = 20
@@ -73,6 +75,8 @@ def _rename(machine: VirtualMachine, name: str) -> None:
     if not cloud.HOSTNAME.fullmatch(name):
         reason = _("A name has 1 to 63 small letters, digits and hyphens, and no hyphen at either end.")
         raise Denied(reason, field="name")
+    if name_is_taken(name):
+        raise name_taken(name)
     try:
         with transaction.atomic():
             VirtualMachine.objects.filter(pk=machine.pk).update(name=name)
@@ -82,11 +86,20 @@ def _rename(machine: VirtualMachine, name: str) -> None:
     machine.name = name
 
 
+def _is_edited(machine: VirtualMachine) -> bool:
+    return Operation.objects.filter(
+        subject=machine.topic, kind=editing.EDIT.name, state__in=UNFINISHED
+    ).exists()
+
+
 def _title(actor: Any, machine: VirtualMachine) -> Operation | None:
     """Queue that the host shows the name too; a definition that nobody saw yet keeps its title."""
     found = noted.of(machine)
     title = (found.observed_persistent or {}).get("title", "") if found else machine.name
-    if found is None or found.observed_persistent is None or title == machine.name:
+    if found is None or found.observed_persistent is None:
+        return None
+    # While an earlier title is on its way what is seen says nothing; to begin is refused then.
+    if title == machine.name and not _is_edited(machine):
         return None
     if reason := power.state_forbids(machine, "edit"):
         raise Denied(reason, field="name")

@@ -1,15 +1,18 @@
 """A machine's name and labels: what they can be, who may, where they are found."""
 
+import uuid
+
 import pytest
 from django.urls import reverse as url
 
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.operations.models import Operation
-from tests.factories import make_host, make_machine
+from tests.factories import make_catalogue, make_host, make_machine, make_network, make_place, make_wish
 from tests.vms.test_settings import see
 from vms import editing, naming
 from vms.models import Observed
+from vms.services import request_machine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -33,6 +36,27 @@ def test_a_name_counts_at_once_and_is_written_to_the_host(cast, machine):
     assert begun.frozen["pinned"]["change"] == {"title": "renamed"} and begun.kind == "vm.edit"
     entry = AuditEntry.objects.get(verb="machine.named")
     assert entry.before == {"name": "example", "labels": ""} and entry.after["name"] == "renamed"
+
+
+def test_a_name_set_back_waits_for_the_title_that_is_on_its_way(cast, machine):
+    """Red when the title that was last seen is taken for the last one: the host would keep the first."""
+    see(machine, {"title": "example"})
+    call(cast.requester, machine, "renamed")
+    machine.refresh_from_db()
+    with pytest.raises(Denied, match="not finished yet"):
+        call(cast.requester, machine, "example")
+    machine.refresh_from_db()
+    assert machine.name == "renamed"
+
+
+def test_a_name_that_a_waiting_request_was_promised_is_taken(cast, machine):
+    """Red when machines alone are asked: the request could not be carried out once it is approved."""
+    item = make_catalogue(make_place(machine.host).images.get().image, make_network())
+    wish = make_wish(item, name="promised")
+    request_machine(actor=cast.requester, project=cast.project, wish=wish, token=uuid.uuid4())
+    with pytest.raises(Denied, match="promised is taken") as denied:
+        call(cast.requester, machine, "promised")
+    assert denied.value.field == "name"
 
 
 def test_labels_alone_touch_nothing_on_the_host(cast, machine):
