@@ -58,6 +58,10 @@ services --enabled=sshd
 @core
 qemu-guest-agent
 %end
+%post
+echo '$user ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/$user
+chmod 0440 /etc/sudoers.d/$user
+%end
 poweroff
 """
 
@@ -77,6 +81,9 @@ autoinstall:
     layout:
       name: direct
   packages: [qemu-guest-agent]
+  late-commands:
+    - echo '$user ALL=(ALL) NOPASSWD:ALL' > /target/etc/sudoers.d/$user
+    - chmod 0440 /target/etc/sudoers.d/$user
   shutdown: poweroff
 """
 

@@ -27,6 +27,12 @@ def test_what_a_new_portal_begins_with_can_be_used(name, form, text):
     assert "$" not in rendered
 
 
+@pytest.mark.parametrize(("name", "form", "text"), EXAMPLES)
+def test_who_signs_in_can_become_root_without_a_password(name, form, text):
+    """Red when sudo asks for a password, which nobody has: the machine could not be kept."""
+    assert "ada ALL=(ALL) NOPASSWD:ALL' > " in render(form, text, **VALUES)
+
+
 def test_keys_stand_in_each_format_as_its_installer_reads_them():
     """Red when a comment, which is free text, comes along."""
     assert render(Format.KICKSTART, "$ssh_keys", **VALUES) == f'sshkey --username=ada "{KEY}"'
