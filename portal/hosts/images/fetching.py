@@ -85,7 +85,8 @@ def check_url(url: str) -> SplitResult:
         raise FetchFailed("fetch_address", url[:200]) from error
     if parts.scheme not in {"http", "https"}:
         raise FetchFailed("fetch_scheme", parts.scheme or url[:50])
-    odd = any(ord(letter) <= 32 or ord(letter) == 127 for letter in url)
+    # Other letters come as %-codes; written out they are no request that HTTP knows.
+    odd = any(ord(letter) <= 32 or ord(letter) >= 127 for letter in url)
     if not parts.hostname or parts.username or parts.password or odd or "\\" in url:
         raise FetchFailed("fetch_address", url[:200])
     return parts
@@ -151,7 +152,10 @@ class _Fetch:
                 raise self._late(str(error) or type(error).__name__) from error
             if onward is None:
                 return
-            url = urljoin(url, onward)
+            try:
+                url = urljoin(url, onward)
+            except ValueError as error:
+                raise FetchFailed("fetch_address", onward[:200]) from error
         raise FetchFailed("fetch_redirects")
 
     def _late(self, why: str) -> FetchFailed:

@@ -137,6 +137,8 @@ def test_public_addresses_are_allowed(address):
         ("http://user:word@example.org/", "fetch_address"),
         ("http://example.org:99999/", "fetch_address"),
         ("http://example.org/a b", "fetch_address"),
+        ("http://example.org/\u00fc.iso", "fetch_address"),
+        ("http://[x", "fetch_address"),
         ("http://example.org/\r\nHost: x", "fetch_address"),
         ("http://example.org\\@127.0.0.1/", "fetch_address"),
     ],
@@ -181,6 +183,8 @@ def test_the_connection_goes_to_the_address_that_was_checked(site, tmp_path, mon
         ("file:///etc/shadow", "fetch_scheme"),
         ("//169.254.169.254/latest/", "fetch_private"),
         ("/again", "fetch_redirects"),
+        ("http://[x", "fetch_address"),
+        ("/\u00fc", "fetch_address"),
     ],
 )
 def test_each_redirect_is_looked_at_again(site, tmp_path, to, wanted):
