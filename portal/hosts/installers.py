@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from portal.audit import services as audit
 from portal.core import osinfo
 from portal.core.errors import Denied
+from portal.hosts.images.values import Wanted, check_wanted
 from portal.hosts.models import Image
 from portal.hosts.services import check_estate
 
@@ -36,12 +37,21 @@ def digest(source: str) -> str:
     return found.hexdigest()
 
 
+def _check(name: str, title: str, version: str, os: str) -> None:
+    """Raise Denied for what is no name, title, version or system of an image."""
+    kind = Image.Kind.NETBOOT.value
+    check_wanted(Wanted(kind=kind, name=name, title=title, version=version, os=os, login_user=LOGIN))
+
+
 def add_installer(*, actor: Any, source: str, name: str, title: str, version: str, os: str = "") -> Image:
     """Make the installer in the folder `source` known. It stays there: each machine's start reads it.
 
     Idempotent by content. Raises Denied, also for a folder that holds none.
     """
     check_estate(actor, "administer", _("add installers"))
+    _check(name, title, version, os)
+    # A worker starts elsewhere than whoever says this.
+    source = str(Path(source).resolve())
     try:
         found = digest(source)
         size = sum(path.stat().st_size for path in files(source))

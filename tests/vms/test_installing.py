@@ -286,6 +286,24 @@ def test_an_installer_is_added_by_command_once(chief, folder, capsys):
     assert AuditEntry.objects.filter(verb="installer.added").count() == 1
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"name": "../x"}, {"name": "A b"}, {"title": "t" * 101}, {"version": "1 2"}, {"os": "Debian 12"}]
+)
+def test_an_installer_is_described_as_images_are(chief, folder, wrong):
+    """Red when the values are not checked: the name is one of a volume on every host."""
+    told = {"name": "n", "title": "t", "version": "1", **wrong}
+    with pytest.raises(Denied):
+        installers.add_installer(actor=chief, source=str(folder), **told)
+    assert not Image.objects.exists()
+
+
+def test_an_installers_folder_is_kept_whole(chief, folder, monkeypatch):
+    """Red when a folder is kept as it was said: a worker would look for it in its own."""
+    monkeypatch.chdir(folder)
+    installers.add_installer(actor=chief, source=".", name="n", title="t", version="1")
+    assert Image.objects.get().source == str(folder.resolve())
+
+
 def test_a_newer_installer_in_the_same_folder_takes_the_older_ones_place(chief, folder):
     call_command("add_installer", str(folder), username="chief")
     (folder / "linux").write_bytes(b"newer")
