@@ -141,7 +141,9 @@ def _user(item: CatalogueItem, values: Values) -> str:
         return _("cloud-init means the image's own user by the name default; choose another.")
     template = values.get("template")
     if template is not None and not takes_user(template.format, values["user"]):
-        words = _("Debian's installer keeps the name %(user)s for itself, and would stop to ask; choose another.")
+        words = _(
+            "Debian's installer keeps the name %(user)s for itself, and would stop to ask; choose another."
+        )
         return words % {"user": values["user"]}
     if cloud.LOGIN.fullmatch(values["user"]):
         return ""

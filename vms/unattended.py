@@ -44,15 +44,90 @@ NAMES: Mapping[str, Any] = {
 MOST = 32 * 1024
 #: crypt(5) knows no password for it.
 LOCKED = "!"
-#: What Debian's installer takes for a user, and the accounts and groups of its own that it does not take: with
-#: one of these it stops at a question, which nobody is there to answer.
+#: What Debian's installer takes for a user, and the accounts and groups of its own that it does not take:
+#: with one of these it stops at a question, which nobody is there to answer.
 _PRESEED_USER = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _PRESEED_RESERVED = frozenset(
-    "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody adm tty "
-    "disk kmem dialout fax voice cdrom floppy tape sudo audio dip operator src shadow utmp video sasl plugdev "
-    "staff users nogroup admin netplan mysql alias qmail asterisk slurm ceph bind crontab dhcp dnsmasq dovecot "
-    "fetchmail ftp fuse gdm input klog kvm lpadmin messagebus netdev radvd render saned sbuild scanner slocate "
-    "ssh sshd ssl-cert statd syslog telnetd tftpd libvirt-qemu".split()
+    [
+        "root",
+        "daemon",
+        "bin",
+        "sys",
+        "sync",
+        "games",
+        "man",
+        "lp",
+        "mail",
+        "news",
+        "uucp",
+        "proxy",
+        "www-data",
+        "backup",
+        "list",
+        "irc",
+        "gnats",
+        "nobody",
+        "adm",
+        "tty",
+        "disk",
+        "kmem",
+        "dialout",
+        "fax",
+        "voice",
+        "cdrom",
+        "floppy",
+        "tape",
+        "sudo",
+        "audio",
+        "dip",
+        "operator",
+        "src",
+        "shadow",
+        "utmp",
+        "video",
+        "sasl",
+        "plugdev",
+        "staff",
+        "users",
+        "nogroup",
+        "admin",
+        "netplan",
+        "mysql",
+        "alias",
+        "qmail",
+        "asterisk",
+        "slurm",
+        "ceph",
+        "bind",
+        "crontab",
+        "dhcp",
+        "dnsmasq",
+        "dovecot",
+        "fetchmail",
+        "ftp",
+        "fuse",
+        "gdm",
+        "input",
+        "klog",
+        "kvm",
+        "lpadmin",
+        "messagebus",
+        "netdev",
+        "radvd",
+        "render",
+        "saned",
+        "sbuild",
+        "scanner",
+        "slocate",
+        "ssh",
+        "sshd",
+        "ssl-cert",
+        "statd",
+        "syslog",
+        "telnetd",
+        "tftpd",
+        "libvirt-qemu",
+    ]
 )
 _DISK = re.compile(r"[sv]d[a-z]")
 _EXAMPLE_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO3pRSmoEbnApkTfXeqmr+G9jgvKZmVNfC69Nf1c60Rk"

@@ -128,7 +128,8 @@ def test_what_is_no_iso_or_half_a_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "code"), [(b"QFI\xfb\0\0\0\3", "iso_invalid"), (b"QED\0", "image_foreign"), (b"KDMV", "image_foreign")]
+    ("head", "code"),
+    [(b"QFI\xfb\0\0\0\3", "iso_invalid"), (b"QED\0", "image_foreign"), (b"KDMV", "image_foreign")],
 )
 def test_a_cd_that_begins_as_a_disk_does_is_refused(tmp_path: Path, head: bytes, code: str) -> None:
     """Red when the bytes before a CD's own are not looked at: a pool would read a backing file there."""

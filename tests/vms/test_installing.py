@@ -287,7 +287,8 @@ def test_an_installer_is_added_by_command_once(chief, folder, capsys):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"name": "../x"}, {"name": "A b"}, {"title": "t" * 101}, {"version": "1 2"}, {"os": "Debian 12"}]
+    "wrong",
+    [{"name": "../x"}, {"name": "A b"}, {"title": "t" * 101}, {"version": "1 2"}, {"os": "Debian 12"}],
 )
 def test_an_installer_is_described_as_images_are(chief, folder, wrong):
     """Red when the values are not checked: the name is one of a volume on every host."""

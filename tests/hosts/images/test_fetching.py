@@ -153,9 +153,7 @@ def answers(monkeypatch, *rounds):
     waiting = list(rounds)
 
     def getaddrinfo(host, port, **_kind):
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in waiting.pop(0)
-        ]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in waiting.pop(0)]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
