@@ -323,7 +323,7 @@ def _settle_import(operation: Operation, state: State) -> None:
     found.update(state=Upload.State.DONE if done else Upload.State.FAILED)
     upload = found.first()
     if done and upload is not None:
-        made = Image.objects.filter(pk=upload.image_id, deprecated_reason=BEING_MADE)
+        made = Image.objects.filter(uploads=upload, deprecated_reason=BEING_MADE)
         made.update(deprecated_at=None, deprecated_reason="")
         transaction.on_commit(lambda: store.keep(upload), robust=True)
     publish(operation.subject)

@@ -98,7 +98,7 @@ def _check_free(volume: Volume, more: str = "") -> None:
 
 
 def _check_stands(volume: Volume) -> None:
-    """Raise Denied when a full copy would read what lies in no pool of the host, such as a file of its own."""
+    """Raise Denied when a full copy would read what lies in no pool of the host, such as its own files."""
     known = Volume.objects.filter(pool__host=volume.pool.host_id)
     backing, met = volume.observed_backing, set[str]()
     while backing and backing not in met:
