@@ -76,10 +76,11 @@ SENTENCES = {
     ),
     "moved_already": _(
         "It was too late to take this back: the machine worked with the disk in its new pool already. The "
-        "old one is deleted."
+        "old file is deleted, unless something else uses it."
     ),
     "old_disk_left": _(
-        "The disk is in its new pool, but the host did not delete the old file. An operator should delete it."
+        "The disk is in its new pool, but the old file is left: something on the host uses it still, or the "
+        "host did not delete it. An operator should look at it."
     ),
     "no_slot": _(
         "The machine has no place for another device while it runs. Switch it off, and it will get one."

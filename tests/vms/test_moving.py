@@ -298,6 +298,17 @@ def test_an_old_file_that_cannot_be_deleted_takes_nothing_back(cast, host):
     assert has_moved(host) and taken(host)["second"] == (0, 2)
 
 
+@pytest.mark.parametrize(("late", "state"), [(False, State.SUCCEEDED), (True, State.CANCELLED)])
+def test_an_old_file_that_the_machine_names_again_stays(cast, host, late, state):
+    """Red when Move.undo deletes the old file without the look that DeleteOld takes."""
+    old = DiskSpec("/first/example-vda.qcow2", "vdb", serial="again")
+    host.driver.attach_disk(str(host.machine.uuid), old)
+    ended = cancel_at(cast, host, "finish_copy", after=True) if late else work(move(cast, host))
+    assert ended.state == state and has_moved(host) and volumes(host) == [1, 1]
+    if not late:
+        assert StepRecord.objects.get(operation=ended, name="old").remark == "old_disk_left"
+
+
 def test_a_host_that_is_away_at_the_end_is_waited_for(cast, host):
     """Red when an answer that is missing counts as a disk that did not move."""
 

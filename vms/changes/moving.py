@@ -98,7 +98,7 @@ class Move(DeviceStep):
             if self.look_at_copy(context).stage is CopyStage.MOVED:
                 self._finish(context, copied=False)
                 self.note(context)
-                delete_surely(self, context, names["pool"], names["volume"])
+                delete_old(self, context)
                 return
         except StepFailed as failure:
             if failure.code not in _NO_COPY:
@@ -177,19 +177,33 @@ class DeleteOld(DeviceStep):
     name, title = "old", "Delete the disk in the old pool"
 
     def do(self, context: StepContext) -> str | None:
-        names = context.identifiers
-        seen = DefinitionSeen.of(self.call(context, "definition", names["uuid"]))
-        for defined in (seen.persistent, seen.running):
-            if defined and names["path"] in _files(defined):
-                raise StepFailed("invalid_state", f"{names['path']} is in use")
-        try:
-            delete_surely(self, context, names["pool"], names["volume"])
-        except StepFailed as failure:
-            if failure.retryable:
-                raise
-            # The disk is where it should be; that a file is left over takes nothing of it back.
+        return delete_old(self, context)
+
+
+def delete_old(step: HostStep, context: StepContext) -> str | None:
+    """Delete the volume that the disk was; return a remark when it is left. Idempotent.
+
+    The disk is where it should be: that a file is left over takes nothing of it back. Raises StepFailed for
+    what may pass.
+    """
+    names = context.identifiers
+    try:
+        if _is_named(step, context):
             return "old_disk_left"
-        return None
+        delete_surely(step, context, names["pool"], names["volume"])
+    except StepFailed as failure:
+        if failure.retryable:
+            raise
+        return "old_disk_left"
+    return None
+
+
+def _is_named(step: HostStep, context: StepContext) -> bool:
+    """Tell whether the machine itself has the old file for a disk, as it is defined or runs."""
+    names = context.identifiers
+    seen = DefinitionSeen.of(step.call(context, "definition", names["uuid"]))
+    sides = (seen.persistent, seen.running)
+    return any(defined and names["path"] in _files(defined) for defined in sides)
 
 
 def _files(defined: Any) -> list[str]:
