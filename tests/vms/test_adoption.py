@@ -403,6 +403,16 @@ def test_disks_that_are_not_the_machines_alone_are_no_rows(cast, operator, drive
 
 
 @pytest.mark.django_db
+def test_what_a_volume_of_another_pool_stands_on_is_no_row(cast, operator, driver, place):
+    """Red when only the pools of its own disks are looked into, or only those that the portal has."""
+    driver.ensure_pool(PoolSpec("elsewhere", str(uuid.uuid4()), "/elsewhere"))
+    definition = make(driver, place.host, disks=["volume-a", "volume-b"])
+    driver.create_volume(VolumeSpec("elsewhere", "web.qcow2", 2 * GIB, f"{FOLDER}/volume-a"))
+    mine = adopted(operator, definition, cast)
+    assert list(mine.disks.values_list("volume_name", flat=True)) == ["volume-b"]
+
+
+@pytest.mark.django_db
 def test_an_image_of_the_portal_is_no_disk_of_a_machine(cast, operator, driver, place):
     image = place.images.get()
     driver.create_volume(VolumeSpec("example-pool", image.image.volume_name, 2 * GIB))
@@ -541,7 +551,7 @@ def test_a_look_that_is_made_again_takes_nothing_again(cast, operator, driver, p
     machine = VirtualMachine.objects.get()
     seen = noted.DefinitionSeen.of(driver.definition(str(machine.uuid)))
     for _time in range(2):
-        volumes = taking.volumes_of(machine, seen.persistent, driver.list_volumes)
+        volumes = taking.volumes_of(machine, seen.persistent, driver.list_volumes, ())
         taking.take_in(machine, seen, volumes, lambda: None)
     pool = Counter.objects.get(scope=place.pool.scope)
     assert (pool.limit, pool.held, machine.disks.count()) == (4 * GIB, 2 * GIB, 1)

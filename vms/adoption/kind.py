@@ -11,6 +11,7 @@ from portal.core.errors import Denied
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import DomainDefinition
+from portal.hosts import sharing
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
@@ -32,7 +33,9 @@ class TakeIn(DomainStep):
             if reason := found.cannot_be(seen.persistent, seen.running):
                 raise StepFailed("not_adoptable", reason)
             machine = VirtualMachine.objects.select_related("host").get(uuid=context.identifiers["uuid"])
-            volumes = taking.volumes_of(machine, seen.persistent or {}, self._list(context))
+            volumes = taking.volumes_of(
+                machine, seen.persistent or {}, self._list(context), sharing.stacked(self, context)
+            )
             try:
                 taking.take_in(machine, seen, volumes, context.check)
             except Denied as denied:

@@ -1,6 +1,6 @@
 """What an adopted machine takes, and the rows of its disks and cards. Not for: deciding who adopts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,16 +48,18 @@ def amounts(
     return {key: amount for key, amount in {**every, **host_takes, **pools}.items() if amount}
 
 
-def volumes_of(machine: VirtualMachine, persistent: found.Defined, listed: Lister) -> list[Volume]:
+def volumes_of(
+    machine: VirtualMachine, persistent: found.Defined, listed: Lister, bases: Collection[str]
+) -> list[Volume]:
     """Return the disks of a machine that the portal counts, and deletes with it: whatever is its own alone.
 
-    Not what another domain starts from, what another volume stands on, an image, nor another machine's disk.
+    Not what another domain starts from, what another volume stands on (`bases`, of every pool of the host),
+    an image, nor another machine's disk.
     """
     pools = list(PoolAttachment.objects.filter(host=machine.host_id).select_related("pool"))
     places = list(found.own_places(persistent, machine.uuid, pools))
     there = {place[0]: {info.name: info for info in listed(place[0].pool.name)} for _drive, place in places}
-    bases = {info.backing_path for volumes in there.values() for info in volumes.values()}
-    bases |= set(ImageAttachment.objects.filter(pool__in=there).values_list("path", flat=True))
+    kept = {*bases, *ImageAttachment.objects.filter(pool__in=there).values_list("path", flat=True)}
     others = Disk.objects.exclude(machine=machine).filter(pool__pool__in=[one.pool_id for one in there])
     taken = set(others.values_list("pool__pool", "volume_name"))
     return [
@@ -70,7 +72,7 @@ def volumes_of(machine: VirtualMachine, persistent: found.Defined, listed: Liste
         )
         for drive, (pool, name) in places
         if (info := there[pool].get(name)) is not None
-        and info.path not in bases
+        and info.path not in kept
         and (pool.pool_id, name) not in taken
     ]
 

@@ -1,0 +1,46 @@
+"""Who shares a volume on its host, asked of the host now. Not for: what the portal knows (`storage.using`).
+
+Domains and volumes count that the portal does not know. What lies in a pool that is not active is not seen.
+"""
+
+from collections.abc import Mapping
+
+from portal.hosts.steps import HostStep
+from portal.operations.registry import StepContext, StepFailed
+
+#: What tells that there is nothing to look at, in words of machines and of volumes.
+_NO_POOL = frozenset({"pool_not_found", "volume_pool_gone"})
+_NO_VOLUME = frozenset({"volume_not_found", "volume_gone"})
+
+
+def stacked(step: HostStep, context: StepContext) -> Mapping[str, list[str]]:
+    """Return the names of the volumes that stand on a file, by that file, of all pools. Raises StepFailed."""
+    found: dict[str, list[str]] = {}
+    for pool in step.call(context, "list_pools"):
+        if not pool.active:
+            continue
+        try:
+            volumes = step.call(context, "list_volumes", pool.name)
+        except StepFailed as failure:
+            if failure.code not in _NO_POOL:
+                raise
+            continue
+        for info in volumes:
+            if info.backing_path:
+                found.setdefault(info.backing_path, []).append(info.name)
+    return found
+
+
+def users_of(step: HostStep, context: StepContext, pool: str, name: str) -> list[str]:
+    """Return the domains that have a volume for a disk and the volumes that stand on it, by name.
+
+    Nobody uses one that is gone. Raises StepFailed.
+    """
+    try:
+        path = step.call(context, "volume_info", pool, name).path
+        users = set(step.call(context, "volume_users", pool, name))
+    except StepFailed as failure:
+        if failure.code not in _NO_VOLUME:
+            raise
+        return []
+    return sorted(users.union(stacked(step, context).get(path, ())))
