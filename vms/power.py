@@ -18,6 +18,7 @@ from networks.models import Port
 from portal.accounts.notices import notify
 from portal.audit import services as audit
 from portal.core.errors import Denied
+from portal.hosts import sharing
 from portal.hosts.models import Health, Host
 from portal.hosts.steps import HostStep
 from portal.live.publish import publish
@@ -91,12 +92,19 @@ class Undefine(CallVerb):
 
 
 class DeleteVolumes(HostStep):
+    """Delete the disks that nobody else has: somebody may have made a domain of one, or a disk upon it."""
+
     name, title = "volumes", "Delete its disks"
 
-    def do(self, context: StepContext) -> None:
+    def do(self, context: StepContext) -> str | None:
+        left = False
         for pool, volume in context.identifiers["volumes"]:
-            self.call(context, "delete_volume", pool, volume)
+            if sharing.users_of(self, context, pool, volume):
+                left = True
+            else:
+                self.call(context, "delete_volume", pool, volume)
             context.check()
+        return "disks_left" if left else None
 
 
 #: Steps of vm.purge after which there is nothing whole to restore.

@@ -82,6 +82,10 @@ SENTENCES = {
         "The disk is in its new pool, but the old file is left: something on the host uses it still, or the "
         "host did not delete it. An operator should look at it."
     ),
+    "disks_left": _(
+        "A disk of it was left on the host: another machine or volume uses it there, as the host says. An "
+        "operator should look at it."
+    ),
     "no_slot": _(
         "The machine has no place for another device while it runs. Switch it off, and it will get one."
     ),

@@ -39,6 +39,7 @@ from portal.operations.transitions import StaleAttempt
 from tests import factories
 from tests.factories import GIB, MIB
 from tests.racing import race
+from tests.vms.sharers import use_too
 from vms import noted, power
 from vms.adoption import found, taking
 from vms.adoption.forms import proposed_name
@@ -652,6 +653,19 @@ def test_its_end_says_what_stays_and_deletes_what_is_its_own(client, cast, drive
     assert not VirtualMachine.objects.exists() and not Definition.objects.exists()
     assert [volume.name for volume in driver.list_volumes("example-pool")] == ["Old_Web.1-seed.iso"]
     assert driver.list_domains() == () and not Counter.objects.exclude(held=0, used=0).exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("how", ["domain", "volume"])
+def test_a_disk_that_others_use_by_then_is_left(cast, driver, machine, how):
+    """Red when DeleteVolumes deletes what the portal took for the machine's own when it was adopted."""
+    use_too(driver, f"{FOLDER}/volume-a", how)
+    finish(power.bin_machine(actor=cast.requester, machine=machine, confirm_name="old-web"))
+    machine.refresh_from_db()
+    ended = finish(power.purge_machine(actor=cast.requester, machine=machine, confirm_name="old-web"))
+    assert ended.state == State.SUCCEEDED and not VirtualMachine.objects.exists()
+    assert ended.steps.get(name="volumes").remark == "disks_left"
+    assert driver.volume_info("example-pool", "volume-a")
 
 
 @pytest.mark.django_db

@@ -17,6 +17,7 @@ from portal.operations.messages import sentence
 from portal.operations.models import Counter, Operation, StepRecord
 from portal.operations.states import State
 from tests.factories import GIB, make_host, make_machine, make_place
+from tests.vms.sharers import use_too
 from vms import power
 from vms.changes import moving
 from vms.models import Disk, Observed
@@ -307,6 +308,16 @@ def test_an_old_file_that_the_machine_names_again_stays(cast, host, late, state)
     assert ended.state == state and has_moved(host) and volumes(host) == [1, 1]
     if not late:
         assert StepRecord.objects.get(operation=ended, name="old").remark == "old_disk_left"
+
+
+@pytest.mark.parametrize("how", ["domain", "volume"])
+def test_an_old_file_that_others_use_stays(cast, host, how):
+    """Red when only the machine's own definition is asked, or only one pool. The domain is none of ours."""
+    use_too(host.driver, "/first/example-vda.qcow2", how)
+    begun = move(cast, host)
+    assert work(begun).state == State.SUCCEEDED and has_moved(host)
+    assert StepRecord.objects.get(operation=begun, name="old").remark == "old_disk_left"
+    assert host.driver.volume_info("first", "example-vda.qcow2")
 
 
 def test_a_host_that_is_away_at_the_end_is_waited_for(cast, host):

@@ -16,8 +16,8 @@ from django.utils.translation import gettext as _
 
 from portal.accounts.backends import may
 from portal.core.errors import Denied
-from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import CloneMode, CopyStage, DiskCopy, DomainInfo, DomainState, VolumeSpec
+from portal.hosts import sharing
 from portal.hosts.models import PoolAttachment
 from portal.hosts.steps import HostStep, copy_volume
 from portal.live.publish import publish
@@ -181,14 +181,14 @@ class DeleteOld(DeviceStep):
 
 
 def delete_old(step: HostStep, context: StepContext) -> str | None:
-    """Delete the volume that the disk was; return a remark when it is left. Idempotent.
+    """Delete the volume that the disk was, unless it has users; return a remark when it is left. Idempotent.
 
     The disk is where it should be: that a file is left over takes nothing of it back. Raises StepFailed for
     what may pass.
     """
     names = context.identifiers
     try:
-        if _is_named(step, context):
+        if sharing.users_of(step, context, names["pool"], names["volume"]):
             return "old_disk_left"
         delete_surely(step, context, names["pool"], names["volume"])
     except StepFailed as failure:
@@ -196,18 +196,6 @@ def delete_old(step: HostStep, context: StepContext) -> str | None:
             raise
         return "old_disk_left"
     return None
-
-
-def _is_named(step: HostStep, context: StepContext) -> bool:
-    """Tell whether the machine itself has the old file for a disk, as it is defined or runs."""
-    names = context.identifiers
-    seen = DefinitionSeen.of(step.call(context, "definition", names["uuid"]))
-    sides = (seen.persistent, seen.running)
-    return any(defined and names["path"] in _files(defined) for defined in sides)
-
-
-def _files(defined: Any) -> list[str]:
-    return [disk.get("source", {}).get("file", "") for disk in devices(defined, "disks")]
 
 
 @contextmanager
