@@ -20,6 +20,7 @@ from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
 from tests.factories import GIB, MIB, make_host, make_machine, make_place
 from tests.hosts.conftest import carry_out
+from tests.vms.sharers import use_too
 from vms.models import Definition
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -264,7 +265,7 @@ def test_who_uses_a_volume_is_said_and_keeps_it(fake, pool, chief, cast):
 
 
 def test_the_host_is_asked_again_before_a_volume_goes(fake, pool, chief):
-    """Red when Unused is left out of the deletion: the portal saw nothing of this domain yet."""
+    """Red when neither step of the deletion asks the host: the portal saw nothing of this domain yet."""
     info = put(fake, pool, "left.qcow2")
     look(chief, pool)
     begun = services.delete(actor=chief, volume=row("left.qcow2"), confirm_name="left.qcow2")
@@ -273,6 +274,22 @@ def test_the_host_is_asked_again_before_a_volume_goes(fake, pool, chief):
     failed = done(begun)
     assert (failed.state, code(failed)) == (State.FAILED, "volume_in_use")
     assert names(fake, pool) == ["left.qcow2"] and spec.accelerator is Accelerator.KVM
+
+
+@pytest.mark.parametrize("how", ["domain", "volume"])
+@pytest.mark.parametrize("last", [kinds.Grow, kinds.Delete])
+def test_a_worker_that_died_after_the_answer_asks_again(fake, pool, chief, how, last):
+    """Red when Grow or Delete trusts the step before, which may be hours old, or looks into one pool only."""
+    info = put(fake, pool, "left.qcow2")
+    look(chief, pool)
+    begun = services.grow(actor=chief, volume=row("left.qcow2"), capacity=GIB)
+    context = StepContext(begun.frozen, begun.identifiers, lambda: None)
+    kinds.Unused().do(context)
+    use_too(fake, info.path, how)
+    with pytest.raises(StepFailed) as failed:
+        last().do(context)
+    assert failed.value.code == "volume_in_use"
+    assert fake.volume_info(pool.pool.name, "left.qcow2") == info
 
 
 def test_orphans_are_marked_and_made_ones_are_not(fake, pool, chief, client):

@@ -1,6 +1,7 @@
 """What is done to volumes on a host. Not for: who may, and what may be asked for, which `services` says."""
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from django.urls import reverse
@@ -8,6 +9,7 @@ from django.utils import timezone
 
 from portal.drivers.observations import HostTold
 from portal.drivers.types import CloneMode, VolumeInfo, VolumeSpec
+from portal.hosts import sharing
 from portal.hosts.observations import note, now
 from portal.hosts.steps import HostStep, delete_waiting
 from portal.hosts.storage.looking import forget_begun, is_begun, note_begun, note_made, note_volumes
@@ -161,15 +163,22 @@ class Unused(StorageStep):
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers
-        volumes = {info.name: info for info in self.call(context, "list_volumes", names["pool"])}
-        there = volumes.get(names[self.of])
-        if there is None:
-            return
-        users = list(self.call(context, "volume_users", names["pool"], there.name))
         if self.of == "name":
-            users += [info.name for info in volumes.values() if info.backing_path == there.path]
-        if users:
-            raise StepFailed("volume_in_use", ", ".join(users))
+            _check_unused(self, context)
+        elif self.find(context, names[self.of]) is not None:
+            _refuse_used(self.call(context, "volume_users", names["pool"], names[self.of]))
+
+
+def _check_unused(step: StorageStep, context: StepContext) -> None:
+    """Raise StepFailed when a domain has the volume, or another volume stands on it, in whatever pool."""
+    names = context.identifiers
+    if step.find(context, names["name"]) is not None:
+        _refuse_used(sharing.users_of(step, context, names["pool"], names["name"]))
+
+
+def _refuse_used(users: Iterable[str]) -> None:
+    if found := ", ".join(users):
+        raise StepFailed("volume_in_use", found)
 
 
 class SourceUnused(Unused):
@@ -183,6 +192,8 @@ class Grow(StorageStep):
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers
+        # A worker may have died since the step before asked, and much may have happened.
+        _check_unused(self, context)
         self.call(context, "resize_volume", names["pool"], names["name"], names["capacity"])
 
 
@@ -191,6 +202,8 @@ class Delete(StorageStep):
     timeout = 300.0
 
     def do(self, context: StepContext) -> None:
+        # As in Grow: the answer of the step before may be old.
+        _check_unused(self, context)
         self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["name"])
 
 
