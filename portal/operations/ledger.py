@@ -141,15 +141,20 @@ def give_back(operation: Operation, *, keep: Collection[str] = ()) -> None:
                 _ring([reservation.counter])
 
 
-def take_again(operation: Operation) -> None:
-    """Take again what `give_back` freed, all or nothing. Idempotent. Raises Denied when there is no room."""
+def take_again(operation: Operation, *, beyond: bool = False) -> None:
+    """Take again what was given back, all or nothing. Idempotent. Raises Denied when there is no room.
+
+    `beyond` says that it is in use whatever there is room for, so that it only counts: nothing is refused.
+    """
     with transaction.atomic():
         freed = operation.reservations.filter(stage=Reservation.Stage.RELEASED).order_by("counter_id")
         for reservation in freed.select_related("counter"):
             if not _step(reservation, Reservation.Stage.USED):
                 continue
             amount = reservation.amount
-            if not _with_room(reservation.counter_id, amount).update(used=F("used") + amount):
+            counter = Counter.objects.filter(pk=reservation.counter_id)
+            row = counter if beyond else _with_room(reservation.counter_id, amount)
+            if not row.update(used=F("used") + amount) and not beyond:
                 _refuse(reservation.counter, amount)
             _ring([reservation.counter])
 

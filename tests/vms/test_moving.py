@@ -192,6 +192,8 @@ def test_the_page_says_how_far_the_copy_is(cast, host):
 def cancel_at(cast, host, verb, after):
     """Carry a move out that somebody cancels at the first call of `verb`, or the first one after it."""
     begun, seen = move(cast, host), []
+    # Somebody lowers the limit meanwhile: what was given back would not be had again.
+    Counter.objects.filter(scope=host.other.pool.scope).update(limit=GIB)
 
     def before(called, _args):
         if seen == [verb] or (called == verb and not after and not seen):
@@ -216,7 +218,7 @@ def test_what_is_cancelled_leaves_the_disk_where_it_was(cast, host, verb):
 
 @pytest.mark.parametrize(("verb", "after"), [("finish_copy", True), ("delete_volume", False)])
 def test_what_is_cancelled_too_late_goes_on_to_its_end(cast, host, verb, after):
-    """Red when the volume is deleted that the machine works with, or its room is given back."""
+    """Red when the volume is deleted that the machine works with, or its room is given back or asked for."""
     ended = cancel_at(cast, host, verb, after=after)
     assert ended.state == State.CANCELLED
     assert files(host) == ["/second", "/second"] and volumes(host) == [0, 1]

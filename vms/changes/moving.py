@@ -356,8 +356,9 @@ def settle(operation: Operation, state: State) -> None:
     if disk is None or disk.volume_name != names["to_volume"]:
         return
     if state != State.SUCCEEDED:
-        # It was too late: what was promised was given back a moment ago, in this transaction.
-        ledger.take_again(operation)
+        # It was too late: what was promised was given back a moment ago, in this transaction. Somebody may
+        # have taken the room since, or lowered the limit; the disk lies there all the same.
+        ledger.take_again(operation, beyond=True)
         StepRecord.objects.filter(operation=operation, name=Move.name).update(remark="moved_already")
     built_by = disk.machine.built_by
     ledger.hand_over(operation, built_by)
