@@ -4,6 +4,7 @@ Sizes are bytes. Domains are addressed by UUID, other objects by name. Every cal
 `HostUnreachable` or `CallTimeout`, and every call taking a specification `InvalidSpec`, before it
 touches the host. Creating is idempotent: the same name and UUID returns what exists; the same name
 or UUID on another object raises `AlreadyExists`. Removing something absent is no error.
+Whatever works in a pool raises `PoolInactive` when the pool is there and does not run.
 """
 
 from abc import ABC, abstractmethod

@@ -111,6 +111,12 @@ class PoolNotFound(DriverError):
     code = "pool_not_found"
 
 
+class PoolInactive(DriverError):
+    """The storage pool is there and does not run, so that nobody can say what lies in it."""
+
+    code = "pool_inactive"
+
+
 class PoolFull(DriverError):
     """The storage pool has too little room."""
 

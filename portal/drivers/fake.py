@@ -23,6 +23,7 @@ from portal.drivers.errors import (
     NetworkNotFound,
     NotSupported,
     PoolFull,
+    PoolInactive,
     PoolNotFound,
     VolumeNotFound,
 )
@@ -94,6 +95,8 @@ class FakeDriver(FakeCopies):
         self.host_uuid = str(uuid5(NAMESPACE_URL, uri))
         self.seeds: dict[str, bytes] = {}
         self._pools: dict[str, PoolSpec] = {}
+        #: Pools that are defined and do not run.
+        self.stopped_pools: set[str] = set()
         self._networks: dict[str, NetworkSpec] = {}
         self._volumes: dict[tuple[str, str], VolumeInfo] = {}
         #: Of what was uploaded, by path: other fake volumes hold no bytes.
@@ -148,6 +151,7 @@ class FakeDriver(FakeCopies):
         self._touch()
         if not self._is_known(spec, list(self._pools.values())):
             self._pools[spec.name] = spec
+        self.stopped_pools.discard(spec.name)
 
     def pool_kinds(self) -> tuple[PoolKind, ...]:
         self._touch()
@@ -163,7 +167,8 @@ class FakeDriver(FakeCopies):
         for pool in self._pools.values():
             used = self._used(pool.name)
             sizes = (self.pool_bytes, used, self.pool_bytes - used)
-            found.append(PoolInfo(pool.name, pool.uuid, pool.path, True, *sizes, pool.kind))
+            active = pool.name not in self.stopped_pools
+            found.append(PoolInfo(pool.name, pool.uuid, pool.path, active, *sizes, pool.kind))
         return tuple(sorted(found, key=lambda info: info.name))
 
     def remove_pool(self, name: str) -> None:
@@ -194,9 +199,12 @@ class FakeDriver(FakeCopies):
     def _pool(self, name: str) -> PoolSpec:
         self._touch()
         try:
-            return self._pools[validation.check_name(name)]
+            pool = self._pools[validation.check_name(name)]
         except KeyError as error:
             raise PoolNotFound(name) from error
+        if name in self.stopped_pools:
+            raise PoolInactive(name)
+        return pool
 
     def create_volume(self, spec: VolumeSpec) -> VolumeInfo:
         validation.check_volume(spec)

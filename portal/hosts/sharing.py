@@ -9,7 +9,7 @@ from portal.hosts.steps import HostStep
 from portal.operations.registry import StepContext, StepFailed
 
 #: What tells that there is nothing to look at, in words of machines and of volumes.
-_NO_POOL = frozenset({"pool_not_found", "volume_pool_gone"})
+_NO_POOL = frozenset({"pool_not_found", "pool_inactive", "volume_pool_gone"})
 _NO_VOLUME = frozenset({"volume_not_found", "volume_gone"})
 
 
@@ -17,8 +17,6 @@ def stacked(step: HostStep, context: StepContext) -> Mapping[str, list[str]]:
     """Return the names of the volumes that stand on a file, by that file, of all pools. Raises StepFailed."""
     found: dict[str, list[str]] = {}
     for pool in step.call(context, "list_pools"):
-        if not pool.active:
-            continue
         try:
             volumes = step.call(context, "list_volumes", pool.name)
         except StepFailed as failure:

@@ -14,6 +14,8 @@ from portal.operations.states import State
 
 #: Seconds between two looks whether a copy that a worker left behind has ended.
 LOOK_EVERY = 1.0
+#: Seconds after which a copy that has not ended is left to the reaper, who comes back ever less often.
+WAIT_MOST = 3600.0
 
 
 class HostStep(Step):
@@ -53,13 +55,17 @@ def copy_volume(step: HostStep, context: StepContext, spec: VolumeSpec) -> None:
 
 
 def delete_waiting(step: HostStep, context: StepContext, pool: str, name: str) -> None:
-    """Delete a volume, once libvirt writes it no more for a worker that died. Raises StepFailed."""
+    """Delete a volume, once libvirt writes it no more for a worker that died. Idempotent.
+
+    Raises StepFailed, also when it is written for longer than WAIT_MOST.
+    """
+    end = time.monotonic() + WAIT_MOST
     while True:
         try:
             step.call(context, "delete_volume", pool, name)
             return
         except StepFailed as failure:
-            if failure.code != "invalid_state":
+            if failure.code != "invalid_state" or time.monotonic() > end:
                 raise
         context.check()
         time.sleep(LOOK_EVERY)

@@ -37,6 +37,10 @@ SENTENCES = {
     ),
     "export_broken": _("The portal could not write the file. Tell an operator."),
     "pool_not_found": _("The host's storage pool is gone. An operator must enrol the host again."),
+    "pool_inactive": _(
+        "The host's storage pool does not run, so nothing can be done in it. An operator should start it on "
+        "the host, or find out there why it stopped."
+    ),
     "volume_not_found": _("The image is not on the host. An operator must enrol the host again."),
     "network_not_found": _("The network is gone from the host. An operator should look at it."),
     "domain_not_found": _("The machine is not on its host any more. Somebody removed it there."),

@@ -19,7 +19,7 @@ from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, CopyStage, DiskCopy, DomainInfo, DomainState, VolumeSpec
 from portal.hosts import sharing
 from portal.hosts.models import PoolAttachment
-from portal.hosts.steps import HostStep, copy_volume
+from portal.hosts.steps import HostStep, copy_volume, delete_waiting
 from portal.live.publish import publish
 from portal.operations import counters, ledger
 from portal.operations.models import Counter, Operation, StepRecord
@@ -53,7 +53,7 @@ class MakeVolume(HostStep):
     def undo(self, context: StepContext) -> None:
         names = context.identifiers
         if not has_moved(context):
-            delete_surely(self, context, names["to_pool"], names["to_volume"])
+            delete_waiting(self, context, names["to_pool"], names["to_volume"])
 
 
 class _CopyFile(HostStep):
@@ -190,7 +190,7 @@ def delete_old(step: HostStep, context: StepContext) -> str | None:
     try:
         if sharing.users_of(step, context, names["pool"], names["volume"]):
             return "old_disk_left"
-        delete_surely(step, context, names["pool"], names["volume"])
+        delete_waiting(step, context, names["pool"], names["volume"])
     except StepFailed as failure:
         if failure.retryable:
             raise
@@ -221,7 +221,7 @@ def make_volume(step: HostStep, context: StepContext) -> None:
                 raise
             # What a libvirt that died left in the middle of a copy is no volume yet.
             context.check()
-            delete_surely(step, context, names["to_pool"], names["to_volume"])
+            delete_waiting(step, context, names["to_pool"], names["to_volume"])
             step.call(context, "create_volume", empty)
 
 
@@ -230,19 +230,6 @@ def has_moved(context: StepContext) -> bool:
     names = context.identifiers
     moved = Disk.objects.filter(pk=names["disk"], pool=names["to"], volume_name=names["to_volume"])
     return moved.exists()
-
-
-def delete_surely(step: HostStep, context: StepContext, pool: str, volume: str) -> None:
-    """Delete a volume; one that libvirt still writes for a worker that died is waited for. Idempotent."""
-    while True:
-        try:
-            step.call(context, "delete_volume", pool, volume)
-            return
-        except StepFailed as failure:
-            if failure.code != "invalid_state":
-                raise
-        context.check()
-        time.sleep(LOOK_EVERY)
 
 
 # Asking

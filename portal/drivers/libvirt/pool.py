@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import libvirt
 
-from portal.drivers.errors import CallTimeout, NotSupported, PoolNotFound
+from portal.drivers.errors import CallTimeout, NotSupported, PoolInactive, PoolNotFound
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.volume import PoolElement
@@ -59,7 +59,17 @@ class Pools:
 
     @translated()
     def get(self, name: str) -> libvirt.virStoragePool:
-        """Return libvirt's pool. Raises PoolNotFound."""
+        """Return libvirt's pool, which runs. Raises PoolNotFound, PoolInactive.
+
+        libvirt has one code for a pool that does not run and for a volume that is being written.
+        """
+        pool = self._find(name)
+        if not pool.isActive():
+            raise PoolInactive(f"storage pool {name} is not active")
+        return pool
+
+    @translated()
+    def _find(self, name: str) -> libvirt.virStoragePool:
         return self._connection.storagePoolLookupByName(check_name(name))
 
     @translated()
@@ -130,7 +140,7 @@ class Pools:
     def remove(self, name: str) -> None:
         """Stop and undefine a pool and remove its directory when empty; absent is no error."""
         try:
-            pool = self.get(name)
+            pool = self._find(name)
         except PoolNotFound:
             return
         if pool.isActive():

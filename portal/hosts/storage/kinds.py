@@ -25,6 +25,7 @@ CLONE, DELETE = "storage.clone", "storage.delete"
 _MEANS = {
     "volume_not_found": "volume_gone",
     "pool_not_found": "volume_pool_gone",
+    "pool_inactive": "volume_pool_gone",
     "pool_full": "volume_pool_full",
     "already_exists": "name_taken",
 }

@@ -1,0 +1,39 @@
+"""A pool that does not run, on libvirt's own test hypervisor. Not for: the contract of drivers."""
+
+import uuid
+
+import libvirt
+import pytest
+
+from portal.drivers.errors import PoolInactive, PoolNotFound
+from portal.drivers.libvirt.pool import Pools
+from portal.drivers.libvirt.volume import Volumes
+from portal.drivers.libvirt.xml.volume import PoolElement
+from portal.drivers.types import PoolSpec, VolumeSpec
+
+
+@pytest.fixture
+def connection():
+    made = libvirt.open("test:///default")
+    yield made
+    made.close()
+
+
+def test_what_works_in_a_pool_that_does_not_run_says_so(connection):
+    """Red when get() does not look: it would be told as a volume that is being written, and waited for."""
+    pools = Pools(connection)
+    volumes = Volumes(connection, pools)
+    connection.storagePoolDefineXML(PoolElement.to_xml(PoolSpec("example", str(uuid.uuid4()), "/example")))
+    for act in (
+        lambda: volumes.delete("example", "a.qcow2"),
+        lambda: volumes.info("example", "a.qcow2"),
+        lambda: volumes.list("example"),
+        lambda: volumes.create(VolumeSpec("example", "a.qcow2", 1 << 20)),
+        lambda: pools.refresh("example"),
+    ):
+        with pytest.raises(PoolInactive):
+            act()
+    assert [info.active for info in pools.list() if info.name == "example"] == [False]
+    pools.remove("example")
+    with pytest.raises(PoolNotFound):
+        volumes.delete("example", "a.qcow2")
