@@ -350,16 +350,16 @@ class HypervisorDriver(ABC):
         What the guest writes goes to both from then on. The copy is whole, whatever images lie behind the
         disk. `to` is a volume as large as the disk. Returns at once; the copy goes on without the caller, and
         ends with the domain. Idempotent. Raises InvalidState (off), AlreadyExists (another file is there, or
-        something else works on the disk), NotSupported (an encrypted disk), PoolFull, VolumeNotFound,
-        DeviceNotFound, DomainNotFound.
+        something else works on the disk), NotSupported (an encrypted disk), HasSnapshots, PoolFull,
+        VolumeNotFound, DeviceNotFound, DomainNotFound.
         """
 
     @abstractmethod
     def disk_copy(self, uuid: str, target: str, to: str) -> DiskCopy:
         """Return how far the disk at `target` is on its way to the file `to`.
 
-        A copy that failed is none. Raises SavedState (it is off, and what was saved of it names the old
-        file), DeviceNotFound, DomainNotFound.
+        A copy that failed is none. Raises, where there is none: SavedState (it is off, and what was saved of
+        it names the old file), HasSnapshots. Raises DeviceNotFound, DomainNotFound.
         """
 
     @abstractmethod
@@ -369,7 +369,7 @@ class HypervisorDriver(ABC):
         `copied` says that the caller copied the file itself, of a domain that was off and must be so still;
         else the copy that was begun must be READY. The file `path` is left as it is. Idempotent. Raises
         InvalidState (it is otherwise; nothing was changed then), AlreadyExists (the disk is a third file),
-        NotSupported (an encrypted disk), DeviceNotFound, DomainNotFound.
+        NotSupported (an encrypted disk), HasSnapshots, DeviceNotFound, DomainNotFound.
         """
 
     @abstractmethod

@@ -171,6 +171,12 @@ class SavedState(DriverError):
     code = "saved_state"
 
 
+class HasSnapshots(DriverError):
+    """The domain has snapshots, which a copy of its disk would not have."""
+
+    code = "has_snapshots"
+
+
 class DeviceNotFound(DriverError):
     """The domain has no such device, as it is defined and as it runs."""
 

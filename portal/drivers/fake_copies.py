@@ -4,7 +4,7 @@ from abc import abstractmethod
 from xml.etree import ElementTree as ET
 
 from portal.drivers import validation
-from portal.drivers.errors import AlreadyExists, DeviceNotFound, InvalidState
+from portal.drivers.errors import AlreadyExists, DeviceNotFound, HasSnapshots, InvalidState
 from portal.drivers.fake_devices import Defined, FakeDevices
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.places import disk_at, file_of, set_file
@@ -20,6 +20,8 @@ class FakeCopies(FakeDevices):
     def __init__(self) -> None:
         #: By domain and target: where to, and how often somebody looked.
         self._copies: dict[tuple[str, str], tuple[str, int]] = {}
+        #: UUIDs of the domains that have snapshots.
+        self.snapshots: set[str] = set()
 
     @abstractmethod
     def _make_room(self, path: str, to: str) -> None:
@@ -34,6 +36,7 @@ class FakeCopies(FakeDevices):
             return
         if there != path or copied:
             raise AlreadyExists(f"{target} is {there}, or something works on it")
+        self._check_no_snapshots(uuid)
         self._make_room(path, to)
         self._copies[uuid, target] = (to, 0)
 
@@ -43,6 +46,7 @@ class FakeCopies(FakeDevices):
             return DiskCopy(CopyStage.MOVED)
         copied, looks = self._copies.get((uuid, target), ("", 0))
         if copied != to:
+            self._check_no_snapshots(uuid)
             return DiskCopy(CopyStage.NONE)
         self._copies[uuid, target] = (to, looks + 1)
         if looks and self.copies_end:
@@ -54,6 +58,8 @@ class FakeCopies(FakeDevices):
         there = self._file(uuid, target)
         if there not in {path, to}:
             raise AlreadyExists(f"{target} is {there}")
+        if there == path:
+            self._check_no_snapshots(uuid)
         ready = not copied and self.disk_copy(uuid, target, to).stage is CopyStage.READY
         if there == path and (domain.running if copied else not ready):
             raise InvalidState("it runs, or no copy of its disk is ready")
@@ -66,6 +72,10 @@ class FakeCopies(FakeDevices):
         self._checked(uuid, target, path, to)
         if self._copies.get((uuid, target), ("", 0))[0] == to:
             del self._copies[uuid, target]
+
+    def _check_no_snapshots(self, uuid: str) -> None:
+        if uuid in self.snapshots:
+            raise HasSnapshots(uuid)
 
     def _forget_copies(self, uuid: str) -> None:
         """End the copies of a domain that is off."""

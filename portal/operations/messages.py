@@ -78,6 +78,10 @@ SENTENCES = {
         "The machine is off with its memory saved, and what was saved names its disk where it is. Start the "
         "machine, or let an operator discard on the host what was saved; then move the disk."
     ),
+    "has_snapshots": _(
+        "The machine has snapshots on its host, which lie in its disk and would be lost with the old file. "
+        "The disk stays where it was. Let an operator delete the snapshots on the host; then move the disk."
+    ),
     "moved_already": _(
         "It was too late to take this back: the machine worked with the disk in its new pool already. The "
         "old file is deleted, unless something else uses it."

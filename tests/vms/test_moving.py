@@ -254,6 +254,16 @@ def test_a_worker_that_dies_anywhere_loses_nothing(cast, host, verb):
     assert has_moved(host) and taken(host) == {"first": (0, 0), "second": (0, 2)}
 
 
+@pytest.mark.parametrize("when", ["create_volume", "finish_copy"])
+def test_a_disk_with_snapshots_stays_and_says_why(cast, host, when):
+    """Red when has_snapshots is no word for a copy that is none: the way back would never end."""
+    held, uuid = host.driver.snapshots, str(host.machine.uuid)
+    host.before = lambda called, _args: held.add(uuid) if called == when else None
+    begun = work(move(cast, host))
+    assert begun.state == State.FAILED and not has_moved(host) and volumes(host) == [1, 0]
+    assert StepRecord.objects.get(operation=begun, name="move").error_code == "has_snapshots"
+
+
 def test_a_full_pool_is_told_by_its_name(cast, host):
     """Red when the code of the driver is passed on, which says nothing of which pool."""
 

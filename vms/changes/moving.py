@@ -39,7 +39,7 @@ NO_ROOM = 16 << 20
 #: How often a machine may go on or off in the middle of a copy before that is given up.
 TURNS = 3
 #: What tells, on the way back, that there is no copy to end.
-_NO_COPY = ("domain_not_found", "device_not_found", "saved_state")
+_NO_COPY = ("domain_not_found", "device_not_found", "saved_state", "has_snapshots")
 
 
 class MakeVolume(HostStep):

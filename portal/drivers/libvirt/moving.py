@@ -11,6 +11,7 @@ import libvirt
 from portal.drivers.errors import (
     AlreadyExists,
     DeviceNotFound,
+    HasSnapshots,
     InvalidState,
     NotSupported,
     PoolFull,
@@ -52,6 +53,7 @@ class Moving:
         if file_of(disk) != path or _mirrored_to(disk, target):
             raise AlreadyExists(f"{target} is {file_of(disk)}, or something works on it")
         _check_plain(disk)
+        _check_no_snapshots(domain)
         self._check_room(path, to)
         domain.blockCopy(target, _destination(to), {}, _COPY)
 
@@ -82,6 +84,7 @@ class Moving:
         if _mirrored_to(disk, target) != to:
             if not domain.isActive() and domain.hasManagedSaveImage():
                 raise SavedState("the domain has a saved state, which names the old file")
+            _check_no_snapshots(domain)
             return DiskCopy(CopyStage.NONE)
         told = domain.blockJobInfo(target) or {}
         done, total = int(told.get("cur", 0)), int(told.get("end", 0))
@@ -95,6 +98,8 @@ class Moving:
         if file_of(disk) not in {path, to}:
             raise AlreadyExists(f"{target} is {file_of(disk)}")
         _check_plain(disk)
+        if file_of(disk) == path:
+            _check_no_snapshots(domain)
         if file_of(disk) == path and not copied:
             if _mirrored_to(disk, target) != to or not _is_ready(disk):
                 raise InvalidState("no copy of the disk is ready")
@@ -139,6 +144,18 @@ def _check_plain(disk: ET.Element) -> None:
     """Raise NotSupported for a disk that is encrypted: a copy would not be."""
     if disk.find(".//encryption") is not None:
         raise NotSupported("the disk is encrypted")
+
+
+def _check_no_snapshots(domain: libvirt.virDomain) -> None:
+    """Raise HasSnapshots: they lie in the old file or name it, and are in no copy."""
+    try:
+        number = domain.snapshotNum()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return
+    if number:
+        raise HasSnapshots(f"the domain has {number} snapshots")
 
 
 def _mirrored_to(disk: ET.Element, target: str) -> str:
