@@ -20,8 +20,9 @@ from portal.upkeep.errors import UpkeepError
 FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state"
-#: In the state folder, but made again by a run, or no state at all.
-PASSING = frozenset({"run", "log", "cache", "static", "assets", "backups", "tls", "bench.json"})
+#: In the state folder, but made again by a run, or no state at all. Exports can be as large as all disks, are
+#: gone in days, and change while they are packed, which no backup survives.
+PASSING = frozenset({"run", "log", "cache", "static", "assets", "backups", "tls", "exports", "bench.json"})
 IMAGES = "images"
 #: Images that people handed in; what is on its way there, by how it ends, is in no backup.
 UPLOADS = "uploads"

@@ -212,3 +212,10 @@ def test_a_file_goes_when_it_is_deleted_or_its_time_is_over(cast, original, host
     again = carried_out(export(cast.requester, original))
     Export.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert services.sweep() == 1 and not (folder / again.path).exists()
+
+
+def test_a_row_whose_file_is_gone_as_after_a_restore_goes_too(cast, original, host, folder):  # noqa: F811
+    """Red when sweep() looks at nothing but the time."""
+    made = carried_out(export(cast.requester, original))
+    shutil.rmtree((folder / made.path).parent)
+    assert services.sweep() == 1 and not Export.objects.exists()
