@@ -129,9 +129,8 @@ def actions(user: Any, operation: Operation) -> list[dict[str, Any]]:
         url = asking.copy_url(operation)
         found.append({"label": _("Copy"), "icon": "copy", "url": url, "denied": ""})
     if asking is not None and mine:
-        late = operation.state not in {State.AWAITING_APPROVAL, State.QUEUED}
         url = reverse("operations:withdraw", args=[operation.pk])
-        denied = _("It is too late to withdraw this request.") if late else ""
+        denied = services.why_not_withdraw(operation)
         label = _("Withdraw")
         found.append({"label": label, "icon": "trash", "url": url, "denied": denied, "post": True})
     queued = operation.state == State.QUEUED

@@ -142,11 +142,27 @@ def withdraw(*, actor: Any, operation: Operation) -> Operation:
     if operation.requester_id != actor.pk:
         raise Denied(_("Only the requester can withdraw a request."))
     current = Operation.objects.get(pk=operation.pk)
+    if reason := why_not_withdraw(current):
+        raise Denied(reason)
     try:
         move(current, State.CANCELLED, actor=actor)
-    except (StaleAttempt, ValueError) as late:
+    except StaleAttempt as late:
         raise Denied(_("It is too late to withdraw this request.")) from late
     return current
+
+
+def why_not_withdraw(operation: Operation) -> str:
+    """Return why its requester cannot take a request back now, '' when they can."""
+    if operation.state not in {State.AWAITING_APPROVAL, State.QUEUED}:
+        return _("It is too late to withdraw this request.")
+    return _divided(operation)
+
+
+def _divided(operation: Operation) -> str:
+    """Return that an approved request is carried out by its parts, which would go on without it; else ''."""
+    if operation.state == State.QUEUED and kind_of(operation.kind).parts:
+        return _("It was divided into one operation for each machine; cancel or delete those instead.")
+    return ""
 
 
 def cancel(*, actor: Any, operation: Operation) -> Operation:
@@ -197,7 +213,7 @@ def why_not_cancel(actor: Any, operation: Operation) -> str:
     if operation.requester_id != actor.pk and not may(actor, "operate", operation.project):
         return _("Only the requester or an operator may cancel this.")
     if operation.state == State.QUEUED:
-        return ""
+        return _divided(operation)
     if operation.state not in {State.RUNNING, State.LOST}:
         return _("Only what is queued or running can be cancelled.")
     if not kind_of(operation.kind).cancellable:

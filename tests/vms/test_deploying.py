@@ -8,7 +8,7 @@ from django.urls import reverse as url
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.live import panels
-from portal.operations import quotas, revisions, scopes, words
+from portal.operations import live, quotas, revisions, scopes, words
 from portal.operations import services as operations
 from portal.operations.models import Counter, Operation, Reservation
 from portal.operations.policies.rules import Effect, Rule
@@ -273,3 +273,18 @@ def test_a_request_that_was_rejected_leaves_nothing(cast, catalogue):
     )
     assert taken(scopes.of_project(cast.project), "memory") == (0, 0)
     assert not parts(asked)
+
+
+def test_what_was_divided_is_not_taken_back_as_a_whole(cast, chief, catalogue):
+    """Red when _divided() says nothing: the request would be gone, and every machine be built all the same."""
+    waits = ask(cast, catalogue, count=2, name="db")
+    operations.withdraw(actor=cast.requester, operation=waits)
+    asked = consent(cast, ask(cast, catalogue, count=2))
+    for actor, take_back in ((cast.requester, operations.withdraw), (chief, operations.cancel)):
+        with pytest.raises(Denied, match="divided into one operation for each machine"):
+            take_back(actor=actor, operation=asked)
+    asked.refresh_from_db()
+    assert asked.state == State.QUEUED
+    withdraw = [one for one in live.actions(cast.requester, asked) if one["label"] == "Withdraw"]
+    assert "was divided" in withdraw[0]["denied"]
+    operations.withdraw(actor=cast.requester, operation=parts(asked)[0])
