@@ -228,11 +228,20 @@ def usable(actor: Any, machine: VirtualMachine, verb: str) -> VirtualMachine:
         raise Denied(_("The machine is gone."))
     if reason := why_not(actor, current, verb):
         raise Denied(reason)
-    # A copy of a disk that is written meanwhile would be none.
-    working = Operation.objects.filter(lane=current.host.scope, state__in=UNFINISHED)
-    if working.filter(kind="vm.clone", identifiers__source=str(current.uuid)).exists():
-        raise Denied(_("The machine is being cloned; wait until that is done."))
+    if reason := being_cloned(current):
+        raise Denied(reason)
     return current
+
+
+def being_cloned(machine: VirtualMachine) -> str:
+    """Return that a machine's disks are being copied, '' when they are not. Asks the database.
+
+    A copy of a disk that is written meanwhile would be none. Who goes by it holds the machine's row.
+    """
+    working = Operation.objects.filter(lane=machine.host.scope, state__in=UNFINISHED)
+    if working.filter(kind="vm.clone", identifiers__source=str(machine.uuid)).exists():
+        return _("The machine is being cloned; wait until that is done.")
+    return ""
 
 
 def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:

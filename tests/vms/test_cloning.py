@@ -14,7 +14,7 @@ from portal.operations.services import claim
 from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import GIB, make_network
-from tests.vms.test_changes import consent, finish, machine, off, see, used  # noqa: F401 (a fixture)
+from tests.vms.test_changes import add, consent, finish, machine, off, see, used  # noqa: F401 (a fixture)
 from vms import power
 from vms.changes import cloning
 from vms.models import Status, VirtualMachine
@@ -88,6 +88,17 @@ def test_the_original_stays_off_and_there_until_it_is_copied(cast, original):
         power.bin_machine(**doing, confirm_name=original.name)
     finish(asked)
     power.act(**doing, verb="start")
+
+
+def test_what_was_asked_before_waits_for_the_clone_too(cast, original):
+    """Red when claim() does not look for clones that are made of a machine."""
+    asked = add(cast.requester, original)
+    cloned = clone(cast.requester, original)
+    consent(cast, cloned)
+    with pytest.raises(Denied, match="is being cloned"):
+        consent(cast, asked)
+    finish(cloned)
+    assert consent(cast, asked).state == State.QUEUED
 
 
 def test_one_that_is_busy_runs_or_changed_is_not_cloned(cast, original):

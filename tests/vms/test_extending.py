@@ -23,9 +23,18 @@ from portal.operations.policies.rules import Effect, Rule
 from portal.operations.registry import StepContext, kind_of
 from portal.operations.states import State
 from tests.conftest import let_heartbeats_lapse
-from tests.factories import make_catalogue, make_host, make_image, make_machine, make_network
+from tests.factories import (
+    GIB,
+    make_catalogue,
+    make_host,
+    make_image,
+    make_machine,
+    make_network,
+    make_place,
+)
 from tests.racing import race
 from vms import extending, leases, power
+from vms.changes import disks
 from vms.models import CatalogueItem, Observed, Status, VirtualMachine
 
 pytestmark = pytest.mark.database
@@ -482,3 +491,20 @@ def test_an_approval_and_the_scheduler_at_once_leave_one_of_them(cast, machine):
     connection.close()
     assert not [result for result in results if not isinstance(result, Denied | Operation | int)], results
     assert Operation.objects.filter(subject=machine.topic, state=State.QUEUED).count() == 1
+
+
+@pytest.mark.usefixtures("trail_that_can_be_flushed")
+def test_an_approval_beside_that_of_another_change_leaves_one_of_them(cast, machine):
+    """Red on PostgreSQL when asking.claim() locks no row: the constraint would be an approver's error."""
+    make_place(machine.host)
+    for _turn in range(5):
+        asked = ask(cast.requester, machine)
+        disk = disks.request_disk(
+            actor=cast.requester, machine=machine, capacity=GIB, why="data", token=uuid.uuid4()
+        )
+        results = race([partial(approve, cast.approver, one) for one in (asked, disk)])
+        connection.close()
+        assert sorted(type(result).__name__ for result in results) == ["Denied", "Operation"], results
+        for operation in (asked, disk):
+            operation.refresh_from_db()
+            operations.withdraw(actor=cast.requester, operation=operation)

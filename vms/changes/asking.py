@@ -14,7 +14,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.registry import Asking, Outlook
 from portal.operations.services import begin_operation, request_operation
 from portal.operations.spec import RequestSpec
-from portal.operations.states import State
+from portal.operations.states import UNFINISHED, State
 from vms import power
 from vms.asking import Left, held_by
 from vms.models import Disk, VirtualMachine
@@ -111,30 +111,61 @@ def edit(
     *, actor: Any, operation: Operation, spec: RequestSpec, spec_hash: str, title: str = ""
 ) -> Operation:
     """Ask for something else in place of one's own request that waits, as it was seen. Raises Denied."""
-    return revisions.edit(
-        actor=actor, operation=operation, spec=spec, spec_hash=spec_hash, title=title
-    )
+    named = operation.frozen["pinned"]
+    with transaction.atomic():
+        # The request, the machine, the counters: in this order, as whoever approves, or two would wait for
+        # each other where a policy approves the edit at once.
+        Operation.objects.select_for_update().filter(pk=operation.pk).first()
+        own = named.get("machine") or named["source"]
+        VirtualMachine.objects.select_for_update().filter(uuid=own).first()
+        return revisions.edit(
+            actor=actor, operation=operation, spec=spec, spec_hash=spec_hash, title=title
+        )
 
 
 def claim(operation: Operation) -> VirtualMachine:
     """Make the machine the request's own until it ends, in the transaction of the final approval.
 
-    Raises Denied when it is gone, cannot be changed now, or is in the middle of another change.
+    Its row is locked. Raises Denied when it is gone, cannot be changed now, is being cloned, or is in the
+    middle of another change.
     """
-    machine = machine_of(operation.frozen)
-    if machine is None:
-        raise Denied(_("The machine is gone."))
+    # First without the lock: who bins or restores the machine holds it and waits for counters, which an
+    # approver may hold already. Behind these refusals nobody does.
+    machine = _claimable(operation, machine_of(operation.frozen))
+    machine = _claimable(operation, _locked(machine))
     try:
         with transaction.atomic():
             Operation.objects.filter(pk=operation.pk).update(subject=machine.topic)
     except IntegrityError as error:
-        raise Denied(_("Another change to this machine is not finished yet; wait for it.")) from error
+        raise _busy() from error
     # From here on no other operation moves it: as it is now is how it stays.
-    machine.refresh_from_db()
-    if reason := power.state_forbids(machine, "edit"):
-        raise Denied(reason)
     operation.subject, operation.lane = machine.topic, machine.host.scope
     return machine
+
+
+def _locked(machine: VirtualMachine) -> VirtualMachine | None:
+    """Return the machine as it is now, its row locked until the transaction ends; None when it is gone."""
+    try:
+        machine.refresh_from_db(from_queryset=VirtualMachine.objects.select_for_update())
+    except VirtualMachine.DoesNotExist:
+        return None
+    return machine
+
+
+def _claimable(operation: Operation, machine: VirtualMachine | None) -> VirtualMachine:
+    """Return the machine if an approval can change it now. Raises Denied."""
+    if machine is None:
+        raise Denied(_("The machine is gone."))
+    others = Operation.objects.filter(subject=machine.topic, state__in=UNFINISHED)
+    if others.exclude(pk=operation.pk).exists():
+        raise _busy()
+    if reason := power.state_forbids(machine, "edit") or power.being_cloned(machine):
+        raise Denied(reason)
+    return machine
+
+
+def _busy() -> Denied:
+    return Denied(_("Another change to this machine is not finished yet; wait for it."))
 
 
 class _Sight:
