@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,6 +17,10 @@ from portal.drivers.base import HypervisorDriver
 from portal.drivers.errors import CallTimeout, HostUnreachable
 
 VERBS = HypervisorDriver.__abstractmethods__ - {"close"}
+#: Seconds; a call that is given more, as a copy of a disk, is long.
+LONG = 600.0
+#: Connections of a host that long calls leave to the others.
+KEPT_FOR_SHORT = 2
 
 
 class _Child:
@@ -36,11 +41,15 @@ class _Child:
 
 
 class HostPool:
-    """Up to `cap` children of one host, kept warm between calls. Safe for use by many threads."""
+    """Up to `cap` children of one host, kept warm between calls. Safe for use by many threads.
+
+    Long calls never have all of them, so that a machine can be switched on while others are copied.
+    """
 
     def __init__(self, uri: str, *, cap: int = 4) -> None:
         self.uri = uri
         self._slots = threading.BoundedSemaphore(cap)
+        self._long = threading.BoundedSemaphore(max(1, cap - KEPT_FOR_SHORT))
         self._idle: list[_Child] = []
         self._closed = False
 
@@ -54,12 +63,13 @@ class HostPool:
         if verb not in VERBS:
             raise ValueError(f"{verb} is no verb of the driver contract")
         end = time.monotonic() + timeout
-        if not self._slots.acquire(timeout=timeout):
-            raise CallTimeout(f"every connection to the host was busy for {timeout:g} s")
-        try:
+        with ExitStack() as held:
+            # The long ones first queue up among themselves: none may wait with a slot in its hands.
+            for slots in ([self._long] if timeout > LONG else []) + [self._slots]:
+                if not slots.acquire(timeout=max(0.0, end - time.monotonic())):
+                    raise CallTimeout(f"every connection to the host was busy for {timeout:g} s")
+                held.callback(slots.release)
             return self._ask(verb, args, end)
-        finally:
-            self._slots.release()
 
     def _ask(self, verb: str, args: tuple[Any, ...], end: float) -> Any:
         try:

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -67,6 +68,29 @@ def test_a_driver_error_crosses_the_pipe_and_the_child_stays(pool_of):
 def test_a_verb_outside_the_contract_is_refused(pool_of):
     with pytest.raises(ValueError, match="no verb"):
         pool_of("fake://one").call("__init__", timeout=1)
+
+
+def test_long_calls_leave_room_for_short_ones(pool_of, monkeypatch):
+    """Red when a long call takes any slot that is free: as many copies would stop all else on a host."""
+    pool, started, go = pool_of("fake://one", cap=3), threading.Semaphore(0), threading.Event()
+    ask = pool._ask
+
+    def copying(verb, args, end):
+        if verb == "create_volume":
+            started.release()
+            return go.wait(60)
+        return ask(verb, args, end)
+
+    monkeypatch.setattr(pool, "_ask", copying)
+    with ThreadPoolExecutor(4) as threads:
+        copies = [threads.submit(pool.call, "create_volume", None, timeout=3600) for _ in range(4)]
+        try:
+            assert started.acquire(timeout=60)
+            assert [pool.call("list_domains", timeout=20) for _ in range(2)] == [(), ()]
+            assert not started.acquire(blocking=False)
+        finally:
+            go.set()
+        assert all(copy.result(timeout=60) for copy in copies)
 
 
 @pytest.mark.live
