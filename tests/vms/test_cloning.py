@@ -7,6 +7,7 @@ from django.urls import reverse as url
 
 from networks.models import Port
 from portal.core.errors import Denied
+from portal.hosts.models import Host
 from portal.operations import revisions, words
 from portal.operations.models import Counter, Operation
 from portal.operations.registry import kind_of
@@ -119,6 +120,18 @@ def test_one_that_is_busy_runs_or_changed_is_not_cloned(cast, original):
     with pytest.raises(Denied, match="another size by now"):
         consent(cast, asked)
     assert not VirtualMachine.objects.filter(name="twin").exists()
+
+
+def test_none_is_made_on_a_host_in_maintenance(cast, original):
+    """Red when obstacle() does not look at the host."""
+    asked = clone(cast.requester, original)
+    Host.objects.update(maintenance=True)
+    [sight] = kind_of("vm.clone").asking.outlooks([asked]).values()
+    assert "in maintenance" in sight.warnings[0]
+    with pytest.raises(Denied, match="Its host is in maintenance"):
+        consent(cast, asked)
+    Host.objects.update(maintenance=False)
+    assert consent(cast, asked).state == State.QUEUED
 
 
 OTHERS = [{"file": "/x"}, {"dev": "/dev/sda"}, {"pool": "p", "volume": "v"}]

@@ -57,6 +57,8 @@ def obstacle(source: VirtualMachine | None, frozen: Mapping[str, Any]) -> str:
         return _("The machine is gone.")
     if reason := power.state_forbids(source, "clone"):
         return reason
+    if source.host.maintenance:
+        return _("Its host is in maintenance, and takes no other machine until that is over.")
     disks = [[disk.target, disk.capacity] for disk in source.disks.order_by("target")]
     if size_of(source) != frozen["pinned"]["now"] or disks != frozen["pinned"]["disks"]:
         return _("The original has another size by now; it must be asked for anew.")
