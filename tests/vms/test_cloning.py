@@ -16,7 +16,7 @@ from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import GIB, make_network
 from tests.vms.test_changes import add, consent, finish, machine, off, see, used  # noqa: F401 (a fixture)
-from vms import power
+from vms import noted, power
 from vms.changes import cloning
 from vms.models import Status, VirtualMachine
 
@@ -132,6 +132,20 @@ def test_none_is_made_on_a_host_in_maintenance(cast, original):
         consent(cast, asked)
     Host.objects.update(maintenance=False)
     assert consent(cast, asked).state == State.QUEUED
+
+
+def test_one_without_disks_is_cloned_too(cast, original):
+    """Red when what a clone takes must name a disk."""
+    original.disks.all().delete()
+    found = noted.of(original)
+    found.observed_persistent["devices"].pop("disks")
+    found.save()
+    asked = clone(cast.requester, original)
+    assert used("memory")["project"] == (GIB, GIB) and used("disk")["project"] == (0, 2 * GIB)
+    [sight] = kind_of("vm.clone").asking.outlooks([asked]).values()
+    assert sight.warnings == []
+    finish(consent(cast, asked))
+    assert not VirtualMachine.objects.get(name="twin").disks.exists()
 
 
 OTHERS = [{"file": "/x"}, {"dev": "/dev/sda"}, {"pool": "p", "volume": "v"}]

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from portal.accounts.models import Project
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, TwinSpec, VolumeSpec
 from portal.hosts.steps import HostStep, copy_volume
@@ -99,7 +100,7 @@ def request_clone(
             actor=actor,
             project=source.project,
             spec=spec,
-            amounts=quota_amounts(actor, source.project, spec.sizes),
+            amounts=_amounts(actor, source.project, spec.sizes),
             token=token,
             title=_title(source.name, name),
         )
@@ -122,6 +123,12 @@ def edit_clone(
         spec_hash=spec_hash,
         title=_title(source.name, name),
     )
+
+
+def _amounts(actor: Any, project: Project, sizes: Mapping[str, int]) -> ledger.Amounts:
+    """Return what a clone takes of quotas; one of a machine without disks takes none of theirs."""
+    amounts = quota_amounts(actor, project, {"disk": 0, **sizes})
+    return {key: amount for key, amount in amounts.items() if amount}
 
 
 def _title(source: str, name: str) -> str:
@@ -180,7 +187,7 @@ class AskingForClones(Asking):
     def amounts(self, operation: Operation, sizes: Mapping[str, int]) -> ledger.Amounts:
         if operation.project is None:
             raise ValueError(f"{operation} asks for a machine of no project")
-        return quota_amounts(operation.requester, operation.project, {"disk": 0, **sizes})
+        return _amounts(operation.requester, operation.project, sizes)
 
     def check_lowered(self, spec: Mapping[str, Any]) -> None:
         for name, size in spec["pinned"]["now"].items():
