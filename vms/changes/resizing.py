@@ -54,6 +54,15 @@ class PlugVcpus(DomainStep):
     name, title = "plug", "Give it the processors while it runs"
 
     def do(self, context: StepContext) -> str | None:
+        try:
+            return self._plug(context)
+        except StepFailed as failure:
+            if failure.away or failure.code == "domain_not_found":
+                raise
+            # The definition has the size by now. To take it back would leave what was plugged in uncounted.
+            return "vcpus_unsure"
+
+    def _plug(self, context: StepContext) -> str | None:
         names, wanted = context.identifiers, context.spec["sizes"]["vcpu"]
         info: DomainInfo = self.call(context, "domain_info", names["uuid"])
         if info.state in _OFF or "vcpu" not in asking.growth(context.spec):

@@ -1,0 +1,55 @@
+"""Hosts that do what they are asked and answer too late: what was done counts."""
+
+import pytest
+
+from portal.drivers.errors import CallTimeout
+from portal.drivers.fake import FakeDriver
+from portal.drivers.types import DiskSpec, DomainSpec, PoolSpec, VolumeSpec
+from portal.hosts.models import Health, Host
+from portal.operations import messages
+from portal.operations.registry import StepContext, StepFailed, kind_of
+from tests.factories import GIB
+from tests.vms.test_changes import consent, finish, machine, resize  # noqa: F401 (a fixture)
+from vms.changes import resizing
+
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
+
+
+@pytest.fixture
+def late(machine, monkeypatch):  # noqa: F811
+    """Let the host do what `late` names and answer too late. Returns its driver and those names."""
+    driver, names = FakeDriver("fake:///late"), set()
+    disk = machine.disks.select_related("pool__pool").get()
+    driver.ensure_pool(PoolSpec(disk.pool.pool.name, str(disk.pool.pool.uuid), disk.pool.path))
+    driver.create_volume(VolumeSpec(disk.pool.pool.name, disk.volume_name, disk.capacity))
+    path = f"{disk.pool.path}/{disk.volume_name}"
+    driver.define(DomainSpec("example", str(machine.uuid), 1, GIB, (DiskSpec(path),), vcpu_ceiling=4))
+    driver.start(str(machine.uuid))
+
+    def call(_host, verb, *args, timeout):
+        answer = getattr(driver, verb)(*args)
+        if verb in names:
+            raise CallTimeout(verb)
+        return answer
+
+    monkeypatch.setattr("portal.hosts.steps.call", call)
+    return driver, names
+
+
+def context_of(operation):
+    return StepContext(operation.frozen, operation.identifiers, lambda: None)
+
+
+def test_processors_count_though_the_host_never_said_whether_it_gave_them(cast, machine, late):  # noqa: F811
+    """Red when PlugVcpus fails: the definition would be taken back, and what was plugged in stay uncounted."""
+    _driver, names = late
+    names.add("plug_vcpus")
+    asked = resize(cast.requester, machine, vcpu=2)
+    consent(cast, asked)
+    asked.refresh_from_db()
+    step = kind_of(resizing.KIND).steps[1]
+    assert step.do(context_of(asked)) == "vcpus_unsure"
+    assert "did not say" in messages.sentence("vcpus_unsure", "")
+    Host.objects.update(observed_health=Health.STALE)
+    with pytest.raises(StepFailed):
+        step.do(context_of(asked))
