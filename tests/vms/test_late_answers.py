@@ -9,8 +9,8 @@ from portal.hosts.models import Health, Host
 from portal.operations import messages
 from portal.operations.registry import StepContext, StepFailed, kind_of
 from tests.factories import GIB
-from tests.vms.test_changes import consent, finish, machine, resize  # noqa: F401 (a fixture)
-from vms.changes import resizing
+from tests.vms.test_changes import consent, finish, grow, machine, resize, used  # noqa: F401 (a fixture)
+from vms.changes import disks, resizing
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -38,6 +38,22 @@ def late(machine, monkeypatch):  # noqa: F811
 
 def context_of(operation):
     return StepContext(operation.frozen, operation.identifiers, lambda: None)
+
+
+def test_a_disk_that_grew_counts_though_the_host_said_so_too_late(cast, machine, late, monkeypatch):  # noqa: F811
+    """Red when Grow fails without a look at the volume."""
+    driver, names = late
+    asked = grow(cast.requester, machine.disks.get(), 3 * GIB)
+    consent(cast, asked)
+    asked.refresh_from_db()
+    [step] = kind_of(disks.GROW).steps
+    names.add("grow_disk")
+    with monkeypatch.context() as never, pytest.raises(StepFailed):
+        never.setattr(driver, "grow_disk", lambda *_names: None)
+        step.do(context_of(asked))
+    step.do(context_of(asked))
+    finish(asked)
+    assert machine.disks.get().capacity == 3 * GIB and used("disk")["pool"] == (0, 3 * GIB)
 
 
 def test_processors_count_though_the_host_never_said_whether_it_gave_them(cast, machine, late):  # noqa: F811
