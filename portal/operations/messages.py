@@ -109,8 +109,8 @@ SENTENCES = {
         "The machine has the processors. Whether its guest uses them it does not say: no agent answers in it."
     ),
     "vcpus_unsure": _(
-        "The host did not say whether the running machine got the processors. They are in its definition: it has "
-        "them at the latest when it is switched off and started again."
+        "The host did not say whether the running machine got the processors. They are in its definition: it "
+        "has them at the latest when it is switched off and started again."
     ),
     "machine_runs": _("A machine becomes smaller only while it is off, and it runs. Nothing was changed."),
     "not_adoptable": _("%(raw)s It was not adopted, and nothing was changed on its host."),

@@ -276,7 +276,7 @@ def test_a_request_that_was_rejected_leaves_nothing(cast, catalogue):
 
 
 def test_what_was_divided_is_not_taken_back_as_a_whole(cast, chief, catalogue):
-    """Red when _divided() says nothing: the request would be gone, and every machine be built all the same."""
+    """Red when _divided() says nothing: the request would be gone, and every machine built all the same."""
     waits = ask(cast, catalogue, count=2, name="db")
     operations.withdraw(actor=cast.requester, operation=waits)
     asked = consent(cast, ask(cast, catalogue, count=2))

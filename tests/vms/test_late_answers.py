@@ -57,7 +57,7 @@ def test_a_disk_that_grew_counts_though_the_host_said_so_too_late(cast, machine,
 
 
 def test_processors_count_though_the_host_never_said_whether_it_gave_them(cast, machine, late):  # noqa: F811
-    """Red when PlugVcpus fails: the definition would be taken back, and what was plugged in stay uncounted."""
+    """Red when PlugVcpus fails: the definition would be taken back, and what was plugged in not counted."""
     _driver, names = late
     names.add("plug_vcpus")
     asked = resize(cast.requester, machine, vcpu=2)

@@ -108,7 +108,7 @@ class Grow(DomainStep):
         try:
             self.call(context, "grow_disk", names["uuid"], names["target"], names["volume_path"], wanted)
         except StepFailed as failure:
-            # A host may tell too late that it did it: what has grown counts, or the room would be given twice.
+            # A host may say so too late: what has grown counts, or the room would be given twice.
             if failure.away or not self._grown(context):
                 raise
 
