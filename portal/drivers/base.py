@@ -278,12 +278,14 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
-    def attach_disk(self, uuid: str, spec: DiskSpec) -> bool:
+    def attach_disk(self, uuid: str, spec: DiskSpec, like: Mapping[str, Any] | None = None) -> bool:
         """Attach a disk to a domain, and to what runs of it; return whether the latter has it.
 
-        Where the device model has no hot plug, a running domain gets it at its next start. Idempotent: the
-        same file at the same target is the same disk; another file there raises AlreadyExists. Raises
-        NoSlot, InvalidSpec, DomainNotFound.
+        `like` says what it was before it was detached, as `portal.drivers.inspection` understood it: its bus,
+        format, cache, limits and place in the order of boot. Where the bus has no hot plug, a
+        running domain gets it at its next start. Idempotent: the same file at the same target is the same
+        disk; another file there raises AlreadyExists. Raises NoSlot, InvalidSpec (`like` was another file,
+        too), DomainNotFound.
         """
 
     @abstractmethod

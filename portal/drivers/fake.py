@@ -410,23 +410,23 @@ class FakeDriver(FakeCopies):
             domain.running = changed(Kind.DOMAIN, domain.running.encode(), change)
         return memory_bytes if self.guest_heeds else most
 
-    def attach_disk(self, uuid: str, spec: DiskSpec) -> bool:
+    def attach_disk(self, uuid: str, spec: DiskSpec, like: Mapping[str, Any] | None = None) -> bool:
         validation.check_disk(spec)
+        made = DiskElement.to_xml(spec, like)
         domain = self._get(uuid)
-        hot = bool(domain.running) and DiskElement.is_hot(spec)
+        hot = bool(domain.running) and DiskElement.is_hot(made)
         for text in filter(None, (domain.persistent, domain.running)):
             there = disk_at(parse(text), spec.target)
             if there is not None and file_of(there) != spec.path:
                 raise AlreadyExists(f"{spec.target} is {file_of(there)} already")
-        domain.persistent = self._with(domain.persistent, spec)
+        domain.persistent = self._with(domain.persistent, spec.target, made)
         if hot:
-            domain.running = self._with(domain.running, spec)
+            domain.running = self._with(domain.running, spec.target, made)
         return hot
 
     @staticmethod
-    def _with(text: str, spec: DiskSpec) -> str:
-        there = disk_at(parse(text), spec.target)
-        return text if there is not None else with_device(text, parse(DiskElement.to_xml(spec)))
+    def _with(text: str, target: str, made: str) -> str:
+        return text if disk_at(parse(text), target) is not None else with_device(text, parse(made))
 
     def detach_disk(self, uuid: str, target: str, path: str) -> None:
         domain = self._get(uuid)

@@ -14,6 +14,7 @@ from networks.models import Port
 from portal.accounts.models import Membership, Role, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
+from portal.drivers.errors import InvalidSpec
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import (
     Accelerator,
@@ -44,6 +45,7 @@ from vms import noted, power
 from vms.adoption import found, taking
 from vms.adoption.forms import proposed_name
 from vms.adoption.services import adopt_machine, lost_with, release_machine
+from vms.changes import disks
 from vms.models import Definition, Disk, Observed, Status, VirtualMachine
 
 pytestmark = pytest.mark.database
@@ -666,6 +668,29 @@ def test_a_disk_that_others_use_by_then_is_left(cast, driver, machine, how):
     assert ended.state == State.SUCCEEDED and not VirtualMachine.objects.exists()
     assert ended.steps.get(name="volumes").remark == "disks_left"
     assert driver.volume_info("example-pool", "volume-a")
+
+
+@pytest.mark.django_db
+def test_a_disk_whose_removal_fails_comes_back_as_it_was(cast, operator, driver, place, monkeypatch):
+    """Red when it comes back as the portal's own disks are: a raw one would be read as qcow2."""
+    definition = make(driver, place.host, disks=["volume-a", "volume-b"])
+    raw = {"driver": {"type": "raw", "cache": "none"}, "target": {"bus": "scsi"}}
+    driver.redefine(
+        str(definition.uuid), {"devices": {"disks": [{}, raw]}}, definition.observed_digest
+    )
+    mine = adopted(operator, definition, cast)
+    before = see(place.host, driver, str(definition.uuid)).observed_persistent["devices"]["disks"]
+
+    def refused(_pool, _name):
+        raise InvalidSpec("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "delete_volume", refused)
+        disk = mine.disks.get(target="vdb")
+        ended = finish(disks.remove_disk(actor=cast.requester, disk=disk, confirm_name="vdb"))
+    assert ended.state == State.FAILED and mine.disks.filter(target="vdb").exists()
+    after = see(place.host, driver, str(definition.uuid)).observed_persistent["devices"]["disks"]
+    assert after == before and before[1]["driver"]["type"] == "raw"
 
 
 @pytest.mark.django_db

@@ -85,7 +85,8 @@ class Detach(DomainStep):
             if failure.code == "volume_not_found":  # it was deleted after all: nothing to give back
                 return
             raise
-        self.call(context, "attach_disk", names["uuid"], disk_spec(names))
+        # As it was: one of an adopted machine may be raw, or on a bus of its own.
+        self.call(context, "attach_disk", names["uuid"], disk_spec(names), names.get("was"))
 
 
 def detach(step: HostStep, context: StepContext) -> None:
@@ -258,9 +259,16 @@ def remove_disk(*, actor: Any, disk: Disk, confirm_name: str) -> Operation:
             spec=RequestSpec(kind=REMOVE, sizes={}, pinned=pinned),
             subject=current.topic,
             title=f"Delete {now.target} of {current.name}",
-            identifiers=_names(current, now),
+            identifiers={**_names(current, now), "was": _defined(current, now)},
             lane=current.host.scope,
         )
+
+
+def _defined(machine: VirtualMachine, disk: Disk) -> Mapping[str, Any] | None:
+    """Return what a disk is defined as, None where the host has not told it or the file is another one."""
+    found = noted.of(machine)
+    here = dict(_disks(found.observed_persistent)).get(disk.target, {}) if found else {}
+    return here if here.get("source", {}).get("file") == f"{disk.pool.path}/{disk.volume_name}" else None
 
 
 def _names(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:

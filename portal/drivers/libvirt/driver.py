@@ -173,8 +173,8 @@ class LibvirtDriver(HypervisorDriver):
     def set_balloon(self, uuid: str, memory_bytes: int) -> int:
         return self._hot.set_balloon(uuid, memory_bytes)
 
-    def attach_disk(self, uuid: str, spec: DiskSpec) -> bool:
-        return self._hot.attach_disk(uuid, spec)
+    def attach_disk(self, uuid: str, spec: DiskSpec, like: Mapping[str, Any] | None = None) -> bool:
+        return self._hot.attach_disk(uuid, spec, like)
 
     def detach_disk(self, uuid: str, target: str, path: str) -> None:
         self._hot.detach_disk(uuid, target, path)

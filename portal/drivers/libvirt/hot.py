@@ -1,5 +1,7 @@
 """Change a domain while it runs: processors, memory, disks. Not for: what only the next start can change."""
 
+from collections.abc import Mapping
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import libvirt
@@ -70,21 +72,22 @@ class Hot:
         return int(domain.info()[2]) * 1024
 
     @translated()
-    def attach_disk(self, uuid: str, spec: DiskSpec) -> bool:
+    def attach_disk(self, uuid: str, spec: DiskSpec, like: Mapping[str, Any] | None = None) -> bool:
         """Attach a disk to the definition and to what runs."""
         check_disk(spec)
+        text = DiskElement.to_xml(spec, like)
         domain = self._get(uuid)
-        hot = domain.isActive() and DiskElement.is_hot(spec)
+        hot = domain.isActive() and DiskElement.is_hot(text)
         missing = 0
-        for flag, text in definitions(domain):
-            there = disk_at(parse(text), spec.target)
+        for flag, defined in definitions(domain):
+            there = disk_at(parse(defined), spec.target)
             if there is not None and file_of(there) != spec.path:
                 raise AlreadyExists(f"{spec.target} is {file_of(there)} already")
             if there is None and (flag == CONFIG or hot):
                 missing |= flag
         if missing:
             with slots():
-                domain.attachDeviceFlags(DiskElement.to_xml(spec), missing)
+                domain.attachDeviceFlags(text, missing)
         return bool(hot)
 
     @translated()

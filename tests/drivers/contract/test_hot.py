@@ -78,6 +78,28 @@ def test_a_disk_comes_while_it_runs_and_stays(bench: Bench, running: DomainSpec,
     assert driver.definition(running.uuid) == made
 
 
+def test_a_disk_comes_back_as_it_was(bench: Bench, extra: DiskSpec) -> None:
+    """Red when what it was like is left out: a raw disk would be read as qcow2."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    driver.attach_disk(spec.uuid, extra)
+    change = {"driver": {"type": "raw", "cache": "none", "discard": None}, "limits": {"total_iops_sec": 500}}
+    found = driver.definition(spec.uuid)
+    places = [change if target == "vdb" else {} for target in disks(found.persistent)]
+    driver.redefine(spec.uuid, {"devices": {"disks": places}}, found.digest)
+
+    def seen() -> dict[str, Any]:
+        told = understood(driver.definition(spec.uuid).persistent)["devices"]["disks"]
+        return {one["target"]["dev"]: one for one in told}
+
+    was = seen()["vdb"]
+    driver.detach_disk(spec.uuid, "vdb", extra.path)
+    with pytest.raises(errors.InvalidSpec):
+        driver.attach_disk(spec.uuid, replace(extra, target="vdc"), was)
+    driver.attach_disk(spec.uuid, extra, was)
+    assert seen()["vdb"] == was and was["driver"]["type"] == "raw"
+
+
 def test_half_an_attachment_is_made_whole(bench: Bench, extra: DiskSpec) -> None:
     """Red when attach_disk() takes a disk that only the definition has for one that runs too."""
     driver, spec = bench.driver, bench.domain()

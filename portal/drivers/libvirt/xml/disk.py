@@ -1,14 +1,18 @@
 """The <disk> element."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from xml.etree import ElementTree as ET
 
-from portal.drivers.libvirt.xml.build import child, need, serialise
+from portal.drivers.errors import InvalidSpec
+from portal.drivers.inspection import Kind, changed
+from portal.drivers.libvirt.xml.build import child, need, parse, serialise
 from portal.drivers.types import DeviceModel, DiskSpec
 from portal.drivers.validation import CD_PLACES
 
 #: Device model -> the bus of disks, and the name and bus of the seed's drive.
 _DISK_BUS = {DeviceModel.PARAVIRTUAL: "virtio", DeviceModel.EMULATED: "sata"}
+_COLD = frozenset({"sata", "ide", "fdc"})
 _SEED_PLACE = {
     # Cloud kernels have no AHCI, so SATA would be invisible to them.
     DeviceModel.PARAVIRTUAL: ("sda", "scsi"),
@@ -20,14 +24,23 @@ class DiskElement:
     """A file as a disk."""
 
     @classmethod
-    def to_xml(cls, spec: DiskSpec) -> str:
-        """Return the disk alone, for a domain that is there; its name tells its bus."""
-        return serialise(cls.add(ET.Element("devices"), spec, cls._model(spec)))
+    def to_xml(cls, spec: DiskSpec, like: Mapping[str, Any] | None = None) -> str:
+        """Return the disk alone, for a domain that is there; its name tells its bus, unless `like` does.
+
+        Raises InvalidSpec when what it was `like` was another file or in another place.
+        """
+        if not like:
+            return serialise(cls.add(ET.Element("devices"), spec, cls._model(spec)))
+        told = like.get("source", {}).get("file"), like.get("target", {}).get("dev")
+        if told != (spec.path, spec.target):
+            raise InvalidSpec(f"{spec.target} was {told}")
+        whole = changed(Kind.DOMAIN, b"<domain><devices/></domain>", {"devices": {"disks": [dict(like)]}})
+        return serialise(need(need(parse(whole), "devices"), "disk"))
 
     @classmethod
-    def is_hot(cls, spec: DiskSpec) -> bool:
-        """Say whether the disk can be attached while the guest runs: QEMU's AHCI cannot."""
-        return cls._model(spec) is DeviceModel.PARAVIRTUAL
+    def is_hot(cls, text: str) -> bool:
+        """Say whether a <disk> can be attached while the guest runs: QEMU's AHCI and IDE cannot."""
+        return need(parse(text), "target").get("bus") not in _COLD
 
     @staticmethod
     def _model(spec: DiskSpec) -> DeviceModel:
