@@ -27,11 +27,6 @@ from vms.unattended import Format
 ARGUMENTS = "console=tty0 console=ttyS0,115200"
 #: What Debian's installer is told to ask nothing that the preseed answers, nor what has a default.
 ANSWERED = f"auto=true priority=critical {ARGUMENTS}"
-#: What starts a machine from its disk, whatever it was started from before.
-_FROM_DISK = {
-    "os": {"boot": [{"dev": "hd"}], "kernel": None, "initrd": None, "cmdline": None},
-    "on_reboot": "restart",
-}
 
 
 class BlankVolume(HostStep):
@@ -79,10 +74,17 @@ class StartFromDisk(HostStep):
     def do(self, context: StepContext) -> None:
         names = context.identifiers
         seen: DomainDefinition = self.call(context, "definition", names["uuid"])
-        self.call(context, "redefine", names["uuid"], _FROM_DISK, seen.digest)
+        self.call(context, "redefine", names["uuid"], _from_disk(context), seen.digest)
         # QEMU read it into the guest's memory.
         if from_network(context):
             self.call(context, "delete_volume", names["pool"], names["initrd"])
+
+
+def _from_disk(context: StepContext) -> dict[str, Any]:
+    """Return what starts a machine from its disk; from its CD where no system came onto the disk."""
+    places = ["hd"] if from_network(context) else ["hd", "cdrom"]
+    system = {"boot": [{"dev": place} for place in places], "kernel": None, "initrd": None, "cmdline": None}
+    return {"os": system, "on_reboot": "restart"}
 
 
 def from_network(context: StepContext) -> bool:

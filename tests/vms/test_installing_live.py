@@ -190,10 +190,11 @@ def test_a_machine_for_windows_starts_with_its_board_and_both_cds(cast, worker, 
         uuid = begun.identifiers["uuid"]
         assert real[0].domain_info(uuid).state is DomainState.RUNNING
         found = real[0].definition(uuid)
-        for text in (found.running, found.persistent):
-            root = ET.fromstring(text)
-            assert root.find("os/loader").get("secure") == "yes"
-            assert root.find("os/nvram").text
+        running, persistent = ET.fromstring(found.running), ET.fromstring(found.persistent)
+        # Which file it is, libvirt says of what runs.
+        assert running.find("os/loader").get("secure") == "yes" and running.find("os/nvram").text
+        assert persistent.find("os/firmware/feature[@name='secure-boot']").get("enabled") == "yes"
+        for root in (running, persistent):
             assert root.find("features/smm").get("state") == "on"
             assert root.find("devices/tpm/backend").get("version") == "2.0"
             assert root.find("clock").get("offset") == "localtime"
@@ -202,6 +203,7 @@ def test_a_machine_for_windows_starts_with_its_board_and_both_cds(cast, worker, 
                 begun.identifiers["image_path"],
                 begun.identifiers["drivers_path"],
             ]
-        assert [boot.get("dev") for boot in ET.fromstring(found.persistent).findall("os/boot")] == ["hd"]
+        # A disk that nothing was installed on leads to the CD again.
+        assert [boot.get("dev") for boot in persistent.findall("os/boot")] == ["hd", "cdrom"]
     finally:
         force_away(real[0], begun)
