@@ -107,8 +107,13 @@ def _identity(pinned: Mapping[str, Any]) -> list[Fact]:
     found = [Fact(label, str(pinned[key])) for key, label in labels.items() if pinned.get(key)]
     image = pinned.get("image")
     if isinstance(image, dict):
-        found.append(Fact(_("Image"), f"{image['title']} ({image['sha256'][:12]})"))
+        found.append(Fact(_("Image"), _image(image)))
     return found
+
+
+def _image(pinned: Mapping[str, Any]) -> str:
+    """Return an image's title, and its digest where there is one: one that is being made has none."""
+    return f"{pinned['title']} ({pinned['sha256'][:12]})" if "sha256" in pinned else str(pinned["title"])
 
 
 def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
@@ -119,7 +124,7 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
         answers = pinned["install"]["answers"]
         found.append(Fact(_("Installation"), answers["template"] if answers else _("By hand")))
         if drivers := pinned["install"].get("drivers"):
-            found.append(Fact(_("CD of drivers"), f"{drivers['title']} ({drivers['sha256'][:12]})"))
+            found.append(Fact(_("CD of drivers"), _image(drivers)))
         if answers:
             found.append(Fact(_("What the installer is told"), answers["text"], long=True))
     if "virtualization" in pinned:

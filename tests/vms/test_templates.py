@@ -153,9 +153,10 @@ def test_the_page_says_what_stays_in_the_guest(client, cast, original):
     original.image.cloud_init = False
     original.image.save()
     assert "no cloud-init" in client.get(url("vms:template", args=[original.pk])).content.decode()
-    answer = client.post(url("vms:template", args=[original.pk]), {"title": "Tools"})
+    answer = client.post(url("vms:template", args=[original.pk]), {"title": "As it was left"})
     begun = Operation.objects.get(kind=templates.KIND)
     assert answer.url == url("operations:detail", args=[begun.pk])
+    assert "As it was left" in client.get(answer.url).content.decode()
     assert url("vms:template", args=[original.pk]) not in _detail(client, cast.requester, original)
     type(original).objects.update(observed_state="shutoff")
 
