@@ -19,7 +19,7 @@ from psycopg import sql
 from tests.bench.measure import Row, table
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUP_LIMIT = 420  # seconds
+GROUP_LIMIT = 900  # seconds
 
 
 def _lists() -> Iterator[Row]:
@@ -52,9 +52,30 @@ def _frozen() -> Iterator[Row]:
     return frozen.measure()
 
 
+def _copies() -> Iterator[Row]:
+    from tests.bench import copies
+
+    return copies.measure()
+
+
+def _upload() -> Iterator[Row]:
+    from tests.bench import upload
+
+    return upload.measure()
+
+
+def _deploy() -> Iterator[Row]:
+    from tests.bench import deploy
+
+    return deploy.measure()
+
+
 #: Name of the group (its rows' names begin with it) -> what measures it, imported where Django is set up.
 GROUPS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "build": _build,
+    "copies": _copies,
+    "upload": _upload,
+    "deploy": _deploy,
     "live": _live,
     "frozen": _frozen,
     "audit.sqlite": _audit,

@@ -9,14 +9,16 @@ shortest code that does the same: the network (looked up, as the portal finds it
 the definition, the start. Which of a pair comes first is drawn by lot.
 """
 
+import io
 import random
 import re
 import secrets
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import unescape
+from typing import Any
 
 import libvirt
 from django.urls import reverse
@@ -26,6 +28,7 @@ from portal.drivers.libvirt.connection import open_connection
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.libvirt.xml.volume import VolumeElement
 from portal.drivers.seed import build_iso
+from portal.drivers.types import SeedSpec
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
 from portal.operations.states import FINAL
@@ -39,6 +42,7 @@ URI = "qemu:///system"
 PAIRS, WARM = 20, 2
 RATIO, SHARE = 1.15, 400.0
 PATIENCE = 60.0  # seconds
+LOOK_EVERY = 0.02  # seconds
 
 
 class Starts:
@@ -101,8 +105,8 @@ def _pairs(portal: Portal) -> list[tuple[float, float]]:
     return pairs[WARM:]
 
 
-def ask() -> Operation:
-    """Have the requester ask for the tiny machine."""
+def ask(**more: Any) -> Operation:
+    """Have the requester ask for the tiny machine; `more` goes to the wish."""
     item = CatalogueItem.objects.get(image__name="tiny")
     wish = Wish(
         item=item,
@@ -112,6 +116,7 @@ def ask() -> Operation:
         lease_days=1,
         why="to measure it",
         user="root",
+        **more,
     )
     requester = User.objects.get(username="requester")
     project = requester.memberships.get().project
@@ -134,11 +139,11 @@ def approve(approver: Person, operation: Operation) -> float:
     return pressed
 
 
-def follow(operation: Operation) -> None:
-    """Wait for the operation's end."""
-    end = time.monotonic() + PATIENCE
+def follow(operation: Operation, seconds: float = PATIENCE) -> None:
+    """Wait for the operation's end, `seconds` at most."""
+    end = time.monotonic() + seconds
     while operation.state not in FINAL and time.monotonic() < end:
-        time.sleep(0.1)
+        time.sleep(LOOK_EVERY)
         operation.refresh_from_db()
 
 
@@ -156,41 +161,51 @@ def _by_portal(starts: Starts, approver: Person) -> float:
 
 def _by_hand(starts: Starts, _approver: Person) -> float:
     """Return the milliseconds of the same steps in this process, and take the machine away again."""
-    context = _context()
-    names, connection = context.identifiers, starts.connection
-    seed = specs.seed_spec(context)
+    context, connection = context_of(), starts.connection
     began = time.perf_counter()
+    domain, volumes = make(connection, context)
+    took = starts.wait(context.identifiers["domain"]) - began
+    take_away(domain, volumes)
+    return took * 1000
+
+
+def make(
+    connection: libvirt.virConnect, context: StepContext
+) -> tuple[libvirt.virDomain, list[libvirt.virStorageVol]]:
+    """Build and start a machine by the shortest code there is; return it and its volumes."""
+    names, seed = context.identifiers, specs.seed_spec(context)
     connection.networkLookupByName(context.spec["pinned"]["network"]["name"]).isActive()
     pool = connection.storagePoolLookupByName(names["pool"])
     disk = pool.createXML(VolumeElement.to_xml(specs.volume_spec(context)))
+    iso = write_seed(connection, pool, seed)
+    domain = connection.defineXML(DomainElement.to_xml(specs.domain_spec(context)))
+    domain.create()
+    return domain, [disk, iso]
+
+
+def write_seed(
+    connection: libvirt.virConnect, pool: libvirt.virStoragePool, seed: SeedSpec
+) -> libvirt.virStorageVol:
+    """Write a seed by libvirt's own sender; return its volume."""
     iso = build_iso(seed)
     volume = pool.createXML(VolumeElement.raw_xml(seed.name, len(iso)))
     stream = connection.newStream()
     volume.upload(stream, 0, len(iso))
-    stream.sendAll(lambda _stream, size, left: left.read(size), _Bytes(iso))
+    stream.sendAll(lambda _stream, size, left: left.read(size), io.BytesIO(iso))
     stream.finish()
-    domain = connection.defineXML(DomainElement.to_xml(specs.domain_spec(context)))
-    domain.create()
-    took = starts.wait(names["domain"]) - began
-    domain.destroy()
+    return volume
+
+
+def take_away(domain: libvirt.virDomain, volumes: Sequence[libvirt.virStorageVol]) -> None:
+    """Remove a machine that was made by hand."""
+    if domain.isActive():
+        domain.destroy()
     domain.undefine()
-    disk.delete()
-    volume.delete()
-    return took * 1000
+    for volume in volumes:
+        volume.delete()
 
 
-class _Bytes:
-    """What is left to send."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content, self._at = content, 0
-
-    def read(self, size: int) -> bytes:
-        self._at += size
-        return self._content[self._at - size : self._at]
-
-
-def _context() -> StepContext:
+def context_of() -> StepContext:
     """Return what the portal's steps would know of a machine like those it builds."""
     from portal.hosts.models import ImageAttachment
     from vms.placement import mac

@@ -115,13 +115,12 @@ def remove_pool(path: str) -> None:
 
     driver = driver_for("qemu:///system")
     for pool in [pool for pool in driver.list_pools() if pool.path == path]:
-        volumes = [volume.name for volume in driver.list_volumes(pool.name)]
         for info in driver.list_domains():
-            if f"{info.name}-vda.qcow2" in volumes:
+            if f"'{path}/" in driver.definition(info.uuid).persistent:
                 driver.destroy(info.uuid)
                 driver.undefine(info.uuid)
-        for volume in volumes:
-            driver.delete_volume(pool.name, volume)
+        for volume in driver.list_volumes(pool.name):
+            driver.delete_volume(pool.name, volume.name)
         driver.remove_pool(pool.name)
     driver.close()
 
@@ -160,7 +159,17 @@ class Person:
         }
         return self._ask("POST", path, urlencode(fields), headers)
 
-    def _ask(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> tuple[int, str]:
+    def send(self, path: str, content: bytes) -> tuple[int, str]:
+        """Post bytes as they are; return the status and the answer."""
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "X-CSRFToken": self._cookies.get("csrftoken", ""),
+        }
+        return self._ask("POST", path, content, headers)
+
+    def _ask(
+        self, method: str, path: str, body: str | bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, str]:
         # The server closes a connection that was idle for five seconds.
         if time.monotonic() - self._used > KEPT_SECONDS:
             self._connection.close()
