@@ -60,30 +60,34 @@ def begin(
 ) -> Begun:
     """Begin `verb` on each of `machines` to which `actor` can do it; each is asked for itself.
 
-    Idempotent by `token`, which becomes the batch. Raises Denied for a count that does not confirm what loses
+    Idempotent by `token`, which becomes the batch: a repeat, as after a web process that died, begins what
+    the first did not come to or was refused. Raises Denied for a count that does not confirm what loses
     something, and when nothing could be begun; KeyError for a verb nobody defined.
     """
     VERBS[verb]
     earlier = Operation.objects.filter(batch=token)
     if earlier.exclude(requester=actor.pk).exists():
         raise Denied(_("This form was already used for something else; open it again."))
-    if earlier.exists():
-        return Begun(token, earlier.count(), [])
     if len(machines) > MOST:
         raise Denied(_("Choose at most %(most)d machines at once.") % {"most": MOST})
     if verb in LOSING and confirm_count.strip() != str(len(machines)):
         words = _("Type the number of machines, %(count)d, exactly. Nothing was done.")
         raise Denied(words % {"count": len(machines)}, field="confirm_count")
-    count, refused = 0, []
+    begun, refused = set(earlier.values_list("subject", flat=True)), []
     for machine in machines:
+        if machine.topic in begun:
+            continue
         try:
             _begin(actor, machine, verb, token)
-            count += 1
         except Denied as denied:
-            refused.append(Refusal(machine, denied.reason))
-    if not count:
+            # The other half of a doubled click may have begun it a moment ago.
+            if not earlier.filter(subject=machine.topic).exists():
+                refused.append(Refusal(machine, denied.reason))
+                continue
+        begun.add(machine.topic)
+    if not begun:
         raise Denied(_("Nothing could be done.") + " " + (refused[0].reason if refused else ""))
-    return Begun(token, count, refused)
+    return Begun(token, len(begun), refused)
 
 
 def _begin(actor: Any, machine: VirtualMachine, verb: str, batch: uuid.UUID) -> Operation:

@@ -14,7 +14,7 @@ from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import make_host, make_image, make_machine
 from vms import bulk, power
-from vms.models import Observed, VirtualMachine
+from vms.models import Observed, Status, VirtualMachine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -60,6 +60,51 @@ def test_a_doubled_click_is_one_batch_and_nobody_elses(cast, machines):
     assert Operation.objects.filter(batch=token).count() == 7
     with pytest.raises(Denied, match="already used"):
         begin(cast.operator, machines, token=token)
+
+
+def test_what_was_cut_off_in_the_middle_is_completed_by_its_own_form(cast, machines):
+    """Red when a repeat is content with what the first began, or asks for some of it again."""
+    token = uuid.uuid4()
+    begin(cast.requester, machines[:3], token=token)
+    move(Operation.objects.filter(batch=token).first(), State.CANCELLED, actor=cast.requester)
+    assert begin(cast.requester, machines, token=token).count == 7
+    assert Operation.objects.filter(batch=token).count() == 7
+
+
+def test_a_repeat_asks_again_for_who_was_refused(cast, machines):
+    token = uuid.uuid4()
+    VirtualMachine.objects.filter(pk=machines[1].pk).update(observed_state=Observed.SHUTOFF)
+    assert len(begin(cast.requester, machines, token=token).refused) == 1
+    VirtualMachine.objects.filter(pk=machines[1].pk).update(observed_state=Observed.RUNNING)
+    begun = begin(cast.requester, machines, token=token)
+    assert (begun.count, begun.refused) == (7, [])
+
+
+def test_the_other_half_of_a_doubled_click_refuses_nobody(cast, machines, monkeypatch):
+    """Red when a machine that was begun meanwhile in the same batch counts as refused."""
+    token, act = uuid.uuid4(), power.act
+
+    def twice(**asked):
+        act(**asked)
+        return act(**asked)
+
+    monkeypatch.setattr(power, "act", twice)
+    begun = begin(cast.requester, machines, token=token)
+    assert (begun.count, begun.refused) == (7, [])
+
+
+def test_a_deletion_that_was_cut_off_is_completed_when_some_are_in_the_bin(client, cast, machines):
+    """Red when the page leaves out what the first half put into the bin: the number would not fit."""
+    client.force_login(cast.requester)
+    token = uuid.uuid4()
+    begin(cast.requester, machines[:2], "delete", token=token, confirm_count="2")
+    for operation in Operation.objects.filter(batch=token):
+        move(operation, State.CANCELLED, actor=cast.requester)
+    VirtualMachine.objects.filter(pk__in=[machines[0].pk, machines[1].pk]).update(status=Status.BINNED)
+    typed = {"machine": [vm.pk for vm in machines], "verb": "delete", "sure": "1", "token": token}
+    answer = client.post(url("vms:many"), typed | {"confirm_count": "7"})
+    assert answer.status_code == 302
+    assert Operation.objects.filter(batch=token).count() == 7
 
 
 @pytest.mark.parametrize("verb", sorted(bulk.LOSING))
