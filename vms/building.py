@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy
 
 from networks.models import Port
 from portal.drivers.types import CloneMode, DomainInfo, DomainState
-from portal.hosts.models import Host
+from portal.hosts.models import Host, Image
 from portal.hosts.steps import HostStep, copy_volume
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
@@ -23,6 +23,8 @@ from vms.steps import DomainStep
 #: Seconds a guest gets to ask for its address; a full Debian under emulation needs up to 100.
 BOOT_LIMIT = 300.0
 LOOK_EVERY = 0.5
+#: Bytes of an image that is copied within the time of the step.
+SMALL = 4 << 30
 #: States in which no guest ever asks for an address, and the codes of what is said of each.
 _STUCK = {
     DomainState.SHUTOFF: ("guest_stopped", "the guest powered off before it had an address"),
@@ -42,6 +44,16 @@ class MakeNetwork(HostStep):
             self.call(context, "ensure_network", network)
 
 
+def _copied(context: StepContext) -> int:
+    """Return how many bytes a full copy reads, 0 for so few that it need not queue behind large ones.
+
+    The image is copied; the disk grows to its size afterwards.
+    """
+    found = Image.objects.filter(sha256=context.spec["pinned"]["image"]["sha256"])
+    size: int = found.values_list("virtual_size", flat=True).first() or 0
+    return size if size > SMALL else 0
+
+
 class CloneVolume(HostStep):
     name, title = "volume", "Clone the disk"
     timeout = 600.0
@@ -49,7 +61,7 @@ class CloneVolume(HostStep):
     def do(self, context: StepContext) -> None:
         volume = specs.volume_spec(context)
         if volume.clone is CloneMode.FULL:
-            copy_volume(self, context, volume)
+            copy_volume(self, context, volume, size=_copied(context))
         else:
             self.call(context, "create_volume", volume)
 

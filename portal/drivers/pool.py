@@ -54,7 +54,7 @@ class HostPool:
         self._closed = False
 
     def call(self, verb: str, *args: Any, timeout: float) -> Any:
-        """Call the driver's `verb` and return its answer within `timeout` seconds.
+        """Call the driver's `verb` and return its answer within `timeout` seconds, a long one's at its turn.
 
         Raises what the driver raises; CallTimeout when the host is busy to its cap or the call took too
         long (it may still take effect: look before doing it again); HostUnreachable when the child died;
@@ -62,13 +62,15 @@ class HostPool:
         """
         if verb not in VERBS:
             raise ValueError(f"{verb} is no verb of the driver contract")
-        end = time.monotonic() + timeout
         with ExitStack() as held:
-            # The long ones first queue up among themselves: none may wait with a slot in its hands.
-            for slots in ([self._long] if timeout > LONG else []) + [self._slots]:
-                if not slots.acquire(timeout=max(0.0, end - time.monotonic())):
-                    raise CallTimeout(f"every connection to the host was busy for {timeout:g} s")
-                held.callback(slots.release)
+            if timeout > LONG:
+                # The long ones queue up among themselves, and none waits with a slot in its hands. Those
+                # ahead may take longer than this one does, and each has an end of its own.
+                held.enter_context(self._long)
+            end = time.monotonic() + timeout
+            if not self._slots.acquire(timeout=timeout):
+                raise CallTimeout(f"every connection to the host was busy for {timeout:g} s")
+            held.callback(self._slots.release)
             return self._ask(verb, args, end)
 
     def _ask(self, verb: str, args: tuple[Any, ...], end: float) -> Any:

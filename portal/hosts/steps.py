@@ -16,6 +16,14 @@ from portal.operations.states import State
 LOOK_EVERY = 1.0
 #: Seconds after which a copy that has not ended is left to the reaper, who comes back ever less often.
 WAIT_MOST = 3600.0
+#: Bytes a second that every disk and every road to a host is good for, after an hour of standing still.
+SLOWEST = 10 << 20
+STILL = 3600.0
+
+
+def seconds_for(size: int, least: float) -> float:
+    """Return how long a call may take that reads or writes `size` bytes of a volume, `least` for none."""
+    return max(least, STILL + size / SLOWEST) if size else least
 
 
 class HostStep(Step):
@@ -24,10 +32,11 @@ class HostStep(Step):
     #: Seconds a call may take before its child is killed.
     timeout = 30.0
 
-    def call(self, context: StepContext, verb: str, *args: Any) -> Any:
-        """Call the driver's `verb`. Raises StepFailed."""
+    def call(self, context: StepContext, verb: str, *args: Any, size: int = 0) -> Any:
+        """Call the driver's `verb`, which reads or writes `size` bytes of a volume. Raises StepFailed."""
+        seconds = seconds_for(size, self.timeout)
         try:
-            return call(context.identifiers["host"], verb, *args, timeout=self.timeout)
+            return call(context.identifiers["host"], verb, *args, timeout=seconds)
         except DriverError as error:
             # The watcher knows whether it is this call or the whole host.
             away = error.retryable and Host.objects.filter(
@@ -44,22 +53,23 @@ def ring(operation: Operation, state: State) -> None:
     publish(operation.subject)
 
 
-def copy_volume(step: HostStep, context: StepContext, spec: VolumeSpec) -> None:
-    """Copy a volume in full, from the beginning. Raises StepFailed.
+def copy_volume(step: HostStep, context: StepContext, spec: VolumeSpec, *, size: int | None = None) -> None:
+    """Copy a volume of `size` bytes, else as many as the copy has, in full, from the beginning.
 
-    A worker or libvirt may have died in the middle of an earlier copy, which looks like a whole one: only
-    the end of this step says that it is.
+    Raises StepFailed. A worker or libvirt may have died in the middle of an earlier copy, which looks like a
+    whole one: only the end of this step says that it is.
     """
-    delete_waiting(step, context, spec.pool, spec.name)
-    step.call(context, "create_volume", spec)
+    size = spec.capacity_bytes if size is None else size
+    delete_waiting(step, context, spec.pool, spec.name, size=size)
+    step.call(context, "create_volume", spec, size=size)
 
 
-def delete_waiting(step: HostStep, context: StepContext, pool: str, name: str) -> None:
-    """Delete a volume, once libvirt writes it no more for a worker that died. Idempotent.
+def delete_waiting(step: HostStep, context: StepContext, pool: str, name: str, *, size: int = 0) -> None:
+    """Delete a volume, once libvirt writes its `size` bytes no more for a worker that died. Idempotent.
 
-    Raises StepFailed, also when it is written for longer than WAIT_MOST.
+    Raises StepFailed, also when it is written for longer than WAIT_MOST and the size allow.
     """
-    end = time.monotonic() + WAIT_MOST
+    end = time.monotonic() + seconds_for(size, WAIT_MOST)
     while True:
         try:
             step.call(context, "delete_volume", pool, name)

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -91,6 +92,21 @@ def test_long_calls_leave_room_for_short_ones(pool_of, monkeypatch):
         finally:
             go.set()
         assert all(copy.result(timeout=60) for copy in copies)
+
+
+def test_a_long_call_has_its_whole_time_when_its_turn_comes(pool_of, monkeypatch):
+    """Red when its time runs while others copy: behind those of terabytes it would never be done."""
+    pool, day, now = pool_of("fake://one"), 86400.0, [0.0]
+
+    @contextmanager
+    def others_copy_for_a_day():
+        now[0] += day
+        yield
+
+    monkeypatch.setattr(pool, "_ask", lambda verb, args, end: end)
+    monkeypatch.setattr(pool, "_long", others_copy_for_a_day())
+    monkeypatch.setattr("portal.drivers.pool.time.monotonic", lambda: now[0])
+    assert pool.call("create_volume", None, timeout=3600) == day + 3600
 
 
 @pytest.mark.live

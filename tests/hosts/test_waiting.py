@@ -61,6 +61,14 @@ def test_a_copy_that_does_not_end_is_left_to_the_reaper(monkeypatch, host, conte
     assert failed.value.code == "invalid_state"
 
 
+def test_a_large_copy_is_waited_for_longer(monkeypatch, host, context):
+    """Red when the wait for a copy that a dead worker left is not by its size."""
+    busy(monkeypatch, host)
+    monkeypatch.setattr(steps, "WAIT_MOST", -1)
+    with pytest.raises(Asked):
+        steps.copy_volume(Delete(), context, VolumeSpec("first", "one.qcow2", 1 << 40))
+
+
 def test_a_pool_that_does_not_run_is_not_waited_for(host, context):
     """Red when a pool that does not run is told as a volume that is written."""
     host.stopped_pools.add("first")

@@ -37,7 +37,7 @@ def original(machine):  # noqa: F811
 def listing(monkeypatch):
     """A host that tells what the copy holds."""
 
-    def call(step, context, verb, *args):
+    def call(step, context, verb, *args, size=0):
         names = context.identifiers
         info = VolumeInfo(names["pool"], names["volume"], names["path"], 2 * GIB, TOLD.length_bytes)
         return {"digest_volume": TOLD, "volume_info": info}[verb]

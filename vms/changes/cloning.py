@@ -38,7 +38,7 @@ class CopyDisks(HostStep):
     """Copy every disk in full. The other machine stays off meanwhile (`power.usable` sees to it)."""
 
     name, title = "disks", "Copy the disks"
-    timeout = 3600.0
+    timeout = 300.0
 
     def do(self, context: StepContext) -> None:
         for disk in context.identifiers["disks"]:

@@ -60,7 +60,7 @@ class _CopyFile(HostStep):
     """Copy the file of a disk; how long that takes, its size says."""
 
     name, title = "file", "Copy the file"
-    timeout = 3600.0
+    timeout = 300.0
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers

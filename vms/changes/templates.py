@@ -37,7 +37,7 @@ class CopyDisk(HostStep):
     """Copy the boot disk in full, so that it needs no other volume."""
 
     name, title = "disk", "Copy the boot disk"
-    timeout = 3600.0
+    timeout = 300.0
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers
@@ -54,11 +54,12 @@ class ListImage(HostStep):
     """Read the copy for its checksum, and make the image's row. `settle` lets machines be made from it."""
 
     name, title = "image", "Compute its checksum and list it"
-    timeout = 3600.0
+    timeout = 300.0
 
     def do(self, context: StepContext) -> None:
         where = context.identifiers["pool"], context.identifiers["volume"]
-        told: VolumeDigest = self.call(context, "digest_volume", *where)
+        size = context.identifiers["capacity"]
+        told: VolumeDigest = self.call(context, "digest_volume", *where, size=size)
         info: VolumeInfo = self.call(context, "volume_info", *where)
         context.check()
         with transaction.atomic():

@@ -45,7 +45,7 @@ class Bring(HostStep):
     """Bring the copies here. What an earlier attempt brought is written anew."""
 
     name, title = "bring", "Bring the disks to the portal"
-    timeout = 3600.0
+    timeout = 300.0
 
     def do(self, context: StepContext) -> None:
         disks = context.identifiers["disks"]
@@ -59,7 +59,8 @@ class Bring(HostStep):
 
     def _bring(self, context: StepContext, disk: dict[str, Any], target: str) -> None:
         try:
-            self.call(context, "download_volume", disk["pool"], disk["volume"], target)
+            size = disk["capacity"]
+            self.call(context, "download_volume", disk["pool"], disk["volume"], target, size=size)
         except StepFailed as failure:
             # Of what is asked only the file here can be one that cannot be.
             if failure.code == "invalid_spec":

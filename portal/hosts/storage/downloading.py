@@ -42,7 +42,7 @@ class Fetch(StorageStep):
     """Bring the file here, unless a domain that runs may write to it; anew after an earlier attempt."""
 
     name, title = "fetch", "Bring the volume to the portal"
-    timeout = 3600.0
+    timeout = 300.0
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers
@@ -52,8 +52,10 @@ class Fetch(StorageStep):
         need, free = before.allocation_bytes + LEFT_FREE, shutil.disk_usage(folder).free
         if free < need:
             raise StepFailed("portal_full", f"{need} bytes are needed, {free} are free")
+        target = str(folder / names["name"])
+        size = max(before.length_bytes, before.capacity_bytes)
         try:
-            self.call(context, "download_volume", names["pool"], names["name"], str(folder / names["name"]))
+            self.call(context, "download_volume", names["pool"], names["name"], target, size=size)
         except StepFailed as failure:
             # Of what is asked only the file here can be one that cannot be.
             if failure.code == "invalid_spec":

@@ -36,10 +36,10 @@ _SECTOR, _SIZES = 512, 1 << 27
 class StorageStep(HostStep):
     """A step on the volumes of a pool."""
 
-    def call(self, context: StepContext, verb: str, *args: Any) -> Any:
+    def call(self, context: StepContext, verb: str, *args: Any, size: int = 0) -> Any:
         """Call the driver's `verb`. Raises StepFailed in words of volumes."""
         try:
-            return super().call(context, verb, *args)
+            return super().call(context, verb, *args, size=size)
         except StepFailed as failure:
             failure.code = _MEANS.get(failure.code, failure.code)
             raise
@@ -115,7 +115,7 @@ class Make(StorageStep):
     """
 
     name, title = "make", "Make the volume"
-    timeout = 3600.0
+    timeout = 300.0
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers
@@ -125,7 +125,7 @@ class Make(StorageStep):
         there = self.find(context, names["name"])
         if there is None or _is_mark(context, there) or names.get("source"):
             # A copy that a worker left behind looks like a whole one.
-            delete_waiting(self, context, names["pool"], names["name"])
+            delete_waiting(self, context, names["pool"], names["name"], size=names["capacity"])
             self._make(context)
 
     def _make(self, context: StepContext) -> None:
@@ -141,7 +141,8 @@ class Make(StorageStep):
             fresh=True,
         )
         try:
-            self.call(context, "create_volume", spec)
+            copied = names["capacity"] if spec.backing_path else 0
+            self.call(context, "create_volume", spec, size=copied)
         except StepFailed as failure:
             if not failure.retryable:
                 # The host made nothing: what has the name by now is not this operation's.
