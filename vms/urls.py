@@ -71,6 +71,7 @@ urlpatterns = [
     path("<int:pk>/media/", devices.media, name="media"),
     path("<int:pk>/media/<slug:target>/", devices.media_change, name="media_change"),
     path("<int:pk>/export/", exports.export, name="export"),
+    path("exports/", exports.exports, name="exports"),
     path("exports/<int:pk>/take/", exports.take, name="export_take"),
     path("exports/<int:pk>/delete/", exports.delete, name="export_delete"),
     path("<int:pk>/delete/", views.delete, name="delete"),

@@ -546,6 +546,7 @@ LINES = (
     Line("vms:media", page(SEE), NO, "machine"),
     Line("vms:media_change", NO, change(USE, told=SEE), "machine", {"target": "sda"}),
     Line("vms:export", NO, change(USE, told=SEE), "machine"),
+    Line("vms:exports", page(ALL), NO),
     Line("vms:export_take", NO, change(USE, told=SEE, status=200, refusal=403), "export"),
     Line("vms:export_delete", NO, change(USE, told=SEE), "export"),
     Line("vms:delete", NO, change(USE, told=SEE), "machine", data=lambda w: {"confirm_name": w.machine.name}),

@@ -194,6 +194,26 @@ def test_the_file_comes_by_the_page_and_the_trail_says_who_took_it(
     assert client.post(url("vms:export_take", args=[made.pk])).status_code == 404
 
 
+def test_a_file_outlives_its_machine_on_a_page_of_its_own(cast, original, host, client):  # noqa: F811
+    """Red when the page asks for the machine, or shows files to who may not have them."""
+    made = carried_out(export(cast.requester, original))
+    client.force_login(cast.requester)
+    there = url("vms:exports")
+    assert there in client.get(url("vms:detail", args=[original.pk])).content.decode()
+    assert there in client.get(url("vms:list")).content.decode()
+    power.forget(original)
+    take = url("vms:export_take", args=[made.pk])
+    assert take in client.get(there).content.decode()
+    assert client.post(take).status_code == 200
+
+    client.force_login(cast.auditor)
+    assert take not in client.get(there).content.decode()
+    client.force_login(cast.requester)
+    answer = client.post(url("vms:export_delete", args=[made.pk]), {"back": "exports"}, follow=True)
+    page = answer.content.decode()
+    assert answer.redirect_chain[-1][0] == there and take not in page and "No exported files" in page
+
+
 def test_a_file_goes_when_it_is_deleted_or_its_time_is_over(cast, original, host, folder):  # noqa: F811
     """Red when sweep() leaves the file, or a file whose time is over is handed out."""
     made = carried_out(export(cast.requester, original))

@@ -71,10 +71,15 @@ def _networks(machine: VirtualMachine) -> list[str]:
     return [port.network.name for port in reach.ports_of([machine])[machine.uuid]]
 
 
+def exports_for(person: Any) -> QuerySet[Export]:
+    """Return the files that `person` may have, also of machines that are gone."""
+    found = Export.objects.restrict(person, "use").filter(expires_at__gt=timezone.now())
+    return found.filter(operation__state="succeeded")
+
+
 def exports_of(machine: VirtualMachine, person: Any) -> QuerySet[Export]:
     """Return the files of a machine that `person` may have."""
-    found = Export.objects.restrict(person, "use").filter(expires_at__gt=timezone.now())
-    return found.filter(operation__subject=machine.topic, operation__state="succeeded")
+    return exports_for(person).filter(operation__subject=machine.topic)
 
 
 def open_export(*, actor: Any, export: Export) -> Any:

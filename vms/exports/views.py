@@ -6,9 +6,10 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_POST, require_safe
 
-from portal.core.web.htmx import attempt, go_to
+from portal.core.web.htmx import attempt, go_to, render_page
+from portal.core.web.lists import KeyedPaginator
 from portal.core.web.streaming import stream
 from vms import live
 from vms.exports import services
@@ -16,6 +17,15 @@ from vms.models import Export
 
 #: Bytes that are read and sent at a time.
 PIECE = 1 << 20
+PAGE_SIZE = 50
+
+
+@require_safe
+def exports(request: HttpRequest) -> HttpResponse:
+    """List the files that the person may have: they outlive their machines."""
+    found = services.exports_for(request.user).select_related("owner", "project")
+    page = KeyedPaginator(found.order_by("-made_at", "-pk"), PAGE_SIZE).get_page(request.GET.get("page"))
+    return render_page(request, "vms/exported.html", {"page": page}, partial="vms/exported_table.html")
 
 
 @require_POST
@@ -48,6 +58,8 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
     found = _seen(request, pk)
     with attempt(request, _("The file is deleted.")):
         services.delete_export(actor=request.user, export=found)
+    if request.POST.get("back") == "exports":
+        return go_to(request, "vms:exports")
     return go_to(request, "vms:detail", found.operation.subject.rpartition(":")[2])
 
 
