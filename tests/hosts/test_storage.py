@@ -11,7 +11,7 @@ from portal.core.errors import Denied
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import Accelerator, CloneMode, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
 from portal.hosts import steps
-from portal.hosts.models import BegunVolume, Volume
+from portal.hosts.models import BegunVolume, PoolAttachment, Volume
 from portal.hosts.storage import kinds, services
 from portal.hosts.storage.using import uses_of
 from portal.operations.messages import sentence
@@ -290,6 +290,19 @@ def test_a_worker_that_died_after_the_answer_asks_again(fake, pool, chief, how, 
         last().do(context)
     assert failed.value.code == "volume_in_use"
     assert fake.volume_info(pool.pool.name, "left.qcow2") == info
+
+
+def test_two_hosts_that_share_a_pool_do_not_work_on_one_volume_at_once(fake, pool, chief):
+    """Red when the subject is made of the host's attachment to the pool."""
+    put(fake, pool, "one.qcow2")
+    look(chief, pool)
+    other = PoolAttachment.objects.create(
+        host=make_host("other", "fake:///other"), pool=pool.pool, path="/other", observed_capacity=64 * GIB
+    )
+    services.grow(actor=chief, volume=row("one.qcow2"), capacity=GIB)
+    with pytest.raises(Denied, match="not finished yet"):
+        make(chief, other, "one.qcow2")
+    make(chief, other, "two.qcow2")
 
 
 def test_orphans_are_marked_and_made_ones_are_not(fake, pool, chief, client):

@@ -133,8 +133,11 @@ def has_plain_name(name: str) -> bool:
 
 
 def subject_of(pool: PoolAttachment, name: str) -> str:
-    """Return the subject of operations on a volume, which may have no row yet."""
-    return f"hosts.volume:{pool.pk}:{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    """Return the subject of operations on a volume, which may have no row yet.
+
+    By the pool and not by the host's attachment to it: two hosts that share a pool work on one file.
+    """
+    return f"hosts.volume:pool:{pool.pool_id}:{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _own() -> dict[str, str]:
