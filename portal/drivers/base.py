@@ -383,7 +383,7 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def undefine(self, uuid: str) -> None:
-        """Forget a domain, with its firmware's memory and its TPM's state; volumes stay.
+        """Forget a domain, with its firmware's memory, its TPM's state and what was saved; volumes stay.
 
         So does what its traces say is `types.LEFT` of earlier ones. Idempotent. Raises InvalidState when it
         is not off.
@@ -393,8 +393,10 @@ class HypervisorDriver(ABC):
     def start(self, uuid: str) -> None:
         """Start a domain; running already is no error.
 
-        A firmware whose trace is `types.FRESH` forgets what it kept, and the trace goes. Raises
-        DomainNotFound, InvalidState (paused), PortTaken (a card's `ssh_port` is another program's).
+        A firmware whose trace is `types.FRESH` forgets what it kept, and the trace goes. One that is saved goes
+        on where it was, as it was defined then (the trace stays), and nothing is saved any more. Raises
+        DomainNotFound, InvalidState (paused), PortTaken (a card's `ssh_port` is another program's),
+        CannotRestore (what was saved stays).
         """
 
     @abstractmethod
@@ -416,6 +418,23 @@ class HypervisorDriver(ABC):
     @abstractmethod
     def resume(self, uuid: str) -> None:
         """Continue a paused domain; running is no error. Raises DomainNotFound, InvalidState (off)."""
+
+    @abstractmethod
+    def save(self, uuid: str) -> None:
+        """Write a domain's memory into a file of the host and switch it off: it is SAVED then.
+
+        Returns when all is written, which takes as long as the host's disk does. Idempotent: one that is
+        saved stays so, and a save that an earlier call left under way is waited for. Where it fails, the
+        domain goes on as it was: CannotSave (`raw` is the hypervisor's reason), NoRoomToSave, NotSupported.
+        Raises DomainNotFound, InvalidState (off).
+        """
+
+    @abstractmethod
+    def discard_saved(self, uuid: str) -> None:
+        """Delete what was saved of a domain, which is as one that lost its power then. Idempotent.
+
+        Raises DomainNotFound, InvalidState (it is being restored from that).
+        """
 
     @abstractmethod
     def domain_info(self, uuid: str) -> DomainInfo:

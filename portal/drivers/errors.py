@@ -171,6 +171,24 @@ class SavedState(DriverError):
     code = "saved_state"
 
 
+class CannotSave(DriverError):
+    """The hypervisor would not save the domain's memory, and says why."""
+
+    code = "cannot_save"
+
+
+class NoRoomToSave(DriverError):
+    """The host has no room for the file that the domain's memory would be saved in."""
+
+    code = "no_room_to_save"
+
+
+class CannotRestore(DriverError):
+    """What was saved of the domain could not be started from, and is kept."""
+
+    code = "cannot_restore"
+
+
 class HasSnapshots(DriverError):
     """The domain has snapshots, which a copy of its disk would not have."""
 

@@ -16,6 +16,7 @@ from portal.drivers.editing import Edit
 from portal.drivers.errors import (
     AlreadyExists,
     DomainNotFound,
+    DriverError,
     GuestIgnores,
     HostUnreachable,
     InvalidSpec,
@@ -76,6 +77,8 @@ class _Domain:
     running: str = ""
     state: DomainState = DomainState.SHUTOFF
     leases: tuple[AddressInfo, ...] = ()
+    #: What ran, and its state, when it was saved.
+    saved: tuple[str, DomainState] | None = None
 
 
 class FakeDriver(FakeCopies):
@@ -102,6 +105,8 @@ class FakeDriver(FakeCopies):
         #: Of what was uploaded, by path: other fake volumes hold no bytes.
         self._contents: dict[str, bytes] = {}
         self._domains: dict[str, _Domain] = {}
+        #: What `save` says in place of saving.
+        self.save_fails: DriverError | None = None
 
     def close(self) -> None:
         self.reachable = False
@@ -357,7 +362,7 @@ class FakeDriver(FakeCopies):
 
     def _active(self, uuid: str) -> _Domain:
         domain = self._get(uuid)
-        if domain.state is DomainState.SHUTOFF:
+        if domain.state in {DomainState.SHUTOFF, DomainState.SAVED}:
             raise InvalidState("the domain is off")
         return domain
 
@@ -463,7 +468,7 @@ class FakeDriver(FakeCopies):
             domain = self._get(uuid)
         except DomainNotFound:
             return
-        if domain.state is not DomainState.SHUTOFF:
+        if domain.state not in {DomainState.SHUTOFF, DomainState.SAVED}:
             raise InvalidState("the domain is not off")
         del self._domains[uuid]
 
@@ -471,16 +476,22 @@ class FakeDriver(FakeCopies):
         domain = self._get(uuid)
         if domain.state is DomainState.PAUSED:
             raise InvalidState("the domain is paused")
-        if domain.state is DomainState.SHUTOFF:
-            leases = [
-                self._lease(nic.mac, nic.network, rank)
-                for rank, nic in enumerate(DomainElement.from_xml(domain.persistent).nics)
-                if nic.network
-            ]
-            domain.leases = tuple(lease for lease in leases if lease is not None)
+        if domain.saved is not None:
+            domain.running, domain.state = domain.saved
+            domain.leases, domain.saved = self._leased(domain.running), None
+        elif domain.state is DomainState.SHUTOFF:
+            domain.leases = self._leased(domain.persistent)
             domain.state, domain.running = DomainState.RUNNING, domain.persistent
             if is_fresh(domain.persistent):
                 domain.persistent = started(domain.persistent)
+
+    def _leased(self, text: str) -> tuple[AddressInfo, ...]:
+        leases = [
+            self._lease(nic.mac, nic.network, rank)
+            for rank, nic in enumerate(DomainElement.from_xml(text).nics)
+            if nic.network
+        ]
+        return tuple(lease for lease in leases if lease is not None)
 
     def _lease(self, mac: str, network: str, rank: int) -> AddressInfo | None:
         if network not in self._networks:
@@ -503,7 +514,27 @@ class FakeDriver(FakeCopies):
     def destroy(self, uuid: str) -> None:
         domain = self._get(uuid)
         self._forget_copies(uuid)
-        domain.state, domain.running, domain.leases = DomainState.SHUTOFF, "", ()
+        off = DomainState.SHUTOFF if domain.saved is None else DomainState.SAVED
+        domain.state, domain.running, domain.leases = off, "", ()
+
+    def save(self, uuid: str) -> None:
+        domain = self._get(uuid)
+        if domain.saved is not None:
+            return
+        self._active(uuid)
+        if self.save_fails is not None:
+            raise self.save_fails
+        domain.saved = (domain.running, domain.state)
+        self.destroy(uuid)
+
+    def discard_saved(self, uuid: str) -> None:
+        domain = self._get(uuid)
+        if domain.saved is not None:
+            domain.saved = None
+            self.destroy(uuid)
+
+    def has_saved(self, uuid: str) -> bool:
+        return self._get(uuid).saved is not None
 
     def suspend(self, uuid: str) -> None:
         self._active(uuid).state = DomainState.PAUSED
@@ -523,7 +554,7 @@ class FakeDriver(FakeCopies):
 
     def addresses(self, uuid: str) -> tuple[AddressInfo, ...]:
         domain = self._get(uuid)
-        if domain.leases or domain.state is DomainState.SHUTOFF:
+        if domain.leases or not domain.running:
             return domain.leases
         # What a guest on a network of its own tells: every one has the same address there.
         return tuple(AddressInfo(nic.mac, OWN_ADDRESS, 24) for nic in domain.spec.nics if nic.ssh_port)

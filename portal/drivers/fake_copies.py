@@ -4,7 +4,7 @@ from abc import abstractmethod
 from xml.etree import ElementTree as ET
 
 from portal.drivers import validation
-from portal.drivers.errors import AlreadyExists, DeviceNotFound, HasSnapshots, InvalidState
+from portal.drivers.errors import AlreadyExists, DeviceNotFound, HasSnapshots, InvalidState, SavedState
 from portal.drivers.fake_devices import Defined, FakeDevices
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.places import disk_at, file_of, set_file
@@ -27,6 +27,10 @@ class FakeCopies(FakeDevices):
     def _make_room(self, path: str, to: str) -> None:
         """Let the file `to` take what `path` takes. Raises PoolFull, VolumeNotFound."""
 
+    @abstractmethod
+    def has_saved(self, uuid: str) -> bool:
+        """Say whether memory of the domain is saved."""
+
     def begin_copy(self, uuid: str, target: str, path: str, to: str) -> None:
         domain = self._checked(uuid, target, path, to)
         if not domain.running:
@@ -46,6 +50,8 @@ class FakeCopies(FakeDevices):
             return DiskCopy(CopyStage.MOVED)
         copied, looks = self._copies.get((uuid, target), ("", 0))
         if copied != to:
+            if self.has_saved(uuid):
+                raise SavedState(uuid)
             self._check_no_snapshots(uuid)
             return DiskCopy(CopyStage.NONE)
         self._copies[uuid, target] = (to, looks + 1)

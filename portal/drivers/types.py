@@ -16,6 +16,8 @@ class DomainState(StrEnum):
     PAUSED = "paused"
     SHUTTING_DOWN = "shutting_down"
     SHUTOFF = "shutoff"
+    #: Off, with its memory in a file of the host: the next start goes on from there.
+    SAVED = "saved"
     CRASHED = "crashed"
     UNKNOWN = "unknown"
 
@@ -443,7 +445,8 @@ class HostReadiness:
     `virtualization_flag` is `vmx`, `svm` or empty; `iommu` None when the host does not say, and so
     `bridges`, the names of all its bridges. `uuid` tells the machine from others, by whatever address it is
     reached; empty when the host does not know, or says what many machines of its maker say. `abilities` has
-    one entry for each type of domain and board that it offers.
+    one entry for each type of domain and board that it offers. `saves` tells that it can keep the memory of a
+    domain in a file.
     """
 
     host: HostInfo
@@ -462,6 +465,7 @@ class HostReadiness:
     bridges: tuple[str, ...] | None = None
     uuid: str = ""
     abilities: tuple[DomainAbilities, ...] = ()
+    saves: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from portal.drivers.errors import DomainNotFound, InvalidState
 from portal.drivers.libvirt import agent
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.lookup import define_once
+from portal.drivers.libvirt.saving import has_saved, restore, wait_while_restored
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.libvirt.xml.traces import is_fresh, naming_what_is_left, started
 from portal.drivers.libvirt.xml.twin import twin_of
@@ -45,11 +46,14 @@ def leased(domain: libvirt.virDomain) -> tuple[AddressInfo, ...]:
 
 def describe(domain: libvirt.virDomain) -> DomainInfo:
     """Return one domain's state and sizes; does not hang when its emulator is frozen."""
-    state, memory_kib, _used, vcpus, _time = domain.info()
+    told, memory_kib, _used, vcpus, _time = domain.info()
+    state = STATES.get(told, DomainState.UNKNOWN)
+    if state is DomainState.SHUTOFF and has_saved(domain):
+        state = DomainState.SAVED
     return DomainInfo(
         name=domain.name(),
         uuid=domain.UUIDString(),
-        state=STATES.get(state, DomainState.UNKNOWN),
+        state=state,
         vcpus=vcpus,
         memory_bytes=memory_kib * 1024,
     )
@@ -121,12 +125,17 @@ class Domains:
     def start(self, uuid: str) -> None:
         """Start a domain that is off; running is no error."""
         domain = self._get(uuid)
+        # A worker that died may have begun to restore it: until that is done it seems paused.
+        wait_while_restored(domain)
         if not domain.isActive():
             self._create(domain)
         elif describe(domain).state is DomainState.PAUSED:
             raise InvalidState("the domain is paused")
 
     def _create(self, domain: libvirt.virDomain) -> None:
+        if has_saved(domain):
+            restore(domain)
+            return
         fresh = is_fresh(domain.XMLDesc(_WHOLE))
         domain.createWithFlags(libvirt.VIR_DOMAIN_START_RESET_NVRAM if fresh else 0)
         if fresh:

@@ -18,6 +18,7 @@ from portal.drivers.libvirt.moving import Moving
 from portal.drivers.libvirt.network import Networks
 from portal.drivers.libvirt.pool import Pools
 from portal.drivers.libvirt.proof import Prover
+from portal.drivers.libvirt.saving import Saving
 from portal.drivers.libvirt.stored import Stored
 from portal.drivers.libvirt.volume import Volumes
 from portal.drivers.types import (
@@ -59,6 +60,7 @@ class LibvirtDriver(HypervisorDriver):
         self._hot = Hot(self._connection)
         self._devices = HotDevices(self._connection)
         self._moving = Moving(self._connection)
+        self._saving = Saving(self._connection)
         self._listing = Listing(self._connection)
         self._networks = Networks(self._connection)
         self._pools = Pools(self._connection)
@@ -229,6 +231,12 @@ class LibvirtDriver(HypervisorDriver):
 
     def resume(self, uuid: str) -> None:
         self._domains.resume(uuid)
+
+    def save(self, uuid: str) -> None:
+        self._saving.save(uuid)
+
+    def discard_saved(self, uuid: str) -> None:
+        self._saving.discard(uuid)
 
     def domain_info(self, uuid: str) -> DomainInfo:
         return self._domains.info(uuid)

@@ -26,6 +26,8 @@ _UNSURE = {
     libvirt.VIR_DOMAIN_EVENT_UNDEFINED,
     libvirt.VIR_DOMAIN_EVENT_STOPPED,  # a transient domain is gone then
 }
+#: In which a domain that is undefined is gone at once.
+_OFF = frozenset({DomainState.SHUTOFF, DomainState.SAVED})
 
 
 class Lifecycle:
@@ -66,22 +68,25 @@ class Lifecycle:
         _connection: libvirt.virConnect,
         domain: libvirt.virDomain,
         event: int,
-        _detail: int,
+        detail: int,
         _context: object,
     ) -> None:
         uuid = domain.UUIDString()
         with self._lock:
             self._heard[uuid] = time.monotonic()
-            state = self._state(uuid, event)
+            state = self._state(uuid, event, detail)
             if state is None:
                 self._known.pop(uuid, None)
             else:
                 self._known[uuid] = state
         self._changed(uuid, domain.name(), state, event in _UNSURE)
 
-    def _state(self, uuid: str, event: int) -> DomainState | None:
+    def _state(self, uuid: str, event: int, detail: int) -> DomainState | None:
         known = self._known.get(uuid, DomainState.SHUTOFF)
         if event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
             # Undefined while it runs, a domain goes on until it is off.
-            return None if known is DomainState.SHUTOFF else known
+            return None if known in _OFF else known
+        if event == libvirt.VIR_DOMAIN_EVENT_STOPPED and detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED:
+            # Into a file of somebody's choice, it might be: a new list says so.
+            return DomainState.SAVED
         return _STATES.get(event, known)

@@ -8,6 +8,7 @@ from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.kernel import kernel_facts
 from portal.drivers.libvirt.network import Networks
+from portal.drivers.libvirt.saving import UNABLE
 from portal.drivers.libvirt.xml.abilities import abilities_of
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.capabilities import Capabilities
@@ -73,6 +74,7 @@ def readiness(connection: libvirt.virConnect) -> HostReadiness:
         bridges=_bridges(connection),
         uuid=found.uuid,
         abilities=tuple(_abilities(connection, found)),
+        saves=connection.getType() not in UNABLE,
     )
 
 

@@ -6,6 +6,7 @@ import libvirt
 
 from portal.drivers.libvirt.domain import STATES, describe
 from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.saving import saved_uuids
 from portal.drivers.types import DomainInfo, DomainState
 
 #: Listings after which a domain's sizes are read again: they change rarely, and cost a round trip each.
@@ -55,9 +56,13 @@ class Listing:
                     raise
                 self._gives_states = False
             else:
+                saved = saved_uuids(self._connection)
                 for domain, values in stats:
-                    state = values.get("state.state")
-                    yield domain, None if state is None else STATES.get(state, DomainState.UNKNOWN)
+                    told = values.get("state.state")
+                    state = None if told is None else STATES.get(told, DomainState.UNKNOWN)
+                    if state is DomainState.SHUTOFF and domain.UUIDString() in saved:
+                        state = DomainState.SAVED
+                    yield domain, state
                 return
         for domain in self._connection.listAllDomains():
             yield domain, None

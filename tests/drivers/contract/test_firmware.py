@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from portal.drivers.types import FRESH, LEFT
+from portal.drivers.inspection import Kind, inspect
+from portal.drivers.types import FRESH, LEFT, DomainState
 from tests.drivers.contract.bench import Bench
 
 pytestmark = [pytest.mark.live, pytest.mark.parametrize("bench", ["libvirt"], indirect=True)]
@@ -77,3 +78,15 @@ def test_a_firmware_forgets_what_another_one_kept(bench: Bench, uefi: str) -> No
     bench.driver.start(uefi)
     bench.driver.destroy(uefi)
     assert memory.read_bytes()[-1] == marked[-1]
+
+
+def test_what_is_restored_does_not_begin_anew(bench: Bench, uefi: str) -> None:
+    """Red when _create() resets the firmware of what is saved, or takes the trace that says so."""
+    driver = bench.driver
+    driver.start(uefi)
+    change(bench, uefi, {"traces": {"firmware": FRESH}})
+    driver.save(uefi)
+    driver.start(uefi)
+    assert driver.domain_info(uefi).state is DomainState.RUNNING
+    told = inspect(Kind.DOMAIN, driver.definition(uefi).persistent.encode()).understood
+    assert told["traces"]["firmware"] == FRESH

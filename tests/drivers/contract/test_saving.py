@@ -1,0 +1,91 @@
+"""The contract: a domain's memory in a file of the host."""
+
+import uuid
+
+import pytest
+
+from portal.drivers import errors
+from portal.drivers.inspection import Kind, inspect
+from portal.drivers.types import DomainState
+from tests.drivers.contract.bench import Bench
+
+
+def state(bench: Bench, uuid: str) -> tuple[DomainState, DomainState]:
+    """Return what a domain is by itself and by the list."""
+    (listed,) = [info for info in bench.driver.list_domains() if info.uuid == uuid]
+    return bench.driver.domain_info(uuid).state, listed.state
+
+
+def test_what_is_saved_is_off_and_goes_on_at_its_next_start(bench: Bench) -> None:
+    """Red when describe() or the listing looks at the state alone, or a second save() begins another."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    driver.start(spec.uuid)
+    for _again in range(2):
+        driver.save(spec.uuid)
+        assert state(bench, spec.uuid) == (DomainState.SAVED, DomainState.SAVED)
+    assert driver.definition(spec.uuid).running == "" and driver.leases(spec.uuid) == ()
+    driver.destroy(spec.uuid)
+    driver.shutdown(spec.uuid)
+    assert state(bench, spec.uuid) == (DomainState.SAVED, DomainState.SAVED)
+    driver.start(spec.uuid)
+    assert state(bench, spec.uuid) == (DomainState.RUNNING, DomainState.RUNNING)
+    driver.destroy(spec.uuid)
+    assert state(bench, spec.uuid) == (DomainState.SHUTOFF, DomainState.SHUTOFF)
+
+
+def test_what_was_paused_is_paused_again_and_as_it_was_defined(bench: Bench) -> None:
+    """Red when a restored domain takes what was defined since."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    driver.start(spec.uuid)
+    driver.suspend(spec.uuid)
+    driver.save(spec.uuid)
+    seen = driver.definition(spec.uuid)
+    driver.redefine(spec.uuid, {"title": "another"}, seen.digest)
+    driver.start(spec.uuid)
+    assert driver.domain_info(spec.uuid).state is DomainState.PAUSED
+    found = driver.definition(spec.uuid)
+    told = [inspect(Kind.DOMAIN, text.encode()).understood["title"] for text in (found.persistent, found.running)]
+    assert told == ["another", spec.title]
+
+
+def test_what_is_discarded_starts_anew(bench: Bench) -> None:
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    driver.discard_saved(spec.uuid)
+    driver.start(spec.uuid)
+    driver.discard_saved(spec.uuid)
+    assert driver.domain_info(spec.uuid).state is DomainState.RUNNING
+    driver.save(spec.uuid)
+    for _again in range(2):
+        driver.discard_saved(spec.uuid)
+        assert state(bench, spec.uuid) == (DomainState.SHUTOFF, DomainState.SHUTOFF)
+    driver.start(spec.uuid)
+    assert driver.domain_info(spec.uuid).state is DomainState.RUNNING
+
+
+def test_what_is_saved_is_forgotten_with_its_domain(bench: Bench) -> None:
+    """Red when undefine() refuses it, or leaves the file to another domain of that name."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    driver.start(spec.uuid)
+    driver.save(spec.uuid)
+    driver.undefine(spec.uuid)
+    driver.define(spec)
+    assert state(bench, spec.uuid) == (DomainState.SHUTOFF, DomainState.SHUTOFF)
+
+
+def test_state_forbids_saving(bench: Bench) -> None:
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    with pytest.raises(errors.InvalidState):
+        driver.save(spec.uuid)
+    driver.start(spec.uuid)
+    driver.save(spec.uuid)
+    for action in (driver.reboot, driver.suspend, driver.resume):
+        with pytest.raises(errors.InvalidState):
+            action(spec.uuid)
+    for action in (driver.save, driver.discard_saved):
+        with pytest.raises(errors.DomainNotFound):
+            action(str(uuid.uuid4()))
