@@ -393,8 +393,8 @@ class HypervisorDriver(ABC):
     def start(self, uuid: str) -> None:
         """Start a domain; running already is no error.
 
-        A firmware whose trace is `types.FRESH` forgets what it kept, and the trace goes. One that is saved goes
-        on where it was, as it was defined then (the trace stays), and nothing is saved any more. Raises
+        A firmware whose trace is `types.FRESH` forgets what it kept, and the trace goes. One that is saved
+        goes on where it was, as it was defined then (the trace stays), and nothing is saved any more. Raises
         DomainNotFound, InvalidState (paused), PortTaken (a card's `ssh_port` is another program's),
         CannotRestore (what was saved stays).
         """

@@ -46,7 +46,8 @@ def test_what_was_paused_is_paused_again_and_as_it_was_defined(bench: Bench) -> 
     driver.start(spec.uuid)
     assert driver.domain_info(spec.uuid).state is DomainState.PAUSED
     found = driver.definition(spec.uuid)
-    told = [inspect(Kind.DOMAIN, text.encode()).understood["title"] for text in (found.persistent, found.running)]
+    texts = (found.persistent, found.running)
+    told = [inspect(Kind.DOMAIN, text.encode()).understood["title"] for text in texts]
     assert told == ["another", spec.title]
 
 
