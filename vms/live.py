@@ -9,6 +9,9 @@ from portal.live.panels import Panel, register, row_keys
 from vms import power, reach
 from vms.models import VirtualMachine
 
+#: Buttons that stand there in every state.
+_ALWAYS = frozenset({"start", "shutdown", "destroy"})
+
 
 def visible(user: Any) -> Any:
     """Return the machines that `user` may see, with what their rows show."""
@@ -22,7 +25,9 @@ def actions_for(machine: VirtualMachine, stranger: str) -> list[dict[str, str]]:
     """
     shown = []
     for name, verb in power.VERBS.items():
-        if machine.observed_state in verb.states or name in {"start", "shutdown", "destroy"}:
+        if name == "save" and not power.can_save(machine.host):
+            continue
+        if machine.observed_state in verb.states or name in _ALWAYS:
             denied = stranger or power.state_forbids(machine, name)
             shown.append({"name": name, "label": verb.label, "icon": verb.icon, "denied": denied})
     return shown

@@ -119,6 +119,7 @@ class Observed(models.TextChoices):
     PAUSED = "paused", "Paused"
     SHUTTING_DOWN = "shutting_down", "Shutting down"
     SHUTOFF = "shutoff", "Off"
+    SAVED = "saved", "Suspended to disk"
     CRASHED = "crashed", "Crashed"
     MISSING = "missing", "Missing"
 

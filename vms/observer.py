@@ -18,7 +18,7 @@ from vms.models import Observed, Status, VirtualMachine
 
 BATCH = 500
 #: States in which a machine has no address.
-OFF = (Observed.SHUTOFF, Observed.CRASHED, Observed.MISSING)
+OFF = (Observed.SHUTOFF, Observed.SAVED, Observed.CRASHED, Observed.MISSING)
 
 
 class MachineObserver(Observer):

@@ -18,20 +18,18 @@ from networks.models import Port
 from portal.accounts.notices import notify
 from portal.audit import services as audit
 from portal.core.errors import Denied
-from portal.hosts import sharing
 from portal.hosts.models import Health, Host
-from portal.hosts.steps import HostStep
 from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation, StepRecord
 from portal.operations.notifying import ENDED
-from portal.operations.registry import Kind, StepContext
+from portal.operations.registry import Kind
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
 from vms import seeds
 from vms.models import Definition, Observed, Status, VirtualMachine
-from vms.steps import DomainStep
+from vms.power_steps import CallVerb, DeleteVolumes, ForceOff, Save, Start, Undefine
 
 #: How long a deleted machine can be had back.
 BIN_DAYS = 7
@@ -42,6 +40,8 @@ _ON = (Observed.RUNNING, Observed.PAUSED)
 
 #: What reads the disks of a machine that is off.
 COPYING = frozenset({"clone", "template", "export"})
+#: What would not be so in a machine that goes on from what was saved of it.
+_CHANGING = COPYING | {"edit"}
 #: What changes nothing on the host.
 _PORTALS_OWN = frozenset({"name"})
 
@@ -60,51 +60,14 @@ class Verb:
 
 
 VERBS: Mapping[str, Verb] = {
-    "start": Verb("Start", "start", (Observed.SHUTOFF, Observed.CRASHED), "player-play"),
+    "start": Verb("Start", "start", (Observed.SHUTOFF, Observed.CRASHED, Observed.SAVED), "player-play"),
     "shutdown": Verb("Shut down", "shutdown", (Observed.RUNNING,), "power"),
     "reboot": Verb("Reboot", "reboot", (Observed.RUNNING,), "refresh"),
     "suspend": Verb("Pause", "suspend", (Observed.RUNNING,), "player-pause"),
     "resume": Verb("Resume", "resume", (Observed.PAUSED,), "player-play"),
+    "save": Verb("Suspend to disk", "save", _ON, "device-floppy"),
     "destroy": Verb("Force off", "destroy", (*_ON, Observed.SHUTTING_DOWN, Observed.CRASHED), "bolt"),
 }
-
-
-class CallVerb(DomainStep):
-    """One driver call on the machine's domain."""
-
-    def __init__(self, name: str, title: str, call: str) -> None:
-        self.name, self.title, self._call = name, title, call
-
-    def do(self, context: StepContext) -> None:
-        self.call(context, self._call, context.identifiers["uuid"])
-
-
-class ForceOff(DomainStep):
-    name, title = "off", "Switch the machine off"
-
-    def do(self, context: StepContext) -> None:
-        self.force_off(context)
-
-
-class Undefine(CallVerb):
-    def __init__(self) -> None:
-        super().__init__("undefine", "Remove the machine's definition", "undefine")
-
-
-class DeleteVolumes(HostStep):
-    """Delete the disks that nobody else has: somebody may have made a domain of one, or a disk upon it."""
-
-    name, title = "volumes", "Delete its disks"
-
-    def do(self, context: StepContext) -> str | None:
-        left = False
-        for pool, volume in context.identifiers["volumes"]:
-            if sharing.users_of(self, context, pool, volume):
-                left = True
-            else:
-                self.call(context, "delete_volume", pool, volume)
-            context.check()
-        return "disks_left" if left else None
 
 
 #: Steps of vm.purge after which there is nothing whole to restore.
@@ -136,12 +99,23 @@ def state_forbids(machine: VirtualMachine, verb: str) -> str:
         return ""
     if machine.host.observed_health != Health.UP:
         return _("The host does not answer.")
+    if verb in _CHANGING and machine.observed_state == Observed.SAVED:
+        return _("Its memory is saved, with its devices as they were. Start it, or discard what was saved.")
     if verb in COPYING and machine.observed_state != Observed.SHUTOFF:
         return _("Switch it off first: a disk that is being written cannot be copied.")
+    if verb == "save" and not can_save(machine.host):
+        return _("The hypervisor of its host cannot suspend machines to disk.")
+    if verb == "discard" and machine.observed_state != Observed.SAVED:
+        return _("Nothing is saved of this machine.")
     if verb in VERBS and machine.observed_state not in VERBS[verb].states:
         seen = machine.get_observed_state_display().lower()
         return _("The machine is %(state)s.") % {"state": seen}
     return ""
+
+
+def can_save(host: Host) -> bool:
+    """Say whether a host can suspend machines to disk; yes for one that was enrolled before it was asked."""
+    return bool(host.readiness.get("saves", True))
 
 
 def not_in_use(machine: VirtualMachine) -> str:
@@ -194,6 +168,13 @@ def act(
     """Queue a power action. Raises Denied with the reason, and KeyError for a verb nobody defined."""
     chosen = VERBS[verb]
     return _begin_unless_forbidden(actor, machine, verb, chosen.label, batch)
+
+
+def discard_saved(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Operation:
+    """Delete what was saved of a machine, which is then as if it had lost its power. Raises Denied."""
+    if confirm_name != machine.name:
+        raise Denied(_("Type the machine's name exactly to discard what was saved."), field="confirm_name")
+    return _begin_unless_forbidden(actor, machine, "discard", "Discard the saved memory of", None)
 
 
 def bin_machine(
@@ -373,11 +354,25 @@ def purge_what_is_due() -> int:
     return begun
 
 
+#: Of the verbs that are more than one quick call.
+_STEPS = {"start": Start(), "save": Save()}
+
 KINDS = (
     *(
         # Nobody wants a machine forced off by a click of yesterday, when its host comes back today.
-        Kind(f"vm.{name}", verb.label, (CallVerb(name, verb.label, verb.call),), waits_for_host=False)
+        Kind(
+            f"vm.{name}",
+            verb.label,
+            (_STEPS.get(name) or CallVerb(name, verb.label, verb.call),),
+            waits_for_host=False,
+        )
         for name, verb in VERBS.items()
+    ),
+    Kind(
+        "vm.discard",
+        "Discard saved memory",
+        (CallVerb("discard", "Delete what was saved", "discard_saved"),),
+        waits_for_host=False,
     ),
     Kind("vm.bin", "Delete a machine", (ForceOff(),), settle=settle_bin, waits_for_host=False),
     Kind("vm.purge", "Delete for good", (ForceOff(), Undefine(), DeleteVolumes()), settle=settle_purge),

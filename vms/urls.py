@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 
 from vms import install_views as installs
-from vms import naming_page, power, views
+from vms import naming_page, power, saved_page, views
 from vms.adoption import views as adopted
 from vms.catalogue import image_views as handed_in
 from vms.catalogue import views as admin
@@ -74,6 +74,7 @@ urlpatterns = [
     path("exports/", exports.exports, name="exports"),
     path("exports/<int:pk>/take/", exports.take, name="export_take"),
     path("exports/<int:pk>/delete/", exports.delete, name="export_delete"),
+    path("<int:pk>/discard/", saved_page.discard, name="discard"),
     path("<int:pk>/delete/", views.delete, name="delete"),
     path("<int:pk>/restore/", views.restore, name="restore"),
     path("<int:pk>/release/", adopted.release, name="release"),

@@ -76,7 +76,19 @@ SENTENCES = {
     ),
     "saved_state": _(
         "The machine is off with its memory saved, and what was saved names its disk where it is. Start the "
-        "machine, or let an operator discard on the host what was saved; then move the disk."
+        "machine, or discard what was saved; then move the disk."
+    ),
+    "cannot_save": _(
+        "The hypervisor could not save the machine's memory, and the machine goes on as it was. "
+        "It says: %(raw)s"
+    ),
+    "no_room_to_save": _(
+        "The host has no room for the machine's memory, and the machine goes on as it was. An operator must "
+        "make room on the host, where its libvirt keeps what is saved."
+    ),
+    "cannot_restore": _(
+        "The machine could not go on from what was saved of it, which is kept. Try again, or discard what "
+        "was saved and start it anew. The hypervisor says: %(raw)s"
     ),
     "has_snapshots": _(
         "The machine has snapshots on its host, which lie in its disk and would be lost with the old file. "
@@ -221,6 +233,8 @@ SENTENCES = {
 NAMING = frozenset(
     {
         "host_enrolled",
+        "cannot_save",
+        "cannot_restore",
         "not_adoptable",
         "no_room_to_adopt",
         "same_image",

@@ -51,6 +51,10 @@ from vms.settings_form import SettingsForm
 ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO3pRSmoEbnApkTfXeqmr+G9jgvKZmVNfC69Nf1c60Rk one@example"
 
 
+def _discarding(world: Any) -> dict[str, Any]:
+    return {"confirm_name": world.saved.name}
+
+
 def _wish(world: Any) -> dict[str, Any]:
     return {
         "token": uuid.uuid4(),
@@ -549,6 +553,7 @@ LINES = (
     Line("vms:exports", page(ALL), NO),
     Line("vms:export_take", NO, change(USE, told=SEE, status=200, refusal=403), "export"),
     Line("vms:export_delete", NO, change(USE, told=SEE), "export"),
+    Line("vms:discard", page(SEE), change(USE, told=SEE, refusal=422), "saved", data=_discarding),
     Line("vms:delete", NO, change(USE, told=SEE), "machine", data=lambda w: {"confirm_name": w.machine.name}),
     Line("vms:restore", NO, change(USE, told=SEE), "binned"),
     Line("vms:found", page(ESTATE), NO),

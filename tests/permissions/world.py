@@ -134,6 +134,7 @@ def _things(world):
         observed_at=timezone.now(),
     )
     world.adopted = make_machine(world, "adopted", place, adopted=True)
+    world.saved = make_machine(world, "saved", place, observed_state=Observed.SAVED)
     world.binned = make_machine(
         world, "binned", place, status=Status.BINNED, bin_until=timezone.now() + timedelta(days=7)
     )

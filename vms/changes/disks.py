@@ -21,7 +21,7 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import noted, placement, power
+from vms import noted, placement, power, power_steps
 from vms.building import page_of_machine
 from vms.changes import asking
 from vms.editing import Clash
@@ -400,7 +400,7 @@ KINDS = (
     Kind(
         REMOVE,
         "Delete a disk",
-        (Detach(), power.DeleteVolumes()),
+        (Detach(), power_steps.DeleteVolumes()),
         settle=settle_removal,
         waits_for_host=False,
     ),

@@ -46,6 +46,7 @@ SENTENCES: Mapping[str, Any] = {
         "The host does not show screens to the portal's user there. Use the serial console, and tell your "
         "operator that the user must be in the group that QEMU runs as."
     ),
+    "saved": _("The machine is suspended to disk. Start it: it goes on where it was. Then connect again."),
     "ticket": _("The permission to open this console was used already or is too old. Connect again."),
     "right_gone": _("You may not use this machine any more, so its console was closed."),
     "signed_out": _("You are signed out. Sign in again to open the console."),
@@ -66,6 +67,7 @@ SENTENCES: Mapping[str, Any] = {
 }
 _BY_STATE = {
     Observed.PAUSED: "paused",
+    Observed.SAVED: "saved",
     Observed.UNKNOWN: "unknown",
     Observed.MISSING: "domain_not_found",
 }

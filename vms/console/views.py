@@ -17,6 +17,7 @@ _TONES = {
     Observed.PAUSED: "waiting",
     Observed.SHUTTING_DOWN: "busy",
     Observed.SHUTOFF: "off",
+    Observed.SAVED: "off",
     Observed.CRASHED: "bad",
     Observed.MISSING: "bad",
 }

@@ -1,0 +1,78 @@
+"""Steps of power actions and of deleting. Not for: who may begin them, and when."""
+
+from portal.drivers.types import DomainInfo, DomainState
+from portal.hosts import sharing
+from portal.hosts.steps import HostStep
+from portal.operations.registry import StepContext
+from vms.steps import DomainStep
+
+#: Seconds that writing a machine's memory to its host's disk, or reading it, may take.
+MEMORY_PATIENCE = 3600.0
+
+
+class CallVerb(DomainStep):
+    """One driver call on the machine's domain."""
+
+    def __init__(self, name: str, title: str, call: str) -> None:
+        self.name, self.title, self._call = name, title, call
+
+    def do(self, context: StepContext) -> None:
+        self.call(context, self._call, context.identifiers["uuid"])
+
+
+class Save(DomainStep):
+    """Write the memory into a file of the host; a machine that cannot be saved goes on as it was."""
+
+    name, title = "save", "Write its memory to the host's disk"
+    timeout = MEMORY_PATIENCE
+
+    def do(self, context: StepContext) -> None:
+        self.call(context, "save", context.identifiers["uuid"])
+
+
+class Start(DomainStep):
+    """Start the machine; one that is saved goes on, which takes as long as reading its memory."""
+
+    name, title = "start", "Start"
+
+    def do(self, context: StepContext) -> None:
+        info: DomainInfo = self.call(context, "domain_info", context.identifiers["uuid"])
+        # While an earlier worker's call restores it, it is paused.
+        slow = info.state in {DomainState.SAVED, DomainState.PAUSED}
+        step = _RESTORE if slow else self
+        step.call(context, "start", context.identifiers["uuid"])
+
+
+class _Restore(CallVerb):
+    timeout = MEMORY_PATIENCE
+
+
+_RESTORE = _Restore("start", "Start", "start")
+
+
+class ForceOff(DomainStep):
+    name, title = "off", "Switch the machine off"
+
+    def do(self, context: StepContext) -> None:
+        self.force_off(context)
+
+
+class Undefine(CallVerb):
+    def __init__(self) -> None:
+        super().__init__("undefine", "Remove the machine's definition", "undefine")
+
+
+class DeleteVolumes(HostStep):
+    """Delete the disks that nobody else has: somebody may have made a domain of one, or a disk upon it."""
+
+    name, title = "volumes", "Delete its disks"
+
+    def do(self, context: StepContext) -> str | None:
+        left = False
+        for pool, volume in context.identifiers["volumes"]:
+            if sharing.users_of(self, context, pool, volume):
+                left = True
+            else:
+                self.call(context, "delete_volume", pool, volume)
+            context.check()
+        return "disks_left" if left else None
