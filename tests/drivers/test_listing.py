@@ -23,7 +23,7 @@ class Domain:
 
     def __init__(self, name, host):
         self._name, self._uuid, self._host = name, str(uuid.uuid4()), host
-        self.id, self.state, self.vcpus, self.gone = 1, RUNNING, 1, False
+        self.id, self.state, self.vcpus, self.gone, self.saved = 1, RUNNING, 1, False, False
 
     def name(self):
         return self._name
@@ -33,6 +33,9 @@ class Domain:
 
     def ID(self):  # noqa: N802 (libvirt's name)
         return self.id
+
+    def hasManagedSaveImage(self):  # noqa: N802 (libvirt's name)
+        return self.saved
 
     def info(self):
         self._host.calls += 1
@@ -55,9 +58,10 @@ class Connection:
         assert groups == libvirt.VIR_DOMAIN_STATS_STATE  # other groups hang on a frozen guest
         return [(domain, {"state.state": domain.state}) for domain in self.domains]
 
-    def listAllDomains(self):  # noqa: N802 (libvirt's name)
+    def listAllDomains(self, flags=0):  # noqa: N802 (libvirt's name)
         self.calls += 1
-        return self.domains
+        assert flags in {0, libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE}
+        return [domain for domain in self.domains if domain.saved or not flags]
 
 
 def cost(host, listing):
@@ -89,6 +93,19 @@ def test_states_are_those_of_now_and_sizes_follow():
     host.domains[1].vcpus = 2
     seen = [[info.vcpus for info in listing.all()] for _ in range(EVERY)]
     assert seen[-1] == [4, 2, 1]
+
+
+def test_what_is_saved_is_told_by_one_more_call_for_all_that_are_off():
+    """Red when each is asked, or those that run are taken for saved while they are restored."""
+    host = Connection(6)
+    for domain in host.domains[:4]:
+        domain.state, domain.saved = OFF, domain in host.domains[:2]
+    host.domains[5].saved = True
+    listing = Listing(host)
+    told = [DomainState.SAVED] * 2 + [DomainState.SHUTOFF] * 2 + [DomainState.RUNNING] * 2
+    assert [info.state for info in listing.all()] == told
+    spent, found = cost(host, listing)
+    assert [info.state for info in found] == told and spent <= 2 + 6
 
 
 def test_what_is_gone_is_left_out_and_forgotten():

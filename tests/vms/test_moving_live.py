@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from portal.drivers.types import PoolSpec
+from portal.core.errors import Denied
+from portal.drivers.types import DomainState, PoolSpec
 from portal.hosts.models import PoolAttachment, StoragePool
 from portal.operations.messages import sentence
 from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
 from tests.conftest import let_heartbeats_lapse
 from tests.factories import GIB
-from tests.vms.real import POOL_ROOT, URI, await_agent, inside
+from tests.vms.real import POOL_ROOT, await_agent, inside
 from tests.vms.test_changes_live import defined, machine, see  # noqa: F401 (machine: a fixture)
-from tests.vms.test_ending import WORKER, carry_out  # noqa: F401 (WORKER: whose workers `worker` runs)
+from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
 from vms import power
 from vms.changes import moving
 
@@ -27,6 +28,8 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.usefixtures("trail_that_can_be_flushed"),
 ]
+#: Tells another name at each boot.
+BOOT = ("/bin/busybox", "cat", "/proc/sys/kernel/random/boot_id")
 #: The end of the disk of 256 MiB lies beyond what the image has.
 READ = "/bin/busybox dd if=/dev/vda bs=1048576 skip=240 count=15 2>/dev/null"
 
@@ -165,19 +168,27 @@ def test_the_disk_of_a_machine_that_is_off_moves(cast, worker, real, machine, ot
     assert raw_sum(machine) == before
 
 
-def test_a_saved_machine_keeps_its_disk_where_what_was_saved_names_it(
+def test_a_machine_suspended_to_disk_keeps_its_disk_and_goes_on_whatever_dies(
     cast, worker, real, machine, other  # noqa: F811
 ):
-    """Red when a disk moves under a saved state, which cannot be resumed then."""
-    subprocess.run(["virsh", "-q", "-c", URI, "managedsave", str(machine.uuid)], check=True)
-    see(real, machine)
+    """Red when a disk moves under what is saved, or a start begins anew: the kernel has its number a boot."""
+    kinds = {kind.name: kind for kind in power.KINDS}
+    before = inside(machine.uuid, *BOOT)
+    suspended = power.act(actor=cast.requester, machine=machine, verb="save")
+    carry_out(worker, suspended, *points(kinds["vm.save"]))
+    assert real[0].domain_info(str(machine.uuid)).state is DomainState.SAVED
+    # The portal has not seen it yet.
     begun = move(cast, machine, other)
     assert worker(begun.pk) == 0
     assert Operation.objects.get(pk=begun.pk).state == State.FAILED
     assert StepRecord.objects.get(operation=begun, name="move").error_code == "saved_state"
     assert names(real, other.pool.name) == set()
-    real[0].start(str(machine.uuid))
-    assert inside(machine.uuid, "/bin/busybox", "echo", "resumed").strip() == "resumed"
+    see(real, machine)
+    with pytest.raises(Denied, match="discard what was saved"):
+        move(cast, machine, other)
+    started = power.act(actor=cast.requester, machine=machine, verb="start")
+    carry_out(worker, started, *points(kinds["vm.start"]))
+    assert inside(machine.uuid, *BOOT) == before
 
 
 def test_a_pool_that_fills_up_is_told_of_and_the_machine_goes_on(cast, worker, real, machine):  # noqa: F811

@@ -1,6 +1,7 @@
 """List all domains in few round trips; not for single ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import libvirt
 
@@ -56,13 +57,22 @@ class Listing:
                     raise
                 self._gives_states = False
             else:
-                saved = saved_uuids(self._connection)
-                for domain, values in stats:
-                    told = values.get("state.state")
-                    state = None if told is None else STATES.get(told, DomainState.UNKNOWN)
-                    if state is DomainState.SHUTOFF and domain.UUIDString() in saved:
-                        state = DomainState.SAVED
-                    yield domain, state
+                yield from self._with_saved([(domain, _state(values)) for domain, values in stats])
                 return
         for domain in self._connection.listAllDomains():
             yield domain, None
+
+    def _with_saved(
+        self, found: Sequence[tuple[libvirt.virDomain, DomainState | None]]
+    ) -> Iterator[tuple[libvirt.virDomain, DomainState | None]]:
+        """Yield `found`, with what is saved among what is off told as that, by one more call."""
+        off = any(state is DomainState.SHUTOFF for _domain, state in found)
+        saved = saved_uuids(self._connection) if off else frozenset()
+        for domain, state in found:
+            is_saved = state is DomainState.SHUTOFF and domain.UUIDString() in saved
+            yield domain, DomainState.SAVED if is_saved else state
+
+
+def _state(values: Mapping[str, Any]) -> DomainState | None:
+    told = values.get("state.state")
+    return None if told is None else STATES.get(told, DomainState.UNKNOWN)

@@ -1,13 +1,17 @@
 """The contract: a domain's memory in a file of the host."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
 from portal.drivers import errors
+from portal.drivers.base import HypervisorDriver
 from portal.drivers.inspection import Kind, inspect
+from portal.drivers.registry import driver_for
 from portal.drivers.types import DomainState
-from tests.drivers.contract.bench import Bench
+from tests.drivers.contract.bench import LIVE_URI, Bench
 
 
 def state(bench: Bench, uuid: str) -> tuple[DomainState, DomainState]:
@@ -90,3 +94,25 @@ def test_state_forbids_saving(bench: Bench) -> None:
     for action in (driver.save, driver.discard_saved):
         with pytest.raises(errors.DomainNotFound):
             action(str(uuid.uuid4()))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_who_comes_in_the_middle_waits_for_the_end(bench: Bench) -> None:
+    """Red when save() tells that it is off already, or start() that it is paused: a worker died meanwhile."""
+    spec = bench.domain()
+    bench.driver.define(spec)
+    bench.driver.start(spec.uuid)
+    drivers = [driver_for(LIVE_URI) for _ in range(2)]
+    for verb, after in (("save", DomainState.SAVED), ("start", DomainState.RUNNING)):
+        gate = Barrier(2)
+
+        def call(driver: HypervisorDriver, verb: str = verb, gate: Barrier = gate) -> None:
+            gate.wait()
+            getattr(driver, verb)(spec.uuid)
+
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(call, drivers))
+        assert bench.driver.domain_info(spec.uuid).state is after
+    for driver in drivers:
+        driver.close()

@@ -32,7 +32,10 @@ TEST_DOMAIN = """<domain type='test'><name>gttest-w-{0}</name><memory>1024</memo
 
 @pytest.mark.live
 def test_a_real_start_and_stop_are_heard(watching, record_property):
-    """Red when the lifecycle is not registered. The latency is printed (run with -s), not judged."""
+    """Red when the lifecycle is not registered, or what is saved is heard as off.
+
+    The latency is printed (run with -s), not judged.
+    """
     uri, name = "qemu:///system", f"gttest-w-{secrets.token_hex(4)}"
     spec = DomainSpec(name, str(uuid.uuid4()), 1, 32 * 1024**2, accelerator=Accelerator.EMULATION)
     watch, driver, delays = watching(uri), driver_for(uri), []
@@ -56,6 +59,10 @@ def test_a_real_start_and_stop_are_heard(watching, record_property):
             delays.append(hear(DomainState.PAUSED)[1] - before)
             driver.destroy(spec.uuid)
             hear(DomainState.SHUTOFF)
+        driver.start(spec.uuid)
+        hear(DomainState.RUNNING)
+        driver.save(spec.uuid)
+        hear(DomainState.SAVED)
         driver.undefine(spec.uuid)
         hear(None)
     finally:
