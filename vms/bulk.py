@@ -14,7 +14,7 @@ from vms.models import VirtualMachine
 
 #: What can be done to many, with what people call it. Pausing many for good is nobody's wish.
 VERBS: Mapping[str, str] = {
-    **{name: power.VERBS[name].label for name in ("start", "shutdown", "reboot", "destroy")},
+    **{name: power.VERBS[name].label for name in ("start", "shutdown", "reboot", "save", "destroy")},
     "delete": "Delete",
 }
 #: What loses something: the number of machines is typed first.

@@ -237,7 +237,8 @@ def test_an_address_counts_only_for_the_card_it_was_given_to(estate, watcher):
     assert one.observed_address == port.observed_address == "10.213.77.12"
 
 
-def test_a_machine_that_is_off_has_no_address(estate, watcher):
+@pytest.mark.parametrize("state", [OFF, DomainState.SAVED])
+def test_a_machine_that_is_off_has_no_address(estate, watcher, state):
     """Red when the observer keeps it, or takes a lease that outlived the machine."""
     vm = estate.machine("off")
     card = {"network": make_network(), "host": estate.host, "mac": "52:54:00:00:00:01"}
@@ -247,7 +248,7 @@ def test_a_machine_that_is_off_has_no_address(estate, watcher):
     port.refresh_from_db()
     vm.refresh_from_db()
     assert vm.observed_address == port.observed_address == "10.213.77.20"
-    tell(watcher, estate.host, changed(2, vm, state=OFF), AddressesSeen(2.0, 2, lease))
+    tell(watcher, estate.host, changed(2, vm, state=state), AddressesSeen(2.0, 2, lease))
     port.refresh_from_db()
     vm.refresh_from_db()
     assert (vm.observed_address, port.observed_address) == (None, None)

@@ -46,6 +46,15 @@ def test_each_becomes_an_operation_and_who_may_not_is_left_alone(cast, machines)
     assert {one.kind for one in made} == {"vm.shutdown"} and made.count() == 5
 
 
+def test_many_are_suspended_to_disk_and_started_again(cast, machines):
+    """Red when the verb is not offered for many."""
+    VirtualMachine.objects.filter(pk=machines[1].pk).update(observed_state=Observed.SAVED)
+    begun = begin(cast.requester, machines, "save")
+    assert [one.reason for one in begun.refused] == ["The machine is suspended to disk."]
+    assert {one.kind for one in Operation.objects.filter(batch=begun.batch)} == {"vm.save"}
+    assert begin(cast.requester, machines[1:2], "start").count == 1
+
+
 def test_nothing_begun_is_a_refusal(cast, machines):
     with pytest.raises(Denied, match="Nothing could be done. The machine is running"):
         begin(cast.requester, machines, "start")
