@@ -47,6 +47,11 @@ def restore(domain: libvirt.virDomain) -> None:
         domain.create()
     except libvirt.libvirtError as error:
         found = translate(error)
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+            # Another worker's call came before this one.
+            wait_while_restored(domain)
+            if domain.isActive():
+                return
         if isinstance(found, HostUnreachable | PortTaken) or not has_saved(domain):
             raise found from error
         raise CannotRestore(error.get_error_message()) from error
