@@ -60,9 +60,9 @@ def restore(domain: libvirt.virDomain) -> None:
 def wait_while_restored(domain: libvirt.virDomain) -> None:
     """Wait until nobody restores a domain. The caller has a limit.
 
-    What was saved is deleted once the domain goes on, so one that is on and has it is on its way.
+    It is paused then, and what was saved is deleted once it goes on.
     """
-    while domain.isActive() and has_saved(domain):
+    while domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED and has_saved(domain):
         time.sleep(LOOK_EVERY)
 
 

@@ -1,7 +1,9 @@
 """The contract: a domain's memory in a file of the host."""
 
+import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -12,6 +14,9 @@ from portal.drivers.inspection import Kind, inspect
 from portal.drivers.registry import driver_for
 from portal.drivers.types import DomainState
 from tests.drivers.contract.bench import LIVE_URI, Bench
+
+#: Where libvirt keeps what is saved.
+SAVED = Path("/var/lib/libvirt/qemu/save")
 
 
 def state(bench: Bench, uuid: str) -> tuple[DomainState, DomainState]:
@@ -116,3 +121,39 @@ def test_who_comes_in_the_middle_waits_for_the_end(bench: Bench) -> None:
         assert bench.driver.domain_info(spec.uuid).state is after
     for driver in drivers:
         driver.close()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_a_domain_goes_on_where_there_is_no_room_to_save_it(bench: Bench) -> None:
+    """Red when the full folder is told as a full pool, or as nothing that people can mend."""
+    spec = bench.domain()
+    bench.driver.define(spec)
+    bench.driver.start(spec.uuid)
+    owner = SAVED.stat()
+    small = f"size=256k,mode=0755,uid={owner.st_uid},gid={owner.st_gid}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", small, "tmpfs", SAVED], check=True)
+    try:
+        with pytest.raises(errors.NoRoomToSave):
+            bench.driver.save(spec.uuid)
+    finally:
+        subprocess.run(["umount", SAVED], check=True)
+    assert bench.driver.domain_info(spec.uuid).state is DomainState.RUNNING
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_what_is_damaged_stays_until_it_is_discarded(bench: Bench) -> None:
+    """Red when start() tells no more than that it failed, or what was saved goes with it."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    driver.start(spec.uuid)
+    driver.save(spec.uuid)
+    with (SAVED / f"{spec.name}.save").open("r+b") as file:
+        file.write(bytes(16))
+    with pytest.raises(errors.CannotRestore):
+        driver.start(spec.uuid)
+    assert state(bench, spec.uuid) == (DomainState.SAVED, DomainState.SAVED)
+    driver.discard_saved(spec.uuid)
+    driver.start(spec.uuid)
+    assert driver.domain_info(spec.uuid).state is DomainState.RUNNING
