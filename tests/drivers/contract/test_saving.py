@@ -108,7 +108,13 @@ def test_who_comes_in_the_middle_waits_for_the_end(bench: Bench) -> None:
     spec = bench.domain()
     bench.driver.define(spec)
     bench.driver.start(spec.uuid)
-    drivers = [driver_for(LIVE_URI) for _ in range(2)]
+    drivers = [driver_for(LIVE_URI) for _ in range(3)]
+
+    def start_late() -> None:
+        while drivers[2].domain_info(spec.uuid).state is DomainState.SAVED:
+            pass
+        drivers[2].start(spec.uuid)
+
     for verb, after in (("save", DomainState.SAVED), ("start", DomainState.RUNNING)):
         gate = Barrier(2)
 
@@ -116,8 +122,11 @@ def test_who_comes_in_the_middle_waits_for_the_end(bench: Bench) -> None:
             gate.wait()
             getattr(driver, verb)(spec.uuid)
 
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(call, drivers))
+        with ThreadPoolExecutor(3) as threads:
+            late = threads.submit(start_late) if verb == "start" else None
+            list(threads.map(call, drivers[:2]))
+        if late is not None:
+            late.result()
         assert bench.driver.domain_info(spec.uuid).state is after
     for driver in drivers:
         driver.close()
