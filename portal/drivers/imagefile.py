@@ -43,9 +43,7 @@ INFO_SECONDS = 30.0
 #: Bytes a second that a conversion reads at the very least.
 SLOWEST = 20 << 20
 #: What a program says that met a full disk (its language is C's).
-_NO_ROOM = "No space left on device"
-#: And what one says that met the limit of its files' length.
-_TOO_LONG = "File too large"
+_NO_ROOM = ("No space left on device", "Disk quota exceeded")
 
 
 class Unfit(DriverError):
@@ -66,7 +64,7 @@ class Judged:
 
 
 def judge(path: str, *, iso: bool, most_capacity: int, packed: bool = False) -> Judged:
-    """Return what the file is. Raises Unfit with the reason, SandboxMissing, OSError.
+    """Return what the file is. Raises Unfit with the reason, SandboxMissing, ProgramCut, OSError.
 
     A disk that came `packed` in an appliance may be a VMDK, which is what others make appliances of.
     """
@@ -201,7 +199,7 @@ def to_qcow2(
 
     `form` is what the source was judged to be. What is packed may unpack to a thousand times its length: the
     target never has more than `room_bytes`. Raises Unfit when it cannot be done, OSError (ENOSPC) when there
-    is no room for it, SandboxMissing.
+    is no room for it, SandboxMissing, ProgramCut.
     """
     with open(target, "wb"):
         pass
@@ -218,7 +216,8 @@ def to_qcow2(
             file_bytes=longest,
         )
     except sandbox.ProgramFailed as error:
-        if _NO_ROOM in error.raw or (longest < most and _TOO_LONG in error.raw):
+        full = any(words in error.raw for words in _NO_ROOM)
+        if full or (longest < most and sandbox.TOO_LONG in error.raw):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target) from error
         raise Unfit("image_unconverted", error.raw.replace(source, "the file")) from error
     descriptor = os.open(target, os.O_RDONLY)

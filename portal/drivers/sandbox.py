@@ -23,6 +23,10 @@ MIB = 1 << 20
 #: Bytes of what a program may say on each of its outputs.
 MOST_SAID = MIB
 MEMORY = 2048 * MIB
+#: What a program says that met the limit of its files' length.
+TOO_LONG = "File too large"
+#: What a program says that got no memory (its language is C's).
+_NO_MEMORY = "Cannot allocate memory"
 
 
 class SandboxMissing(DriverError):
@@ -32,9 +36,15 @@ class SandboxMissing(DriverError):
 
 
 class ProgramFailed(DriverError):
-    """The program ended with an error, or met one of its limits; `raw` is what it said."""
+    """The program ended with an error of its own; `raw` is what it said."""
 
     code = "program_failed"
+
+
+class ProgramCut(DriverError):
+    """The program was cut off: by want of time or memory, or by a signal. The file may be fine."""
+
+    code = "program_cut"
 
 
 def run(
@@ -48,7 +58,8 @@ def run(
     """Return what the program says on its standard output.
 
     `reads` and `writes` are files that are there; `seconds` limits its time and its processors'; it makes
-    no file longer than `file_bytes`. It dies with the calling thread. Raises SandboxMissing, ProgramFailed.
+    no file longer than `file_bytes`. It dies with the calling thread. Raises SandboxMissing, ProgramFailed,
+    ProgramCut.
     """
     program = shutil.which(argv[0], path="/usr/bin:/bin")
     if program is None:
@@ -77,7 +88,7 @@ def run(
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired as late:
-            raise ProgramFailed(f"{argv[0]} did not end within {seconds:.0f} s") from late
+            raise ProgramCut(f"{argv[0]} did not end within {seconds:.0f} s") from late
         finally:
             if process.returncode is None:
                 process.kill()
@@ -85,9 +96,22 @@ def run(
         complaint = _read(wrong).decode(errors="replace").strip()[-500:]
         if code in {sandbox_child.REFUSED, -signal.SIGSYS}:
             raise SandboxMissing(complaint or "the kernel refused a call")
+        if code == -signal.SIGXFSZ:
+            raise ProgramFailed(TOO_LONG)
+        if code < 0:
+            raise ProgramCut(f"{argv[0]} was ended by {_signal(-code)}")
+        if code and _NO_MEMORY in complaint:
+            raise ProgramCut(f"{argv[0]} got no memory")
         if code:
             raise ProgramFailed(complaint or f"{argv[0]} ended with {code}")
         return _read(said)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"the signal {number}"
 
 
 def _read(file: IO[bytes]) -> bytes:

@@ -170,7 +170,19 @@ SENTENCES = {
         "a kernel with Landlock (Linux 5.13 or later, not shut off). Try again after that."
     ),
     "upload_gone": _("The file is not here any more. Add the image again."),
-    "store_full": _("The portal's own disk is full. Make room there, then try again."),
+    "store_full": _(
+        "The portal's own disk is full. What a browser sent is kept: make room on that disk, then import it "
+        "again."
+    ),
+    "store_failed": _(
+        "The portal's own disk did not take or give the file (%(raw)s). What a browser sent is kept: have "
+        "that disk looked at, then import it again."
+    ),
+    "program_cut": _(
+        "The program that looks at images did not get to its end (%(raw)s). What a browser sent is kept: "
+        "import it again when the worker's machine has less to do. If that ends so each time, the file may "
+        "be made to hold the portal up: throw it away."
+    ),
     "image_checksum": _(
         "The file's SHA-256 is %(raw)s, which is not the one that was told. It was thrown away: it was "
         "damaged on its way, or is another file."
@@ -243,6 +255,8 @@ NAMING = frozenset(
         "volume_written",
         "folder_taken",
         "target_pool_full",
+        "store_failed",
+        "program_cut",
         "image_checksum",
         "image_long",
         "image_packed",

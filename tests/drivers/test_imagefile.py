@@ -3,6 +3,7 @@
 import os
 import pwd
 import secrets
+import signal
 import struct
 import subprocess
 import sys
@@ -174,14 +175,33 @@ def test_the_sandbox_has_limits(tmp_path: Path) -> None:
     """Red when a limit is not set in the child."""
     file = write(tmp_path / "a", b"x")
     assert sandbox.run(["cat", file], reads=[file]) == b"x"
-    with pytest.raises(sandbox.ProgramFailed, match="did not end"):
+    with pytest.raises(sandbox.ProgramCut, match="did not end"):
         sandbox.run(["sleep", "60"], reads=[], seconds=0.5)
-    with pytest.raises(sandbox.ProgramFailed):
+    with pytest.raises(sandbox.ProgramFailed, match="too large"):
         sandbox.run(["truncate", "-s", "40M", file], reads=[], writes=[file])
     with pytest.raises(sandbox.ProgramFailed, match="memory"):
         sandbox.run(["dd", f"if={file}", "bs=3G", "count=1"], reads=[file])
     with pytest.raises(sandbox.SandboxMissing, match="not installed"):
         sandbox.run(["no-such-program"], reads=[])
+
+
+@pytest.mark.parametrize("name", ["KILL", "ABRT", "SEGV"])
+def test_a_program_that_a_signal_ends_says_nothing_of_the_file(tmp_path: Path, name: str) -> None:
+    """Red when it counts as an error of the program's own: the file would be thrown away."""
+    number = getattr(signal, f"SIG{name}")
+    raw, target = write(tmp_path / "a", disk_bytes()), tmp_path / "b"
+    popen = subprocess.Popen
+
+    def shot(argv, **options):
+        process = popen(argv, **options)
+        process.send_signal(number)
+        return process
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", shot)
+        with pytest.raises(sandbox.ProgramCut, match=f"qemu-img was ended by SIG{name}"):
+            imagefile.to_qcow2(raw, str(target), MIB)
+    imagefile.to_qcow2(raw, str(target), MIB)
 
 
 AS_NOBODY = """

@@ -37,6 +37,8 @@ from portal.operations.states import State
 COPY_SECONDS = 3600.0
 DELETE_SECONDS = 60.0
 CHECK_EVERY = 1.0  # seconds
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_BROKEN = frozenset({errno.EIO, errno.EROFS})
 
 
 def _upload(context: StepContext) -> Upload:
@@ -60,6 +62,12 @@ def _own_fault(upload: Upload) -> Iterator[None]:
     except imagefile.Unfit as unfit:
         store.forget(upload)
         raise StepFailed(unfit.code, unfit.raw) from unfit
+
+
+def _of_disk(error: OSError, otherwise: str) -> StepFailed:
+    """Return how a step fails by what the portal's own disk said; `otherwise` is the code for the rest."""
+    code = "store_full" if error.errno in _FULL else "store_failed" if error.errno in _BROKEN else otherwise
+    return StepFailed(code, error.strerror or str(error))
 
 
 class Take(Step):
@@ -100,8 +108,7 @@ class Take(Step):
             with store.open_part(upload) as file, store.taken_of(upload).open("wb") as copy:
                 found = self._digest(context, file, copy)
         except OSError as error:
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-            raise StepFailed("store_full" if full else "upload_gone", str(error)) from error
+            raise _of_disk(error, "upload_gone") from error
         return found
 
     def _digest(self, context: StepContext, file: Any, copy: Any) -> str:
@@ -137,7 +144,7 @@ class Check(Step):
         except DriverError as error:
             raise StepFailed(error.code, error.raw) from error
         except OSError as error:
-            raise StepFailed("store_full" if taken.exists() else "upload_gone", str(error)) from error
+            raise _of_disk(error, "store_failed" if taken.exists() else "upload_gone") from error
 
     def _check(self, context: StepContext, upload: Upload) -> None:
         taken, image = store.taken_of(upload), store.image_of(upload)

@@ -1,5 +1,8 @@
 """A folder of the test's own for what is handed in, and a host whose pool images are copied to."""
 
+import secrets
+import subprocess
+
 import pytest
 
 from portal.drivers.registry import driver_for
@@ -27,6 +30,20 @@ def uploads(settings, tmp_path, monkeypatch):
 def pool(db, monkeypatch):
     """A pool on a host without libvirt; its driver is `pool.driver`."""
     return make_pool(monkeypatch, {})
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A qcow2 with 3 MiB of noise in it, as bytes."""
+    raw, path = tmp_path / "noise.raw", tmp_path / "noise.qcow2"
+    raw.write_bytes(secrets.token_bytes(3 * MIB).ljust(16 * MIB, b"\0"))
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, path], check=True)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def upload(chief, uploads):
+    return services.begin_upload(actor=chief, wanted=WANTED)
 
 
 def make_pool(monkeypatch, drivers, name="example-host"):

@@ -15,9 +15,7 @@ from portal.operations.states import State
 from tests.factories import make_image
 from tests.hosts.conftest import carry_out
 from tests.hosts.images.conftest import MIB, files, imported, make_pool, send
-from tests.hosts.images.test_uploading import disk, upload  # noqa: F401 fixtures
 
-# ruff: noqa: F811 fixtures
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
 

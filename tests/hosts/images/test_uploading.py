@@ -1,7 +1,6 @@
 """Handing in an image: in chunks, with breaks, by whom; and what becomes of it."""
 
 import hashlib
-import resource
 import secrets
 import subprocess
 from dataclasses import replace
@@ -18,7 +17,7 @@ from portal.drivers.seed import build_iso
 from portal.drivers.types import SeedSpec
 from portal.hosts import enrolment
 from portal.hosts.images import importing, services, store
-from portal.hosts.images.store import StoreFull, WrongOffset
+from portal.hosts.images.store import WrongOffset
 from portal.hosts.images.values import Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, Upload
 from portal.operations.models import Operation
@@ -30,20 +29,6 @@ from tests.hosts.images.conftest import MIB, WANTED, Piece, files, imported, mak
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 CD = replace(WANTED, kind="iso", name="installer", login_user="")
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A qcow2 with 3 MiB of noise in it, as bytes."""
-    raw, path = tmp_path / "noise.raw", tmp_path / "noise.qcow2"
-    raw.write_bytes(secrets.token_bytes(3 * MIB).ljust(16 * MIB, b"\0"))
-    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, path], check=True)
-    return path.read_bytes()
-
-
-@pytest.fixture
-def upload(chief, uploads):
-    return services.begin_upload(actor=chief, wanted=WANTED)
 
 
 def sha256(content):
@@ -139,39 +124,6 @@ def test_it_is_never_longer_than_was_told(chief, disk, upload):
     assert store.length(store.part_of(upload)) == 100
     with pytest.raises(Denied, match="at most"):
         services.receive(actor=chief, upload=upload, offset=0, stream=Piece(b""), length=17 * MIB)
-
-
-def test_what_has_no_room_is_not_begun(chief, upload, settings, monkeypatch):
-    """Red when free space is not looked at before."""
-    told = {"actor": chief, "upload": upload, "name": "a", "head": b""}
-    with pytest.raises(Denied, match="takes at most 64"):
-        services.start_file(**told, size=65 << 30)
-    monkeypatch.setattr(store, "free_bytes", lambda: 10 * MIB)
-    with pytest.raises(Denied, match="has room for"):
-        services.start_file(**told, size=6 * MIB)
-    with pytest.raises(Denied, match="empty"):
-        services.start_file(**told, size=0)
-    assert services.start_file(**told, size=5 * MIB) == 0
-
-
-def test_a_full_disk_leaves_what_was_there_before_the_chunk(chief, disk, upload):
-    """Red when a chunk that did not fit is left half there.
-
-    The limit of a file's length makes the kernel write a part and then refuse, as a full disk does.
-    """
-    services.start_file(actor=chief, upload=upload, name="a", size=len(disk), head=disk[:4096])
-    send_chunk(chief, upload, disk, 0, 2 * MIB)
-    upload.refresh_from_db()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * MIB, before[1]))
-    try:
-        with pytest.raises(StoreFull):
-            store.append(upload, 2 * MIB, Piece(disk[2 * MIB :]))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert store.part_of(upload).read_bytes() == disk[: 2 * MIB]
-    send_chunk(chief, upload, disk, 2 * MIB, 2 * MIB)
-    assert store.part_of(upload).read_bytes() == disk
 
 
 def test_the_wrong_checksum_throws_the_file_away(chief, uploads, pool, disk):
