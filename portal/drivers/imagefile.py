@@ -7,6 +7,7 @@ Not for: whose it is and what becomes of it.
 import errno
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,10 +99,11 @@ def judge(path: str, *, iso: bool, most_capacity: int, packed: bool = False) -> 
 def is_tar(path: str) -> bool:
     """Tell whether the file begins as a tar archive does, which an appliance is. Raises OSError."""
     with Path(path).open("rb") as file:
-        return _has_tar_mark(file.read(SECTOR))
+        return begins_as_tar(file.read(SECTOR))
 
 
-def _has_tar_mark(head: bytes) -> bool:
+def begins_as_tar(head: bytes) -> bool:
+    """Tell whether a file that begins with `head`, 262 bytes at least, is a tar archive."""
     return head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR
 
 
@@ -109,7 +111,7 @@ def _refuse_packed(head: bytes) -> None:
     for magic, name in _PACKED:
         if head.startswith(magic):
             raise Unfit("image_packed", name)
-    if _has_tar_mark(head):
+    if begins_as_tar(head):
         raise Unfit("image_packed", "tar")
 
 
@@ -193,13 +195,20 @@ def _info(path: str, form: str) -> dict[str, object]:
 
 
 def to_qcow2(
-    source: str, target: str, capacity_bytes: int, *, form: str = "raw", room_bytes: int | None = None
+    source: str,
+    target: str,
+    capacity_bytes: int,
+    *,
+    form: str = "raw",
+    room_bytes: int | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the disk `source` as a qcow2 file `target`, on disk when this returns. Replaces a half one.
 
     `form` is what the source was judged to be. What is packed may unpack to a thousand times its length: the
-    target never has more than `room_bytes`. Raises Unfit when it cannot be done, OSError (ENOSPC) when there
-    is no room for it, SandboxMissing, ProgramCut.
+    target never has more than `room_bytes`. `check` is called each second and ends it by raising.
+    Raises Unfit when it cannot be done, OSError (ENOSPC) when there is no room for it, SandboxMissing,
+    ProgramCut.
     """
     with open(target, "wb"):
         pass
@@ -214,6 +223,7 @@ def to_qcow2(
             writes=[target],
             seconds=seconds,
             file_bytes=longest,
+            check=check,
         )
     except sandbox.ProgramFailed as error:
         full = any(words in error.raw for words in _NO_ROOM)

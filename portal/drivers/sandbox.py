@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +25,8 @@ MIB = 1 << 20
 #: Bytes of what a program may say on each of its outputs.
 MOST_SAID = MIB
 MEMORY = 2048 * MIB
+#: Seconds between two looks at whether a program is to go on.
+LOOK_EVERY = 1.0
 #: What a program says that met the limit of its files' length.
 TOO_LONG = "File too large"
 #: What a program says that got no memory (its language is C's).
@@ -54,12 +58,13 @@ def run(
     writes: Sequence[str] = (),
     seconds: float = 30.0,
     file_bytes: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> bytes:
     """Return what the program says on its standard output.
 
     `reads` and `writes` are files that are there; `seconds` limits its time and its processors'; it makes
-    no file longer than `file_bytes`. It dies with the calling thread. Raises SandboxMissing, ProgramFailed,
-    ProgramCut.
+    no file longer than `file_bytes`. It dies with the calling thread, and when `check`, which is called
+    each second, raises. Raises SandboxMissing, ProgramFailed, ProgramCut.
     """
     program = shutil.which(argv[0], path="/usr/bin:/bin")
     if program is None:
@@ -86,7 +91,7 @@ def run(
             start_new_session=True,
         )
         try:
-            code = process.wait(seconds)
+            code = _end_of(process, seconds, check)
         except subprocess.TimeoutExpired as late:
             raise ProgramCut(f"{argv[0]} did not end within {seconds:.0f} s") from late
         finally:
@@ -105,6 +110,16 @@ def run(
         if code:
             raise ProgramFailed(complaint or f"{argv[0]} ended with {code}")
         return _read(said)
+
+
+def _end_of(process: "subprocess.Popen[bytes]", seconds: float, check: Callable[[], None]) -> int:
+    """Wait for the program; return its code. Raises TimeoutExpired, and what `check` raises."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > LOOK_EVERY:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(LOOK_EVERY)
+        check()
+    return process.wait(max(0.0, left))
 
 
 def _signal(number: int) -> str:

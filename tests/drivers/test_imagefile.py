@@ -204,6 +204,29 @@ def test_a_program_that_a_signal_ends_says_nothing_of_the_file(tmp_path: Path, n
     imagefile.to_qcow2(raw, str(target), MIB)
 
 
+def test_a_program_ends_when_whoever_waits_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when nobody is asked while it runs: an import could not be cancelled for as long as it converts."""
+
+    class Enough(Exception):
+        pass
+
+    begun = []
+    popen = subprocess.Popen
+
+    def kept(argv, **options):
+        begun.append(popen(argv, **options))
+        return begun[0]
+
+    def gives_up() -> None:
+        raise Enough
+
+    monkeypatch.setattr(subprocess, "Popen", kept)
+    monkeypatch.setattr(sandbox, "LOOK_EVERY", 0.05)
+    with pytest.raises(Enough):
+        sandbox.run(["sleep", "60"], reads=[], seconds=60, check=gives_up)
+    assert begun[0].returncode == -signal.SIGKILL
+
+
 AS_NOBODY = """
 import os, sys
 from portal.drivers import imagefile

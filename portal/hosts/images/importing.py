@@ -24,7 +24,7 @@ from portal.drivers import imagefile
 from portal.drivers.errors import DriverError, HostRemoved
 from portal.drivers.types import VolumeInfo
 from portal.hosts.calls import call
-from portal.hosts.images import appliances, fetching, store
+from portal.hosts.images import appliances, fetching, room, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.services import IMPORT
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
@@ -70,6 +70,13 @@ def _of_disk(error: OSError, otherwise: str) -> StepFailed:
     return StepFailed(code, error.strerror or str(error))
 
 
+def _look(context: StepContext) -> None:
+    """Raise when the operation is to end, or the portal's disk is as full as it may be (StepFailed)."""
+    context.check()
+    if not store.free_bytes():
+        raise StepFailed("store_full")
+
+
 class Take(Step):
     """The worker's own copy of the file, whole and with the right SHA-256."""
 
@@ -87,13 +94,16 @@ class Take(Step):
 
     def _fetch(self, context: StepContext, upload: Upload) -> str:
         target = store.taken_of(upload)
-        most = min(settings.UPLOAD_MOST_BYTES, store.free_bytes() + store.length(target))
+        room_bytes = room.free_bytes(upload) + store.length(target)
+        most = min(settings.UPLOAD_MOST_BYTES, room_bytes)
         limits = fetching.Limits(
             most, settings.IMPORT_SECONDS, settings.IMPORT_NETWORKS, settings.IMPORT_CA
         )
         try:
-            fetching.fetch(upload.address, target, limits=limits, check=lambda have: context.check())
+            fetching.fetch(upload.address, target, limits=limits, check=lambda have: _look(context))
         except fetching.FetchFailed as failed:
+            if failed.code == "image_long" and most == room_bytes:
+                raise StepFailed("store_full", failed.raw) from failed
             raise StepFailed(failed.code, failed.raw, retryable=failed.retryable) from failed
         with target.open("rb") as file:
             return self._digest(context, file, None)
@@ -119,7 +129,7 @@ class Take(Step):
             if copy is not None:
                 copy.write(piece)
             if time.monotonic() - checked > CHECK_EVERY:
-                context.check()
+                _look(context)
                 checked = time.monotonic()
         context.check()
         return digest.hexdigest()
@@ -155,15 +165,22 @@ class Check(Step):
             disk = store.unpacked_of(upload)
             # What an earlier attempt left takes room, and is made anew.
             store.remove(disk, image)
-            room = store.free_bytes()
-            told = appliances.take_disk(taken, disk, room_bytes=room, check=context.check)
+            told = appliances.take_disk(
+                taken, disk, room_bytes=store.free_bytes(), check=lambda: _look(context)
+            )
             there = taken if told is None else disk
         found = imagefile.judge(
             str(there), iso=iso, most_capacity=settings.UPLOAD_MOST_CAPACITY, packed=told is not None
         )
         if found.format in {"raw", "vmdk"}:
-            form, room = found.format, store.free_bytes()
-            imagefile.to_qcow2(str(there), str(image), found.capacity_bytes, form=form, room_bytes=room)
+            imagefile.to_qcow2(
+                str(there),
+                str(image),
+                found.capacity_bytes,
+                form=found.format,
+                room_bytes=store.free_bytes(),
+                check=lambda: _look(context),
+            )
         elif there != image:
             os.replace(there, image)
         rows = Upload.objects.filter(pk=upload.pk)

@@ -12,7 +12,7 @@ from portal.audit import services as audit
 from portal.core.canonical import digest
 from portal.core.errors import Denied
 from portal.core.templatetags.gatehouse import gib
-from portal.hosts.images import fetching, store
+from portal.hosts.images import fetching, room, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.values import (
     BEING_DELETED,
@@ -98,6 +98,7 @@ def start_file(*, actor: Any, upload: Upload, name: str, size: int, head: bytes)
     _check_right(actor)
     told = {"file_name": name[:255], "file_size": size, "file_head": digest(head.hex())}
     with transaction.atomic():
+        _lock_all()
         current = _own(actor, upload, State.OPEN)
         if current.file_size:
             if any(getattr(current, field) != value for field, value in told.items()):
@@ -107,6 +108,7 @@ def start_file(*, actor: Any, upload: Upload, name: str, size: int, head: bytes)
                 )
             return store.length(store.part_of(current))
         _check_size(size)
+        _check_room(current, room.files_of(current, head) * size)
         for field, value in told.items():
             setattr(current, field, value)
         current.touched_at = timezone.now()
@@ -124,12 +126,29 @@ def _check_size(size: int) -> None:
             _("The file has %(size)s; the portal takes at most %(most)s.")
             % {"size": gib(size), "most": gib(settings.UPLOAD_MOST_BYTES)}
         )
-    # What is sent, and the worker's own copy of it.
-    if 2 * size > (free := store.free_bytes()):
-        raise Denied(
-            _("The portal's disk has room for %(free)s, and this file needs %(needed)s. Make room first.")
-            % {"free": gib(free), "needed": gib(2 * size)}
+
+
+def _lock_all() -> None:
+    # Of two that are begun together, the second counts the first.
+    list(Upload.objects.select_for_update().filter(state__in=[State.OPEN, State.HANDED]).order_by("pk"))
+
+
+def _check_room(upload: Upload, needed: int) -> None:
+    """Raise Denied unless the portal's disk has that many bytes for an upload."""
+    if needed <= (free := room.free_bytes(upload)):
+        return
+    told = {"free": gib(free), "needed": gib(needed)}
+    if room.promised_bytes(upload):
+        refusal = _(
+            "The portal's disk has room for %(free)s beside the other uploads, and this file needs "
+            "%(needed)s with the copies made of it. Wait for the others, or make room."
         )
+    else:
+        refusal = _(
+            "The portal's disk has room for %(free)s, and this file needs %(needed)s with the copies made of "
+            "it. Make room first."
+        )
+    raise Denied(refusal % told)
 
 
 def _own(actor: Any, upload: Upload, *states: str) -> Upload:
@@ -179,11 +198,15 @@ def retry(*, actor: Any, upload: Upload) -> Operation:
     """Import a file again that is here still: after a failure that was not its own. Raises Denied."""
     _check_right(actor)
     with transaction.atomic():
+        _lock_all()
         current = Upload.objects.select_for_update().filter(pk=upload.pk).first()
         if current is None or current.state != State.FAILED:
             raise Denied(_("There is nothing to try again."))
         if not can_retry(current):
             raise Denied(_("The file was thrown away. Add the image again."))
+        # What an address gives may be another length by now; its fetch looks itself.
+        if not current.address:
+            _check_room(current, room.needed_bytes(current))
         current.state = State.HANDED
         current.save(update_fields=["state"])
         return _begin(actor, current)

@@ -4,6 +4,7 @@
 the worker's own; what is checked there stays as it was checked.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -82,7 +83,7 @@ def append(upload: Upload, offset: int, stream: Stream) -> int:
     """Write what `stream` has behind the first `offset` bytes; return the length then.
 
     Of two at a time the second waits, and finds another length. Never grows beyond the size that was told.
-    Raises WrongOffset, and StoreFull, with which the file is as before.
+    Raises WrongOffset, and StoreFull, with which the file is as before: a chunk is less than what stays free.
     """
     path = part_of(upload)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +93,8 @@ def append(upload: Upload, offset: int, stream: Stream) -> int:
         there = file.seek(0, os.SEEK_END)
         if there != offset:
             raise WrongOffset(there)
+        if not free_bytes():
+            raise StoreFull(os.strerror(errno.ENOSPC))
         try:
             return _copy(file, stream, upload.file_size - there) + there
         except OSError as error:

@@ -3,16 +3,19 @@
 import errno
 import resource
 import secrets
+from dataclasses import replace
 
 import pytest
 
 from portal.core.errors import Denied
 from portal.drivers import sandbox
-from portal.hosts.images import services, store
+from portal.hosts.images import importing, room, services, store
 from portal.hosts.images.store import StoreFull
+from portal.hosts.models import Upload
 from portal.operations import messages
+from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
-from tests.hosts.images.conftest import MIB, Piece, files, imported, send, send_chunk
+from tests.hosts.images.conftest import MIB, WANTED, Piece, files, imported, send, send_chunk
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 RAW = (bytes(510) + b"\x55\xaa" + secrets.token_bytes(4096)).ljust(MIB, b"\0")
@@ -56,7 +59,7 @@ def test_what_qemu_finds_wrong_in_a_file_throws_it_away(chief, uploads, pool, di
 
 def test_what_has_no_room_is_not_begun(chief, upload, settings, monkeypatch):
     """Red when free space is not looked at before."""
-    told = {"actor": chief, "upload": upload, "name": "a", "head": b""}
+    told = {"actor": chief, "upload": upload, "name": "a", "head": b"QFI\xfb"}
     with pytest.raises(Denied, match="takes at most 64"):
         services.start_file(**told, size=65 << 30)
     monkeypatch.setattr(store, "free_bytes", lambda: 10 * MIB)
@@ -85,3 +88,93 @@ def test_a_full_disk_leaves_what_was_there_before_the_chunk(chief, disk, upload)
     assert store.part_of(upload).read_bytes() == disk[: 2 * MIB]
     send_chunk(chief, upload, disk, 2 * MIB, 2 * MIB)
     assert store.part_of(upload).read_bytes() == disk
+
+
+QCOW2, TAR = b"QFI\xfb".ljust(4096, b"\0"), bytes(257) + b"ustar".ljust(300, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "files_there"),
+    [("disk", QCOW2, 2), ("disk", RAW[:4096], 3), ("disk", TAR, 4), ("iso", RAW[:4096], 2)],
+)
+def test_room_is_asked_for_with_every_copy(chief, uploads, monkeypatch, kind, head, files_there):
+    """Red when a raw disk counts as what is sent and one copy: its qcow2 is a third file."""
+    upload = services.begin_upload(actor=chief, wanted=replace(WANTED, kind=kind, login_user=""))
+    told = {"actor": chief, "upload": upload, "name": "a", "size": 10 * MIB, "head": head}
+    monkeypatch.setattr(store, "free_bytes", lambda: files_there * 10 * MIB - 1)
+    with pytest.raises(Denied, match="with the copies made of it. Make room first"):
+        services.start_file(**told)
+    upload.refresh_from_db()
+    assert upload.file_size == 0
+    monkeypatch.setattr(store, "free_bytes", lambda: files_there * 10 * MIB)
+    assert services.start_file(**told) == 0
+
+
+def begun(chief, size, head=QCOW2):
+    upload = services.begin_upload(actor=chief, wanted=WANTED)
+    services.start_file(actor=chief, upload=upload, name="a", size=size, head=head)
+    upload.refresh_from_db()
+    return upload
+
+
+def test_what_other_uploads_still_need_is_left_to_them(chief, uploads, monkeypatch):
+    """Red when an upload looks at free space alone: two at once would fill the disk."""
+    monkeypatch.setattr(store, "free_bytes", lambda: 60 * MIB)
+    first = begun(chief, 10 * MIB, RAW[:4096])
+    assert room.needed_bytes(first) == 30 * MIB
+    with pytest.raises(Denied, match="has room for 30 MiB beside the other uploads.* needs 32 MiB"):
+        begun(chief, 16 * MIB)
+    # What is there already is in what is free.
+    send_chunk(chief, first, QCOW2.ljust(10 * MIB, b"\0"), 0, 4 * MIB)
+    assert room.needed_bytes(first) == 16 * MIB
+    second = begun(chief, 16 * MIB)
+    send_chunk(chief, second, QCOW2.ljust(MIB, b"\0"), 0)
+    assert room.needed_bytes(second) == 31 * MIB
+    # One that failed waits for a person, who is asked to make room before it goes on.
+    Upload.objects.filter(pk=first.pk).update(state=Upload.State.FAILED)
+    store.part_of(first).write_bytes(QCOW2.ljust(10 * MIB, b"\0"))
+    monkeypatch.setattr(store, "free_bytes", lambda: 40 * MIB)
+    with pytest.raises(Denied, match="has room for 9 MiB beside the other uploads.* needs 10 MiB"):
+        services.retry(actor=chief, upload=first)
+    monkeypatch.setattr(store, "free_bytes", lambda: 41 * MIB)
+    services.retry(actor=chief, upload=first)
+
+
+def test_an_image_that_is_known_needs_no_more_room(chief, uploads, pool, disk, upload, monkeypatch):
+    operation = send(chief, upload, disk)
+    for step in (importing.Take(), importing.Check(), importing.Register()):
+        step.do(StepContext({}, operation.identifiers, lambda: None))
+    upload.refresh_from_db()
+    assert (upload.state, room.needed_bytes(upload)) == (Upload.State.HANDED, 0)
+
+
+def test_a_chunk_is_refused_once_no_more_than_the_spare_is_free(chief, uploads, disk, upload, monkeypatch):
+    """Red when only the kernel refuses a chunk: the portal's database lies on that disk."""
+    services.start_file(actor=chief, upload=upload, name="a", size=len(disk), head=disk[:4096])
+    send_chunk(chief, upload, disk, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "free_bytes", lambda: 0)
+        with pytest.raises(StoreFull):
+            send_chunk(chief, upload, disk, MIB)
+    assert store.part_of(upload).read_bytes() == disk[:MIB]
+    assert send_chunk(chief, upload, disk, MIB) == 2 * MIB
+
+
+@pytest.mark.parametrize("step", ["Take", "Check"])
+def test_a_disk_that_fills_up_while_a_step_works_ends_it(chief, uploads, pool, upload, monkeypatch, step):
+    """Red when free space is looked at only before: what others write meanwhile takes the spare."""
+    operation = send(chief, upload, RAW, name="disk.img")
+    context = StepContext({}, operation.identifiers, lambda: None)
+    monkeypatch.setattr(importing, "CHECK_EVERY", 0)
+    if step == "Take":
+        answers = iter([len(RAW)])
+        monkeypatch.setattr(store, "free_bytes", lambda: next(answers, 0))
+    else:
+        importing.Take().do(context)
+        answers = iter([len(RAW)])
+        monkeypatch.setattr(store, "free_bytes", lambda: next(answers, 0))
+        monkeypatch.setattr(sandbox, "run", lambda *_args, check, **_options: check())
+    with pytest.raises(StepFailed) as failed:
+        getattr(importing, step)().do(context)
+    assert failed.value.code == "store_full"
+    assert store.part_of(upload).read_bytes() == RAW
