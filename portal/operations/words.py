@@ -113,7 +113,8 @@ def _identity(pinned: Mapping[str, Any]) -> list[Fact]:
 
 def _image(pinned: Mapping[str, Any]) -> str:
     """Return an image's title, and its digest where there is one: one that is being made has none."""
-    return f"{pinned['title']} ({pinned['sha256'][:12]})" if "sha256" in pinned else str(pinned["title"])
+    digest = pinned.get("sha256", "")[:12]
+    return f"{pinned['title']} ({digest})" if digest else str(pinned["title"])
 
 
 def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
