@@ -317,7 +317,7 @@ class Upload(models.Model):
     state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
     #: What the image will be: the values of `portal.hosts.images.values.Wanted`.
     wanted = models.JSONField()
-    #: Where it is fetched from; '' for what a browser sends.
+    #: Where it is fetched from, whole until that is done; '' for what a browser sends.
     address = models.CharField(max_length=2000, blank=True)
     #: Of the file: what tells it from others, so that another one does not go on in its place.
     file_name = models.CharField(max_length=255, blank=True)
@@ -348,6 +348,11 @@ class Upload(models.Model):
     def topic(self) -> str:
         """The subject of the operation that imports it."""
         return f"hosts.upload:{self.pk}"
+
+    @property
+    def shown_address(self) -> str:
+        """Its address for people and for what is kept: without the query, which may be a key to the file."""
+        return self.address.partition("#")[0].partition("?")[0]
 
 
 class ImageAttachment(models.Model):

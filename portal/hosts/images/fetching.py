@@ -76,19 +76,24 @@ def _is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
+def _named(url: str) -> str:
+    """Return an address as it is told and kept: its query may be a key to the file."""
+    return url.partition("#")[0].partition("?")[0][:200]
+
+
 def check_url(url: str) -> SplitResult:
     """Return the parts of an address that can be fetched. Raises FetchFailed; looks nothing up."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 raises for what is no port
     except ValueError as error:
-        raise FetchFailed("fetch_address", url[:200]) from error
+        raise FetchFailed("fetch_address", _named(url)) from error
     if parts.scheme not in {"http", "https"}:
-        raise FetchFailed("fetch_scheme", parts.scheme or url[:50])
+        raise FetchFailed("fetch_scheme", parts.scheme or _named(url)[:50])
     # Other letters come as %-codes; written out they are no request that HTTP knows.
     odd = any(ord(letter) <= 32 or ord(letter) >= 127 for letter in url)
     if not parts.hostname or parts.username or parts.password or odd or "\\" in url:
-        raise FetchFailed("fetch_address", url[:200])
+        raise FetchFailed("fetch_address", _named(url))
     return parts
 
 
@@ -155,7 +160,7 @@ class _Fetch:
             try:
                 url = urljoin(url, onward)
             except ValueError as error:
-                raise FetchFailed("fetch_address", onward[:200]) from error
+                raise FetchFailed("fetch_address", _named(onward)) from error
         raise FetchFailed("fetch_redirects")
 
     def _late(self, why: str) -> FetchFailed:

@@ -347,6 +347,8 @@ def _settle_import(operation: Operation, state: State) -> None:
     found.update(state=Upload.State.DONE if done else Upload.State.FAILED)
     upload = found.first()
     if done and upload is not None:
+        # A signed address stays with what failed alone, which is tried again by it.
+        found.update(address=upload.shown_address)
         made = Image.objects.filter(uploads=upload, deprecated_reason=BEING_MADE)
         made.update(deprecated_at=None, deprecated_reason="")
         transaction.on_commit(lambda: store.keep(upload), robust=True)

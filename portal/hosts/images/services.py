@@ -79,7 +79,7 @@ def begin_import(*, actor: Any, wanted: Wanted, address: str, sha256: str) -> Op
             expected_sha256=expected,
             state=State.HANDED,
         )
-        after = upload.wanted | {"address": address, "sha256": expected}
+        after = upload.wanted | {"address": upload.shown_address, "sha256": expected}
         audit.record(actor=actor, verb="image.fetch_begun", target=upload, after=after)
         return _begin(actor, upload)
 
@@ -220,7 +220,7 @@ def can_retry(upload: Upload) -> bool:
 
 
 def _begin(actor: Any, upload: Upload) -> Operation:
-    pinned = {"image": upload.wanted, "address": upload.address, "sha256": upload.expected_sha256}
+    pinned = {"image": upload.wanted, "address": upload.shown_address, "sha256": upload.expected_sha256}
     return begin_operation(
         actor=actor,
         project=None,

@@ -31,7 +31,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        if self.path != "/file":
+        if self.path.partition("?")[0] != "/file":
             self.send_error(404)
             return
         start = 0

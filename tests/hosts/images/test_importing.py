@@ -2,15 +2,19 @@
 
 import hashlib
 import ipaddress
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from django.urls import reverse
 
+from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.hosts.images import services
 from portal.hosts.models import Image, Upload
 from portal.operations import messages, runner
+from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
 from tests.factories import make_image
 from tests.hosts.images.conftest import WANTED, files, imported
@@ -42,6 +46,37 @@ def test_a_file_of_an_address_becomes_an_image(chief, uploads, pool, served):
     image = Image.objects.get()
     assert Path(image.source).read_bytes() == served.body and image.attachments.count() == 1
     assert Upload.objects.get().file_name == "file"
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+def test_a_signed_address_is_kept_by_its_upload_alone_until_it_is_fetched(
+    chief, client, uploads, pool, served, breaks
+):
+    """Red when the query, which lets anybody fetch the file, is in the trail, the request, a page, a step."""
+    served.breaks_after = 1000 if breaks else None
+    operation = begin(chief, served, address=f"{served.url}?token=sesame")
+    upload = Upload.objects.get()
+    assert upload.address.endswith("?token=sesame")
+    imported(operation)
+    told = AuditEntry.objects.get(verb="image.fetch_begun").after
+    assert told["address"] == served.url and json.loads(operation.spec)["pinned"]["address"] == served.url
+    kept = [entry.__dict__ for entry in AuditEntry.objects.all()]
+    kept += [row.__dict__ for row in [*Operation.objects.all(), *StepRecord.objects.all()]]
+    assert "sesame" not in str(kept)
+    client.force_login(chief)
+    for name, key in (("vms:upload", upload.pk), ("operations:detail", operation.pk)):
+        page = client.get(reverse(name, args=[key]))
+        assert page.status_code == 200 and b"sesame" not in page.content
+    upload.refresh_from_db()
+    # What failed is tried again by the whole address.
+    assert ("sesame" in upload.address) == breaks and upload.shown_address == served.url
+
+
+def test_a_redirect_to_no_address_is_told_without_its_query(chief, uploads, pool, served):
+    served.redirects = {"/file": "http://[x?token=sesame"}
+    operation = begin(chief, served)
+    assert imported(operation) == (State.FAILED, ["fetch_address"])
+    assert operation.steps.get(error_code="fetch_address").error_raw == "http://[x"
 
 
 def test_private_addresses_are_refused_unless_they_are_allowed(chief, uploads, pool, served, settings):
