@@ -13,6 +13,7 @@ from typing import Any
 
 from django.core import signing
 
+from portal.hosts.images.services import image_snapshot
 from tests.permissions.answers import (
     ADMINS,
     ALL,
@@ -39,6 +40,7 @@ from tests.permissions.answers import (
 from tests.permissions.world import ANONYMOUS, BATCH, MAC
 from vms import naming, settings
 from vms.catalogue.forms import SALT
+from vms.catalogue.image_forms import DescribeForm
 from vms.catalogue.values import item_snapshot, size_snapshot
 from vms.changes.devices.forms import LimitsForm
 from vms.changes.forms import DiskForm, ResizeForm
@@ -97,6 +99,10 @@ def _settings(world: Any) -> dict[str, Any]:
 def _name(world: Any) -> dict[str, Any]:
     seen = naming.named(world.machine)
     return {"name": seen["name"], "labels": "tried", "seen": signing.dumps(seen, salt=NameForm.salt)}
+
+
+def _image_seen(world: Any) -> str:
+    return signing.dumps(image_snapshot(world.image), salt=DescribeForm.salt)
 
 
 def _change(world: Any, salt: str, seen: dict[str, int]) -> dict[str, Any]:
@@ -365,7 +371,7 @@ LINES = (
         NO,
         change(EVERY_ADMIN),
         "image",
-        data=lambda w: {"os": "debian12", "every_project": "1"},
+        data=lambda w: {"os": "debian12", "every_project": "1", "seen": _image_seen(w)},
     ),
     Line(
         "vms:image_delete", NO, change(EVERY_ADMIN), "unused_image", data=lambda w: {"confirm_name": "unused"}

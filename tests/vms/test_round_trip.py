@@ -84,11 +84,16 @@ def test_the_form_of_an_item_begins_with_what_it_said(client, chief, again):
     assert "No size has that" not in page.content.decode()
 
 
+def describe(client, image, told):
+    form = client.get(url("vms:image", args=[image.pk])).context["describe"]
+    client.post(url("vms:image_describe", args=[image.pk]), told | {"seen": form["seen"].value()})
+
+
 def test_an_admin_says_otherwise_how_it_starts(client, chief, again):
     client.force_login(chief)
-    client.post(url("vms:image_describe", args=[again.pk]), {"os": "debian11", "every_project": "1"})
+    describe(client, again, {"os": "debian11", "every_project": "1"})
     again.refresh_from_db()
     assert not again.uefi
-    client.post(url("vms:image_describe", args=[again.pk]), {"os": "", "every_project": "1", "uefi": "on"})
+    describe(client, again, {"os": "", "every_project": "1", "uefi": "on"})
     again.refresh_from_db()
     assert again.uefi and again.os == ""

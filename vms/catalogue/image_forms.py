@@ -9,7 +9,8 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import Project
-from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField
+from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, SeenForm
+from portal.hosts.images.services import image_snapshot
 from portal.hosts.images.values import Wanted
 from portal.hosts.models import Image
 from vms.virtualization import HELP, Devices
@@ -47,8 +48,12 @@ class _SharedForm(forms.Form):
         return tuple(project.pk for project in self.cleaned_data["projects"])
 
 
-class DescribeForm(_SharedForm):
+class DescribeForm(SeenForm, _SharedForm):
     """What may be changed of an image that is there."""
+
+    salt = "vms.catalogue.image"
+    #: What somebody else changed meanwhile: (value, as it was seen, as it is).
+    changes: Sequence[tuple[str, Any, Any]] = ()
 
     uefi = forms.BooleanField(
         label=_("It starts by UEFI"),
@@ -65,6 +70,8 @@ class DescribeForm(_SharedForm):
             "projects": list(image.projects.all()),
         }
         super().__init__(data, initial=initial, actor=actor)
+        if not self.is_bound:
+            self.show(image_snapshot(image))
 
 
 KINDS = {

@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.core.errors import Denied
+from portal.core.stale import Changed
 from portal.core.web.htmx import attempt, denied_at
 from portal.hosts.images import services, store
 from portal.hosts.models import Image, Upload
@@ -146,15 +147,23 @@ def image_describe(request: HttpRequest, pk: int) -> HttpResponse:
     found = _image(request, pk)
     form = DescribeForm(request.POST, actor=request.user, image=found)
     if form.is_valid():
+        typed = form.cleaned_data
         with denied_at(form):
-            services.describe_image(
-                actor=request.user,
-                image=found,
-                system=form.cleaned_data["os"],
-                uefi=form.cleaned_data["uefi"],
-                every_project=form.cleaned_data["every_project"],
-                projects=form.chosen(),
-            )
+            try:
+                services.describe_image(
+                    actor=request.user,
+                    image=found,
+                    system=typed["os"],
+                    uefi=typed["uefi"],
+                    every_project=typed["every_project"],
+                    projects=form.chosen(),
+                    seen=typed["seen"],
+                )
+            except Changed as changed:
+                # What it tells counts as seen from then on.
+                form.changes = changed.changes
+                form.show(services.image_snapshot(_image(request, pk)))
+                raise
         if not form.errors:
             return redirect("vms:image", pk)
     return image_page(request, found, describe=form)

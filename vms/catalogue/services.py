@@ -4,7 +4,6 @@ Each is for who administers every project, and each leaves what it was before an
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import IntegrityError, models, transaction
@@ -14,6 +13,7 @@ from portal.accounts.backends import may
 from portal.audit import services as audit
 from portal.core.canonical import canonical_json
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot, check_seen
 from portal.operations.models import Operation
 from portal.operations.policies import services as policies
 from vms.catalogue.values import (
@@ -30,29 +30,11 @@ from vms.services import BUILDS
 
 #: Fields of ItemValues that are rows of other tables.
 MANY = ("flavours", "networks", "projects")
-Snapshot = Mapping[str, Any]
-
-
-class Changed(Denied):
-    """Somebody else changed the same thing meanwhile; `changes` are (value, as it was seen, as it is)."""
-
-    def __init__(self, name: str, changes: Sequence[tuple[str, Any, Any]]) -> None:
-        super().__init__(
-            _("Somebody changed %(name)s since you opened it. Nothing of yours was saved.") % {"name": name}
-        )
-        self.changes = changes
 
 
 def _check_right(actor: Any) -> None:
     if not may(actor, "administer", None):
         raise Denied(_("Only an admin of every project changes the catalogue."))
-
-
-def _same(name: str, seen: Snapshot, now: Snapshot) -> None:
-    """Raise Changed unless the values are those that the actor saw."""
-    changes = [(key, seen.get(key), value) for key, value in now.items() if seen.get(key) != value]
-    if changes:
-        raise Changed(name, changes)
 
 
 def add_item(*, actor: Any, values: ItemValues) -> CatalogueItem:
@@ -81,7 +63,7 @@ def change_item(*, actor: Any, item: CatalogueItem, values: ItemValues, seen: Sn
         with transaction.atomic():
             current = _locked(item)
             before = item_snapshot(current)
-            _same(current.name, seen, before)
+            check_seen(current.name, seen, before)
             check_item(values, current)
             named = current.name
             _write(current, values)
@@ -213,7 +195,7 @@ def change_size(*, actor: Any, size: Flavour, values: SizeValues, seen: Snapshot
             if current is None:
                 raise Denied(_("%(size)s was deleted meanwhile.") % {"size": size})
             before = size_snapshot(current)
-            _same(current.name, seen, before)
+            check_seen(current.name, seen, before)
             check_size(values, current)
             for name, value in dataclasses.asdict(values).items():
                 setattr(current, name, value)

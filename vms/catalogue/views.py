@@ -12,6 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from portal.accounts.backends import may
 from portal.core.errors import Denied
+from portal.core.stale import Changed
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, is_htmx, render_page
 from portal.core.web.lists import ordering, search_of
@@ -87,7 +88,7 @@ def _keep(form: Any, save: Callable[[], Any], now: Callable[[], Mapping[str, Any
         save()
     except Refused as refused:
         form.refuse(refused.problems)
-    except services.Changed as changed:
+    except Changed as changed:
         form.changes = changed.changes
         form.add_error(None, changed.reason)
         form.show(now())

@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from portal.audit import services as audit
 from portal.core.canonical import digest
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot, check_seen
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.images import fetching, room, store
 from portal.hosts.images.in_use import uses_of
@@ -289,22 +290,28 @@ def describe_image(
     every_project: bool,
     projects: tuple[int, ...],
     uefi: bool,
+    seen: Snapshot,
 ) -> None:
-    """Say what system is in an image, how it starts, and who may use it. Idempotent. Raises Denied."""
+    """Say what system is in an image, how it starts, and who may use it. Idempotent.
+
+    `seen` is the `image_snapshot` that the actor saw. Raises Denied, Changed when somebody else was faster.
+    """
     check_estate(actor, "administer", _("change images"))
     check_system(system)
     check_projects(every_project, projects)
     with transaction.atomic():
         current = _locked_image(image)
-        before = _facts(current)
+        before = image_snapshot(current)
+        check_seen(current.title, seen, before)
         current.os, current.every_project, current.uefi = system, every_project, uefi
         current.save(update_fields=["os", "every_project", "uefi"])
         current.projects.set([] if every_project else projects)
-        if (after := _facts(current)) != before:
+        if (after := image_snapshot(current)) != before:
             audit.record(actor=actor, verb="image.described", target=current, before=before, after=after)
 
 
-def _facts(image: Image) -> dict[str, Any]:
+def image_snapshot(image: Image) -> dict[str, Any]:
+    """Return what may be changed of an image, as the trail and the page's form keep it."""
     names = sorted(image.projects.values_list("name", flat=True))
     return {"os": image.os, "uefi": image.uefi, "every_project": image.every_project, "projects": names}
 

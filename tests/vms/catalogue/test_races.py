@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from portal.audit.models import AuditEntry
+from portal.core.stale import Changed
 from tests.factories import make_catalogue, make_image, make_network
 from tests.racing import race
 from tests.vms.catalogue.values import values_of
@@ -34,7 +35,7 @@ def test_of_racing_changes_of_one_item_one_is_kept(chief, item):
         return lambda: services.change_item(actor=chief, item=item, values=values, seen=seen)
 
     results = race([change(100 + number) for number in range(8)])
-    assert (counted(results, CatalogueItem), counted(results, services.Changed)) == (1, 7)
+    assert (counted(results, CatalogueItem), counted(results, Changed)) == (1, 7)
     (entry,) = AuditEntry.objects.filter(verb="catalogue.changed")
     item.refresh_from_db()
     assert entry.after["longest_lease_days"] == item.longest_lease_days
@@ -93,4 +94,4 @@ def test_of_racing_changes_of_one_size_one_is_kept(chief, item):
         return lambda: services.change_size(actor=chief, size=size, values=values, seen=seen)
 
     results = race([change(2 + number) for number in range(8)])
-    assert (counted(results, Flavour), counted(results, services.Changed)) == (1, 7)
+    assert (counted(results, Flavour), counted(results, Changed)) == (1, 7)
