@@ -43,10 +43,25 @@ def _check(name: str, title: str, version: str, os: str) -> None:
     check_wanted(Wanted(kind=kind, name=name, title=title, version=version, os=os, login_user=LOGIN))
 
 
+def _locked(sha256: str, name: str) -> Image | None:
+    """Return the installer that has this content, locked. Raises Denied when it is called otherwise."""
+    image = Image.objects.select_for_update().filter(sha256=sha256).first()
+    if image is not None and image.name != name:
+        # Its volumes on hosts are called by it, and would not be found again.
+        told = {"image": image.label, "name": image.name}
+        raise Denied(_("This is %(image)s, which is called %(name)s. Keep that name.") % told, field="name")
+    return image
+
+
+def _kept(image: Image | None) -> dict[str, Any]:
+    fields = ("title", "version", "os", "login_user", "min_memory", "virtual_size", "source")
+    return {field: getattr(image, field) for field in fields} if image is not None else {}
+
+
 def add_installer(*, actor: Any, source: str, name: str, title: str, version: str, os: str = "") -> Image:
     """Make the installer in the folder `source` known. It stays there: each machine's start reads it.
 
-    Idempotent by content. Raises Denied, also for a folder that holds none.
+    Idempotent by content; the name stays as it was made. Raises Denied, also for a folder that holds none.
     """
     check_estate(actor, "administer", _("add installers"))
     _check(name, title, version, os)
@@ -62,6 +77,7 @@ def add_installer(*, actor: Any, source: str, name: str, title: str, version: st
         ) from error
     known = osinfo.knowledge(os) if os else None
     with transaction.atomic():
+        before = _kept(_locked(found, name))
         image, made = Image.objects.update_or_create(
             sha256=found,
             defaults={
@@ -84,4 +100,6 @@ def add_installer(*, actor: Any, source: str, name: str, title: str, version: st
         if made:
             after = {"sha256": found, "title": title}
             audit.record(actor=actor, verb="installer.added", target=image, after=after)
+        elif (now := _kept(image)) != before:
+            audit.record(actor=actor, verb="installer.changed", target=image, before=before, after=now)
     return image

@@ -301,6 +301,21 @@ def test_an_installer_is_described_as_images_are(chief, folder, wrong):
     assert not Image.objects.exists()
 
 
+def test_an_installer_keeps_its_name_and_what_changes_of_it_is_in_the_trail(chief, folder):
+    """Red when a name that volumes on hosts have can change, or a change leaves no entry."""
+    told = {"actor": chief, "source": str(folder), "version": "1"}
+    image = installers.add_installer(**told, name="n", title="First")
+    with pytest.raises(Denied, match="First 1, which is called n. Keep that name") as refused:
+        installers.add_installer(**told, name="other", title="Second")
+    assert refused.value.field == "name" and Image.objects.get().name == "n"
+    for _turn in range(2):
+        installers.add_installer(**told, name="n", title="Second", os="debian12")
+    image.refresh_from_db()
+    entry = AuditEntry.objects.get(verb="installer.changed")
+    assert (image.title, image.os) == ("Second", "debian12")
+    assert (entry.before["title"], entry.after["title"], entry.after["os"]) == ("First", "Second", "debian12")
+
+
 def test_an_installers_folder_is_kept_whole(chief, folder, monkeypatch):
     """Red when a folder is kept as it was said: a worker would look for it in its own."""
     monkeypatch.chdir(folder)
