@@ -14,7 +14,7 @@ from portal.core.web.forms import SeenForm
 from portal.core.web.htmx import attempt, denied_at
 from vms import install_templates as templates
 from vms.models import InstallTemplate
-from vms.unattended import NAMES, Format
+from vms.unattended import ASKS, NAMES, Format
 
 SALT = "vms.install_template"
 
@@ -93,5 +93,5 @@ def _all(request: HttpRequest) -> Any:
 
 
 def _page(request: HttpRequest, form: TemplateForm, **context: Any) -> HttpResponse:
-    context |= {"form": form, "names": NAMES}
+    context |= {"form": form, "names": NAMES, "asks": ASKS}
     return render(request, "vms/admin/template.html", context, status=422 if form.errors else 200)

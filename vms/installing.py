@@ -152,8 +152,16 @@ def told_of(machine: VirtualMachine) -> str:
         "off, start it: then it starts from its disk."
     )
     if machine.image.kind == Image.Kind.ISO:
+        if _format_of(machine) == Format.AUTOINSTALL:
+            said += " " + str(unattended.ASKS)
         said += " " + _("The CD stays in the drive until you eject it, which does no harm.")
     return said % {"installer": machine.image.title}
+
+
+def _format_of(machine: VirtualMachine) -> str:
+    """Return the format of what its installer was told, '' where nobody answered before."""
+    told = machine.built_by.frozen["pinned"]["install"]["answers"]
+    return str(told["format"]) if told else ""
 
 
 KIND = Kind(

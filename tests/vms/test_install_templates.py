@@ -81,3 +81,8 @@ def test_it_is_deleted_once(client, template):
 def test_an_operator_of_one_project_keeps_none(cast):
     with pytest.raises(Denied, match="Only an operator of every project"):
         install_templates.add(actor=cast.operator, **VALUES)
+
+
+def test_the_form_of_a_template_says_that_ubuntus_installer_asks_once(client, chief, template):
+    client.force_login(chief)
+    assert "Continue with autoinstall?" in client.get(page(template)).content.decode()

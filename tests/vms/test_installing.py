@@ -277,6 +277,16 @@ def test_the_machines_page_says_what_happens_at_the_next_start(client, cast, dri
     assert "started with A CD" in page and "it starts from its disk" in page and "until you eject it" in page
 
 
+@pytest.mark.parametrize(("form", "asks"), [("autoinstall", True), ("kickstart", False), ("", False)])
+def test_the_machines_page_says_that_ubuntus_installer_asks_once(client, cast, driver, iso, form, asks):
+    """Red when nobody is told: the installer waits on a screen for what people think was answered."""
+    wish = {"template": template(form), "ssh_keys": KEY} if form else {}
+    machine = VirtualMachine.objects.get(built_by=build(cast, ask(cast, iso, **wish)))
+    client.force_login(cast.requester)
+    page = client.get(reverse("vms:detail", args=[machine.pk])).content.decode()
+    assert ("Continue with autoinstall?" in page) == asks
+
+
 # Adding installers
 
 
