@@ -11,6 +11,7 @@ from portal.core.errors import Denied
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import Accelerator, CloneMode, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
 from portal.hosts import steps
+from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import BegunVolume, PoolAttachment, Volume
 from portal.hosts.storage import kinds, services
 from portal.hosts.storage.using import uses_of
@@ -18,7 +19,7 @@ from portal.operations.messages import sentence
 from portal.operations.models import Operation, StepRecord
 from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
-from tests.factories import GIB, MIB, make_host, make_machine, make_place
+from tests.factories import GIB, MIB, make_host, make_image, make_machine, make_place
 from tests.hosts.conftest import carry_out
 from tests.vms.sharers import use_too
 from vms.models import Definition
@@ -315,6 +316,20 @@ def test_orphans_are_marked_and_made_ones_are_not(fake, pool, chief, client):
     assert "1 volume is an orphan" in page and "data.qcow2" in page and "left.qcow2" in page
     page = client.get(url, {"only": "orphans"}).content.decode()
     assert "left.qcow2" in page and "data.qcow2" not in page
+
+
+def test_what_an_import_copies_is_no_orphan(fake, pool, chief):
+    """Red when images count by their rows in pools alone: the copy has its volume first."""
+    image = make_image(title="New", deprecated_reason=BEING_MADE, deprecated_at=timezone.now())
+    put(fake, pool, image.volume_name)
+    look(chief, pool)
+    [use] = uses_of([row(image.volume_name)])[row(image.volume_name).pk]
+    assert use.words == "Image New 1, which is being made"
+    with pytest.raises(Denied, match="which is being made"):
+        services.delete(actor=chief, volume=row(image.volume_name), confirm_name=image.volume_name)
+    # An import that was taken back has no image; what it left there nobody uses.
+    image.delete()
+    assert not uses_of([row(image.volume_name)])[row(image.volume_name).pk]
 
 
 def test_pages_search_and_say_what_is_wrong(fake, pool, chief, client):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
-from portal.hosts.models import ImageAttachment, Volume
+from portal.hosts.images.values import BEING_MADE
+from portal.hosts.models import Image, ImageAttachment, Volume
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,13 @@ def is_orphan(volume: Volume, uses: Sequence[Use]) -> bool:
 def _images(volumes: Sequence[Volume]) -> Iterable[tuple[int, Use]]:
     copies = ImageAttachment.objects.filter(pool__pool__in={volume.pool.pool_id for volume in volumes})
     titles = {(copy.pool.pool_id, copy.path): copy.image for copy in copies.select_related("image", "pool")}
+    # A copy that is under way has no row yet.
+    made = {image.volume_name: image for image in Image.objects.filter(deprecated_reason=BEING_MADE)}
     for volume in volumes:
         if image := titles.get((volume.pool.pool_id, volume.observed_path)):
             yield volume.pk, Use(_("Image %(image)s") % {"image": image.label})
+        elif image := made.get(volume.name):
+            yield volume.pk, Use(_("Image %(image)s, which is being made") % {"image": image.label})
 
 
 def _standing_on(volumes: Sequence[Volume]) -> Iterable[tuple[int, Use]]:
