@@ -140,8 +140,9 @@ def test_what_other_uploads_still_need_is_left_to_them(chief, uploads, monkeypat
     services.retry(actor=chief, upload=first)
 
 
-def test_an_image_that_is_known_needs_no_more_room(chief, uploads, pool, disk, upload, monkeypatch):
-    operation = send(chief, upload, disk)
+def test_an_image_that_is_known_needs_no_more_room(chief, uploads, pool, upload):
+    """Red when the worker's copy, which has become a qcow2 by then, still counts as to come."""
+    operation = send(chief, upload, RAW, name="disk.img")
     for step in (importing.Take(), importing.Check(), importing.Register()):
         step.do(StepContext({}, operation.identifiers, lambda: None))
     upload.refresh_from_db()
