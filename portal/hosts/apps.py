@@ -12,11 +12,12 @@ class HostsConfig(AppConfig):
         from portal.hosts.greeting import GREET
         from portal.hosts.images.deleting import DELETE_IMAGE
         from portal.hosts.images.importing import IMPORT_IMAGE
-        from portal.hosts.storage import downloading, pool_kinds
+        from portal.hosts.storage import downloading, pool_kinds, uploading
         from portal.hosts.storage.kinds import KINDS
         from portal.operations.registry import register
 
-        for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE, *KINDS, *pool_kinds.KINDS, downloading.KIND):
+        storage = (*KINDS, *pool_kinds.KINDS, downloading.KIND, uploading.KIND)
+        for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE, *storage):
             register(kind)
         live.register_panels()
         joining.register_panels()

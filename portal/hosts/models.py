@@ -302,7 +302,10 @@ class Image(models.Model):
 
 
 class Upload(models.Model):
-    """A file that a person hands in to become an image: sent by their browser, or fetched from an address."""
+    """A file that a person hands in to become an image, or a volume of a pool.
+
+    It is sent by their browser; an image's may be fetched from an address.
+    """
 
     class State(models.TextChoices):
         """Where it is on its way. What the operation is at, its own row says."""
@@ -315,7 +318,7 @@ class Upload(models.Model):
     token = models.UUIDField(unique=True, default=uuid.uuid4)
     person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="uploads")
     state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
-    #: What the image will be: the values of `portal.hosts.images.values.Wanted`.
+    #: What the image will be: the values of `portal.hosts.images.values.Wanted`. Of a volume its name.
     wanted = models.JSONField()
     #: Where it is fetched from, whole until that is done; '' for what a browser sends.
     address = models.CharField(max_length=2000, blank=True)
@@ -331,6 +334,8 @@ class Upload(models.Model):
     #: What an appliance says of its machine (`images.appliances.said_by`).
     told = models.JSONField(default=dict, blank=True)
     image = models.ForeignKey(Image, on_delete=models.SET_NULL, null=True, related_name="uploads")
+    #: The pool that it becomes a volume of; None for what becomes an image.
+    pool = models.ForeignKey(PoolAttachment, on_delete=models.CASCADE, null=True, related_name="uploads")
     begun_at = models.DateTimeField(auto_now_add=True)
     #: When a part of it came last.
     touched_at = models.DateTimeField(default=timezone.now)

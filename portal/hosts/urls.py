@@ -3,7 +3,7 @@
 from django.urls import path
 
 from portal.hosts import views
-from portal.hosts.storage import pool_views
+from portal.hosts.storage import pool_views, upload_views
 from portal.hosts.storage import views as storage
 
 app_name = "hosts"
@@ -15,6 +15,12 @@ urlpatterns = [
     path("storage/<int:pk>/refresh/", storage.refresh, name="pool-refresh"),
     path("storage/<int:pk>/remove/", pool_views.remove, name="pool-remove"),
     path("storage/<int:pk>/volumes/", storage.add, name="volume-add"),
+    path("storage/<int:pk>/uploads/", storage.begin_upload, name="upload-begin"),
+    path("storage/uploads/<int:pk>/", upload_views.upload, name="upload"),
+    path("storage/uploads/<int:pk>/start/", upload_views.start, name="upload-start"),
+    path("storage/uploads/<int:pk>/from/<int:offset>/", upload_views.chunk, name="upload-chunk"),
+    path("storage/uploads/<int:pk>/retry/", upload_views.retry, name="upload-retry"),
+    path("storage/uploads/<int:pk>/drop/", upload_views.drop, name="upload-drop"),
     path("storage/volumes/<int:pk>/", storage.volume, name="volume"),
     path("storage/volumes/<int:pk>/download/", storage.download, name="volume-download"),
     path("storage/volumes/<int:pk>/take/", storage.take, name="volume-take"),

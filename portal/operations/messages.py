@@ -169,10 +169,9 @@ SENTENCES = {
         "The portal cannot look at the file safely here: its worker needs qemu-img (package qemu-utils) and "
         "a kernel with Landlock (Linux 5.13 or later, not shut off). Try again after that."
     ),
-    "upload_gone": _("The file is not here any more. Add the image again."),
+    "upload_gone": _("The file is not here any more. Add it again."),
     "store_full": _(
-        "The portal's own disk is full. What a browser sent is kept: make room on that disk, then import it "
-        "again."
+        "The portal's own disk is full. What a browser sent is kept: make room on that disk, then try again."
     ),
     "store_failed": _(
         "The portal's own disk did not take or give the file (%(raw)s). What a browser sent is kept: have "

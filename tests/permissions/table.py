@@ -432,6 +432,25 @@ LINES = (
         "place",
         data=lambda w: {"name": "new.qcow2", "capacity": "1", "form": "qcow2"},
     ),
+    Line("hosts:upload-begin", NO, change(ESTATE), "place", data=lambda w: {"upload-name": "new.qcow2"}),
+    Line("hosts:upload", page(ESTATE), NO, "volume_upload"),
+    Line(
+        "hosts:upload-start",
+        NO,
+        change(EVERY_ADMIN, told=ESTATE, status=200, refusal=422),
+        "volume_upload",
+        data=lambda w: {"name": "a.qcow2", "size": 5, "head": ""},
+    ),
+    Line(
+        "hosts:upload-chunk",
+        NO,
+        change(EVERY_ADMIN, told=ESTATE, status=200, refusal=422),
+        "sent_volume_upload",
+        {"offset": 0},
+        silent="a part of what was begun",
+    ),
+    Line("hosts:upload-retry", NO, change(ESTATE), "failed_volume_upload"),
+    Line("hosts:upload-drop", NO, change(ESTATE), "volume_upload"),
     Line("hosts:volume", page(ESTATE), NO, "volume"),
     Line("hosts:volume-download", NO, change(ESTATE), "volume"),
     Line("hosts:volume-take", NO, change(frozenset(), told=ESTATE), "volume"),
@@ -531,9 +550,7 @@ LINES = (
         data=lambda w: {**_longer(w), "spec_hash": w.extension.spec_hash},
     ),
     Line("vms:lease_copy", page(SEE), NO, "extension"),
-    Line(
-        "vms:disk_limits", NO, change(USE, told=SEE, refusal=422), "machine", {"target": "vda"}, _limits
-    ),
+    Line("vms:disk_limits", NO, change(USE, told=SEE, refusal=422), "machine", {"target": "vda"}, _limits),
     Line(
         "vms:disk_move",
         NO,

@@ -98,6 +98,11 @@ def _things(world):
     world.failed_upload = Upload.objects.create(
         person=chief, wanted=wanted, address="https://example.org/", state=Upload.State.FAILED
     )
+    volume = {"kind": "volume", "title": "up.qcow2", "name": "up.qcow2"}
+    told = {"person": chief, "pool": place, "wanted": volume}
+    world.volume_upload = Upload.objects.create(**told)
+    world.sent_volume_upload = Upload.objects.create(**told, file_name="a", file_size=1 << 20)
+    world.failed_volume_upload = Upload.objects.create(**told, state=Upload.State.FAILED)
     world.unused = CatalogueItem.objects.create(name="Unused", description="", image=world.image, position=1)
     world.size = Flavour.objects.create(name="spare", vcpus=1, memory=factories.GIB, disk=factories.GIB)
     wish = factories.make_wish(world.catalogue, name="asked")

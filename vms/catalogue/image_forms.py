@@ -1,7 +1,5 @@
 """What admins type of an image that they add, or that is there. Not for: what of it is allowed."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any
 
@@ -157,18 +155,3 @@ class FetchForm(AddForm):
         self.fields["sha256"].required = True
         told = _("Published beside the file. A file with another one is thrown away.")
         self.fields["sha256"].help_text = told
-
-
-class FileForm(forms.Form):
-    """Which file a browser is about to send: its name, its bytes, and how it begins (base64)."""
-
-    name = forms.CharField(max_length=1000)
-    size = forms.IntegerField(min_value=0)
-    head = forms.CharField(max_length=8192, required=False)
-
-    def clean_head(self) -> bytes:
-        """Return the bytes. Raises ValidationError."""
-        try:
-            return base64.b64decode(self.cleaned_data["head"], validate=True)
-        except binascii.Error as error:
-            raise forms.ValidationError(_("The beginning of the file cannot be read.")) from error

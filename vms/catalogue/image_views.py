@@ -1,20 +1,15 @@
 """Pages on which admins add images and delete them, and what a browser sends a file to."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.core.errors import Denied
 from portal.core.stale import Changed
 from portal.core.web.htmx import attempt, denied_at
-from portal.hosts.images import services, store
+from portal.hosts.images import receiving, services
 from portal.hosts.models import Image, Upload
-from portal.operations.models import Operation
-from vms.catalogue.image_forms import AddForm, DescribeForm, FetchForm, FileForm
+from vms.catalogue.image_forms import AddForm, DescribeForm, FetchForm
 from vms.catalogue.views import for_admins, image_page
 
 
@@ -55,65 +50,27 @@ def _form_page(request: HttpRequest, form: AddForm, way: str) -> HttpResponse:
 
 
 def _upload(request: HttpRequest, pk: int) -> Upload:
-    found = Upload.objects.restrict(request.user, "administer").select_related("person", "image")
-    upload: Upload = get_object_or_404(found, pk=pk)
+    found = Upload.objects.restrict(request.user, "administer").filter(pool=None)
+    upload: Upload = get_object_or_404(found.select_related("person", "image"), pk=pk)
     return upload
 
 
 @require_safe
 def upload(request: HttpRequest, pk: int) -> HttpResponse:
     """Show an upload: choose its file, or see how its import goes."""
-    found = _upload(request, pk)
-    there = store.length(store.part_of(found)) if found.state == Upload.State.OPEN else found.file_size
-    operations = Operation.objects.restrict(request.user, "view").filter(subject=found.topic)
-    context = {
-        "upload": found,
-        "mine": found.person_id == request.user.pk,
-        "there": there,
-        "percent": 100 * there // found.file_size if found.file_size else 0,
-        "can_retry": services.can_retry(found),
-        "operations": operations.select_related("requester").order_by("-pk")[:5],
-    }
-    return render(request, "vms/admin/upload.html", context)
-
-
-def _refused(reason: str, status: int = 422, **more: Any) -> JsonResponse:
-    return JsonResponse({"reason": reason, **more}, status=status)
+    return render(request, "vms/admin/upload.html", receiving.shown(request, _upload(request, pk)))
 
 
 @require_POST
 def upload_start(request: HttpRequest, pk: int) -> HttpResponse:
-    """Take the name, length and beginning of the file; answer where to go on."""
-    found, form = _upload(request, pk), FileForm(request.POST)
-    if not form.is_valid():
-        return _refused(_("The browser did not say which file it is."))
-    try:
-        offset = services.start_file(actor=request.user, upload=found, **form.cleaned_data)
-    except Denied as denied:
-        return _refused(denied.reason)
-    return JsonResponse({"offset": offset})
+    """Take which file follows."""
+    return receiving.start(request, _upload(request, pk))
 
 
 @require_POST
 def upload_chunk(request: HttpRequest, pk: int, offset: int) -> HttpResponse:
-    """Take the bytes of the body as those from `offset` on; answer where to go on.
-
-    409 when they do not follow what is there, 507 when the disk is full.
-    """
-    found = _upload(request, pk)
-    length = request.META.get("CONTENT_LENGTH") or ""
-    if not length.isdigit():
-        return _refused(_("The browser did not say how long this part is."), status=411)
-    told: Mapping[str, Any] = {"offset": offset, "stream": request, "length": int(length)}
-    try:
-        there = services.receive(actor=request.user, upload=found, **told)
-    except store.WrongOffset as wrong:
-        return JsonResponse({"offset": wrong.offset}, status=409)
-    except store.StoreFull:
-        return _refused(_("The portal's disk is full. What was sent is kept; go on when there is room."), 507)
-    except Denied as denied:
-        return _refused(denied.reason)
-    return JsonResponse({"offset": there})
+    """Take a part of the file."""
+    return receiving.chunk(request, _upload(request, pk), offset)
 
 
 @require_POST

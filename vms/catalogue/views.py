@@ -249,7 +249,8 @@ def images(request: HttpRequest) -> HttpResponse:
         found = found.filter(Q(title__icontains=search) | Q(sha256__startswith=search.lower()))
     sort, columns = ordering(request, IMAGE_ORDER, default="name")
     found = found.order_by(*columns).prefetch_related("items", "attachments__pool__host")
-    coming = Upload.objects.restrict(request.user, "administer").exclude(state=Upload.State.DONE)
+    coming = Upload.objects.restrict(request.user, "administer").filter(pool=None)
+    coming = coming.exclude(state=Upload.State.DONE)
     context = {
         "page": _page(request, found),
         "search": search,

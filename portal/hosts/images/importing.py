@@ -26,7 +26,7 @@ from portal.drivers.types import VolumeInfo
 from portal.hosts.calls import call
 from portal.hosts.images import appliances, fetching, room, store
 from portal.hosts.images.in_use import uses_of
-from portal.hosts.images.services import IMPORT
+from portal.hosts.images.purposes import IMPORT
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
 from portal.live.publish import publish

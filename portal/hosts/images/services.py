@@ -13,7 +13,7 @@ from portal.core.canonical import digest
 from portal.core.errors import Denied
 from portal.core.stale import Snapshot, check_seen
 from portal.core.templatetags.gatehouse import gib
-from portal.hosts.images import fetching, room, store
+from portal.hosts.images import fetching, purposes, room, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.values import (
     BEING_DELETED,
@@ -33,20 +33,14 @@ from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED
 
-IMPORT, DELETE = "hosts.import_image", "hosts.delete_image"
-#: Operations on images, of which some at a time are carried out.
-LANE = "images"
+DELETE = "hosts.delete_image"
 MOST_CHUNK = 16 << 20
 State = Upload.State
 
 
-def _check_right(actor: Any) -> None:
-    check_estate(actor, "administer", _("add images"))
-
-
 def begin_upload(*, actor: Any, wanted: Wanted, sha256: str = "") -> Upload:
     """Keep what an image will be; its file follows by `start_file` and `receive`. Raises Denied."""
-    _check_right(actor)
+    purposes.check_right(actor, None)
     check_wanted(wanted)
     expected = check_sha256(sha256, needed=False)
     with transaction.atomic():
@@ -60,7 +54,7 @@ def begin_import(*, actor: Any, wanted: Wanted, address: str, sha256: str) -> Op
 
     What the address leads to is looked at when it is fetched, not here: it may lead elsewhere by then.
     """
-    _check_right(actor)
+    purposes.check_right(actor, None)
     check_wanted(wanted)
     expected = check_sha256(sha256, needed=True)
     try:
@@ -82,7 +76,7 @@ def begin_import(*, actor: Any, wanted: Wanted, address: str, sha256: str) -> Op
         )
         after = upload.wanted | {"address": upload.shown_address, "sha256": expected}
         audit.record(actor=actor, verb="image.fetch_begun", target=upload, after=after)
-        return _begin(actor, upload)
+        return purposes.begin(actor, upload)
 
 
 def _check_known(sha256: str) -> None:
@@ -96,7 +90,7 @@ def start_file(*, actor: Any, upload: Upload, name: str, size: int, head: bytes)
 
     `head` is how the file begins: with name and size it tells it from another file. Raises Denied.
     """
-    _check_right(actor)
+    purposes.check_right(actor, upload)
     told = {"file_name": name[:255], "file_size": size, "file_head": digest(head.hex())}
     with transaction.atomic():
         _lock_all()
@@ -115,7 +109,7 @@ def start_file(*, actor: Any, upload: Upload, name: str, size: int, head: bytes)
         current.touched_at = timezone.now()
         current.save(update_fields=[*told, "touched_at"])
         after = {"name": current.file_name, "size": size}
-        audit.record(actor=actor, verb="image.upload_file", target=current, after=after)
+        audit.record(actor=actor, verb=purposes.verb(current, "upload_file"), target=current, after=after)
     return 0
 
 
@@ -170,7 +164,7 @@ def receive(*, actor: Any, upload: Upload, offset: int, stream: store.Stream, le
     With the last one the import is queued. A chunk that came before is refused by WrongOffset, which tells
     where to go on. Raises Denied, WrongOffset, StoreFull.
     """
-    _check_right(actor)
+    purposes.check_right(actor, upload)
     if length > MOST_CHUNK:
         raise Denied(_("A chunk has at most %(most)d bytes.") % {"most": MOST_CHUNK})
     current = Upload.objects.filter(pk=upload.pk).first()
@@ -192,25 +186,25 @@ def _hand_over(actor: Any, upload: Upload) -> None:
     with transaction.atomic():
         if not Upload.objects.filter(pk=upload.pk, state=State.OPEN).update(state=State.HANDED):
             return
-        _begin(actor, upload)
+        purposes.begin(actor, upload)
 
 
 def retry(*, actor: Any, upload: Upload) -> Operation:
     """Import a file again that is here still: after a failure that was not its own. Raises Denied."""
-    _check_right(actor)
+    purposes.check_right(actor, upload)
     with transaction.atomic():
         _lock_all()
         current = Upload.objects.select_for_update().filter(pk=upload.pk).first()
         if current is None or current.state != State.FAILED:
             raise Denied(_("There is nothing to try again."))
         if not can_retry(current):
-            raise Denied(_("The file was thrown away. Add the image again."))
+            raise Denied(_("The file was thrown away. Add it again."))
         # What an address gives may be another length by now; its fetch looks itself.
         if not current.address:
             _check_room(current, room.needed_bytes(current))
         current.state = State.HANDED
         current.save(update_fields=["state"])
-        return _begin(actor, current)
+        return purposes.begin(actor, current)
 
 
 def can_retry(upload: Upload) -> bool:
@@ -220,22 +214,9 @@ def can_retry(upload: Upload) -> bool:
     return bool(upload.address) or store.length(store.part_of(upload)) == upload.file_size
 
 
-def _begin(actor: Any, upload: Upload) -> Operation:
-    pinned = {"image": upload.wanted, "address": upload.shown_address, "sha256": upload.expected_sha256}
-    return begin_operation(
-        actor=actor,
-        project=None,
-        spec=RequestSpec(kind=IMPORT, sizes={}, pinned=pinned),
-        subject=upload.topic,
-        title=f"Import the image {upload}",
-        identifiers={"upload": upload.pk},
-        lane=LANE,
-    )
-
-
 def give_up(*, actor: Any, upload: Upload) -> None:
     """Throw an upload away with what came of its file. Raises Denied while it is imported."""
-    _check_right(actor)
+    purposes.check_right(actor, upload)
     with transaction.atomic():
         current = Upload.objects.select_for_update().filter(pk=upload.pk).first()
         if current is not None:
@@ -246,9 +227,11 @@ def _throw_away(actor: Any, upload: Upload) -> None:
     if Operation.objects.filter(subject=upload.topic, state__in=UNFINISHED).exists():
         raise Denied(_("It is being imported. Cancel that first, on the page of the operation."))
     if upload.state == State.DONE:
+        if upload.pool_id is not None:
+            raise Denied(_("It is a volume by now. Delete the volume instead."))
         raise Denied(_("It is an image by now. Delete the image instead."))
     before = {"name": upload.file_name, "size": upload.file_size, "state": upload.state}
-    audit.record(actor=actor, verb="image.upload_dropped", target=upload, before=before)
+    audit.record(actor=actor, verb=purposes.verb(upload, "upload_dropped"), target=upload, before=before)
     store.clear(upload)
     upload.delete()
 
@@ -256,12 +239,12 @@ def _throw_away(actor: Any, upload: Upload) -> None:
 def sweep_uploads() -> int:
     """Throw away uploads that nobody went on with for days; return how many. Idempotent.
 
-    Of those that are images by now goes what a worker left that died after a good end; and files go that no
-    row tells of, which a chunk leaves that arrives while its upload is thrown away.
+    Of those that are images or volumes by now goes what a worker left that died after a good end; and files
+    go that no row tells of, which a chunk leaves that arrives while its upload is thrown away.
     """
     _sweep_files()
     for done in Upload.objects.filter(state=State.DONE):
-        store.keep(done)
+        store.keep(done) if done.pool_id is None else store.clear(done)
     limit = timezone.now() - timedelta(days=settings.UPLOAD_DAYS)
     waiting = Upload.objects.filter(state__in=[State.OPEN, State.FAILED], touched_at__lt=limit)
     swept = 0
@@ -357,5 +340,5 @@ def delete_image(*, actor: Any, image: Image, confirm_name: str) -> Operation:
             subject=current.topic,
             title=f"Delete the image {current.label}",
             identifiers={"image": current.pk},
-            lane=LANE,
+            lane=purposes.LANE,
         )

@@ -78,7 +78,8 @@ def _mark(context: StepContext) -> VolumeSpec:
     return VolumeSpec(names["pool"], names["name"], size, format="raw", fresh=True)
 
 
-def _is_mark(context: StepContext, info: VolumeInfo) -> bool:
+def is_mark(context: StepContext, info: VolumeInfo) -> bool:
+    """Tell whether a volume is what stands for the new one."""
     return (info.format, info.capacity_bytes) == ("raw", _mark(context).capacity_bytes)
 
 
@@ -87,7 +88,7 @@ def _claim(step: StorageStep, context: StepContext) -> None:
     there = step.find(context, context.identifiers["name"])
     if there is None:
         step.call(context, "create_volume", _mark(context))
-    elif not _is_mark(context, there):
+    elif not is_mark(context, there):
         raise StepFailed("name_taken", f"a volume {there.name} is there")
 
 
@@ -102,7 +103,7 @@ class Claim(StorageStep):
     def undo(self, context: StepContext) -> None:
         names = context.identifiers
         there = self.find(context, names["name"])
-        if there is not None and _is_mark(context, there):
+        if there is not None and is_mark(context, there):
             self.call(context, "delete_volume", names["pool"], names["name"])
 
 
@@ -119,14 +120,19 @@ class Make(StorageStep):
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers
-        if not is_begun(names["mark"]):
-            _claim(self, context)
-            note_begun(names["mark"])
-        there = self.find(context, names["name"])
-        if there is None or _is_mark(context, there) or names.get("source"):
+        there = self.take(context)
+        if there is None or is_mark(context, there) or names.get("source"):
             # A copy that a worker left behind looks like a whole one.
             delete_waiting(self, context, names["pool"], names["name"], size=names["capacity"])
             self._make(context)
+
+    def take(self, context: StepContext) -> VolumeInfo | None:
+        """Let what has the name be this operation's; return what has it. Idempotent. Raises StepFailed."""
+        names = context.identifiers
+        if not is_begun(names["mark"]):
+            _claim(self, context)
+            note_begun(names["mark"])
+        return self.find(context, names["name"])
 
     def _make(self, context: StepContext) -> None:
         names = context.identifiers
@@ -140,13 +146,17 @@ class Make(StorageStep):
             format=names["format"],
             fresh=True,
         )
+        copied = names["capacity"] if spec.backing_path else 0
+        self.make_by(context, "create_volume", spec, size=copied)
+
+    def make_by(self, context: StepContext, verb: str, *args: Any, size: int = 0) -> None:
+        """Call what makes the volume, of `size` bytes that are copied. Raises StepFailed."""
         try:
-            copied = names["capacity"] if spec.backing_path else 0
-            self.call(context, "create_volume", spec, size=copied)
+            self.call(context, verb, *args, size=size)
         except StepFailed as failure:
             if not failure.retryable:
                 # The host made nothing: what has the name by now is not this operation's.
-                forget_begun(names["mark"])
+                forget_begun(context.identifiers["mark"])
             raise
 
     def undo(self, context: StepContext) -> None:
@@ -209,7 +219,8 @@ class Delete(StorageStep):
         self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["name"])
 
 
-def _page(operation: Operation) -> str:
+def page(operation: Operation) -> str:
+    """Return the page of the pool that an operation works in."""
     return reverse("hosts:pool", args=[operation.identifiers["attachment"]])
 
 
@@ -219,7 +230,7 @@ def _settle(operation: Operation, state: State) -> None:
 
 
 def _kind(name: str, title: str, *steps: HostStep, **more: Any) -> Kind:
-    return Kind(name, title, (*steps, Look()), page=_page, settle=_settle, waits_for_host=False, **more)
+    return Kind(name, title, (*steps, Look()), page=page, settle=_settle, waits_for_host=False, **more)
 
 
 KINDS = (

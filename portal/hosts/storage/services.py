@@ -32,7 +32,7 @@ def look(*, actor: Any, pool: PoolAttachment) -> Operation:
 def create(*, actor: Any, pool: PoolAttachment, name: str, capacity: int, form: str) -> Operation:
     """Queue an empty volume of `capacity` bytes in the format `form`. Raises Denied."""
     check_estate(actor, "operate", _("make volumes"))
-    _check_new(pool, name)
+    check_new(pool, name)
     if form not in _FORMATS:
         raise Denied(_("Choose one of the formats."), field="form")
     _check_capacity(pool, capacity)
@@ -42,7 +42,7 @@ def create(*, actor: Any, pool: PoolAttachment, name: str, capacity: int, form: 
 def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
     """Queue a full copy of a volume that nobody writes, in its pool. Raises Denied."""
     check_estate(actor, "operate", _("copy volumes"))
-    _check_new(volume.pool, name)
+    check_new(volume.pool, name)
     if volume.observed_format not in _FORMATS or not _NAME.fullmatch(volume.name):
         raise Denied(_("Only volumes in the formats qcow2 and raw, with plain names, are copied."))
     _check_stands(volume)
@@ -110,7 +110,8 @@ def _check_stands(volume: Volume) -> None:
         backing = below
 
 
-def _check_new(pool: PoolAttachment, name: str) -> None:
+def check_new(pool: PoolAttachment, name: str) -> None:
+    """Raise Denied unless a volume of this name can be made in a pool, as far as the portal knows."""
     if not _NAME.fullmatch(name) or name.endswith(".iso"):
         raise Denied(
             _("Use letters, digits, dots, hyphens and underscores; a name that ends in .iso is a CD's."),

@@ -18,10 +18,11 @@ from portal.core.web.htmx import denied_at, render_page
 from portal.core.web.lists import ordering, search_of
 from portal.core.web.streaming import stream
 from portal.hosts.live import visible
-from portal.hosts.models import PoolAttachment, Volume
-from portal.hosts.storage import downloading, services
+from portal.hosts.models import PoolAttachment, Upload, Volume
+from portal.hosts.storage import downloading, services, uploading
 from portal.hosts.storage.pools import why_not_removed
 from portal.hosts.storage.room import room_of, with_promised
+from portal.hosts.storage.upload_views import NewUpload
 from portal.hosts.storage.using import is_orphan, uses_of
 
 PAGE_SIZE = 50
@@ -74,7 +75,11 @@ def pool(request: HttpRequest, pk: int) -> HttpResponse:
     return _pool_page(request, get_object_or_404(_pools(request), pk=pk), NewVolume())
 
 
-def _pool_page(request: HttpRequest, pool: PoolAttachment, form: NewVolume) -> HttpResponse:
+def _pool_page(
+    request: HttpRequest, pool: PoolAttachment, form: NewVolume, upload: NewUpload | None = None
+) -> HttpResponse:
+    upload = upload or NewUpload()
+    coming = Upload.objects.restrict(request.user, "operate").filter(pool=pool)
     every = Volume.objects.restrict(request.user, "operate").filter(pool=pool)
     uses = uses_of(list(every.select_related("pool")))
     orphans = {one.pk for one in every if is_orphan(one, uses[one.pk])}
@@ -95,11 +100,13 @@ def _pool_page(request: HttpRequest, pool: PoolAttachment, form: NewVolume) -> H
         "search": search,
         "sort": sort,
         "form": form,
+        "upload": upload,
+        "uploads": coming.exclude(state=Upload.State.DONE).select_related("person"),
         "may_administer": may(request.user, "administer", None),
         "confirm": ConfirmForm(name=pool.pool.name),
         "denied": why_not_removed(pool),
     }
-    status = 422 if form.errors else 200
+    status = 422 if form.errors or upload.errors else 200
     return render_page(request, "hosts/pool.html", context, partial="hosts/volumes.html", status=status)
 
 
@@ -119,6 +126,17 @@ def add(request: HttpRequest, pk: int) -> HttpResponse:
             made = services.create(actor=request.user, pool=found, **form.cleaned_data)
             return redirect("operations:detail", made.pk)
     return _pool_page(request, found, form)
+
+
+@require_POST
+def begin_upload(request: HttpRequest, pk: int) -> HttpResponse:
+    """Say what the volume of a file is called; the file is chosen on the page that follows."""
+    found, form = get_object_or_404(_pools(request), pk=pk), NewUpload(request.POST)
+    if form.is_valid():
+        with denied_at(form):
+            begun = uploading.begin(actor=request.user, pool=found, **form.cleaned_data)
+            return redirect("hosts:upload", begun.pk)
+    return _pool_page(request, found, NewVolume(), form)
 
 
 def _volume(request: HttpRequest, pk: int) -> Volume:

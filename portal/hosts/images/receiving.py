@@ -1,0 +1,80 @@
+"""What a browser sends a file to, whatever the file becomes. Not for: the pages around it."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.translation import gettext as _
+
+from portal.core.errors import Denied
+from portal.hosts.images import services, store
+from portal.hosts.models import Upload
+from portal.operations.models import Operation
+
+
+class FileForm(forms.Form):
+    """Which file a browser is about to send: its name, its bytes, and how it begins (base64)."""
+
+    name = forms.CharField(max_length=1000)
+    size = forms.IntegerField(min_value=0)
+    head = forms.CharField(max_length=8192, required=False)
+
+    def clean_head(self) -> bytes:
+        """Return the bytes. Raises ValidationError."""
+        try:
+            return base64.b64decode(self.cleaned_data["head"], validate=True)
+        except binascii.Error as error:
+            raise forms.ValidationError(_("The beginning of the file cannot be read.")) from error
+
+
+def shown(request: HttpRequest, upload: Upload) -> dict[str, Any]:
+    """Return what a page says of an upload: how much of it is here, and what is done with it."""
+    there = store.length(store.part_of(upload)) if upload.state == Upload.State.OPEN else upload.file_size
+    operations = Operation.objects.restrict(request.user, "view").filter(subject=upload.topic)
+    return {
+        "upload": upload,
+        "mine": upload.person_id == request.user.pk,
+        "there": there,
+        "percent": 100 * there // upload.file_size if upload.file_size else 0,
+        "can_retry": services.can_retry(upload),
+        "operations": operations.select_related("requester").order_by("-pk")[:5],
+    }
+
+
+def start(request: HttpRequest, upload: Upload) -> HttpResponse:
+    """Take the name, length and beginning of the file; answer where to go on."""
+    form = FileForm(request.POST)
+    if not form.is_valid():
+        return _refused(_("The browser did not say which file it is."))
+    try:
+        offset = services.start_file(actor=request.user, upload=upload, **form.cleaned_data)
+    except Denied as denied:
+        return _refused(denied.reason)
+    return JsonResponse({"offset": offset})
+
+
+def chunk(request: HttpRequest, upload: Upload, offset: int) -> HttpResponse:
+    """Take the bytes of the body as those from `offset` on; answer where to go on.
+
+    409 when they do not follow what is there, 507 when the disk is full.
+    """
+    length = request.META.get("CONTENT_LENGTH") or ""
+    if not length.isdigit():
+        return _refused(_("The browser did not say how long this part is."), status=411)
+    told: Mapping[str, Any] = {"offset": offset, "stream": request, "length": int(length)}
+    try:
+        there = services.receive(actor=request.user, upload=upload, **told)
+    except store.WrongOffset as wrong:
+        return JsonResponse({"offset": wrong.offset}, status=409)
+    except store.StoreFull:
+        return _refused(_("The portal's disk is full. What was sent is kept; go on when there is room."), 507)
+    except Denied as denied:
+        return _refused(denied.reason)
+    return JsonResponse({"offset": there})
+
+
+def _refused(reason: str, status: int = 422) -> JsonResponse:
+    return JsonResponse({"reason": reason}, status=status)

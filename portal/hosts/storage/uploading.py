@@ -1,0 +1,79 @@
+"""Files of people that become volumes. Not for: how one comes here and is judged (`portal.hosts.images`)."""
+
+from typing import Any
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from portal.audit import services as audit
+from portal.core.errors import Denied
+from portal.hosts.images import purposes, store
+from portal.hosts.images.importing import Check, Take
+from portal.hosts.images.values import check_sha256
+from portal.hosts.models import PoolAttachment, Upload
+from portal.hosts.steps import delete_waiting
+from portal.hosts.storage.kinds import Claim, Look, Make, is_mark, page
+from portal.hosts.storage.looking import forget_begun
+from portal.hosts.storage.services import check_new
+from portal.live.publish import publish
+from portal.operations.models import Operation
+from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.states import State
+
+
+def begin(*, actor: Any, pool: PoolAttachment, name: str, sha256: str = "") -> Upload:
+    """Keep what a volume will be called; its file follows by `images.services`. Raises Denied."""
+    upload = Upload(person=actor, pool=pool, wanted={"kind": "volume", "title": name, "name": name})
+    purposes.check_right(actor, upload)
+    check_new(pool, name)
+    upload.expected_sha256 = check_sha256(sha256, needed=False)
+    with transaction.atomic():
+        coming = Upload.objects.filter(pool=pool, wanted__name=name).exclude(state=Upload.State.DONE).first()
+        if coming is not None:
+            words = _("%(person)s began to upload a volume of this name; go on with that, or throw it away.")
+            raise Denied(words % {"person": coming.person}, field="name")
+        upload.save()
+        after = {"pool": str(pool), "name": name, "sha256": upload.expected_sha256}
+        audit.record(actor=actor, verb=purposes.verb(upload, "upload_begun"), target=upload, after=after)
+    return upload
+
+
+class Put(Make):
+    """The file as a volume in place of the mark. What a worker left that died is written anew."""
+
+    name, title = "put", "Copy it into the pool"
+
+    def do(self, context: StepContext) -> None:
+        names = context.identifiers
+        upload = Upload.objects.filter(pk=names["upload"]).first()
+        if upload is None:
+            raise StepFailed("upload_gone")
+        there = self.take(context)
+        if there is not None and is_mark(context, there):
+            delete_waiting(self, context, names["pool"], names["name"])
+        self.make_by(context, "upload_image", names["pool"], names["name"], str(store.image_of(upload)))
+
+
+def _settle(operation: Operation, state: State) -> None:
+    """Say at the upload how it ended; after a good end nothing of the file is kept here."""
+    names, done = operation.identifiers, state == State.SUCCEEDED
+    forget_begun(names["mark"])
+    found = Upload.objects.filter(pk=names["upload"])
+    found.update(state=Upload.State.DONE if done else Upload.State.FAILED)
+    upload = found.first()
+    if done and upload is not None:
+        transaction.on_commit(lambda: store.clear(upload), robust=True)
+    publish(operation.subject)
+
+
+KIND = Kind(
+    purposes.TO_VOLUME,
+    "Make a volume of an uploaded file",
+    (Take(), Check(), Claim(), Put(), Look()),
+    page=page,
+    settle=_settle,
+    waits_for_host=False,
+    cancellable=True,
+    announce=gettext_lazy("%(name)s is in its pool."),
+)
