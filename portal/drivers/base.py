@@ -122,6 +122,24 @@ class HypervisorDriver(ABC):
         """Stop and undefine a pool; what lies in it stays, an empty directory goes. Idempotent."""
 
     @abstractmethod
+    def start_pool(self, name: str) -> None:
+        """Start a pool that is defined. Idempotent; makes no folder and writes to no device.
+
+        Raises PoolNotFound.
+        """
+
+    @abstractmethod
+    def stop_pool(self, name: str) -> None:
+        """Stop a pool, which stays defined, and what lies in it stays; what is mounted is unmounted.
+
+        Idempotent. Does not ask who uses it. Raises PoolNotFound, CallTimeout (busy).
+        """
+
+    @abstractmethod
+    def autostart_pool(self, name: str, on: bool) -> None:
+        """Let a pool start with its host, or not. Idempotent. Raises PoolNotFound."""
+
+    @abstractmethod
     def refresh_pool(self, name: str) -> PoolInfo:
         """Read what lies in a pool again and return its sizes. Raises PoolNotFound, CallTimeout (busy)."""
 

@@ -100,6 +100,7 @@ class FakeDriver(FakeCopies):
         self._pools: dict[str, PoolSpec] = {}
         #: Pools that are defined and do not run.
         self.stopped_pools: set[str] = set()
+        self.manual_pools: set[str] = set()
         self._networks: dict[str, NetworkSpec] = {}
         self._volumes: dict[tuple[str, str], VolumeInfo] = {}
         #: Of what was uploaded, by path: other fake volumes hold no bytes.
@@ -157,6 +158,19 @@ class FakeDriver(FakeCopies):
         if not self._is_known(spec, list(self._pools.values())):
             self._pools[spec.name] = spec
         self.stopped_pools.discard(spec.name)
+        self.manual_pools.discard(spec.name)
+
+    def start_pool(self, name: str) -> None:
+        self._defined_pool(name)
+        self.stopped_pools.discard(name)
+
+    def stop_pool(self, name: str) -> None:
+        self._defined_pool(name)
+        self.stopped_pools.add(name)
+
+    def autostart_pool(self, name: str, on: bool) -> None:
+        self._defined_pool(name)
+        (self.manual_pools.discard if on else self.manual_pools.add)(name)
 
     def pool_kinds(self) -> tuple[PoolKind, ...]:
         self._touch()
@@ -170,10 +184,10 @@ class FakeDriver(FakeCopies):
         self._touch()
         found = []
         for pool in self._pools.values():
-            used = self._used(pool.name)
-            sizes = (self.pool_bytes, used, self.pool_bytes - used)
-            active = pool.name not in self.stopped_pools
-            found.append(PoolInfo(pool.name, pool.uuid, pool.path, active, *sizes, pool.kind))
+            used, active = self._used(pool.name), pool.name not in self.stopped_pools
+            sizes = (self.pool_bytes, used, self.pool_bytes - used) if active else (0, 0, 0)
+            own = pool.name not in self.manual_pools
+            found.append(PoolInfo(pool.name, pool.uuid, pool.path, active, *sizes, pool.kind, own))
         return tuple(sorted(found, key=lambda info: info.name))
 
     def remove_pool(self, name: str) -> None:
@@ -201,12 +215,15 @@ class FakeDriver(FakeCopies):
         self._touch()
         self._networks.pop(validation.check_name(name), None)
 
-    def _pool(self, name: str) -> PoolSpec:
+    def _defined_pool(self, name: str) -> PoolSpec:
         self._touch()
         try:
-            pool = self._pools[validation.check_name(name)]
+            return self._pools[validation.check_name(name)]
         except KeyError as error:
             raise PoolNotFound(name) from error
+
+    def _pool(self, name: str) -> PoolSpec:
+        pool = self._defined_pool(name)
         if name in self.stopped_pools:
             raise PoolInactive(name)
         return pool

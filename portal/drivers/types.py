@@ -350,7 +350,8 @@ class VolumeDigest:
 class PoolInfo:
     """A storage pool as the host reports it; sizes of an inactive one are 0, `path` may be empty.
 
-    `kind` is libvirt's word, also of kinds that the portal does not make.
+    `kind` is libvirt's word, also of kinds that the portal does not make. `autostart` tells whether it runs
+    whenever the host does.
     """
 
     name: str
@@ -361,6 +362,7 @@ class PoolInfo:
     allocation_bytes: int
     available_bytes: int
     kind: str = PoolKind.DIR
+    autostart: bool = True
 
 
 @dataclass(frozen=True, slots=True)

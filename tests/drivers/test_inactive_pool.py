@@ -34,6 +34,11 @@ def test_what_works_in_a_pool_that_does_not_run_says_so(connection):
         with pytest.raises(PoolInactive):
             act()
     assert [info.active for info in pools.list() if info.name == "example"] == [False]
+    pools.start("example")
+    assert volumes.list("example") == ()
+    pools.stop("example")
+    pools.autostart("example", True)
+    assert [(one.active, one.autostart) for one in pools.list() if one.name == "example"] == [(False, True)]
     pools.remove("example")
     with pytest.raises(PoolNotFound):
         volumes.delete("example", "a.qcow2")

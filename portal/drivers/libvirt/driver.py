@@ -109,6 +109,15 @@ class LibvirtDriver(HypervisorDriver):
     def remove_pool(self, name: str) -> None:
         self._pools.remove(name)
 
+    def start_pool(self, name: str) -> None:
+        self._pools.start(name)
+
+    def stop_pool(self, name: str) -> None:
+        self._pools.stop(name)
+
+    def autostart_pool(self, name: str, on: bool) -> None:
+        self._pools.autostart(name, on)
+
     def refresh_pool(self, name: str) -> PoolInfo:
         return self._pools.refresh(name)
 

@@ -42,7 +42,7 @@ def refresh_surely(pool: libvirt.virStoragePool, wait_seconds: float = 60.0) -> 
 
 
 def _info(pool: libvirt.virStoragePool) -> PoolInfo:
-    return PoolElement.info(pool.XMLDesc(), bool(pool.isActive()))
+    return PoolElement.info(pool.XMLDesc(), bool(pool.isActive()), bool(pool.autostart()))
 
 
 def _is_full(info: PoolInfo) -> bool:
@@ -84,19 +84,43 @@ class Pools:
             lambda: self._connection.storagePoolDefineXML(PoolElement.to_xml(spec)),
         )
         if not pool.isActive():
-            self._start(pool, spec.kind)
+            # To build one that is no folder would be to write to devices.
+            self._start(pool, libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if spec.kind in FOLDER_KINDS else 0)
         pool.setAutostart(1)
 
     @staticmethod
-    def _start(pool: libvirt.virStoragePool, kind: PoolKind) -> None:
-        # To build one that is no folder would be to write to devices.
-        build = libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if kind in FOLDER_KINDS else 0
+    def _start(pool: libvirt.virStoragePool, build: int = 0) -> None:
         try:
             pool.create(build)
         except libvirt.libvirtError:
             # Someone else may have started it between the two calls.
             if not pool.isActive():
                 raise
+
+    @translated()
+    def start(self, name: str) -> None:
+        """Start a pool as it is; running already is no error."""
+        pool = self._find(name)
+        if not pool.isActive():
+            self._start(pool)
+
+    @translated()
+    def stop(self, name: str) -> None:
+        """Stop a pool; stopped already is no error."""
+        pool = self._find(name)
+        try:
+            if pool.isActive():
+                pool.destroy()
+        except libvirt.libvirtError as error:
+            if BUSY in str(error):
+                raise CallTimeout(f"pool {name} is busy") from error
+            if pool.isActive():
+                raise
+
+    @translated()
+    def autostart(self, name: str, on: bool) -> None:
+        """Let a pool start with its host, or not."""
+        self._find(name).setAutostart(int(on))
 
     @translated()
     def kinds(self) -> tuple[PoolKind, ...]:

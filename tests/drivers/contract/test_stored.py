@@ -28,6 +28,38 @@ def test_a_pool_is_read_again(bench: Bench) -> None:
         bench.driver.refresh_pool(f"{bench.prefix}-none")
 
 
+def test_a_pool_is_stopped_and_started_and_loses_nothing(bench: Bench) -> None:
+    """Red when stop_pool or start_pool is an error the second time, or what lies there goes."""
+    made = bench.driver.create_volume(bench.volume())
+    mine = lambda: next(info for info in bench.driver.list_pools() if info.name == bench.pool.name)  # noqa: E731
+    assert (mine().active, mine().autostart) == (True, True)
+    for _turn in range(2):
+        bench.driver.stop_pool(bench.pool.name)
+    assert not mine().active and mine().autostart
+    with pytest.raises(errors.PoolInactive):
+        bench.driver.list_volumes(bench.pool.name)
+    for _turn in range(2):
+        bench.driver.start_pool(bench.pool.name)
+    assert mine().active and bench.driver.list_volumes(bench.pool.name) == (made,)
+
+
+def test_a_pool_starts_with_its_host_or_not(bench: Bench) -> None:
+    """Red when autostart_pool starts or stops it now, or list_pools does not tell."""
+    for on in (False, True, True):
+        bench.driver.autostart_pool(bench.pool.name, on)
+        mine = next(info for info in bench.driver.list_pools() if info.name == bench.pool.name)
+        assert (mine.active, mine.autostart) == (True, on)
+
+
+def test_a_pool_that_is_not_there_is_neither_started_nor_stopped(bench: Bench) -> None:
+    none = f"{bench.prefix}-none"
+    for act in (bench.driver.start_pool, bench.driver.stop_pool):
+        with pytest.raises(errors.PoolNotFound):
+            act(none)
+    with pytest.raises(errors.PoolNotFound):
+        bench.driver.autostart_pool(none, True)
+
+
 def test_a_volume_grows_and_never_shrinks(bench: Bench) -> None:
     """Red when resize_volume passes a smaller size on."""
     for kind in ("qcow2", "raw"):

@@ -67,13 +67,13 @@ class PoolElement:
         return PoolSpec(text_at(root, "name"), text_at(root, "uuid"), path, kind, source, where)
 
     @staticmethod
-    def info(text: str, active: bool) -> PoolInfo:
+    def info(text: str, active: bool, autostart: bool = True) -> PoolInfo:
         """Read what a pool of any type reports (libvirt always does so in bytes)."""
         root = parse(text)
         total, taken, free = (int(root.findtext(tag) or 0) for tag in ("capacity", "allocation", "available"))
         path = root.findtext("target/path") or ""
         name, uuid, kind = text_at(root, "name"), text_at(root, "uuid"), root.get("type", "")
-        return PoolInfo(name, uuid, path, active, total, taken, free, kind)
+        return PoolInfo(name, uuid, path, active, total, taken, free, kind, autostart)
 
     @staticmethod
     def offered(text: str) -> tuple[PoolKind, ...]:
