@@ -16,7 +16,7 @@ class HostsConfig(AppConfig):
         from portal.hosts.storage.kinds import KINDS
         from portal.operations.registry import register
 
-        storage = (*KINDS, *pool_kinds.KINDS, downloading.KIND, uploading.KIND)
+        storage = (*KINDS, *pool_kinds.KINDS, *pool_kinds.RUNNING, downloading.KIND, uploading.KIND)
         for kind in (ENROL, GREET, IMPORT_IMAGE, DELETE_IMAGE, *storage):
             register(kind)
         live.register_panels()

@@ -46,6 +46,17 @@ def note_pool(attachment: PoolAttachment, info: PoolInfo) -> bool:
     return changed
 
 
+def note_stopped(attachment: PoolAttachment) -> None:
+    """Let a pool that does not run give nothing more, unless another host has it and it runs there.
+
+    Its sizes stay what they were when it ran. Idempotent; the ledger is told each time, as in `note_pool`.
+    """
+    others = attachment.pool.attachments.exclude(pk=attachment.pk)
+    if not others.filter(observed_active=True).exists():
+        counters = Counter.objects.filter(scope=attachment.pool.scope, resource=Counter.Resource.DISK)
+        counters.update(limit=F("used") + F("held"))
+
+
 def shift_foreign(host: Host, vcpus: int, memory: int) -> None:
     """Count so much more, or less, as taken by domains that nobody manages, until the watcher lists them.
 

@@ -172,6 +172,9 @@ class PoolAttachment(models.Model):
     path = models.CharField(max_length=255)
     observed_capacity = models.PositiveBigIntegerField(default=0)
     observed_available = models.PositiveBigIntegerField(default=0)
+    observed_active = models.BooleanField(default=True)
+    #: Whether it runs whenever the host does.
+    observed_autostart = models.BooleanField(default=True)
     #: When the host was last asked what lies in it.
     observed_volumes_at = models.DateTimeField(null=True)
 

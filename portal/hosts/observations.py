@@ -22,7 +22,7 @@ from portal.drivers.observations import (
 )
 from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState, HostInfo, PoolInfo
-from portal.hosts.limits import note_pool, set_limits
+from portal.hosts.limits import note_pool, note_stopped, set_limits
 from portal.hosts.models import Health, Host, PoolAttachment
 from portal.live.publish import publish
 from portal.operations.observers import DefinitionAt, DomainSeen, observers
@@ -183,7 +183,17 @@ def _write_size(host: Host, seen: Seen) -> None:
 def _write_pools(host: Host, found: Mapping[str, PoolInfo]) -> None:
     for attachment in PoolAttachment.objects.filter(host=host).select_related("pool"):
         info = found.get(str(attachment.pool.uuid))
-        if info is None or not info.active:
+        if info is None:
             continue
-        if note_pool(attachment, info):
+        told = {"observed_active": info.active, "observed_autostart": info.autostart}
+        changed = any(getattr(attachment, name) != value for name, value in told.items())
+        if changed:
+            for name, value in told.items():
+                setattr(attachment, name, value)
+            attachment.save(update_fields=list(told))
+        if not info.active:
+            note_stopped(attachment)
+        elif note_pool(attachment, info):
+            changed = True
+        if changed:
             publish(host.topic)

@@ -175,7 +175,10 @@ def _pools(host: Host) -> Iterator[Finding]:
             "path": attachment.path,
         }
         title = _("Pool %(name)s") % {"name": attachment.pool.name}
-        if free >= total * FULL_SHARE and total:
+        if not attachment.observed_active:
+            means = _("Nothing is built in it, and what lies in it cannot be changed.")
+            yield Finding(title, _("Stopped"), means, "bad", _("Start it on its page, under Storage."))
+        elif free >= total * FULL_SHARE and total:
             yield Finding(title, found, _("There is room for disks."), "good")
         else:
             yield Finding(title, found, _("Nearly full."), "warn", _("Free space or move machines."))

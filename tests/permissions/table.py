@@ -411,6 +411,9 @@ LINES = (
     Line("hosts:pools", page(ESTATE), NO),
     Line("hosts:pool", page(ESTATE), NO, "place"),
     Line("hosts:pool-refresh", NO, change(ESTATE), "place"),
+    Line("hosts:pool-start", NO, change(ESTATE), "place"),
+    Line("hosts:pool-stop", NO, change(ESTATE), "other_pool"),
+    Line("hosts:pool-autostart", NO, change(ESTATE), "place"),
     Line(
         "hosts:pool-remove",
         NO,

@@ -1,24 +1,25 @@
-"""How hosts get further pools, and lose them. Not for: who may, nor the pool that a host is enrolled with.
+"""How hosts get further pools and lose them; how pools start and stop. Not for: who may, nor enrolment.
 
 A pool's UUID is drawn when it is asked for, so that no step takes a pool of somebody else for it.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 from django.db import transaction
 from django.db.models import ProtectedError
 from django.urls import reverse
 
 from portal.drivers.observations import HostTold
-from portal.drivers.types import PoolKind, PoolSpec
+from portal.drivers.types import PoolInfo, PoolKind, PoolSpec
 from portal.hosts.models import ImageAttachment, PoolAttachment, StoragePool
 from portal.hosts.observations import note, now
-from portal.hosts.storage.kinds import StorageStep
+from portal.hosts.storage.kinds import Look, StorageStep, page
 from portal.operations import ledger
-from portal.operations.models import Operation
+from portal.operations.models import Counter, Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 
 ADD, REMOVE = "storage.add_pool", "storage.remove_pool"
+START, STOP, AUTOSTART = "storage.start_pool", "storage.stop_pool", "storage.autostart_pool"
 
 
 class PoolStep(StorageStep):
@@ -26,13 +27,32 @@ class PoolStep(StorageStep):
 
     timeout = 120.0
 
-    def stands(self, context: StepContext) -> bool:
-        """Tell whether the host has this very pool. Raises StepFailed for another one of its name."""
+    def told(self, context: StepContext) -> PoolInfo | None:
+        """Return what the host says of this very pool. Raises StepFailed for another one of its name."""
         names = context.identifiers
         pool = next((one for one in self.call(context, "list_pools") if one.name == names["pool"]), None)
         if pool is not None and pool.uuid != names["uuid"]:
             raise StepFailed("name_taken", f"the pool {pool.name} is another one")
-        return pool is not None
+        return pool
+
+    def stands(self, context: StepContext) -> bool:
+        """Tell whether the host has this very pool. Raises StepFailed for another one of its name."""
+        return self.told(context) is not None
+
+    def needed(self, context: StepContext) -> PoolInfo:
+        """Return what the host says of this very pool. Raises StepFailed when it has no such pool."""
+        pool = self.told(context)
+        if pool is None:
+            raise StepFailed("volume_pool_gone")
+        return pool
+
+    def check_unused(self, context: StepContext) -> None:
+        """Ask the host who uses what is in the pool. Raises StepFailed with the domains."""
+        pool = context.identifiers["pool"]
+        for volume in self.call(context, "list_volumes", pool):
+            context.check()
+            if users := self.call(context, "volume_users", pool, volume.name):
+                raise StepFailed("pool_in_use", ", ".join(users))
 
     def drop(self, context: StepContext) -> None:
         """Take the pool from the host, and nothing that lies in it. Another one of its name stays."""
@@ -114,13 +134,8 @@ class Empty(PoolStep):
     name, title = "unused", "Ask the host who uses what is in it"
 
     def do(self, context: StepContext) -> None:
-        pool = context.identifiers["pool"]
-        if not self.stands(context):
-            return
-        for volume in self.call(context, "list_volumes", pool):
-            context.check()
-            if users := self.call(context, "volume_users", pool, volume.name):
-                raise StepFailed("pool_in_use", ", ".join(users))
+        if self.stands(context):
+            self.check_unused(context)
 
 
 class Forget(PoolStep):
@@ -142,15 +157,59 @@ class Drop(PoolStep):
         self.drop(context)
 
 
-def _page(operation: Operation) -> str:
+class Start(PoolStep):
+    name, title = "start", "Start the pool"
+
+    def do(self, context: StepContext) -> None:
+        self.needed(context)
+        self.call(context, "start_pool", context.identifiers["pool"])
+
+
+class Stop(PoolStep):
+    """The host itself says who uses it, in the very step: a worker may have died since another one asked."""
+
+    name, title = "stop", "Stop the pool, unless somebody uses it"
+
+    def do(self, context: StepContext) -> None:
+        if not self.needed(context).active:
+            return
+        self.check_unused(context)
+        place = PoolAttachment.objects.select_related("pool").get(pk=context.identifiers["attachment"])
+        if any(counter.taken for counter in Counter.objects.filter(scope=place.pool.scope)):
+            raise StepFailed("pool_in_use", "a machine")
+        self.call(context, "stop_pool", context.identifiers["pool"])
+
+
+class Autostart(PoolStep):
+    name, title = "autostart", "Tell the host whether it starts the pool"
+
+    def do(self, context: StepContext) -> None:
+        self.needed(context)
+        self.call(context, "autostart_pool", context.identifiers["pool"], context.identifiers["on"])
+
+
+class See(PoolStep):
+    name, title = "see", "See whether the pool runs"
+
+    def do(self, context: StepContext) -> None:
+        began = now()
+        note(context.identifiers["host"], HostTold(*began, pools=self.call(context, "list_pools")))
+
+
+def _pools_page(operation: Operation) -> str:
     return reverse("hosts:pools")
 
 
-def _kind(name: str, title: str, *steps: PoolStep, **more: Any) -> Kind:
-    return Kind(name, title, steps, page=_page, waits_for_host=False, **more)
+def _kind(name: str, title: str, *steps: StorageStep, page: Callable[[Operation], str] = _pools_page) -> Kind:
+    return Kind(name, title, steps, page=page, waits_for_host=False)
 
 
 KINDS = (
     _kind(ADD, "Add a pool", Define(), Enter()),
     _kind(REMOVE, "Remove a pool", Empty(), Forget(), Drop()),
+)
+RUNNING = (
+    _kind(START, "Start a pool", Start(), Look(), page=page),
+    _kind(STOP, "Stop a pool", Stop(), See(), page=page),
+    _kind(AUTOSTART, "Start a pool with its host or not", Autostart(), See(), page=page),
 )

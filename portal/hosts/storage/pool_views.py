@@ -1,16 +1,22 @@
-"""Pages that add pools to hosts and remove them, for admins."""
+"""Pages that add pools to hosts and remove them, for admins; start and stop them, for operators."""
+
+from collections.abc import Callable
+from typing import Any
 
 from django import forms
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_POST
 
+from portal.core.errors import Denied
 from portal.core.web.forms import ConfirmForm, ExplainedRadio
 from portal.core.web.htmx import denied_at
 from portal.drivers.types import PoolKind
 from portal.hosts.models import Host, PoolAttachment
 from portal.hosts.storage import pools
+from portal.operations.models import Operation
 
 _WORDS = {
     PoolKind.DIR: (
@@ -68,8 +74,8 @@ def add(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "hosts/pool_add.html", {"form": form, "host": host}, status=status)
 
 
-def _place(request: HttpRequest, pk: int) -> PoolAttachment:
-    hosts = Host.objects.restrict(request.user, "administer")
+def _place(request: HttpRequest, pk: int, action: str = "administer") -> PoolAttachment:
+    hosts = Host.objects.restrict(request.user, action)
     found = PoolAttachment.objects.filter(host__in=hosts).select_related("pool", "host")
     return get_object_or_404(found, pk=pk)
 
@@ -85,3 +91,31 @@ def remove(request: HttpRequest, pk: int) -> HttpResponse:
             return redirect("operations:detail", begun.pk)
     context = {"pool": place, "confirm": form, "denied": pools.why_not_removed(place)}
     return render(request, "hosts/pool_remove.html", context, status=422)
+
+
+def _run(request: HttpRequest, pk: int, act: Callable[..., Operation], **more: Any) -> HttpResponse:
+    place = _place(request, pk, "operate")
+    try:
+        begun = act(actor=request.user, pool=place, **more)
+    except Denied as denied:
+        messages.error(request, denied.reason)
+        return redirect("hosts:pool", pk)
+    return redirect("operations:detail", begun.pk)
+
+
+@require_POST
+def start(request: HttpRequest, pk: int) -> HttpResponse:
+    """Start a pool."""
+    return _run(request, pk, pools.start)
+
+
+@require_POST
+def stop(request: HttpRequest, pk: int) -> HttpResponse:
+    """Stop a pool."""
+    return _run(request, pk, pools.stop)
+
+
+@require_POST
+def autostart(request: HttpRequest, pk: int) -> HttpResponse:
+    """Let a pool start with its host, or not."""
+    return _run(request, pk, pools.set_autostart, on=request.POST.get("on") == "1")

@@ -1,8 +1,9 @@
-"""Add pools to hosts and remove them. Not for: what lies in them, nor the pool a host is enrolled with."""
+"""Add pools to hosts, remove, start and stop them. Not for: what lies in them, nor how a host is enrolled."""
 
 import json
 import re
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
@@ -15,7 +16,7 @@ from portal.hosts.models import Host, PoolAttachment, StoragePool
 from portal.hosts.services import check_estate, locked
 from portal.hosts.storage import pool_kinds
 from portal.hosts.storage.services import has_plain_name
-from portal.hosts.storage.using import uses_of
+from portal.hosts.storage.using import Use, uses_by_machines, uses_of
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from portal.operations.services import begin_operation
@@ -124,7 +125,12 @@ def why_not_removed(pool: PoolAttachment) -> str:
     # A copy of an image is a copy: the image lies in the other pools.
     images = set(pool.images.values_list("path", flat=True))
     volumes = pool.volumes.exclude(observed_path__in=images).select_related("pool__pool")
-    users = {use.words: None for uses in uses_of(list(volumes)).values() for use in uses}
+    return _why_busy(pool, uses_of(list(volumes)))
+
+
+def _why_busy(pool: PoolAttachment, uses: Mapping[int, list[Use]]) -> str:
+    """Return which of `uses`, promised disks or work keep a pool as it is; '' for none."""
+    users = {use.words: None for found in uses.values() for use in found}
     if users:
         told = {"users": ", ".join(list(users)[:_NAMED])}
         return _("What is in it is in use: %(users)s.") % told
@@ -137,12 +143,52 @@ def why_not_removed(pool: PoolAttachment) -> str:
     return _("%(operation)s is not finished; wait for its end.") % {"operation": named} if named else ""
 
 
-def _begin(actor: Any, host: Host, kind: str, title: str, names: dict[str, Any]) -> Operation:
+def start(*, actor: Any, pool: PoolAttachment) -> Operation:
+    """Queue that a pool is started, and looked into. Raises Denied."""
+    check_estate(actor, "operate", _("start pools"))
+    return _run(actor, pool, pool_kinds.START, f"Start the pool {pool.pool.name}")
+
+
+def stop(*, actor: Any, pool: PoolAttachment) -> Operation:
+    """Queue that a pool is stopped; the host is asked again who uses it before. What lies in it stays.
+
+    Raises Denied with who uses it, be it off: it could not be switched on meanwhile.
+    """
+    check_estate(actor, "operate", _("stop pools"))
+    with transaction.atomic():
+        locked(pool.host)
+        ledger.lock([pool.pool.scope])
+        if reason := why_not_stopped(pool):
+            raise Denied(reason)
+        return _run(actor, pool, pool_kinds.STOP, f"Stop the pool {pool.pool.name}")
+
+
+def set_autostart(*, actor: Any, pool: PoolAttachment, on: bool) -> Operation:
+    """Queue that a pool starts with its host from now on, or not; now it goes on as it is. Raises Denied."""
+    check_estate(actor, "operate", _("change pools"))
+    title = f"{'Start' if on else 'Do not start'} the pool {pool.pool.name} with its host"
+    return _run(actor, pool, pool_kinds.AUTOSTART, title, on=on)
+
+
+def why_not_stopped(pool: PoolAttachment) -> str:
+    """Return why a pool cannot be stopped now, by which machines it is used; '' when it can."""
+    volumes = pool.volumes.select_related("pool__pool")
+    return _why_busy(pool, uses_by_machines(list(volumes)))
+
+
+def _run(actor: Any, pool: PoolAttachment, kind: str, title: str, **more: Any) -> Operation:
+    names = {"pool": pool.pool.name, "uuid": str(pool.pool.uuid), "attachment": pool.pk, **more}
+    return _begin(actor, pool.host, kind, title, names, pool.topic)
+
+
+def _begin(
+    actor: Any, host: Host, kind: str, title: str, names: dict[str, Any], subject: str = ""
+) -> Operation:
     return begin_operation(
         actor=actor,
         project=None,
         spec=RequestSpec(kind=kind, sizes={}, pinned={**names, "host": host.name}),
-        subject=f"hosts.pool:{host.pk}:{names['pool']}",
+        subject=subject or f"hosts.pool:{host.pk}:{names['pool']}",
         title=title[:120],
         identifiers={**names, "host": host.pk},
         lane=host.scope,

@@ -22,7 +22,8 @@ def look_by_turns() -> int:
     Only of hosts that answer. One that does not answer here is left for another round.
     """
     due = Q(observed_volumes_at=None) | Q(observed_volumes_at__lt=timezone.now() - OLD)
-    found = PoolAttachment.objects.filter(due, host__observed_health=Health.UP).select_related("pool")
+    running = PoolAttachment.objects.filter(observed_active=True, host__observed_health=Health.UP)
+    found = running.filter(due).select_related("pool")
     # By chance: one that is broken, and so the oldest, would keep the turn for ever.
     return sum(_look(place) for place in found.order_by("?")[:MOST])
 

@@ -29,8 +29,17 @@ def register(users: Users) -> None:
 
 def uses_of(volumes: Sequence[Volume]) -> Mapping[int, list[Use]]:
     """Return who uses each of `volumes`, by its key, in a constant number of queries."""
+    return _gathered(volumes, (_images, _standing_on, *_rooms))
+
+
+def uses_by_machines(volumes: Sequence[Volume]) -> Mapping[int, list[Use]]:
+    """Return like `uses_of` who uses `volumes`, but no images and no volumes that stand on others."""
+    return _gathered(volumes, _rooms)
+
+
+def _gathered(volumes: Sequence[Volume], rooms: Iterable[Users]) -> Mapping[int, list[Use]]:
     found: dict[int, list[Use]] = {volume.pk: [] for volume in volumes}
-    for users in (_images, _standing_on, *_rooms):
+    for users in rooms:
         for pk, use in users(volumes):
             if use not in found[pk]:
                 found[pk].append(use)

@@ -20,7 +20,7 @@ from portal.core.web.streaming import stream
 from portal.hosts.live import visible
 from portal.hosts.models import PoolAttachment, Upload, Volume
 from portal.hosts.storage import downloading, services, uploading
-from portal.hosts.storage.pools import why_not_removed
+from portal.hosts.storage.pools import why_not_removed, why_not_stopped
 from portal.hosts.storage.room import room_of, with_promised
 from portal.hosts.storage.upload_views import NewUpload
 from portal.hosts.storage.using import is_orphan, uses_of
@@ -105,6 +105,7 @@ def _pool_page(
         "may_administer": may(request.user, "administer", None),
         "confirm": ConfirmForm(name=pool.pool.name),
         "denied": why_not_removed(pool),
+        "kept_running": why_not_stopped(pool) if pool.observed_active else "",
     }
     status = 422 if form.errors or upload.errors else 200
     return render_page(request, "hosts/pool.html", context, partial="hosts/volumes.html", status=status)
