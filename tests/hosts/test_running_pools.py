@@ -14,7 +14,7 @@ from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, DiskSpec, DomainSpec, PoolSpec
 from portal.hosts.limits import note_stopped
-from portal.hosts.models import Host, PoolAttachment
+from portal.hosts.models import Health, Host, PoolAttachment
 from portal.hosts.readiness import report
 from portal.hosts.storage import pool_kinds, pools, turns
 from portal.operations.models import Counter, Operation, StepRecord
@@ -56,12 +56,22 @@ def test_an_operator_stops_a_pool_and_starts_it(operator, pool, fake, chief):
     assert run(pools.stop(actor=operator, pool=pool), pool) == State.SUCCEEDED
     assert not mine(fake, pool).active and not pool.observed_active
     assert limit(pool) == 0 and pool.observed_capacity == 64 * GIB
-    # What a pool holds is not forgotten while nobody can look.
-    assert turns.look_by_turns() == 0 and pool.volumes.count() == 1
     assert run(pools.start(actor=operator, pool=pool), pool) == State.SUCCEEDED
     assert mine(fake, pool).active and pool.observed_active and limit(pool) > 0
     verbs = list(AuditEntry.objects.values_list("actor_name", "verb"))
     assert verbs.count(("olga", "operation.begun")) == 2
+
+
+def test_nobody_looks_into_what_does_not_run(pool, fake, chief, monkeypatch):
+    """Red when the round asks for it: it would take the turn of a pool that answers."""
+    asked = []
+    monkeypatch.setattr(turns, "call", lambda host, verb, *args, timeout: asked.append(args) or ())
+    Host.objects.update(observed_health=Health.UP)
+    assert run(pools.stop(actor=chief, pool=pool), pool) == State.SUCCEEDED
+    assert turns.look_by_turns() == 0 and not asked
+    assert run(pools.start(actor=chief, pool=pool), pool) == State.SUCCEEDED
+    PoolAttachment.objects.update(observed_volumes_at=None)
+    assert turns.look_by_turns() == 1 and asked
 
 
 def test_what_a_machine_has_keeps_the_pool_running(pool, fake, chief, cast, client):
@@ -126,6 +136,9 @@ def test_another_pool_of_the_name_is_left_alone(pool, fake, chief):
     fake.ensure_pool(PoolSpec(pool.pool.name, str(uuid.uuid4()), "/srv/theirs"))
     failed = done(pools.stop(actor=chief, pool=pool))
     assert (failed.state, code(failed)) == (State.FAILED, "name_taken") and mine(fake, pool).active
+    fake.stop_pool(pool.pool.name)
+    failed = done(pools.start(actor=chief, pool=pool))
+    assert (failed.state, code(failed)) == (State.FAILED, "name_taken") and not mine(fake, pool).active
 
 
 def test_it_starts_with_its_host_or_not(pool, fake, operator, client):
@@ -134,7 +147,8 @@ def test_it_starts_with_its_host_or_not(pool, fake, operator, client):
     url = reverse("hosts:pool-autostart", args=[pool.pk])
     page = reverse("hosts:pool", args=[pool.pk])
     for asked, on in (({}, False), ({"on": "1"}, True)):
-        assert ("Do not start with the host" in client.get(page).content.decode()) is not on
+        shown = client.get(page).content.decode()
+        assert ("Do not start with the host" in shown, 'name="on" value="1"' in shown) == (not on, on)
         client.post(url, asked)
         assert run(Operation.objects.order_by("pk").last(), pool) == State.SUCCEEDED
         assert (mine(fake, pool).autostart, pool.observed_autostart) == (on, on)
@@ -201,7 +215,8 @@ def test_a_pool_that_runs_on_another_host_gives_its_room(pool):
     """Red when one host's stopped pool closes what others have of it."""
     told = {"scope": pool.pool.scope, "resource": "disk"}
     Counter.objects.update_or_create(**told, defaults={"limit": GIB})
-    other = PoolAttachment.objects.create(host=make_host("second", "fake://second/"), pool=pool.pool, path="/second")
+    second = make_host("second", "fake://second/")
+    other = PoolAttachment.objects.create(host=second, pool=pool.pool, path="/second")
     note_stopped(pool)
     assert limit(pool) == GIB
     other.observed_active = False
