@@ -1,5 +1,6 @@
 """Volumes on the real libvirt, made, grown, copied and deleted by operations, kept where used."""
 
+import hashlib
 import secrets
 import uuid
 from pathlib import Path
@@ -9,13 +10,15 @@ import pytest
 from portal.core.errors import Denied
 from portal.drivers.registry import driver_for
 from portal.drivers.types import Accelerator, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
-from portal.hosts.storage import downloading, services
+from portal.hosts.storage import downloading, pools, services, uploading
 from portal.hosts.storage.using import is_orphan, uses_of
 from portal.operations.models import StepRecord
 from portal.operations.states import State
 from tests.drivers.contract.bench import LIVE_URI, MIB, POOL_ROOT
 from tests.factories import make_host, make_place
+from tests.hosts.images.conftest import send, uploads  # noqa: F401 (a fixture)
 from tests.hosts.test_storage import code, done, look, row
+from tests.hosts.test_volume_uploads import qcow2
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.live]
 
@@ -36,12 +39,18 @@ def real():
     driver.close()
 
 
-def test_volumes_live_their_life_on_a_real_host(real, chief):
-    """Red when a step passes on what libvirt does not take, or a used volume is deleted."""
-    driver, pool = real
+def placed(pool):
+    """Let the portal know the pool."""
     place = make_place(make_host(uri=LIVE_URI), pool.name, pool.path)
     place.pool.uuid = pool.uuid
     place.pool.save()
+    return place
+
+
+def test_volumes_live_their_life_on_a_real_host(real, chief):
+    """Red when a step passes on what libvirt does not take, or a used volume is deleted."""
+    driver, pool = real
+    place = placed(pool)
     left = driver.create_volume(VolumeSpec(pool.name, "left.qcow2", 8 * MIB))
     look(chief, place)
     assert place.observed_capacity > place.observed_available > 0
@@ -74,3 +83,31 @@ def test_volumes_live_their_life_on_a_real_host(real, chief):
     assert there == ["copy.qcow2", "copy.raw", "left.qcow2"]
     with pytest.raises(Denied, match="only becomes larger"):
         services.grow(actor=chief, volume=row("copy.raw"), capacity=8 * MIB)
+
+
+def test_a_file_is_uploaded_and_its_pool_stopped_and_started(real, chief, uploads, tmp_path):  # noqa: F811
+    """Red when the host gets another file, keeps the mark, or a pool is stopped under a domain."""
+    driver, pool = real
+    place = placed(pool)
+    look(chief, place)
+    content = qcow2(tmp_path)
+    upload = uploading.begin(actor=chief, pool=place, name="mine.qcow2")
+    assert done(send(chief, upload, content)).state == State.SUCCEEDED
+    made = row("mine.qcow2")
+    assert (made.observed_capacity, made.observed_format, made.made) == (16 * MIB, "qcow2", True)
+    digest = driver.digest_volume(pool.name, "mine.qcow2")
+    assert digest.sha256 == hashlib.sha256(content).hexdigest()
+    emulated, own = Accelerator.EMULATION, str(uuid.uuid4())
+    disks = (DiskSpec(made.observed_path),)
+    begun = pools.stop(actor=chief, pool=place)
+    driver.define(DomainSpec(pool.name, own, 1, 64 * MIB, disks, accelerator=emulated))
+    failed = done(begun)
+    assert (failed.state, code(failed)) == (State.FAILED, "pool_in_use")
+    driver.undefine(own)
+    for act, runs in ((pools.stop, False), (pools.start, True)):
+        assert done(act(actor=chief, pool=place)).state == State.SUCCEEDED
+        place.refresh_from_db()
+        assert place.observed_active is runs
+    assert done(pools.set_autostart(actor=chief, pool=place, on=False)).state == State.SUCCEEDED
+    place.refresh_from_db()
+    assert not place.observed_autostart and driver.digest_volume(pool.name, "mine.qcow2") == digest
