@@ -24,6 +24,8 @@ pytestmark = [
 ]
 PLAIN = {"description": "", "boot": "hd", "clock": "utc", "watchdog": "absent"}
 WANTED = {"description": "mine", "boot": "cdrom", "clock": "localtime", "watchdog": "poweroff"}
+PLAIN |= {"cache": "default", "trim": "on"}
+WANTED |= {"cache": "none", "trim": "off"}
 
 
 @pytest.fixture
@@ -68,7 +70,8 @@ def test_settings_are_changed_for_the_next_start_whatever_dies(cast, worker, rea
     now = driver.definition(uuid)
     assert set_to(now.persistent) == WANTED
     gone = set(before.persistent.splitlines()) - set(now.persistent.splitlines())
-    assert {line.strip() for line in gone} == {"<clock offset='utc'/>"}
+    disk = "<driver name='qemu' type='qcow2' discard='unmap'/>"
+    assert {line.strip() for line in gone} == {"<clock offset='utc'/>", disk}
     assert now.running == before.running and driver.domain_info(uuid).state is DomainState.RUNNING
     row = Definition.objects.get(uuid=uuid)
     assert row.observed_digest == now.digest and settings.waiting(

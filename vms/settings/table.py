@@ -1,13 +1,14 @@
 """Every setting beside a machine's size, and how several of them are changed at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
-from vms.settings import board, booting, hardware, order, processor
+from vms.settings import board, booting, disks, hardware, order, processor
 from vms.settings.model import Defined, Ground, Setting
 
 #: Characters; libvirt has no limit of its own.
@@ -22,6 +23,8 @@ SETTINGS: tuple[Setting, ...] = (
     board.TPM,
     processor.CPU,
     processor.TOPOLOGY,
+    disks.CACHE,
+    disks.TRIM,
     hardware.VIDEO,
     hardware.AGENT_CHANNEL,
     booting.CLOCK,
@@ -78,10 +81,20 @@ def patch_of(ground: Ground, wanted: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _merged(patch: Any, other: Any) -> Any:
-    """Return two changes as one: they share names, and never a value or a list."""
+    """Return two changes as one: they share names and the places of a list, and never a value.
+
+    A place that one of them takes away is named by that one alone.
+    """
+    if _is_places(patch) and _is_places(other):
+        pairs: Iterator[tuple[Any, Any]] = zip_longest(patch, other, fillvalue={})
+        return [_merged(first, second) for first, second in pairs]
     if not isinstance(patch, Mapping) or not isinstance(other, Mapping):
         return other
     return {**patch, **{name: _merged(patch.get(name), part) for name, part in other.items()}}
+
+
+def _is_places(part: Any) -> bool:
+    return isinstance(part, list) and all(isinstance(one, Mapping) for one in part)
 
 
 def _check(setting: Setting, ground: Ground, value: str) -> None:
