@@ -19,8 +19,8 @@ from portal.core.errors import Denied
 from portal.drivers.types import VolumeSpec
 from portal.hosts.images import services as images
 from portal.hosts.images import store
-from portal.hosts.models import BegunVolume, Image, Upload
-from portal.hosts.storage import uploading
+from portal.hosts.models import BegunVolume, Image, PoolAttachment, StoragePool, Upload
+from portal.hosts.storage import pools, uploading
 from portal.hosts.storage.kinds import is_mark
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
@@ -223,6 +223,18 @@ def test_a_volume_is_there_whenever_a_worker_died(operator, pool, fake, tmp_path
         step.undo(context)
         step.undo(context)
     assert names(fake, pool) == [] and not BegunVolume.objects.exists()
+
+
+def test_a_pool_that_somebody_uploads_into_is_not_removed(operator, pool):
+    """Red when the upload would go with its pool, in the midst of it."""
+    other = PoolAttachment.objects.create(
+        host=pool.host, pool=StoragePool.objects.create(name="spare"), path="/srv/spare"
+    )
+    assert pools.why_not_removed(other) == ""
+    upload = begin(operator, other)
+    assert pools.why_not_removed(other).startswith("olga uploads mine.qcow2 into it")
+    images.give_up(actor=operator, upload=upload)
+    assert pools.why_not_removed(other) == ""
 
 
 def test_the_sweep_clears_what_is_a_volume_by_now(operator, pool, uploads, tmp_path):

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from portal.core.errors import Denied
 from portal.drivers.types import FOLDER_KINDS, PoolKind
 from portal.hosts.addresses import check_pool_path
-from portal.hosts.models import Host, PoolAttachment, StoragePool
+from portal.hosts.models import Host, PoolAttachment, StoragePool, Upload
 from portal.hosts.services import check_estate, locked
 from portal.hosts.storage import pool_kinds
 from portal.hosts.storage.services import has_plain_name
@@ -122,6 +122,11 @@ def why_not_removed(pool: PoolAttachment) -> str:
         return _("The host was added with this pool; it goes with the host.")
     if StoragePool.objects.get(pk=pool.pool_id).attachments.count() > 1:
         return _("Other hosts have this pool as well.")
+    uploads = Upload.objects.filter(pool=pool).exclude(state=Upload.State.DONE)
+    coming = uploads.select_related("person").first()
+    if coming is not None:
+        words = _("%(person)s uploads %(name)s into it; wait for that, or throw it away.")
+        return words % {"person": coming.person, "name": coming}
     # A copy of an image is a copy: the image lies in the other pools.
     images = set(pool.images.values_list("path", flat=True))
     volumes = pool.volumes.exclude(observed_path__in=images).select_related("pool__pool")
