@@ -49,6 +49,7 @@ from portal.drivers.types import (
     DomainInfo,
     DomainSpec,
     DomainState,
+    HostDevice,
     HostInfo,
     HostReadiness,
     NetworkInfo,
@@ -101,6 +102,7 @@ class FakeDriver(FakeCopies):
         #: Pools that are defined and do not run.
         self.stopped_pools: set[str] = set()
         self.manual_pools: set[str] = set()
+        self.devices: tuple[HostDevice, ...] = ()
         self._networks: dict[str, NetworkSpec] = {}
         self._volumes: dict[tuple[str, str], VolumeInfo] = {}
         #: Of what was uploaded, by path: other fake volumes hold no bytes.
@@ -127,7 +129,8 @@ class FakeDriver(FakeCopies):
         host, machines = self.host_info(), ("pc", "q35")
         told = HostReadiness(host, "x86_64", "fake", "", "", True, True, 255, machines, None, ("none",))
         able = (DomainAbilities("qemu", "x86_64", "q35", "pc-q35-7.2", 255, cpu_modes=("host-model",)),)
-        return replace(told, uuid=validation.host_uuid(self.host_uuid), abilities=able)
+        uuid = validation.host_uuid(self.host_uuid)
+        return replace(told, uuid=uuid, abilities=able, devices=self.devices)
 
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
         self._touch()

@@ -441,6 +441,22 @@ class DomainAbilities:
 
 
 @dataclass(frozen=True, slots=True)
+class HostDevice:
+    """A PCI or USB device of a host that a guest could be given.
+
+    `key` tells it from others of the host: `pci:0000:03:00.0`, and `usb:046d:c52b` by what it is, since a USB
+    device has another number each time that it is plugged in. `address` is where it is now, of USB
+    `bus.number`. `group` is its IOMMU group, None where the host has no IOMMU in use; what shares one goes
+    together.
+    """
+
+    key: str
+    label: str
+    address: str
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HostReadiness:
     """What a host says about itself; that KVM is offered does not prove that a guest runs on it.
 
@@ -449,6 +465,8 @@ class HostReadiness:
     reached; empty when the host does not know, or says what many machines of its maker say. `abilities` has
     one entry for each type of domain and board that it offers. `saves` tells that it can keep the memory of a
     domain in a file.
+    one entry for each type of domain and board that it offers. `devices` are its PCI and USB devices, without
+    bridges and hubs, by `key`.
     """
 
     host: HostInfo
@@ -468,6 +486,7 @@ class HostReadiness:
     uuid: str = ""
     abilities: tuple[DomainAbilities, ...] = ()
     saves: bool = True
+    devices: tuple[HostDevice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What a host says about itself; not for proving it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import libvirt
 
@@ -12,7 +13,8 @@ from portal.drivers.libvirt.saving import UNABLE
 from portal.drivers.libvirt.xml.abilities import abilities_of
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.capabilities import Capabilities
-from portal.drivers.types import DomainAbilities, HostInfo, HostReadiness
+from portal.drivers.libvirt.xml.node_device import host_device
+from portal.drivers.types import DomainAbilities, HostDevice, HostInfo, HostReadiness
 
 #: The boards that machines of the portal, and those that it adopts, usually have; others have one a host.
 _BOARDS = ("q35", "pc", "xenpv", "xenfv", "virt")
@@ -75,7 +77,24 @@ def readiness(connection: libvirt.virConnect) -> HostReadiness:
         uuid=found.uuid,
         abilities=tuple(_abilities(connection, found)),
         saves=connection.getType() not in UNABLE,
+        devices=_devices(connection),
     )
+
+
+def _devices(connection: libvirt.virConnect) -> tuple[HostDevice, ...]:
+    """Return the host's PCI and USB devices, none where its libvirt cannot list them."""
+    kinds = (
+        libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV | libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_USB_DEV
+    )
+    found = []
+    try:
+        for device in connection.listAllDevices(kinds):
+            # One that was unplugged meanwhile, or says what nobody can read, is left out.
+            with suppress(libvirt.libvirtError, InvalidSpec):
+                found.append(host_device(device.XMLDesc()))
+    except libvirt.libvirtError:
+        return ()
+    return tuple(sorted(filter(None, found), key=lambda one: (one.key, one.address)))
 
 
 def _bridges(connection: libvirt.virConnect) -> tuple[str, ...] | None:
