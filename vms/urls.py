@@ -2,8 +2,8 @@
 
 from django.urls import path, re_path
 
+from vms import hostdevice_views, naming_page, power, saved_page, views
 from vms import install_views as installs
-from vms import naming_page, power, saved_page, views
 from vms.adoption import views as adopted
 from vms.catalogue import image_views as handed_in
 from vms.catalogue import views as admin
@@ -68,6 +68,9 @@ urlpatterns = [
     path("<int:pk>/cards/<str:mac>/", devices.card, name="card"),
     path("<int:pk>/cards/<str:mac>/link/", devices.card_link, name="card_link"),
     path("<int:pk>/cards/<str:mac>/remove/", devices.card_remove, name="card_remove"),
+    path("<int:pk>/host-devices/", hostdevice_views.host_devices, name="host_devices"),
+    path("<int:pk>/host-devices/give/", hostdevice_views.give, name="host_device_give"),
+    path("<int:pk>/host-devices/take/", hostdevice_views.take, name="host_device_take"),
     path("<int:pk>/media/", devices.media, name="media"),
     path("<int:pk>/media/<slug:target>/", devices.media_change, name="media_change"),
     path("<int:pk>/export/", exports.export, name="export"),

@@ -25,6 +25,7 @@ from vms import (
     bulk,
     editing,
     extending,
+    hostdevices,
     install_templates,
     installing,
     live,
@@ -91,6 +92,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "power_buttons": live.actions_for(vm, stranger),
         "ways": reach.ways(vm, ports),
         "ports": ports,
+        "host_devices": hostdevices.matters(vm),
         "disks": vm.disks.select_related("pool__pool"),
         "operations": Operation.objects.restrict(request.user, "view").filter(
             Q(subject=vm.topic) | Q(pk=vm.built_by_id) | Q(pk__in=waiting_for(vm).values("pk"))

@@ -130,6 +130,7 @@ def _things(world):
         observed_persistent=defined,
         observed_at=timezone.now(),
     )
+    world.with_devices = _with_devices(world)
     world.foreign = Definition.objects.create(
         host=world.machine.host,
         uuid=uuid.uuid4(),
@@ -206,7 +207,7 @@ def make_operation(world, name, *, state):
 
 
 def make_machine(world, name, place, **changes):
-    """A machine of the owner's, switched off, on the one host."""
+    """A machine of the owner's, switched off, on the host of its pool."""
     built_by = make_operation(world, name, state="succeeded")
     values = {
         "status": Status.ACTIVE,
@@ -220,7 +221,7 @@ def make_machine(world, name, place, **changes):
         uuid=uuid.uuid4(),
         project=world.project,
         owner=world.people["owner"],
-        host=world.host,
+        host=place.host,
         built_by=built_by,
         image=world.item.image,
         vcpus=1,
@@ -229,4 +230,20 @@ def make_machine(world, name, place, **changes):
     )
     Operation.objects.filter(pk=built_by.pk).update(subject=machine.topic)
     machine.disks.create(pool=place, volume_name=f"{name}-{secrets.token_hex(4)}", capacity=factories.GIB)
+    return machine
+
+
+def _with_devices(world):
+    """A machine that has a USB device of its host, which has another one."""
+    stick = {"key": "usb:058f:6387", "label": "Stick", "address": "1.4", "group": None}
+    host = factories.make_host("devices", "fake://devices/", readiness={"devices": [stick]})
+    machine = make_machine(world, "with-mouse", factories.make_place(host, "devices-pool", "/devices"))
+    mouse = {"mode": "subsystem", "type": "usb", "usb": {"vendor": "0x046d", "product": "0xc52b"}}
+    Definition.objects.create(
+        host=host,
+        uuid=machine.uuid,
+        observed_digest="d",
+        observed_persistent={"devices": {"host_devices": [mouse]}},
+        observed_at=timezone.now(),
+    )
     return machine

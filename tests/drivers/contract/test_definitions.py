@@ -57,6 +57,22 @@ def test_a_change_is_for_the_next_start(bench: Bench) -> None:
     assert (info.vcpus, info.memory_bytes) == (2, 96 * MIB)
 
 
+def test_devices_of_the_host_come_and_go_one_by_one(bench: Bench) -> None:
+    """Red when a hypervisor fills in, or writes otherwise, what the portal tells a device of the host by."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    seen = driver.definition(spec.uuid)
+    common = {"mode": "subsystem", "managed": True}
+    address = {"domain": "0x0000", "bus": "0x1f", "slot": "0x10", "function": "0x7"}
+    card = {**common, "type": "pci", "address": address}
+    stick = {**common, "type": "usb", "usb": {"vendor": "0x058f", "product": "0x6387"}}
+    made = driver.redefine(spec.uuid, {"devices": {"host_devices": [card]}}, seen.digest)
+    both = driver.redefine(spec.uuid, {"devices": {"host_devices": [{}, stick]}}, made.digest)
+    assert understood(both.persistent)["devices"]["host_devices"] == [card, stick]
+    one = driver.redefine(spec.uuid, {"devices": {"host_devices": [None, {}]}}, both.digest)
+    assert understood(one.persistent)["devices"]["host_devices"] == [stick]
+
+
 def test_a_firmware_forgets_once_what_another_one_kept(bench: Bench) -> None:
     """Red when start() does not look for the trace, or leaves it for the start after."""
     driver, spec = bench.driver, bench.domain()

@@ -1,0 +1,199 @@
+"""Devices of a host that machines have for themselves: who gives them, and that no two have one."""
+
+from dataclasses import asdict
+
+import pytest
+from django.urls import reverse as url
+from django.utils import timezone
+
+from portal.accounts.models import Membership, Role
+from portal.audit.models import AuditEntry
+from portal.core.errors import Denied
+from portal.drivers.fake import FakeDriver
+from portal.drivers.inspection import Kind, inspect
+from portal.drivers.types import Accelerator, DiskSpec, DomainDefinition, DomainSpec, HostDevice
+from portal.hosts import steps
+from portal.operations.models import Operation
+from portal.operations.states import State
+from tests.factories import MIB, make_host, make_machine
+from tests.hosts.conftest import carry_out
+from vms import hostdevices, noted
+from vms.models import Definition, Observed
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+CARD, SECOND = "pci:0000:02:10.7", "pci:0000:02:10.6"
+STICK, MOUSE = "usb:058f:6387", "usb:046d:c52b"
+DEVICES = (
+    HostDevice(SECOND, "Card 1", "0000:02:10.6", 31),
+    HostDevice(CARD, "Card <2>", "0000:02:10.7", 31),
+    HostDevice("pci:0000:05:00.0", "Sound", "0000:05:00.0"),
+    HostDevice(MOUSE, "Mouse", "1.2"),
+    HostDevice(MOUSE, "Mouse", "1.3"),
+    HostDevice(STICK, "Stick", "1.4"),
+)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    driver = FakeDriver()
+    driver.devices = DEVICES
+    monkeypatch.setattr(steps, "call", lambda host, verb, *args, timeout: getattr(driver, verb)(*args))
+    return driver
+
+
+@pytest.fixture
+def host(fake):
+    return make_host(readiness=asdict(fake.readiness()))
+
+
+@pytest.fixture
+def machine(cast, fake, host):
+    return made(cast, fake, host, "web")
+
+
+@pytest.fixture
+def other(cast, fake, host):
+    return made(cast, fake, host, "db")
+
+
+def made(cast, fake, host, name):
+    """A machine with a domain on the fake host, which the portal has seen."""
+    vm = make_machine(cast, name, host, observed_state=Observed.SHUTOFF)
+    disks = (DiskSpec(f"/{name}.qcow2"),)
+    fake.define(DomainSpec(name, str(vm.uuid), 1, 64 * MIB, disks, accelerator=Accelerator.EMULATION))
+    see(fake, vm)
+    return vm
+
+
+def see(fake, vm):
+    noted.note(vm.host_id, str(vm.uuid), fake.definition(str(vm.uuid)), timezone.now())
+
+
+def give(chief, vm, key):
+    return hostdevices.attach(actor=chief, machine=vm, key=key)
+
+
+def done(operation):
+    return Operation.objects.get(pk=carry_out(operation).pk)
+
+
+def defined(fake, vm):
+    text = fake.definition(str(vm.uuid)).persistent
+    return inspect(Kind.DOMAIN, text.encode()).understood["devices"].get("host_devices")
+
+
+def test_a_machine_gets_devices_and_gives_them_back(fake, machine, chief):
+    """Red when the address is written wrongly, or the wrong one of two is taken away."""
+    assert done(give(chief, machine, CARD)).state == State.SUCCEEDED
+    address = {"domain": "0x0000", "bus": "0x02", "slot": "0x10", "function": "0x7"}
+    card = {"mode": "subsystem", "type": "pci", "managed": True, "address": address}
+    assert defined(fake, machine) == [card]
+    assert done(give(chief, machine, STICK)).state == State.SUCCEEDED
+    usb = {"vendor": "0x058f", "product": "0x6387"}
+    stick = {"mode": "subsystem", "type": "usb", "managed": True, "usb": usb}
+    assert defined(fake, machine) == [card, stick]
+    assert [(one.key, one.label) for one in hostdevices.of(machine)] == [(CARD, "Card <2>"), (STICK, "Stick")]
+    with pytest.raises(Denied, match="already"):
+        give(chief, machine, CARD)
+    taken = hostdevices.detach(actor=chief, machine=machine, key=CARD)
+    assert done(taken).state == State.SUCCEEDED and defined(fake, machine) == [stick]
+    with pytest.raises(Denied, match="not defined with"):
+        hostdevices.detach(actor=chief, machine=machine, key=CARD)
+    assert AuditEntry.objects.filter(verb="operation.begun", actor_name=chief.username).count() == 3
+
+
+def test_what_another_has_is_refused_with_its_name(fake, machine, other, chief):
+    """Red when another machine's definition is not looked at, or its IOMMU group."""
+    done(give(chief, other, CARD))
+    with pytest.raises(Denied, match="db has it"):
+        give(chief, machine, CARD)
+    with pytest.raises(Denied, match="db has a device that goes together with it .*31"):
+        give(chief, machine, SECOND)
+    # Its own group is no obstacle.
+    assert done(give(chief, other, SECOND)).state == State.SUCCEEDED
+    done(hostdevices.detach(actor=chief, machine=other, key=CARD))
+    done(hostdevices.detach(actor=chief, machine=other, key=SECOND))
+    assert done(give(chief, machine, CARD)).state == State.SUCCEEDED
+
+
+def test_what_is_on_its_way_to_another_is_refused(fake, machine, other, chief):
+    """Red when only definitions count: two requests in one moment would give it twice."""
+    begun = give(chief, other, STICK)
+    with pytest.raises(Denied, match="db has it"):
+        give(chief, machine, STICK)
+    done(begun)
+    with pytest.raises(Denied, match="db has it"):
+        give(chief, machine, STICK)
+
+
+@pytest.mark.parametrize("side", ["observed_persistent", "observed_running"])
+@pytest.mark.parametrize(
+    "named", [{"usb": {"vendor": "0x058f", "product": "0x6387"}}, {"address": {"bus": "1", "device": "4"}}]
+)
+def test_a_domain_that_nobody_manages_keeps_what_it_has(fake, host, machine, chief, side, named):
+    """Red when foreign domains, what runs alone, or a device by its place on the bus is not looked at."""
+    told = {"observed_persistent": None, "observed_running": None}
+    told[side] = {"devices": {"host_devices": [{"mode": "subsystem", "type": "usb", **named}]}}
+    Definition.objects.create(
+        host=host,
+        uuid="11111111-2222-4333-8444-555555555555",
+        observed_name="theirs",
+        observed_digest="d",
+        observed_at=timezone.now(),
+        **told,
+    )
+    with pytest.raises(Denied, match="theirs has it"):
+        give(chief, machine, STICK)
+
+
+def test_what_cannot_be_given_says_why(fake, machine, chief):
+    """Red when a host without an IOMMU, or two devices that look the same, are let through."""
+    for key, words in (
+        ("pci:0000:05:00.0", "no IOMMU"),
+        (MOUSE, "cannot be told apart"),
+        ("usb:ffff:ffff", "no such device"),
+        ("", "no such device"),
+    ):
+        with pytest.raises(Denied, match=words):
+            give(chief, machine, key)
+
+
+def test_an_owner_and_a_projects_operator_give_nothing(fake, machine, chief, cast):
+    """Red when whoever may use the machine may give it what belongs to the host."""
+    done(give(chief, machine, STICK))
+    Membership.objects.create(user=cast.requester, project=cast.project, role=Role.OPERATOR)
+    for act, key in ((hostdevices.attach, CARD), (hostdevices.detach, STICK)):
+        with pytest.raises(Denied, match="You may not give machines devices"):
+            act(actor=cast.requester, machine=machine, key=key)
+
+
+def test_the_page_offers_what_there_is_and_tells_when_it_counts(fake, machine, other, chief, cast, client):
+    """Red when a host without devices is told of, or what waits for the next start is told as there."""
+    client.force_login(chief)
+    page, detail = (url(f"vms:{name}", args=[machine.pk]) for name in ("host_devices", "detail"))
+    done(give(chief, other, CARD))
+    shown = client.get(page).content.decode()
+    assert "Card &lt;2&gt;" in shown and "db has it." in shown and "no IOMMU" in shown
+    assert page in client.get(detail).content.decode()
+    answer = client.post(url("vms:host_device_give", args=[machine.pk]), {"key": CARD}, follow=True)
+    assert "db has it." in answer.content.decode()
+    client.post(url("vms:host_device_give", args=[machine.pk]), {"key": STICK})
+    done(Operation.objects.order_by("pk").last())
+    text = fake.definition(str(machine.uuid)).persistent
+    for running, words in ((text, "In use"), ("<domain><name>web</name></domain>", "From the next start on")):
+        seen = DomainDefinition(text, running)
+        noted.note(machine.host_id, str(machine.uuid), seen, timezone.now())
+        machine.__class__.objects.update(observed_state=Observed.RUNNING)
+        assert words in client.get(page).content.decode()
+    client.force_login(cast.requester)
+    shown = client.get(page).content.decode()
+    assert (
+        "Stick" in shown
+        and "Card" not in shown
+        and url("vms:host_device_take", args=[machine.pk]) not in shown
+    )
+    # A host without an IOMMU can give nothing of these.
+    machine.host.readiness = {"devices": [asdict(DEVICES[2])]}
+    machine.host.save(update_fields=["readiness"])
+    Definition.objects.filter(uuid=machine.uuid).update(observed_persistent={}, observed_running=None)
+    assert page not in client.get(detail).content.decode()

@@ -1,0 +1,206 @@
+"""PCI and USB devices of a host that a machine has for itself. Not for: a machine's own devices.
+
+What a machine has counts from its next start on, and no quota knows of it. Nobody else has it: neither
+another machine, nor a domain that the portal does not know, nor who has something of its IOMMU group.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from portal.accounts.backends import may
+from portal.core.errors import Denied
+from portal.hosts.models import Host
+from portal.hosts.services import check_estate, locked
+from portal.operations.models import Operation
+from portal.operations.states import UNFINISHED
+from vms import editing, noted, power
+from vms.changes.devices.shared import devices, known
+from vms.models import Definition, VirtualMachine
+
+#: A device as the host told of it: the values of `portal.drivers.types.HostDevice`.
+Told = Mapping[str, Any]
+_PCI = ("domain", "bus", "slot", "function")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A device that a machine has: while it runs now, from its next start on, or both."""
+
+    key: str
+    label: str
+    now: bool
+    defined: bool
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A device of the host, and why a machine cannot have it, '' when it can."""
+
+    key: str
+    label: str
+    address: str
+    denied: str
+
+
+def _told(host: Host) -> list[Told]:
+    return list(host.readiness.get("devices", ()))
+
+
+def _key(device: Mapping[str, Any] | None, told: Sequence[Told]) -> str:
+    """Return which device of the host one of a definition is, '' for one of another kind."""
+    device = device or {}
+    address, usb = device.get("address") or {}, device.get("usb") or {}
+    try:
+        if device.get("type") == "pci":
+            numbers = [int(address.get(name) or "0", 0) for name in _PCI]
+            return "pci:{:04x}:{:02x}:{:02x}.{:x}".format(*numbers)
+        if device.get("type") == "usb" and usb.get("vendor"):
+            return f"usb:{int(usb['vendor'], 0):04x}:{int(usb.get('product') or '0', 0):04x}"
+        if device.get("type") == "usb":
+            place = f"{int(address.get('bus') or '0', 0)}.{int(address.get('device') or '0', 0)}"
+            plugged = (
+                one["key"] for one in told if one["key"].startswith("usb:") and one["address"] == place
+            )
+            return next(plugged, f"usb@{place}")
+    except ValueError:
+        return ""
+    return ""
+
+
+def _keys(defined: Mapping[str, Any] | None, told: Sequence[Told]) -> list[str]:
+    """Return which devices of the host a definition, or a change of one, names, in its order."""
+    return [_key(device, told) for device in devices(defined, "host_devices")]
+
+
+def of(machine: VirtualMachine) -> list[Given]:
+    """Return the devices of its host that a machine has, as its definition was seen last."""
+    found, told = noted.of(machine), _told(machine.host)
+    if found is None:
+        return []
+    labels = {one["key"]: one["label"] for one in told}
+    now, defined = (_keys(side, told) for side in (found.observed_running, found.observed_persistent))
+    every = dict.fromkeys(filter(None, [*defined, *now]))
+    return [Given(key, labels.get(key, key), key in now, key in defined) for key in every]
+
+
+def matters(machine: VirtualMachine) -> bool:
+    """Tell whether there is anything to say: its host has what can be given, or the machine has some."""
+    usable = (one["group"] is not None or one["key"].startswith("usb:") for one in _told(machine.host))
+    return any(usable) or bool(of(machine))
+
+
+def offers(actor: Any, machine: VirtualMachine) -> list[Offer]:
+    """Return the devices of a machine's host that it does not have, for who may give them."""
+    if not may(actor, "operate", None):
+        return []
+    own, told = {one.key for one in of(machine)}, _told(machine.host)
+    holders = _holders(machine, told)
+    return [
+        Offer(one["key"], one["label"], one["address"], _why_not(one, told, holders))
+        for one in told
+        if one["key"] not in own
+    ]
+
+
+def _holders(machine: VirtualMachine, told: Sequence[Told]) -> dict[str, str]:
+    """Return who else has, or is about to get, a device of the machine's host, by its key."""
+    names = dict(VirtualMachine.objects.filter(host=machine.host_id).values_list("uuid", "name"))
+    found: dict[str, str] = {}
+    rows = Definition.objects.filter(host=machine.host_id).exclude(uuid=machine.uuid)
+    sides = rows.values_list("uuid", "observed_name", "observed_persistent", "observed_running")
+    for own, name, *definitions in sides:
+        for key in _every(definitions, told):
+            found[key] = names.get(own, name)
+    work = Operation.objects.filter(kind=editing.EDIT.name, lane=machine.host.scope, state__in=UNFINISHED)
+    for operation in work:
+        pinned = operation.frozen["pinned"]
+        if pinned["machine"] != str(machine.uuid):
+            for key in _every([pinned["change"]], told):
+                found[key] = names.get(UUID(pinned["machine"]), pinned["name"])
+    return found
+
+
+def _every(definitions: Iterable[Mapping[str, Any] | None], told: Sequence[Told]) -> Iterator[str]:
+    for defined in definitions:
+        yield from filter(None, _keys(defined, told))
+
+
+def _why_not(device: Told, told: Sequence[Told], holders: Mapping[str, str]) -> str:
+    key, group = device["key"], device["group"]
+    if key in holders:
+        return _("%(machine)s has it.") % {"machine": holders[key]}
+    if key.startswith("usb:"):
+        if sum(one["key"] == key for one in told) > 1:
+            return _("The host has several of this kind, which cannot be told apart.")
+        return ""
+    if group is None:
+        return _("The host has no IOMMU in use, without which no guest can have a PCI device.")
+    together = next((one["key"] for one in told if one["group"] == group and one["key"] in holders), "")
+    if together:
+        words = _("%(machine)s has a device that goes together with it (IOMMU group %(group)d).")
+        return words % {"machine": holders[together], "group": group}
+    return ""
+
+
+def attach(*, actor: Any, machine: VirtualMachine, key: str) -> Operation:
+    """Queue that a machine has a device of its host from its next start on. Raises Denied."""
+    with transaction.atomic():
+        current, found = _changeable(actor, machine)
+        told = _told(current.host)
+        device = next((one for one in told if one["key"] == key), None)
+        if device is None:
+            raise Denied(
+                _("The host has no such device, or not any more; prove it again to see what it has.")
+            )
+        there = _keys(found.observed_persistent, told)
+        if key in there:
+            raise Denied(_("The machine has this device already."))
+        if reason := _why_not(device, told, _holders(current, told)):
+            raise Denied(reason)
+        change = {"devices": {"host_devices": [*({} for _one in there), _wanted(key)]}}
+        said = [("Device of the host", "", device["label"])]
+        return editing.begin(actor=actor, machine=current, found=found, change=change, told=said)
+
+
+def detach(*, actor: Any, machine: VirtualMachine, key: str) -> Operation:
+    """Queue that a machine has a device of its host no more from its next start on. Raises Denied."""
+    with transaction.atomic():
+        current, found = _changeable(actor, machine)
+        told = _told(current.host)
+        there = _keys(found.observed_persistent, told)
+        if not key or key not in there:
+            raise Denied(_("The machine is not defined with this device."))
+        kept: list[Any] = [None if one == key else {} for one in there]
+        change = {"devices": {"host_devices": kept}}
+        label = next((one["label"] for one in told if one["key"] == key), key)
+        said = [("Device of the host", label, "")]
+        return editing.begin(actor=actor, machine=current, found=found, change=change, told=said)
+
+
+def _changeable(actor: Any, machine: VirtualMachine) -> tuple[VirtualMachine, Definition]:
+    """Return the machine, locked, and its definition. Joins the transaction. Raises Denied.
+
+    The host is locked first: of two who give one device to two machines the second sees the first.
+    """
+    check_estate(actor, "operate", _("give machines devices of their hosts"))
+    locked(machine.host)
+    current = power.usable(actor, machine, "edit")
+    return current, known(current)
+
+
+def _wanted(key: str) -> dict[str, Any]:
+    """Return the device of a definition that is `key`; the host lets go of it and takes it back by itself."""
+    kind, _colon, rest = key.partition(":")
+    common = {"mode": "subsystem", "type": kind, "managed": True}
+    if kind == "usb":
+        vendor, product = rest.split(":")
+        return {**common, "usb": {"vendor": f"0x{vendor}", "product": f"0x{product}"}}
+    domain, bus, last = rest.split(":")
+    slot, function = last.split(".")
+    address = {"domain": f"0x{domain}", "bus": f"0x{bus}", "slot": f"0x{slot}", "function": f"0x{function}"}
+    return {**common, "address": address}
