@@ -1,8 +1,11 @@
 """Devices of a host that machines have for themselves: who gives them, and that no two have one."""
 
+import time
 from dataclasses import asdict
+from functools import partial
 
 import pytest
+from django.db import connection
 from django.urls import reverse as url
 from django.utils import timezone
 
@@ -17,10 +20,11 @@ from portal.operations.models import Operation
 from portal.operations.states import State
 from tests.factories import MIB, make_host, make_machine
 from tests.hosts.conftest import carry_out
+from tests.racing import race
 from vms import hostdevices, noted
 from vms.models import Definition, Observed
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = pytest.mark.database
 CARD, SECOND = "pci:0000:02:10.7", "pci:0000:02:10.6"
 STICK, MOUSE = "usb:058f:6387", "usb:046d:c52b"
 DEVICES = (
@@ -42,7 +46,7 @@ def fake(monkeypatch):
 
 
 @pytest.fixture
-def host(fake):
+def host(cast, fake):
     return make_host(readiness=asdict(fake.readiness()))
 
 
@@ -144,6 +148,24 @@ def test_a_domain_that_nobody_manages_keeps_what_it_has(fake, host, machine, chi
     )
     with pytest.raises(Denied, match="theirs has it"):
         give(chief, machine, STICK)
+
+
+@pytest.mark.usefixtures("trail_that_can_be_flushed")
+def test_of_two_who_give_it_at_once_one_does(fake, machine, other, chief, monkeypatch):
+    """Red on PostgreSQL when the host is not locked: both would find that nobody has it."""
+    holders = hostdevices._holders
+
+    def slowly(*args):
+        found = holders(*args)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(hostdevices, "_holders", slowly)
+    acts = [partial(hostdevices.attach, actor=chief, machine=vm, key=STICK) for vm in (machine, other)]
+    results = race(acts)
+    connection.close()
+    assert len([one for one in results if isinstance(one, Denied)]) == 1, results
+    assert Operation.objects.filter(kind="vm.edit").count() == 1
 
 
 def test_what_cannot_be_given_says_why(fake, machine, chief):

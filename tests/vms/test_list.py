@@ -13,8 +13,9 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 #: Session, person, roles for the rows, the count, the keys, the rows, roles for the menu, the bell, and the
 #: projects in which the person asks for machines; for a requester what counters say of those, and defaults.
 LIST_QUERIES = {"requester": 11, "chief": 8}
-#: As on the list, the cards, which say how one comes there, and what waits to extend the lease.
-DETAIL_QUERIES = {"requester": 14, "chief": 13}
+#: As on the list, the cards, which say how one comes there, what waits to extend the lease, and what of its
+#: host a machine has.
+DETAIL_QUERIES = {"requester": 15, "chief": 14}
 SORTS = ("name", "-state", "host", "-host", "owner", "size", "lease")
 PATHS = ("", "?q=0", *(f"?sort={sort}" for sort in SORTS))
 
