@@ -51,8 +51,10 @@ class Put(Make):
             raise StepFailed("upload_gone")
         there = self.take(context)
         if there is not None and is_mark(context, there):
-            delete_waiting(self, context, names["pool"], names["name"])
-        self.make_by(context, "upload_image", names["pool"], names["name"], str(store.image_of(upload)))
+            delete_waiting(self, context, names["pool"], names["name"], size=upload.file_size)
+        image = store.image_of(upload)
+        told = names["pool"], names["name"], str(image)
+        self.make_by(context, "upload_image", *told, size=store.length(image))
 
 
 def _settle(operation: Operation, state: State) -> None:
