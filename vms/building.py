@@ -154,8 +154,10 @@ def settle(operation: Operation, state: State) -> None:
 
 
 def page_of_machine(operation: Operation) -> str:
-    """Return the address of the machine that `operation` built."""
-    return reverse("vms:detail", args=[operation.subject.rpartition(":")[2]])
+    """Return the address of the machine that `operation` is about, '' when it is not there."""
+    topic, _colon, pk = operation.subject.rpartition(":")
+    there = topic == "vms.machine" and VirtualMachine.objects.filter(pk=pk).exists()
+    return reverse("vms:detail", args=[pk]) if there else ""
 
 
 def on_offer() -> list[str]:

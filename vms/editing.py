@@ -17,6 +17,7 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from vms import noted, power, settings
+from vms.building import page_of_machine
 from vms.models import Definition, VirtualMachine
 from vms.steps import DomainStep
 
@@ -130,4 +131,4 @@ def begin(
 
 
 #: Nobody wants a change of last week made when its host comes back today.
-EDIT = Kind("vm.edit", "Change settings", (Redefine(),), waits_for_host=False)
+EDIT = Kind("vm.edit", "Change settings", (Redefine(),), page=page_of_machine, waits_for_host=False)

@@ -28,6 +28,7 @@ from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
 from vms import seeds
+from vms.building import page_of_machine
 from vms.models import Definition, Observed, Status, VirtualMachine
 from vms.power_steps import CallVerb, DeleteVolumes, ForceOff, Save, Start, Undefine
 
@@ -364,6 +365,7 @@ KINDS = (
             f"vm.{name}",
             verb.label,
             (_STEPS.get(name) or CallVerb(name, verb.label, verb.call),),
+            page=page_of_machine,
             waits_for_host=False,
         )
         for name, verb in VERBS.items()
@@ -372,6 +374,7 @@ KINDS = (
         "vm.discard",
         "Discard saved memory",
         (CallVerb("discard", "Delete what was saved", "discard_saved"),),
+        page=page_of_machine,
         waits_for_host=False,
     ),
     Kind("vm.bin", "Delete a machine", (ForceOff(),), settle=settle_bin, waits_for_host=False),

@@ -165,11 +165,12 @@ class Kind:
     Denied when there is no room. `settle` runs in the transaction that ends the operation and moves the
     life-cycle of what it was about. `waits_for_host`: when the host goes away it is lost until the host
     returns and then goes on, instead of failing. `cancellable`: it may be taken back while it runs.
-    `asking` is there for what waits for an approval first. `announce` tells the requester that it is done,
-    with `%(name)s` in it; empty for what they see at once. `page` is then where they go from there. For the
-    policies, `items` names what the catalogue offers of it, and `owned` counts what a person has of it.
-    `judged_as` names the kind that policies take it for. `parts`: its `place` begins operations of their
-    own, which carry its token as their batch.
+    `asking` is there for what waits for an approval first. `announce` tells the requester that it is
+    done, with `%(name)s` in it; empty for what they see at once. `page` is where people go from there,
+    and from the operation's page, '' for nowhere. For the policies, `items` names what the catalogue
+    offers of it, and `owned` counts what a person has of it. `judged_as` names the kind that policies
+    take it for. `parts`: its `place` begins operations of their own, which carry its token as their
+    batch.
     """
 
     name: str

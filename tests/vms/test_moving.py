@@ -395,4 +395,9 @@ def test_the_page_offers_what_can_be(cast, host, client):
     answer = client.post(url("vms:disk_move", args=[host.machine.pk, "vda"]), {"pool": host.other.pk})
     begun = Operation.objects.get(kind=moving.KIND)
     assert answer.url == url("operations:detail", args=[begun.pk])
-    assert "Pool" in client.get(answer.url).content.decode()
+    back = f'href="{url("vms:detail", args=[host.machine.pk])}"'
+    page = client.get(answer.url).content.decode()
+    assert "Pool" in page and back in page
+    begun.subject = "vms.machine:0"
+    begun.save(update_fields=["subject"])
+    assert "what this is about" not in client.get(answer.url).content.decode()

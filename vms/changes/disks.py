@@ -402,6 +402,7 @@ KINDS = (
         "Delete a disk",
         (Detach(), power_steps.DeleteVolumes()),
         settle=settle_removal,
+        page=page_of_machine,
         waits_for_host=False,
     ),
 )

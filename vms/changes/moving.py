@@ -26,6 +26,7 @@ from portal.operations.models import Counter, Operation, StepRecord
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
 from vms import placement, power
+from vms.building import page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import Definition, Disk, VirtualMachine
 
@@ -360,6 +361,7 @@ KINDS: Sequence[Kind] = (
         "Move a disk",
         (MakeVolume(), Move(), DeleteOld()),
         settle=settle,
+        page=page_of_machine,
         cancellable=True,
     ),
 )

@@ -15,6 +15,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext
 from portal.operations.words import Difference
 from vms import noted, power
+from vms.building import page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.editing import Clash
 from vms.models import Definition, Disk, VirtualMachine
@@ -144,4 +145,4 @@ def _check(limits: Mapping[str, int]) -> None:
             raise Denied(words, field=total)
 
 
-KINDS = (Kind(LIMIT, "Limit a disk", (LimitDisk(),), waits_for_host=False),)
+KINDS = (Kind(LIMIT, "Limit a disk", (LimitDisk(),), page=page_of_machine, waits_for_host=False),)

@@ -17,6 +17,7 @@ from portal.hosts.models import Image, ImageAttachment
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from vms import noted, power, seeds
+from vms.building import page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import VirtualMachine
 
@@ -147,4 +148,4 @@ def _change(
     return begin(actor, machine, CHANGE, title, told=told, names=names, **pinned)
 
 
-KINDS = (Kind(CHANGE, "Change a CD", (ChangeMedia(),), waits_for_host=False),)
+KINDS = (Kind(CHANGE, "Change a CD", (ChangeMedia(),), page=page_of_machine, waits_for_host=False),)

@@ -17,7 +17,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext
 from portal.operations.states import State
 from vms import noted, placement, power, reach
-from vms.building import MakeNetwork
+from vms.building import MakeNetwork, page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import CatalogueItem, VirtualMachine
 
@@ -272,6 +272,7 @@ KINDS = (
         "Add a network card",
         (MakeNetwork(), AttachCard()),
         settle=settle_new,
+        page=page_of_machine,
         waits_for_host=False,
     ),
     Kind(
@@ -279,7 +280,10 @@ KINDS = (
         "Remove a network card",
         (DetachCard(),),
         settle=settle_removal,
+        page=page_of_machine,
         waits_for_host=False,
     ),
-    Kind(LINK, "Set the link of a network card", (SetLink(),), waits_for_host=False),
+    Kind(
+        LINK, "Set the link of a network card", (SetLink(),), page=page_of_machine, waits_for_host=False
+    ),
 )
