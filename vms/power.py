@@ -367,6 +367,7 @@ KINDS = (
             (_STEPS.get(name) or CallVerb(name, verb.label, verb.call),),
             page=page_of_machine,
             waits_for_host=False,
+            slow=name == "save",
         )
         for name, verb in VERBS.items()
     ),

@@ -21,6 +21,9 @@ VERBS = HypervisorDriver.__abstractmethods__ - {"close"}
 LONG = 600.0
 #: Connections of a host that long calls leave to the others.
 KEPT_FOR_SHORT = 2
+#: The long calls that write or read a machine's memory, and how many of them are made at a time: who starts
+#: what was suspended does not wait behind copies of disks.
+MEMORY, FOR_MEMORY = frozenset({"save", "start"}), 2
 
 
 class _Child:
@@ -43,13 +46,15 @@ class _Child:
 class HostPool:
     """Up to `cap` children of one host, kept warm between calls. Safe for use by many threads.
 
-    Long calls never have all of them, so that a machine can be switched on while others are copied.
+    Long calls never have all of them, so that a machine can be switched on while others are copied, and
+    switched off while others are suspended.
     """
 
-    def __init__(self, uri: str, *, cap: int = 4) -> None:
+    def __init__(self, uri: str, *, cap: int = 6) -> None:
         self.uri = uri
         self._slots = threading.BoundedSemaphore(cap)
-        self._long = threading.BoundedSemaphore(max(1, cap - KEPT_FOR_SHORT))
+        self._long = threading.BoundedSemaphore(max(1, cap - KEPT_FOR_SHORT - FOR_MEMORY))
+        self._memory = threading.BoundedSemaphore(max(1, min(FOR_MEMORY, cap - KEPT_FOR_SHORT - 1)))
         self._idle: list[_Child] = []
         self._closed = False
 
@@ -66,7 +71,7 @@ class HostPool:
             if timeout > LONG:
                 # The long ones queue up among themselves, and none waits with a slot in its hands. Those
                 # ahead may take longer than this one does, and each has an end of its own.
-                held.enter_context(self._long)
+                held.enter_context(self._memory if verb in MEMORY else self._long)
             end = time.monotonic() + timeout
             if not self._slots.acquire(timeout=timeout):
                 raise CallTimeout(f"every connection to the host was busy for {timeout:g} s")

@@ -170,7 +170,8 @@ class Kind:
     and from the operation's page, '' for nowhere. For the policies, `items` names what the catalogue
     offers of it, and `owned` counts what a person has of it. `judged_as` names the kind that policies
     take it for. `parts`: its `place` begins operations of their own, which carry its token as their
-    batch.
+    batch. `slow`: it copies disks or memory, of which few at a time are made on a host, so that quick
+    work always finds a worker.
     """
 
     name: str
@@ -187,6 +188,7 @@ class Kind:
     owned: Callable[[Any], int] = _nothing_owned
     judged_as: str = ""
     parts: bool = False
+    slow: bool = False
 
 
 _kinds: dict[str, Kind] = {}
@@ -215,6 +217,11 @@ def may_ask(person: Any, kind: str, project: Any) -> bool:
 def judged_kind(name: str) -> str:
     """Return the kind that policies take the kind called `name` for."""
     return (_kinds[name].judged_as if name in _kinds else "") or name
+
+
+def slow_kinds() -> list[str]:
+    """Return the names of the kinds that are slow."""
+    return [kind.name for kind in _kinds.values() if kind.slow]
 
 
 def asked_kinds() -> list[Kind]:

@@ -24,7 +24,7 @@ from portal.operations import ledger
 from portal.operations.dispatch import CARRY_OUT, dispatch, dispatch_resume, send
 from portal.operations.models import Operation
 from portal.operations.policies import consent
-from portal.operations.registry import kind_of, may_ask
+from portal.operations.registry import kind_of, may_ask, slow_kinds
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, WORKING, State
 from portal.operations.transitions import StaleAttempt, move
@@ -39,6 +39,8 @@ LONGEST_REST = timedelta(minutes=10)
 TAKEN_OVER = "operation.taken_over"
 #: Operations carried out at a time in one lane.
 LANE_CAP = 8
+#: Of these, the slow ones at most: the others wait in the queue, where they can be withdrawn at once.
+SLOW_CAP = 3
 
 
 def request_operation(
@@ -217,7 +219,7 @@ def why_not_cancel(actor: Any, operation: Operation) -> str:
     if operation.state not in {State.RUNNING, State.LOST}:
         return _("Only what is queued or running can be cancelled.")
     if not kind_of(operation.kind).cancellable:
-        return _("This cannot be cancelled; it is done in a moment.")
+        return _("This cannot be cancelled while it is carried out.")
     return ""
 
 
@@ -230,7 +232,7 @@ def claim(operation_id: int, *, worker: str) -> Operation | None:
     operation = Operation.objects.filter(pk=operation_id, state=State.QUEUED).first()
     if operation is None or (operation.lane and not _room(operation.lane)):
         return None
-    if operation.batch and operation.lane and not _room_in_batch(operation):
+    if operation.lane and not _room_beside_others(operation):
         return None
     try:
         move(
@@ -250,6 +252,18 @@ def _room(lane: str) -> int:
     return max(0, LANE_CAP - Operation.objects.filter(lane=lane, state__in=WORKING).count())
 
 
+def _room_beside_others(operation: Operation) -> bool:
+    """Tell whether the lane takes one more slow one, or one more of its batch, where it is such a one."""
+    if operation.batch and not _room_in_batch(operation):
+        return False
+    return operation.kind not in slow_kinds() or _room_among_slow(operation.lane)
+
+
+def _room_among_slow(lane: str) -> bool:
+    working = Operation.objects.filter(lane=lane, kind__in=slow_kinds(), state__in=WORKING)
+    return working.count() < SLOW_CAP
+
+
 def _room_in_batch(operation: Operation) -> bool:
     """Tell whether the lane takes one more of what was begun together with `operation` now.
 
@@ -263,10 +277,10 @@ def _room_in_batch(operation: Operation) -> bool:
 
 def next_in_lane(lane: str) -> None:
     """Send the operations that wait longest for `lane`, as many as it has room for. Idempotent."""
-    room, full = _room(lane), set[uuid.UUID]()
+    room, full, slow = _room(lane), set[uuid.UUID](), slow_kinds()
     queued = Operation.objects.filter(lane=lane, state=State.QUEUED).order_by("pk")
     for waiting in queued.only("pk", "kind", "lane", "batch") if room else ():
-        if waiting.batch in full:
+        if waiting.batch in full or (waiting.kind in slow and not _room_among_slow(lane)):
             continue
         if waiting.batch and not _room_in_batch(waiting):
             # Those of other batches, and of none, do not wait behind it.

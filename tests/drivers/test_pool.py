@@ -94,6 +94,26 @@ def test_long_calls_leave_room_for_short_ones(pool_of, monkeypatch):
         assert all(copy.result(timeout=60) for copy in copies)
 
 
+def test_a_machine_is_restored_while_others_are_copied(pool_of, monkeypatch):
+    """Red when "start" is not one of MEMORY: what was suspended would wait for two copies of disks."""
+    pool, go = pool_of("fake://one"), threading.Event()
+    copying = threading.Semaphore(0)
+
+    def ask(verb, args, end):
+        copying.release()
+        return verb == "start" or go.wait(60)
+
+    monkeypatch.setattr(pool, "_ask", ask)
+    with ThreadPoolExecutor(5) as threads:
+        copies = [threads.submit(pool.call, "create_volume", None, timeout=3600) for _ in range(4)]
+        try:
+            assert all(copying.acquire(timeout=60) for _ in range(2))
+            assert threads.submit(pool.call, "start", "uuid", timeout=3600).result(timeout=60)
+        finally:
+            go.set()
+        assert all(copy.result(timeout=60) for copy in copies)
+
+
 def test_a_long_call_has_its_whole_time_when_its_turn_comes(pool_of, monkeypatch):
     """Red when its time runs while others copy: behind those of terabytes it would never be done."""
     pool, day, now = pool_of("fake://one"), 86400.0, [0.0]

@@ -140,6 +140,20 @@ def test_a_host_carries_out_some_of_them_at_a_time_and_others_do_not_wait(cast, 
     assert claim(single.pk, worker="worker") is not None
 
 
+def test_slow_work_leaves_workers_to_what_is_quick(cast, machines, settings):
+    """Red when claim() or next_in_lane() takes what is slow as anything else, or "save" is not slow."""
+    settings.BATCH_CAP = 8
+    slow = [power.act(actor=cast.requester, machine=one, verb="save") for one in machines[:5]]
+    taken = [claim(one.pk, worker="worker") for one in slow]
+    assert [one is not None for one in taken] == [True, True, True, False, False]
+    quick = power.act(actor=cast.requester, machine=machines[6], verb="destroy")
+    assert _sent(quick.lane) == [quick.pk]
+    assert claim(quick.pk, worker="worker") is not None
+    move(taken[0], State.SUCCEEDED, actor="worker")
+    assert slow[3].pk in _sent(quick.lane) and claim(slow[3].pk, worker="worker") is not None
+    assert claim(slow[4].pk, worker="worker") is None
+
+
 def _sent(lane):
     sent = []
     with pytest.MonkeyPatch.context() as patch:

@@ -239,6 +239,7 @@ CLONE = Kind(
     settle=twins.settle,
     asking=AskingForClones(),
     cancellable=True,
+    slow=True,
     announce=gettext_lazy("%(name)s is cloned, and off."),
     page=page_of_machine,
 )

@@ -363,5 +363,6 @@ KINDS: Sequence[Kind] = (
         settle=settle,
         page=page_of_machine,
         cancellable=True,
+        slow=True,
     ),
 )

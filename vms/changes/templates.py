@@ -209,6 +209,7 @@ TEMPLATE = Kind(
     (CopyDisk(), ListImage()),
     settle=settle,
     cancellable=True,
+    slow=True,
     announce=gettext_lazy("The template of %(name)s is made."),
     page=page_of_image,
 )

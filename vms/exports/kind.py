@@ -164,6 +164,7 @@ EXPORT = Kind(
     (CopyDisks(), Bring(), Pack(), DropCopies()),
     settle=settle,
     cancellable=True,
+    slow=True,
     announce=gettext_lazy("%(name)s is exported; the file is on its page."),
     page=page_of_machine,
 )

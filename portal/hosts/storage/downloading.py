@@ -96,6 +96,7 @@ KIND = Kind(
     page=_page,
     waits_for_host=False,
     cancellable=True,
+    slow=True,
     announce=gettext_lazy("%(name)s is ready; the file is on the volume's page."),
 )
 

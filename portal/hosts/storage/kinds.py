@@ -236,7 +236,7 @@ def _kind(name: str, title: str, *steps: HostStep, **more: Any) -> Kind:
 KINDS = (
     _kind(REFRESH, "Look into a pool"),
     _kind(CREATE, "Make a volume", Claim(), Make()),
-    _kind(CLONE, "Copy a volume", Claim(), SourceUnused(), Make(), cancellable=True),
+    _kind(CLONE, "Copy a volume", Claim(), SourceUnused(), Make(), cancellable=True, slow=True),
     _kind(GROW, "Make a volume larger", Unused(), Grow()),
     _kind(DELETE, "Delete a volume", Unused(), Delete()),
 )

@@ -77,5 +77,6 @@ KIND = Kind(
     settle=_settle,
     waits_for_host=False,
     cancellable=True,
+    slow=True,
     announce=gettext_lazy("%(name)s is in its pool."),
 )
