@@ -9,6 +9,7 @@ import pytest
 from networks.models import Network
 from portal.drivers.ova import archive
 from portal.hosts.images import services as images
+from portal.hosts.images import store
 from portal.hosts.models import Image
 from portal.operations import services as operations
 from portal.operations.models import Operation
@@ -80,6 +81,7 @@ def test_what_was_exported_comes_in_again_and_boots(cast, chief, worker, real, o
     finally:
         force_away(real[0], begun)
         real[0].delete_volume(real[1].name, image.volume_name)
+        store.clear(upload)
 
 
 def test_an_export_that_fails_leaves_nothing(cast, worker, real, original):  # noqa: F811
