@@ -233,6 +233,7 @@ def test_an_installer_that_needs_uefi_is_refused_with_the_reason(iso):
 
 def test_the_form_asks_how_to_install_and_nothing_of_cloud_init(client, cast, netboot):
     """Red when a ticked key does not count as one."""
+    template("preseed")
     client.force_login(cast.requester)
     key = public_keys.add(actor=cast.requester, name="", line=HOST_KEY)
     page = reverse("vms:ask", args=[netboot.item.pk])

@@ -291,7 +291,7 @@ BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 def test_who_sends_a_letter_now_and_then_over_tls_is_cut_off(tmp_path, certificate, head):
     """Red when the watchdog holds the socket that TLS has emptied: the head goes on to its last letter."""
     server = Trickle(head, certificate)
-    limits = Limits(10 * MIB, 0.5, HERE, str(certificate))
+    limits = Limits(10 * MIB, 1.5, HERE, str(certificate))
     with pytest.raises(FetchFailed) as failed:
         fetch(f"https://127.0.0.1:{server.port}/", tmp_path / "a", limits=limits, check=lambda have: None)
     assert failed.value.code == "fetch_late" and server.end() < Trickle.MOST
