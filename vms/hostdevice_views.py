@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from portal.accounts.backends import may
-from portal.core.errors import Denied
-from portal.core.web.htmx import go_to
+from portal.core.web.htmx import attempt, go_to
 from vms import hostdevices, live, power
 
 
@@ -30,12 +28,10 @@ def host_devices(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _act(request: HttpRequest, pk: int, service: Callable[..., Any]) -> HttpResponse:
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    try:
+    with attempt(request):
         begun = service(actor=request.user, machine=vm, key=request.POST.get("key", ""))
-    except Denied as denied:
-        messages.error(request, denied.reason)
-        return redirect("vms:host_devices", pk)
-    return go_to(request, "operations:detail", begun.pk)
+        return go_to(request, "operations:detail", begun.pk)
+    return redirect("vms:host_devices", pk)
 
 
 @require_POST

@@ -58,11 +58,15 @@ def denied_at(form: BaseForm, fields: Mapping[str, str] | None = None) -> Iterat
 
 
 @contextmanager
-def attempt(request: HttpRequest, done: str) -> Iterator[None]:
-    """Turn what a button without a form did into a message: the service's refusal, or `done`."""
+def attempt(request: HttpRequest, done: str = "") -> Iterator[None]:
+    """Turn what a button without a form did into a message: the service's refusal, or `done`.
+
+    Nothing is said of what was done where the page that the block answers with shows it.
+    """
     try:
         yield
     except Denied as denied:
         messages.error(request, denied.reason)
     else:
-        messages.success(request, done)
+        if done:
+            messages.success(request, done)

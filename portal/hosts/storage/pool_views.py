@@ -4,15 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from django import forms
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from portal.core.errors import Denied
 from portal.core.web.forms import ConfirmForm, ExplainedRadio
-from portal.core.web.htmx import denied_at
+from portal.core.web.htmx import attempt, denied_at
 from portal.drivers.types import PoolKind
 from portal.hosts.models import Host, PoolAttachment
 from portal.hosts.storage import pools
@@ -95,12 +93,9 @@ def remove(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _run(request: HttpRequest, pk: int, act: Callable[..., Operation], **more: Any) -> HttpResponse:
     place = _place(request, pk, "operate")
-    try:
-        begun = act(actor=request.user, pool=place, **more)
-    except Denied as denied:
-        messages.error(request, denied.reason)
-        return redirect("hosts:pool", pk)
-    return redirect("operations:detail", begun.pk)
+    with attempt(request):
+        return redirect("operations:detail", act(actor=request.user, pool=place, **more).pk)
+    return redirect("hosts:pool", pk)
 
 
 @require_POST

@@ -3,7 +3,6 @@
 from typing import Any
 
 from django import forms
-from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse
@@ -12,9 +11,8 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST, require_safe
 
 from portal.accounts.backends import may
-from portal.core.errors import Denied
 from portal.core.web.forms import ConfirmForm, GibField
-from portal.core.web.htmx import denied_at, render_page
+from portal.core.web.htmx import attempt, denied_at, render_page
 from portal.core.web.lists import ordering, search_of
 from portal.core.web.streaming import stream
 from portal.hosts.live import visible
@@ -179,25 +177,20 @@ def _volume_page(
 def download(request: HttpRequest, pk: int) -> HttpResponse:
     """Let a volume's file be brought here."""
     found = _volume(request, pk)
-    try:
-        begun = services.download(actor=request.user, volume=found)
-    except Denied as denied:
-        messages.error(request, denied.reason)
-        return redirect("hosts:volume", found.pk)
-    return redirect("operations:detail", begun.pk)
+    with attempt(request):
+        return redirect("operations:detail", services.download(actor=request.user, volume=found).pk)
+    return redirect("hosts:volume", found.pk)
 
 
 @require_POST
 def take(request: HttpRequest, pk: int) -> Any:
     """Send a volume's file that is here."""
     found = _volume(request, pk)
-    try:
+    with attempt(request):
         length, pieces = downloading.take(actor=request.user, volume=found, subject=_subject(found))
-    except Denied as denied:
-        messages.error(request, denied.reason)
-        return redirect("hosts:volume", found.pk)
-    kind = "application/octet-stream"
-    return stream(request, pieces, content_type=kind, name=found.name, length=length)
+        kind = "application/octet-stream"
+        return stream(request, pieces, content_type=kind, name=found.name, length=length)
+    return redirect("hosts:volume", found.pk)
 
 
 def _subject(volume: Volume) -> str:

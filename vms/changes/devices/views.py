@@ -8,8 +8,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.core.errors import Denied
-from portal.core.web.htmx import denied_at, go_to
+from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
 from portal.operations.models import Operation
 from vms import live, power
@@ -64,24 +63,20 @@ def card_link(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Plug the cable of a card in or out."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     up = request.POST.get("up") == "1"
-    try:
+    with attempt(request):
         begun = nics.set_link(actor=request.user, machine=vm, mac=mac, up=up)
-    except Denied as denied:
-        messages.error(request, denied.reason)
-        return go_to(request, "vms:cards", pk)
-    return go_to(request, "operations:detail", begun.pk)
+        return go_to(request, "operations:detail", begun.pk)
+    return go_to(request, "vms:cards", pk)
 
 
 @require_POST
 def card_remove(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Take a card from a machine."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    try:
+    with attempt(request):
         begun = nics.remove_card(actor=request.user, machine=vm, mac=mac)
-    except Denied as denied:
-        messages.error(request, denied.reason)
-        return go_to(request, "vms:cards", pk)
-    return go_to(request, "operations:detail", begun.pk)
+        return go_to(request, "operations:detail", begun.pk)
+    return go_to(request, "vms:cards", pk)
 
 
 @require_safe
@@ -103,16 +98,14 @@ def media_change(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     medium, force = request.POST.get("medium", ""), request.POST.get("force") == "1"
     doing: dict[str, Any] = {"actor": request.user, "machine": vm, "target": target, "force": force}
-    try:
+    with attempt(request):
         if medium.isdecimal():
             image = get_object_or_404(Image.objects.restrict(request.user, "view"), pk=medium)
             begun = cds.insert_image(**doing, image=image)
         else:
             begun = cds.change_media(**doing, seed=medium == "seed")
-    except Denied as denied:
-        messages.error(request, denied.reason)
-        return go_to(request, "vms:media", pk)
-    return _begun_or(request, begun, "vms:media", pk)
+        return _begun_or(request, begun, "vms:media", pk)
+    return go_to(request, "vms:media", pk)
 
 
 @require_POST
