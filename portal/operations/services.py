@@ -256,12 +256,13 @@ def _room_beside_others(operation: Operation) -> bool:
     """Tell whether the lane takes one more slow one, or one more of its batch, where it is such a one."""
     if operation.batch and not _room_in_batch(operation):
         return False
-    return operation.kind not in slow_kinds() or _room_among_slow(operation.lane)
+    return operation.kind not in slow_kinds() or _room_among_slow(operation.lane) > 0
 
 
-def _room_among_slow(lane: str) -> bool:
+def _room_among_slow(lane: str) -> int:
+    """Return how many more slow operations `lane` takes now."""
     working = Operation.objects.filter(lane=lane, kind__in=slow_kinds(), state__in=WORKING)
-    return working.count() < SLOW_CAP
+    return max(0, SLOW_CAP - working.count())
 
 
 def _room_in_batch(operation: Operation) -> bool:
@@ -279,15 +280,18 @@ def next_in_lane(lane: str) -> None:
     """Send the operations that wait longest for `lane`, as many as it has room for. Idempotent."""
     room, full, slow = _room(lane), set[uuid.UUID](), slow_kinds()
     queued = Operation.objects.filter(lane=lane, state=State.QUEUED).order_by("pk")
-    for waiting in queued.only("pk", "kind", "lane", "batch") if room else ():
-        if waiting.batch in full or (waiting.kind in slow and not _room_among_slow(lane)):
+    found = list(queued.only("pk", "kind", "lane", "batch")) if room else []
+    among_slow = _room_among_slow(lane) if any(one.kind in slow for one in found) else 0
+    for waiting in found:
+        is_slow = waiting.kind in slow
+        if waiting.batch in full or (is_slow and not among_slow):
             continue
         if waiting.batch and not _room_in_batch(waiting):
             # Those of other batches, and of none, do not wait behind it.
             full.add(waiting.batch)
             continue
         send(CARRY_OUT, waiting.pk)
-        room -= 1
+        room, among_slow = room - 1, among_slow - is_slow
         if not room:
             return
 
