@@ -78,6 +78,7 @@ def _pool_page(
 ) -> HttpResponse:
     upload = upload or NewUpload()
     coming = Upload.objects.restrict(request.user, "operate").filter(pool=pool)
+    may_administer = may(request.user, "administer", None)
     every = Volume.objects.restrict(request.user, "operate").filter(pool=pool)
     uses = uses_of(list(every.select_related("pool")))
     orphans = {one.pk for one in every if is_orphan(one, uses[one.pk])}
@@ -100,9 +101,9 @@ def _pool_page(
         "form": form,
         "upload": upload,
         "uploads": coming.exclude(state=Upload.State.DONE).select_related("person"),
-        "may_administer": may(request.user, "administer", None),
+        "may_administer": may_administer,
         "confirm": ConfirmForm(name=pool.pool.name),
-        "denied": why_not_removed(pool),
+        "denied": why_not_removed(pool) if may_administer else "",
         "kept_running": why_not_stopped(pool) if pool.observed_active else "",
     }
     status = 422 if form.errors or upload.errors else 200
