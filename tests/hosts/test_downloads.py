@@ -10,7 +10,9 @@ from django.urls import reverse
 
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
+from portal.core.web import streaming
 from portal.drivers.types import DiskSpec, DomainSpec
+from portal.hosts import bringing
 from portal.hosts.storage import downloading, services
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
@@ -26,7 +28,7 @@ CONTENT = bytes(range(256)) * 4096
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(downloading, "FOLDER", tmp_path)
-    monkeypatch.setattr(downloading, "PIECE", 400_000)
+    monkeypatch.setattr(streaming, "PIECE", 400_000)
     return tmp_path
 
 
@@ -128,7 +130,7 @@ def test_what_changes_meanwhile_is_thrown_away(host, theirs, chief, change, word
 
 def test_a_portal_without_room_says_so_first(host, chief, folder, monkeypatch):
     """Red when Fetch does not look for room."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=downloading.LEFT_FREE - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=bringing.LEFT_FREE - 1))
     failed = done(bring(chief))
     assert (failed.state, code(failed)) == (State.FAILED, "portal_full")
     assert not list(folder.iterdir())

@@ -15,6 +15,7 @@ from portal.core.errors import Denied
 from portal.drivers.fake import FakeDriver
 from portal.drivers.ova import archive
 from portal.drivers.types import DiskSpec, DomainSpec, PoolSpec, VolumeSpec
+from portal.hosts import bringing
 from portal.hosts.models import PoolAttachment
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext, StepFailed
@@ -134,7 +135,7 @@ def test_a_portal_without_room_says_so_before_anything_is_brought(
     """Red when Bring does not look for room."""
     begun = export(cast.requester, original)
     kind.CopyDisks().do(context_of(begun))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=kind.LEFT_FREE))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=bringing.LEFT_FREE))
     with pytest.raises(StepFailed) as failed:
         kind.Bring().do(context_of(begun))
     assert failed.value.code == "portal_full"

@@ -17,6 +17,7 @@ from portal.drivers import inspection
 from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.drivers.ova.archive import pack, sha256_of
 from portal.drivers.types import DomainDefinition, VolumeInfo
+from portal.hosts.bringing import bring, need_room
 from portal.hosts.steps import HostStep
 from portal.operations import ledger
 from portal.operations.models import Operation
@@ -31,8 +32,6 @@ from vms.steps import DomainStep
 FOLDER: Path = settings.STATE_DIR / "exports"
 #: Days that a file is kept.
 KEPT_DAYS = 7
-#: Bytes that stay free where the files lie: the database may lie there too.
-LEFT_FREE = 1 << 30
 DEFINITION = "domain.xml"
 
 
@@ -53,19 +52,9 @@ class Bring(HostStep):
         folder.mkdir(parents=True, exist_ok=True)
         self._need_room(context, folder)
         for disk in disks:
-            target = str(folder / disk["file"])
-            self._bring(context, disk, target)
+            target, size = folder / disk["file"], disk["capacity"]
+            bring(self, context, disk["pool"], disk["volume"], target, size=size)
             context.check()
-
-    def _bring(self, context: StepContext, disk: dict[str, Any], target: str) -> None:
-        try:
-            size = disk["capacity"]
-            self.call(context, "download_volume", disk["pool"], disk["volume"], target, size=size)
-        except StepFailed as failure:
-            # Of what is asked only the file here can be one that cannot be.
-            if failure.code == "invalid_spec":
-                raise StepFailed("portal_full", failure.raw) from failure
-            raise
 
     def _need_room(self, context: StepContext, folder: Path) -> None:
         """Raise StepFailed unless every disk fits here twice: as it comes, and packed."""
@@ -73,9 +62,7 @@ class Bring(HostStep):
         for disk in context.identifiers["disks"]:
             info: VolumeInfo = self.call(context, "volume_info", disk["pool"], disk["volume"])
             written += info.allocation_bytes
-        free = shutil.disk_usage(folder).free
-        if free < 2 * written + LEFT_FREE:
-            raise StepFailed("portal_full", f"{2 * written + LEFT_FREE} bytes are needed, {free} are free")
+        need_room(folder, 2 * written)
 
     def undo(self, context: StepContext) -> None:
         shutil.rmtree(folder_of(context), ignore_errors=True)

@@ -1,6 +1,5 @@
 """Ask for a machine's file, and take it. Not for: making it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -10,13 +9,11 @@ from django.views.decorators.http import require_POST, require_safe
 
 from portal.core.web.htmx import attempt, go_to, render_page
 from portal.core.web.lists import KeyedPaginator
-from portal.core.web.streaming import stream
+from portal.core.web.streaming import pieces_of, stream
 from vms import live
 from vms.exports import services
 from vms.models import Export
 
-#: Bytes that are read and sent at a time.
-PIECE = 1 << 20
 PAGE_SIZE = 50
 
 
@@ -43,13 +40,7 @@ def take(request: HttpRequest, pk: int) -> Any:
     found = _seen(request, pk)
     file = services.open_export(actor=request.user, export=found)
     kind, name = "application/x-tar", f"{found.machine_name}.ova"
-    return stream(request, _pieces(file), content_type=kind, name=name, length=found.size)
-
-
-def _pieces(file: Any) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(PIECE):
-            yield piece
+    return stream(request, pieces_of(file), content_type=kind, name=name, length=found.size)
 
 
 @require_POST

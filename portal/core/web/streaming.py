@@ -1,11 +1,21 @@
 """Downloads of any length, in constant memory. Not for: what is in them."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import IO, Any
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
+
+#: Bytes that are read of a file and sent at a time.
+PIECE = 1 << 20
+
+
+def pieces_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what is left of a file, which is closed then."""
+    with file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 def stream(

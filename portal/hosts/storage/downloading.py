@@ -18,7 +18,9 @@ from django.utils.translation import gettext_lazy
 
 from portal.audit import services as audit
 from portal.core.errors import Denied
+from portal.core.web.streaming import pieces_of
 from portal.drivers.types import DomainState, VolumeInfo
+from portal.hosts.bringing import bring, need_room
 from portal.hosts.models import Volume
 from portal.hosts.services import check_estate
 from portal.hosts.storage.kinds import StorageStep
@@ -31,10 +33,6 @@ FETCH = "storage.download"
 FOLDER: Path = settings.STATE_DIR / "exports" / "volumes"
 #: How long a file is kept.
 KEPT = timedelta(days=1)
-#: Bytes that stay free where the files lie: the database may lie there too.
-LEFT_FREE = 1 << 30
-#: Bytes that are read and sent at a time.
-PIECE = 1 << 20
 _OFF = frozenset({DomainState.SHUTOFF, DomainState.CRASHED})
 
 
@@ -49,18 +47,9 @@ class Fetch(StorageStep):
         before = self._still(context)
         folder = _folder(names)
         folder.mkdir(parents=True, exist_ok=True)
-        need, free = before.allocation_bytes + LEFT_FREE, shutil.disk_usage(folder).free
-        if free < need:
-            raise StepFailed("portal_full", f"{need} bytes are needed, {free} are free")
-        target = str(folder / names["name"])
+        need_room(folder, before.allocation_bytes)
         size = max(before.length_bytes, before.capacity_bytes)
-        try:
-            self.call(context, "download_volume", names["pool"], names["name"], target, size=size)
-        except StepFailed as failure:
-            # Of what is asked only the file here can be one that cannot be.
-            if failure.code == "invalid_spec":
-                raise StepFailed("portal_full", failure.raw) from failure
-            raise
+        bring(self, context, names["pool"], names["name"], folder / names["name"], size=size)
         if self._still(context) != before:
             raise StepFailed("volume_changed", names["name"])
 
@@ -129,13 +118,7 @@ def take(*, actor: Any, volume: Volume, subject: str) -> tuple[int, Iterator[byt
     if file is None:
         raise Denied(_("The file is not here any more; prepare the download again."))
     audit.record(actor=actor, verb="volume.taken", target=volume, after={"host": volume.pool.host.name})
-    return found[0].stat().st_size if found else 0, _pieces(file)
-
-
-def _pieces(file: Any) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(PIECE):
-            yield piece
+    return found[0].stat().st_size if found else 0, pieces_of(file)
 
 
 def sweep() -> int:
