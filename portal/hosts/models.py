@@ -15,6 +15,7 @@ from portal.core.encryption import SealedField
 from portal.core.querysets import RestrictedQuerySet
 from portal.drivers import ssh
 from portal.drivers.types import Accelerator, DeviceModel
+from portal.hosts.images.fetching import without_query
 
 #: Wanted accelerator -> what a host that gives it was proven by: whoever runs KVM can emulate as well.
 GIVEN_BY = {
@@ -360,7 +361,7 @@ class Upload(models.Model):
     @property
     def shown_address(self) -> str:
         """Its address for people and for what is kept: without the query, which may be a key to the file."""
-        return self.address.partition("#")[0].partition("?")[0]
+        return without_query(self.address)
 
 
 class ImageAttachment(models.Model):

@@ -76,9 +76,13 @@ def _is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def _named(url: str) -> str:
+def without_query(url: str) -> str:
     """Return an address as it is told and kept: its query may be a key to the file."""
-    return url.partition("#")[0].partition("?")[0][:200]
+    return url.partition("#")[0].partition("?")[0]
+
+
+def _named(url: str) -> str:
+    return without_query(url)[:200]
 
 
 def check_url(url: str) -> SplitResult:
