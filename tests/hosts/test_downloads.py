@@ -11,6 +11,7 @@ from django.urls import reverse
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.core.web import streaming
+from portal.drivers.errors import InvalidSpec
 from portal.drivers.types import DiskSpec, DomainSpec
 from portal.hosts import bringing
 from portal.hosts.storage import downloading, services
@@ -125,6 +126,18 @@ def test_what_changes_meanwhile_is_thrown_away(host, theirs, chief, change, word
     monkeypatch.setattr(host, "download_volume", changing)
     failed = done(bring(chief))
     assert (failed.state, code(failed)) == (State.FAILED, word)
+    assert not list(folder.iterdir())
+
+
+def test_a_portal_that_gets_full_meanwhile_says_that(host, chief, folder, monkeypatch):
+    """Red when what the driver says of the file here is taken for something that was asked wrongly."""
+
+    def full(*_told):
+        raise InvalidSpec("no space left on device")
+
+    monkeypatch.setattr(host, "download_volume", full)
+    failed = done(bring(chief))
+    assert (failed.state, code(failed)) == (State.FAILED, "portal_full")
     assert not list(folder.iterdir())
 
 
