@@ -49,6 +49,9 @@ def _form_page(request: HttpRequest, form: AddForm, way: str) -> HttpResponse:
     return render(request, "vms/admin/image_add.html", context, status=422 if form.errors else 200)
 
 
+_ROUTES = {name: f"vms:upload_{name}" for name in ("start", "chunk", "retry", "drop")}
+
+
 def _upload(request: HttpRequest, pk: int) -> Upload:
     found = Upload.objects.restrict(request.user, "administer").filter(pool=None)
     upload: Upload = get_object_or_404(found.select_related("person", "image"), pk=pk)
@@ -58,7 +61,7 @@ def _upload(request: HttpRequest, pk: int) -> Upload:
 @require_safe
 def upload(request: HttpRequest, pk: int) -> HttpResponse:
     """Show an upload: choose its file, or see how its import goes."""
-    return render(request, "vms/admin/upload.html", receiving.shown(request, _upload(request, pk)))
+    return render(request, "vms/admin/upload.html", receiving.shown(request, _upload(request, pk), _ROUTES))
 
 
 @require_POST

@@ -30,12 +30,16 @@ class FileForm(forms.Form):
             raise forms.ValidationError(_("The beginning of the file cannot be read.")) from error
 
 
-def shown(request: HttpRequest, upload: Upload) -> dict[str, Any]:
-    """Return what a page says of an upload: how much of it is here, and what is done with it."""
+def shown(request: HttpRequest, upload: Upload, routes: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a page says of an upload: how much of it is here, and what is done with it.
+
+    `routes` names the addresses that take its file (`start`, `chunk`) and its buttons (`retry`, `drop`).
+    """
     there = store.length(store.part_of(upload)) if upload.state == Upload.State.OPEN else upload.file_size
     operations = Operation.objects.restrict(request.user, "view").filter(subject=upload.topic)
     return {
         "upload": upload,
+        "routes": routes,
         "mine": upload.person_id == request.user.pk,
         "there": there,
         "percent": 100 * there // upload.file_size if upload.file_size else 0,

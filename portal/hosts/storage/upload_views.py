@@ -26,6 +26,9 @@ class NewUpload(forms.Form):
     )
 
 
+_ROUTES = {name: f"hosts:upload-{name}" for name in ("start", "chunk", "retry", "drop")}
+
+
 def _upload(request: HttpRequest, pk: int) -> Upload:
     found = Upload.objects.restrict(request.user, "operate").exclude(pool=None)
     upload: Upload = get_object_or_404(found.select_related("person", "pool__pool", "pool__host"), pk=pk)
@@ -37,7 +40,7 @@ def upload(request: HttpRequest, pk: int) -> HttpResponse:
     """Show an upload: choose its file, or see what becomes of it."""
     found = _upload(request, pk)
     made = Volume.objects.restrict(request.user, "operate").filter(pool=found.pool, name=found.wanted["name"])
-    context = receiving.shown(request, found)
+    context = receiving.shown(request, found, _ROUTES)
     context["volume"] = made.first() if found.state == Upload.State.DONE else None
     return render(request, "hosts/upload.html", context)
 
