@@ -10,7 +10,8 @@ from django.utils.translation import gettext as _
 from portal.core.errors import Denied
 from portal.drivers.editing import Edit
 from portal.drivers.errors import InvalidSpec
-from portal.drivers.inspection import reverse
+from portal.drivers.inspection import agrees, outcome, reverse
+from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import DomainDefinition
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
@@ -20,6 +21,9 @@ from vms import noted, power, settings
 from vms.building import page_of_machine
 from vms.models import Definition, VirtualMachine
 from vms.steps import DomainStep
+
+#: What a call says of a definition that is not the one that was seen: a place may be none of its.
+_NOT_AS_SEEN = ("invalid_spec", "definition_changed")
 
 
 class Clash(Denied):
@@ -32,8 +36,22 @@ class Redefine(DomainStep):
     name, title = "redefine", "Change the machine's definition"
 
     def do(self, context: StepContext) -> str | None:
-        self._redefine(context, _change(context), context.identifiers["digest"])
+        try:
+            self._redefine(context, _change(context), context.identifiers["digest"])
+        except StepFailed as failure:
+            if failure.code not in _NOT_AS_SEEN or not self._found_made(context):
+                raise
         return None
+
+    def _found_made(self, context: StepContext) -> bool:
+        """Tell, and note, whether the definition reads as it will: an earlier call may have made it so."""
+        names, began = context.identifiers, timezone.now()
+        if "after" not in names:
+            return False
+        now: DomainDefinition = self.call(context, "definition", names["uuid"])
+        if made := agrees(DefinitionSeen.of(now).persistent, names["after"]):
+            noted.note(names["host"], names["uuid"], now, began)
+        return made
 
     def undo(self, context: StepContext) -> None:
         """Set it back if it was set: a call that took too long may have been heeded all the same."""
@@ -125,6 +143,7 @@ def begin(
             "uuid": str(machine.uuid),
             "digest": found.observed_digest,
             "back": reverse(found.observed_persistent, change),
+            "after": outcome(found.observed_persistent, change),
         },
         lane=machine.host.scope,
     )

@@ -15,7 +15,18 @@ from portal.drivers.libvirt.xml.foreign.fields import put_all, read_all
 from portal.drivers.libvirt.xml.foreign.network import NETWORK
 from portal.drivers.libvirt.xml.foreign.volume import VOLUME
 
-__all__ = ["LONGEST", "Difference", "Inspection", "Kind", "changed", "differences", "inspect", "reverse"]
+__all__ = [
+    "LONGEST",
+    "Difference",
+    "Inspection",
+    "Kind",
+    "agrees",
+    "changed",
+    "differences",
+    "inspect",
+    "outcome",
+    "reverse",
+]
 
 
 class Kind(StrEnum):
@@ -81,6 +92,29 @@ def reverse(before: Any, change: Any) -> Any:
         pairs: Iterator[tuple[Any, Any]] = zip_longest(before, change, fillvalue={})
         return [reverse(part, wish) if part else None for part, wish in pairs]
     return before
+
+
+def outcome(before: Any, change: Any) -> Any:
+    """Return what the values that `change` names are once it is made to `before`; lists are whole."""
+    if isinstance(change, Mapping):
+        before = before if isinstance(before, Mapping) else {}
+        return {name: outcome(before.get(name), part) for name, part in change.items()}
+    after = _merged(before, change)
+    return [part for part in after if part is not None] if isinstance(after, list) else after
+
+
+def agrees(found: Any, wanted: Any) -> bool:
+    """Tell whether values are as `outcome` said that they will be; what it does not name may be anything.
+
+    A change of a list cannot tell by itself that it was made: it counts places, which are others then.
+    """
+    if isinstance(wanted, Mapping):
+        found = found if isinstance(found, Mapping) else {}
+        return all(agrees(found.get(name), part) for name, part in wanted.items())
+    if isinstance(wanted, list):
+        found = found if isinstance(found, list) else []
+        return len(found) == len(wanted) and all(map(agrees, found, wanted))
+    return bool(found == wanted)
 
 
 @dataclass(frozen=True, slots=True)

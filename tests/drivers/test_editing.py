@@ -8,7 +8,7 @@ import pytest
 from lxml import etree
 
 from portal.drivers.errors import InvalidSpec
-from portal.drivers.inspection import Kind, changed, differences, inspect, reverse
+from portal.drivers.inspection import Kind, agrees, changed, differences, inspect, outcome, reverse
 
 DATA = Path(__file__).parents[1] / "data/foreign"
 SAMPLES = {"domain": Kind.DOMAIN, "odd": Kind.DOMAIN, "network": Kind.NETWORK, "volume": Kind.VOLUME}
@@ -297,3 +297,23 @@ def test_libvirt_reads_two_of_what_is_refused_as_one():
     made.undefine()
     connection.close()
     assert written.count("<devices>") == 1 and "tablet" in written and "vda" in written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"memory_bytes": 2 << 20},
+        {"title": "new"},
+        {"devices": {"disks": [None, {}]}},
+        {"devices": {"disks": [None, None]}},
+        {"devices": {"disks": [{}, {"driver": {"cache": "none"}}]}},
+        {"devices": {"disks": [None, {"target": {"dev": "vdc"}}, {"target": {"dev": "vdd"}}]}},
+    ],
+    ids=str,
+)
+def test_what_a_change_comes_to_is_told_before_and_recognised_after(change):
+    """Red when outcome() counts what is taken away, or agrees() does not compare how many there are."""
+    before = understood(SMALL.decode())
+    wanted = outcome(before, change)
+    assert not agrees(before, wanted)
+    assert agrees(understood(edited(SMALL, change)), wanted)

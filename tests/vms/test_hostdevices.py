@@ -106,6 +106,31 @@ def test_a_machine_gets_devices_and_gives_them_back(fake, machine, chief):
     assert AuditEntry.objects.filter(verb="operation.begun", actor_name=chief.username).count() == 3
 
 
+@pytest.mark.parametrize("key", [CARD, STICK])
+def test_a_worker_that_died_took_one_of_several_away(fake, machine, chief, key):
+    """Red when do() does not look what the definition is: its places are not those of the change any more."""
+    for one in (CARD, STICK, SECOND):
+        done(give(chief, machine, one))
+    begun = hostdevices.detach(actor=chief, machine=machine, key=key)
+    names = begun.identifiers
+    fake.redefine(names["uuid"], begun.frozen["pinned"]["change"], names["digest"])
+    left = defined(fake, machine)
+    assert done(begun).state == State.SUCCEEDED and defined(fake, machine) == left and len(left) == 2
+    assert key not in {one.key for one in hostdevices.of(machine)}
+
+
+def test_what_somebody_else_took_away_is_not_taken_for_done(fake, machine, chief):
+    """Red when fewer devices are enough: the device that was to go is there still."""
+    for one in (CARD, STICK):
+        done(give(chief, machine, one))
+    begun = hostdevices.detach(actor=chief, machine=machine, key=CARD)
+    names = begun.identifiers
+    fake.redefine(names["uuid"], {"devices": {"host_devices": [{}, None]}}, names["digest"])
+    left = defined(fake, machine)
+    assert done(begun).state == State.FAILED
+    assert defined(fake, machine) == left and left[0]["type"] == "pci"
+
+
 def test_what_another_has_is_refused_with_its_name(fake, machine, other, chief):
     """Red when another machine's definition is not looked at, or its IOMMU group."""
     done(give(chief, other, CARD))
