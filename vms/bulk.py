@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
 from portal.operations.models import Operation
-from vms import power
+from vms import power, suspending
 from vms.models import VirtualMachine
 
 #: What can be done to many, with what people call it. Pausing many for good is nobody's wish.
@@ -45,9 +45,11 @@ def sort_out(
     """Return those machines to which `actor` can do `verb` now, and the others with the reason."""
     state = "bin" if verb == "delete" else verb
     may = set(VirtualMachine.objects.restrict(actor, "use").filter(pk__in=[vm.pk for vm in machines]))
+    unlike = suspending.obstacles(machines) if verb == "save" else {}
     able, refused = [], []
     for machine in machines:
         reason = power.state_forbids(machine, state) if machine in may else power.right_lacks(actor, machine)
+        reason = reason or unlike.get(machine.pk, "")
         if reason:
             refused.append(Refusal(machine, reason))
         else:

@@ -14,17 +14,13 @@ from django.utils.translation import gettext as _
 
 from portal.accounts.backends import may
 from portal.core.errors import Denied
-from portal.hosts.models import Host
 from portal.hosts.services import check_estate, locked
 from portal.operations.models import Operation
 from portal.operations.states import UNFINISHED
 from vms import editing, noted, power
-from vms.changes.devices.shared import devices, known
+from vms.changes.devices.shared import known
+from vms.hostdevice_keys import Told, keys_of, told_of
 from vms.models import Definition, VirtualMachine
-
-#: A device as the host told of it: the values of `portal.drivers.types.HostDevice`.
-Told = Mapping[str, Any]
-_PCI = ("domain", "bus", "slot", "function")
 
 
 @dataclass(frozen=True)
@@ -47,50 +43,20 @@ class Offer:
     denied: str
 
 
-def _told(host: Host) -> list[Told]:
-    return list(host.readiness.get("devices", ()))
-
-
-def _key(device: Mapping[str, Any] | None, told: Sequence[Told]) -> str:
-    """Return which device of the host one of a definition is, '' for one of another kind."""
-    device = device or {}
-    address, usb = device.get("address") or {}, device.get("usb") or {}
-    try:
-        if device.get("type") == "pci":
-            numbers = [int(address.get(name) or "0", 0) for name in _PCI]
-            return "pci:{:04x}:{:02x}:{:02x}.{:x}".format(*numbers)
-        if device.get("type") == "usb" and usb.get("vendor"):
-            return f"usb:{int(usb['vendor'], 0):04x}:{int(usb.get('product') or '0', 0):04x}"
-        if device.get("type") == "usb":
-            place = f"{int(address.get('bus') or '0', 0)}.{int(address.get('device') or '0', 0)}"
-            plugged = (
-                one["key"] for one in told if one["key"].startswith("usb:") and one["address"] == place
-            )
-            return next(plugged, f"usb@{place}")
-    except ValueError:
-        return ""
-    return ""
-
-
-def _keys(defined: Mapping[str, Any] | None, told: Sequence[Told]) -> list[str]:
-    """Return which devices of the host a definition, or a change of one, names, in its order."""
-    return [_key(device, told) for device in devices(defined, "host_devices")]
-
-
 def of(machine: VirtualMachine) -> list[Given]:
     """Return the devices of its host that a machine has, as its definition was seen last."""
-    found, told = noted.of(machine), _told(machine.host)
+    found, told = noted.of(machine), told_of(machine.host)
     if found is None:
         return []
     labels = {one["key"]: one["label"] for one in told}
-    now, defined = (_keys(side, told) for side in (found.observed_running, found.observed_persistent))
+    now, defined = (keys_of(side, told) for side in (found.observed_running, found.observed_persistent))
     every = dict.fromkeys(filter(None, [*defined, *now]))
     return [Given(key, labels.get(key, key), key in now, key in defined) for key in every]
 
 
 def matters(machine: VirtualMachine) -> bool:
     """Tell whether there is anything to say: its host has what can be given, or the machine has some."""
-    usable = (one["group"] is not None or one["key"].startswith("usb:") for one in _told(machine.host))
+    usable = (one["group"] is not None or one["key"].startswith("usb:") for one in told_of(machine.host))
     return any(usable) or bool(of(machine))
 
 
@@ -98,7 +64,7 @@ def offers(actor: Any, machine: VirtualMachine) -> list[Offer]:
     """Return the devices of a machine's host that it does not have, for who may give them."""
     if not may(actor, "operate", None):
         return []
-    own, told = {one.key for one in of(machine)}, _told(machine.host)
+    own, told = {one.key for one in of(machine)}, told_of(machine.host)
     holders = _holders(machine, told)
     return [
         Offer(one["key"], one["label"], one["address"], _why_not(one, told, holders))
@@ -127,7 +93,7 @@ def _holders(machine: VirtualMachine, told: Sequence[Told]) -> dict[str, str]:
 
 def _every(definitions: Iterable[Mapping[str, Any] | None], told: Sequence[Told]) -> Iterator[str]:
     for defined in definitions:
-        yield from filter(None, _keys(defined, told))
+        yield from filter(None, keys_of(defined, told))
 
 
 def _why_not(device: Told, told: Sequence[Told], holders: Mapping[str, str]) -> str:
@@ -151,13 +117,13 @@ def attach(*, actor: Any, machine: VirtualMachine, key: str) -> Operation:
     """Queue that a machine has a device of its host from its next start on. Raises Denied."""
     with transaction.atomic():
         current, found = _changeable(actor, machine)
-        told = _told(current.host)
+        told = told_of(current.host)
         device = next((one for one in told if one["key"] == key), None)
         if device is None:
             raise Denied(
                 _("The host has no such device, or not any more; prove it again to see what it has.")
             )
-        there = _keys(found.observed_persistent, told)
+        there = keys_of(found.observed_persistent, told)
         if key in there:
             raise Denied(_("The machine has this device already."))
         if reason := _why_not(device, told, _holders(current, told)):
@@ -171,8 +137,8 @@ def detach(*, actor: Any, machine: VirtualMachine, key: str) -> Operation:
     """Queue that a machine has a device of its host no more from its next start on. Raises Denied."""
     with transaction.atomic():
         current, found = _changeable(actor, machine)
-        told = _told(current.host)
-        there = _keys(found.observed_persistent, told)
+        told = told_of(current.host)
+        there = keys_of(found.observed_persistent, told)
         if not key or key not in there:
             raise Denied(_("The machine is not defined with this device."))
         kept: list[Any] = [None if one == key else {} for one in there]

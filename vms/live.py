@@ -6,7 +6,7 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from portal.live.panels import Panel, register, row_keys
-from vms import power, reach
+from vms import power, reach, suspending
 from vms.models import VirtualMachine
 
 #: Buttons that stand there in every state.
@@ -29,6 +29,8 @@ def actions_for(machine: VirtualMachine, stranger: str) -> list[dict[str, str]]:
             continue
         if machine.observed_state in verb.states or name in _ALWAYS:
             denied = stranger or power.state_forbids(machine, name)
+            if name == "save" and not denied:
+                denied = suspending.why_not(machine)
             shown.append({"name": name, "label": verb.label, "icon": verb.icon, "denied": denied})
     return shown
 

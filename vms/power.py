@@ -27,7 +27,7 @@ from portal.operations.registry import Kind
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
-from vms import seeds
+from vms import seeds, suspending
 from vms.building import page_of_machine
 from vms.models import Definition, Observed, Status, VirtualMachine
 from vms.power_steps import CallVerb, DeleteVolumes, ForceOff, Save, Start, Undefine
@@ -80,7 +80,8 @@ def why_not(actor: Any, machine: VirtualMachine, verb: str) -> str:
 
     The same sentence explains the disabled button and refuses the call.
     """
-    return right_lacks(actor, machine) or state_forbids(machine, verb)
+    reason = right_lacks(actor, machine) or state_forbids(machine, verb)
+    return reason or (suspending.why_not(machine) if verb == "save" else "")
 
 
 def right_lacks(actor: Any, machine: VirtualMachine) -> str:

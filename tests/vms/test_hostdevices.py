@@ -21,7 +21,7 @@ from portal.operations.states import State
 from tests.factories import MIB, make_host, make_machine
 from tests.hosts.conftest import carry_out
 from tests.racing import race
-from vms import hostdevices, noted
+from vms import hostdevices, noted, power
 from vms.models import Definition, Observed
 
 pytestmark = pytest.mark.database
@@ -129,6 +129,39 @@ def test_what_somebody_else_took_away_is_not_taken_for_done(fake, machine, chief
     left = defined(fake, machine)
     assert done(begun).state == State.FAILED
     assert defined(fake, machine) == left and left[0]["type"] == "pci"
+
+
+def runs(fake, machine):
+    """Start a machine, and let the portal see it."""
+    fake.start(str(machine.uuid))
+    see(fake, machine)
+    machine.__class__.objects.filter(pk=machine.pk).update(observed_state=Observed.RUNNING)
+    machine.refresh_from_db()
+
+
+def test_what_was_taken_from_a_machine_that_runs_is_not_saved_with_it(fake, machine, chief, client):
+    """Red when why_not() does not compare: another machine gets the device, and this one does not go on."""
+    client.force_login(chief)
+    page, many = url("vms:detail", args=[machine.pk]), url("vms:many")
+    words = "It runs with a device of its host that was taken away"
+    for key in (CARD, STICK):
+        done(give(chief, machine, key))
+    runs(fake, machine)
+    assert power.why_not(chief, machine, "save") == "" and words not in client.get(page).content.decode()
+    done(hostdevices.detach(actor=chief, machine=machine, key=CARD))
+    with pytest.raises(Denied, match=words):
+        power.act(actor=chief, machine=machine, verb="save")
+    assert words in client.get(page).content.decode()
+    assert words in client.post(many, {"machine": machine.pk, "verb": "save"}).content.decode()
+    assert words not in client.post(many, {"machine": machine.pk, "verb": "destroy"}).content.decode()
+    assert power.why_not(chief, machine, "shutdown") == ""
+
+
+def test_what_waits_for_the_next_start_keeps_nobody_from_saving(fake, machine, chief):
+    """Red when every difference counts: nobody else gets what the machine is defined with."""
+    runs(fake, machine)
+    done(give(chief, machine, STICK))
+    assert power.act(actor=chief, machine=machine, verb="save").kind == "vm.save"
 
 
 def test_what_another_has_is_refused_with_its_name(fake, machine, other, chief):

@@ -1,0 +1,41 @@
+"""What keeps a machine that runs from being suspended to disk. Not for: whether its state allows it.
+
+What is saved goes on with all that ran, while the portal looks after what the machine is defined as.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from django.utils.translation import gettext as _
+
+from vms.hostdevice_keys import keys_of, told_of
+from vms.models import Definition, VirtualMachine
+
+
+def why_not(machine: VirtualMachine) -> str:
+    """Return what keeps a machine from being suspended as it runs, '' for nothing. Asks the database."""
+    return obstacles([machine]).get(machine.pk, "")
+
+
+def obstacles(machines: Iterable[VirtualMachine]) -> dict[int, str]:
+    """Return, by its key, what keeps each of `machines` from being suspended; by one query."""
+    places = {(vm.host_id, vm.uuid): vm for vm in machines}
+    found: dict[int, str] = {}
+    for seen in Definition.objects.filter(uuid__in=[uuid for _host, uuid in places]):
+        machine = places.get((seen.host_id, seen.uuid))
+        if machine is not None and (reason := _obstacle(machine, seen)):
+            found[machine.pk] = reason
+    return found
+
+
+def _obstacle(machine: VirtualMachine, seen: Definition) -> str:
+    if seen.observed_running is None or seen.observed_persistent is None:
+        return ""
+    told = told_of(machine.host)
+    now, later = (Counter(keys_of(side, told)) for side in (seen.observed_running, seen.observed_persistent))
+    if now - later:
+        return _(
+            "It runs with a device of its host that was taken away, and would want it back. Switch it off "
+            "instead."
+        )
+    return ""
