@@ -7,6 +7,7 @@ starts from its disk, while the installer runs on. So whoever switches it on aga
 from dataclasses import replace
 from typing import Any
 
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -16,7 +17,7 @@ from portal.hosts import installers
 from portal.hosts.models import Image
 from portal.hosts.steps import HostStep
 from portal.operations.registry import Kind, StepContext, StepFailed
-from vms import placement, specs, unattended
+from vms import noted, placement, specs, unattended
 from vms.asking import AskingForMachines
 from vms.building import DefineDomain, MakeNetwork, StartDomain, on_offer, owned_by, page_of_machine, settle
 from vms.models import VirtualMachine
@@ -74,7 +75,10 @@ class StartFromDisk(HostStep):
     def do(self, context: StepContext) -> None:
         names = context.identifiers
         seen: DomainDefinition = self.call(context, "definition", names["uuid"])
-        self.call(context, "redefine", names["uuid"], _from_disk(context), seen.digest)
+        began = timezone.now()
+        made = self.call(context, "redefine", names["uuid"], _from_disk(context), seen.digest)
+        # That it runs unlike it is defined keeps it from being suspended from now on.
+        noted.note(names["host"], names["uuid"], made, began)
         # QEMU read it into the guest's memory.
         if from_network(context):
             self.call(context, "delete_volume", names["pool"], names["initrd"])

@@ -4,7 +4,8 @@ What is saved goes on with all that ran, while the portal looks after what the m
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from django.utils.translation import gettext as _
 
@@ -28,9 +29,22 @@ def obstacles(machines: Iterable[VirtualMachine]) -> dict[int, str]:
     return found
 
 
+def _boot_files(defined: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the files of the host from which a definition starts, None for one that it does not name."""
+    system = defined.get("os") or {}
+    return {name: system.get(name) for name in ("kernel", "initrd")}
+
+
 def _obstacle(machine: VirtualMachine, seen: Definition) -> str:
     if seen.observed_running is None or seen.observed_persistent is None:
         return ""
+    started = {name: path for name, path in _boot_files(seen.observed_running).items() if path}
+    # What others start with files of their host they look after themselves.
+    if not machine.adopted and started.items() - _boot_files(seen.observed_persistent).items():
+        return _(
+            "It runs from files of its installer, which are not kept. Wait until the installer is done and "
+            "start it from its disk; then it can be suspended."
+        )
     told = told_of(machine.host)
     now, later = (Counter(keys_of(side, told)) for side in (seen.observed_running, seen.observed_persistent))
     if now - later:

@@ -6,6 +6,7 @@ import uuid
 import pytest
 from django.core.management import CommandError, call_command
 from django.urls import reverse
+from django.utils import timezone
 
 from portal.accounts import public_keys
 from portal.audit.models import AuditEntry
@@ -26,8 +27,8 @@ from portal.operations.services import claim
 from portal.operations.states import State
 from tests import factories
 from tests.factories import GIB, HOST_KEY, MIB
-from vms import checks, prefill
-from vms.models import InstallTemplate, Status, VirtualMachine
+from vms import checks, noted, power, prefill
+from vms.models import InstallTemplate, Observed, Status, VirtualMachine
 from vms.services import INSTALL, request_machine
 from vms.unattended_examples import EXAMPLES
 
@@ -121,6 +122,44 @@ def test_an_installer_of_the_network_runs_and_the_next_start_is_from_the_disk(ca
     assert machine.status == Status.ACTIVE and machine.disks.get().capacity == 256 * MIB
     # The installer's own part is in the guest's memory; nothing secret or large stays behind.
     assert names(driver) == [done.identifiers["volume"]]
+
+
+def look(driver, machine):
+    """Let the portal see what a machine is and is defined as."""
+    name = str(machine.uuid)
+    noted.note(machine.host_id, name, driver.definition(name), timezone.now())
+    VirtualMachine.objects.update(observed_state=driver.domain_info(name).state.value)
+    machine.refresh_from_db()
+
+
+def test_what_its_installer_runs_from_is_not_kept_so_it_is_not_suspended(cast, driver, netboot):
+    """Red when StartFromDisk does not note what it made, or what runs is not looked at."""
+    machine = VirtualMachine.objects.get(built_by=build(cast, ask(cast, netboot)))
+    VirtualMachine.objects.update(observed_state=Observed.RUNNING)
+    for _turn in ("before the watcher looks", "and after"):
+        with pytest.raises(Denied, match="It runs from files of its installer"):
+            power.act(actor=cast.requester, machine=machine, verb="save")
+        look(driver, machine)
+    for verb in (driver.destroy, driver.start):
+        verb(str(machine.uuid))
+    look(driver, machine)
+    assert power.act(actor=cast.requester, machine=machine, verb="save").kind == "vm.save"
+
+
+def test_a_machine_whose_installer_is_a_cd_can_be_suspended(cast, driver, iso):
+    """Red when any installer forbids it: a CD lies where it lay."""
+    machine = VirtualMachine.objects.get(built_by=build(cast, ask(cast, iso)))
+    look(driver, machine)
+    assert power.act(actor=cast.requester, machine=machine, verb="save").kind == "vm.save"
+
+
+def test_what_others_start_from_a_kernel_of_their_host_can_be_suspended(cast, driver, netboot):
+    """Red when every kernel that is named forbids it."""
+    machine = VirtualMachine.objects.get(built_by=build(cast, ask(cast, netboot)))
+    look(driver, machine)
+    VirtualMachine.objects.update(adopted=True)
+    machine.refresh_from_db()
+    assert power.why_not(cast.requester, machine, "save") == ""
 
 
 def test_answers_stand_behind_the_initrd_and_hold_the_keys_alone(cast, driver, netboot, monkeypatch):
