@@ -101,7 +101,7 @@ def _title(actor: Any, machine: VirtualMachine) -> Operation | None:
     # While an earlier title is on its way what is seen says nothing; to begin is refused then.
     if title == machine.name and not _is_edited(machine):
         return None
-    if reason := power.state_forbids(machine, "edit"):
+    if reason := power.state_forbids(machine, "title"):
         raise Denied(reason, field="name")
     told = [("Name", title, machine.name)]
     return editing.begin(actor=actor, machine=machine, found=found, change={"title": machine.name}, told=told)

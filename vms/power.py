@@ -41,7 +41,7 @@ _ON = (Observed.RUNNING, Observed.PAUSED)
 
 #: What reads the disks of a machine that is off.
 COPYING = frozenset({"clone", "template", "export"})
-#: What would not be so in a machine that goes on from what was saved of it.
+#: What would not be so in a machine that goes on from what was saved of it; its title is no such thing.
 _CHANGING = COPYING | {"edit"}
 #: What changes nothing on the host.
 _PORTALS_OWN = frozenset({"name"})

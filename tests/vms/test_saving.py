@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.urls import reverse as url
+from django.utils import timezone
 
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
@@ -17,7 +18,7 @@ from portal.operations.messages import sentence
 from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
 from tests.factories import GIB, make_host, make_machine
-from vms import naming, power, power_steps
+from vms import naming, noted, power, power_steps
 from vms.changes import asking
 from vms.models import Observed, VirtualMachine
 
@@ -159,17 +160,21 @@ def test_an_approved_change_finds_it_saved(cast, saved):
 
 
 def test_it_is_named_binned_and_deleted_for_good(cast, saved):
-    """Red when undefine() refuses what is saved, or the bin wants it started first."""
-    naming.rename_machine(
+    """Red when undefine() refuses what is saved, the bin wants it started first, or its title is a change."""
+    noted.note(saved.machine.host_id, saved.uuid, saved.driver.definition(saved.uuid), timezone.now())
+    named = naming.rename_machine(
         actor=cast.requester,
         machine=saved.machine,
-        name="example",
+        name="other",
         labels="a=b",
         seen=naming.named(saved.machine),
     )
-    binned = power.bin_machine(actor=cast.requester, machine=saved.machine, confirm_name="example")
+    assert work(named).state == State.SUCCEEDED and state(saved) is DomainState.SAVED
+    assert "<title>other</title>" in saved.driver.definition(saved.uuid).persistent
+    saved.machine.refresh_from_db()
+    binned = power.bin_machine(actor=cast.requester, machine=saved.machine, confirm_name="other")
     assert work(binned).state == State.SUCCEEDED and state(saved) is DomainState.SAVED
-    purged = power.purge_machine(actor=cast.requester, machine=saved.machine, confirm_name="example")
+    purged = power.purge_machine(actor=cast.requester, machine=saved.machine, confirm_name="other")
     assert work(purged).state == State.SUCCEEDED
     assert saved.driver.list_domains() == () and not VirtualMachine.objects.exists()
 
