@@ -22,6 +22,7 @@ from portal.drivers.types import (
     DomainInfo,
     DomainSpec,
     DomainState,
+    HostDevice,
     HostInfo,
     HostReadiness,
     NetworkInfo,
@@ -70,6 +71,14 @@ class HypervisorDriver(ABC):
     @abstractmethod
     def readiness(self) -> HostReadiness:
         """Return what the host says it can do, and who it is. Proves nothing: see `prove`."""
+
+    @abstractmethod
+    def host_devices(self) -> tuple[HostDevice, ...]:
+        """Return the host's PCI and USB devices by `key`, without bridges and the kernel's own hubs.
+
+        One of which it says nonsense is left out; of a host that tells them slowly only the first ones come
+        back, and nothing from one whose hypervisor cannot list any.
+        """
 
     @abstractmethod
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:

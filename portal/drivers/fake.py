@@ -130,7 +130,11 @@ class FakeDriver(FakeCopies):
         told = HostReadiness(host, "x86_64", "fake", "", "", True, True, 255, machines, None, ("none",))
         able = (DomainAbilities("qemu", "x86_64", "q35", "pc-q35-7.2", 255, cpu_modes=("host-model",)),)
         uuid = validation.host_uuid(self.host_uuid)
-        return replace(told, uuid=uuid, abilities=able, devices=self.devices)
+        return replace(told, uuid=uuid, abilities=able)
+
+    def host_devices(self) -> tuple[HostDevice, ...]:
+        self._touch()
+        return self.devices
 
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
         self._touch()

@@ -465,8 +465,6 @@ class HostReadiness:
     reached; empty when the host does not know, or says what many machines of its maker say. `abilities` has
     one entry for each type of domain and board that it offers. `saves` tells that it can keep the memory of a
     domain in a file.
-    one entry for each type of domain and board that it offers. `devices` are its PCI and USB devices, without
-    bridges and hubs, by `key`.
     """
 
     host: HostInfo
@@ -486,7 +484,6 @@ class HostReadiness:
     uuid: str = ""
     abilities: tuple[DomainAbilities, ...] = ()
     saves: bool = True
-    devices: tuple[HostDevice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The steps that make a host ready: reach it, prove what it can, give it a pool and the images."""
 
 from dataclasses import asdict
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -19,18 +20,35 @@ IMAGE_SECONDS = 60.0
 
 
 class Reach(HostStep):
-    """The host answers, and is no other one; what it says of itself is kept for the readiness page."""
+    """The host answers, and is no other one; what it says of itself is kept for the readiness page.
+
+    A host that does not tell its devices is as good as one without any; what it told before stays.
+    """
 
     name, title = "reach", "Reach the host"
 
-    def do(self, context: StepContext) -> None:
+    def do(self, context: StepContext) -> str | None:
         began = now()
         readiness: HostReadiness = self.call(context, "readiness")
         # First, so that nothing of a machine is counted that another row stands for.
         _identify(context.identifiers["host"], readiness.uuid)
         told = asdict(readiness) | {"pool_kinds": list(self.call(context, "pool_kinds"))}
-        Host.objects.filter(pk=context.identifiers["host"]).update(readiness=told)
+        devices = self._devices(context)
+        host = Host.objects.filter(pk=context.identifiers["host"])
+        before = host.values_list("readiness", flat=True).first() or {}
+        told["devices"] = before.get("devices", []) if devices is None else devices
+        host.update(readiness=told)
         note(context.identifiers["host"], HostTold(*began, readiness.host))
+        return "devices_untold" if devices is None else None
+
+    def _devices(self, context: StepContext) -> list[dict[str, Any]] | None:
+        """Return the host's devices, None when it did not tell them. Raises StepFailed when it is away."""
+        try:
+            return [asdict(one) for one in self.call(context, "host_devices")]
+        except StepFailed as failure:
+            if failure.away:
+                raise
+            return None
 
 
 def _identify(host_id: int, uuid: str) -> None:

@@ -25,6 +25,10 @@ SENTENCES = {
         "twice, so nothing was made there; remove this host. If they are two machines that were given one "
         "UUID, set host_uuid in libvirtd.conf of one, start its libvirt anew, and try again."
     ),
+    "devices_untold": _(
+        "The host did not tell its PCI and USB devices, so machines can be given only those that it told of "
+        "before. All else is as it should be. Prove the host again later."
+    ),
     "host_removed": _("The host was removed from the portal meanwhile. Nothing was done there."),
     "call_timeout": _("The host took too long to answer. An operator should look at its load."),
     "installer_changed": _(

@@ -1,10 +1,13 @@
 """What a host says of its PCI and USB devices (libvirt's formatnode.html)."""
 
+from types import SimpleNamespace
+
 import libvirt
 import pytest
 
 from portal.drivers.errors import InvalidSpec
-from portal.drivers.libvirt.host import readiness
+from portal.drivers.libvirt import host as libvirt_host
+from portal.drivers.libvirt.host import host_devices
 from portal.drivers.libvirt.xml.node_device import host_device
 from portal.drivers.types import HostDevice
 
@@ -35,30 +38,78 @@ def test_what_holds_the_host_together_is_none():
     assert host_device("<device/>") is None
 
 
-def test_what_nobody_can_read_is_refused():
-    for text in (CARD.replace("<bus>2", "<bus>two"), STICK.replace("0x058f", "x")):
-        with pytest.raises(InvalidSpec):
-            host_device(text)
+NONSENSE = (
+    CARD.replace("<bus>2", "<bus>two"),
+    CARD.replace("<bus>2", "<bus>-2"),
+    CARD.replace("<slot>16", f"<slot>0x{'f' * 100_000}"),
+    CARD.replace("<slot>16", f"<slot>{'9' * 5_000}"),
+    CARD.replace("number='31'", "number='x'"),
+    CARD.replace("number='31'", "number=''"),
+    STICK.replace("0x058f", "x"),
+    "<!DOCTYPE device [<!ENTITY a 'a'>]>" + CARD,
+    "<device>",
+    "",
+)
 
 
-def test_one_that_says_nonsense_does_not_hide_the_others(monkeypatch):
-    """Red when one device ends the list, or a libvirt that lists none makes a host that is not ready."""
+@pytest.mark.parametrize("text", NONSENSE, ids=range(len(NONSENSE)))
+def test_what_nobody_can_read_is_refused(text):
+    """Red when a number is read without a guard: what is raised then ends the process that asks."""
+    with pytest.raises(InvalidSpec):
+        host_device(text)
+
+
+def test_a_name_is_kept_short():
+    """Red when a host can fill the portal's database with the name of a device."""
+    told = host_device(STICK.replace("Flash Disk", "Flash\n" * 100_000))
+    assert told is not None and len(told.label) < 250 and "\n" not in told.label
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A connection; `tell` sets what its devices say of themselves, an error among it is raised."""
     connection = libvirt.open("test:///default")
-    texts = [CARD, CARD.replace("<bus>2", "<bus>two"), STICK]
 
     class Device:
         def __init__(self, text):
             self.text = text
 
         def XMLDesc(self):  # noqa: N802 (libvirt's name)
+            if isinstance(self.text, Exception):
+                raise self.text
             return self.text
 
-    monkeypatch.setattr(connection, "listAllDevices", lambda flags: [Device(text) for text in texts])
-    assert [one.key for one in readiness(connection).devices] == ["pci:0000:02:10.7", "usb:058f:6387"]
+    def tell(texts):
+        monkeypatch.setattr(connection, "listAllDevices", lambda flags: [Device(text) for text in texts])
 
+    yield SimpleNamespace(connection=connection, tell=tell)
+    connection.close()
+
+
+def test_one_that_says_nonsense_does_not_hide_the_others(host):
+    """Red when one device ends the list: one that was unplugged, or whose words are no UTF-8."""
+    gone, garbled = libvirt.libvirtError("gone"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no")
+    host.tell([CARD, *NONSENSE, gone, garbled, STICK])
+    assert [one.key for one in host_devices(host.connection)] == ["pci:0000:02:10.7", "usb:058f:6387"]
+
+
+def test_a_slow_host_is_not_asked_for_ever(host, monkeypatch):
+    """Red when each device is waited for: one with hundreds of them could not be enrolled."""
+    asked, clock = [], iter(range(100))
+    monkeypatch.setattr(libvirt_host, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+
+    def slow(text):
+        asked.append(text)
+        return host_device(text)
+
+    monkeypatch.setattr(libvirt_host, "host_device", slow)
+    host.tell([CARD] * 90)
+    assert len(host_devices(host.connection)) == len(asked) == libvirt_host.DEVICE_PATIENCE + 1
+
+
+def test_a_host_that_lists_none_has_none(host, monkeypatch):
     def refused(_flags):
         raise libvirt.libvirtError("unsupported")
 
-    monkeypatch.setattr(connection, "listAllDevices", refused)
-    assert readiness(connection).devices == ()
-    connection.close()
+    monkeypatch.setattr(host.connection, "listAllDevices", refused)
+    assert host_devices(host.connection) == ()

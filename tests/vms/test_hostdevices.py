@@ -40,14 +40,13 @@ DEVICES = (
 @pytest.fixture
 def fake(monkeypatch):
     driver = FakeDriver()
-    driver.devices = DEVICES
     monkeypatch.setattr(steps, "call", lambda host, verb, *args, timeout: getattr(driver, verb)(*args))
     return driver
 
 
 @pytest.fixture
 def host(cast, fake):
-    return make_host(readiness=asdict(fake.readiness()))
+    return make_host(readiness={"devices": [asdict(one) for one in DEVICES]})
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from portal.drivers.types import (
     DomainDefinition,
     DomainInfo,
     DomainSpec,
+    HostDevice,
     HostInfo,
     HostReadiness,
     NetworkInfo,
@@ -87,6 +88,9 @@ class LibvirtDriver(HypervisorDriver):
 
     def readiness(self) -> HostReadiness:
         return host.readiness(self._connection)
+
+    def host_devices(self) -> tuple[HostDevice, ...]:
+        return host.host_devices(self._connection)
 
     def prove(self, accelerator: Accelerator, seconds: float) -> Proof:
         return self._prover.prove(accelerator, seconds)

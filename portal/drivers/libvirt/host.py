@@ -1,5 +1,6 @@
 """What a host says about itself; not for proving it."""
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -18,6 +19,11 @@ from portal.drivers.types import DomainAbilities, HostDevice, HostInfo, HostRead
 
 #: The boards that machines of the portal, and those that it adopts, usually have; others have one a host.
 _BOARDS = ("q35", "pc", "xenpv", "xenfv", "virt")
+
+#: Seconds for which a host is asked for one device after the other; each is a round trip.
+DEVICE_PATIENCE = 15.0
+#: Cards with many functions have hundreds.
+MOST_DEVICES = 2000
 
 _NOT_OFFERED = {
     libvirt.VIR_ERR_INVALID_ARG,
@@ -77,24 +83,7 @@ def readiness(connection: libvirt.virConnect) -> HostReadiness:
         uuid=found.uuid,
         abilities=tuple(_abilities(connection, found)),
         saves=connection.getType() not in UNABLE,
-        devices=_devices(connection),
     )
-
-
-def _devices(connection: libvirt.virConnect) -> tuple[HostDevice, ...]:
-    """Return the host's PCI and USB devices, none where its libvirt cannot list them."""
-    kinds = (
-        libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV | libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_USB_DEV
-    )
-    found = []
-    try:
-        for device in connection.listAllDevices(kinds):
-            # One that was unplugged meanwhile, or says what nobody can read, is left out.
-            with suppress(libvirt.libvirtError, InvalidSpec):
-                found.append(host_device(device.XMLDesc()))
-    except libvirt.libvirtError:
-        return ()
-    return tuple(sorted(filter(None, found), key=lambda one: (one.key, one.address)))
 
 
 def _bridges(connection: libvirt.virConnect) -> tuple[str, ...] | None:
@@ -131,3 +120,23 @@ def _abilities(connection: libvirt.virConnect, found: Capabilities) -> Iterator[
                     raise
                 continue
             yield abilities_of(told, board)
+
+
+def host_devices(connection: libvirt.virConnect) -> tuple[HostDevice, ...]:
+    """Return the host's PCI and USB devices, those that it tells within DEVICE_PATIENCE."""
+    kinds = (
+        libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV | libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_USB_DEV
+    )
+    end = time.monotonic() + DEVICE_PATIENCE
+    found = []
+    try:
+        for device in connection.listAllDevices(kinds)[:MOST_DEVICES]:
+            # One that was unplugged meanwhile, or says what nobody can read, is left out; the last is raised
+            # by libvirt's own bindings for what is no UTF-8.
+            with suppress(libvirt.libvirtError, InvalidSpec, UnicodeDecodeError):
+                found.append(host_device(device.XMLDesc()))
+            if time.monotonic() > end:
+                break
+    except libvirt.libvirtError:
+        return ()
+    return tuple(sorted(filter(None, found), key=lambda one: (one.key, one.address)))

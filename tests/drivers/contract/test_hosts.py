@@ -37,6 +37,13 @@ def test_a_host_says_what_its_emulator_can_give_a_domain(bench: Bench) -> None:
     assert len({(one.type, one.board) for one in found}) == len(found)
 
 
+def test_a_host_tells_its_devices_by_their_keys(bench: Bench) -> None:
+    """A virtual host has none but the kernel's own and what its machine type brings."""
+    told = [(one.key, one.address) for one in bench.driver.host_devices()]
+    assert told == sorted(told)
+    assert all(key.startswith(("pci:", "usb:")) and not key.startswith("usb:1d6b:") for key, _place in told)
+
+
 def test_a_host_says_who_it_is_by_whatever_connection(bench: Bench) -> None:
     """Red when the driver makes a UUID of its own, or tells none."""
     told = bench.driver.readiness().uuid

@@ -8,6 +8,8 @@ from portal.drivers.types import HostDevice
 
 #: Classes of PCI devices that hold the host together: bridges, whatever they lead to.
 _BRIDGES = 0x06
+#: Characters of a name.
+_LONGEST = 100
 #: The vendor of hubs that the kernel itself makes.
 _KERNEL = "1d6b"
 
@@ -30,9 +32,8 @@ def host_device(text: str) -> HostDevice | None:
     numbers = [_number(capability, name) for name in ("domain", "bus", "slot", "function")]
     address = "{:04x}:{:02x}:{:02x}.{:x}".format(*numbers)
     group = capability.find("iommuGroup")
-    return HostDevice(
-        f"pci:{address}", label, address, None if group is None else int(group.get("number", "0"))
-    )
+    together = None if group is None else _count("iommuGroup", group.get("number", "0"))
+    return HostDevice(f"pci:{address}", label, address, together)
 
 
 def _word(capability: ET.Element, name: str) -> tuple[str, str]:
@@ -40,15 +41,20 @@ def _word(capability: ET.Element, name: str) -> tuple[str, str]:
     found = capability.find(name)
     if found is None:
         return "0000", ""
-    try:
-        number = int(found.get("id", "0"), 0)
-    except ValueError as error:
-        raise InvalidSpec(f"{name} is {found.get('id')}") from error
-    return f"{number:04x}", (found.text or "").strip()
+    number = _count(name, found.get("id", "0"))
+    return f"{number:04x}", " ".join((found.text or "").split())[:_LONGEST]
 
 
 def _number(capability: ET.Element, name: str) -> int:
+    return _count(name, capability.findtext(name) or "0")
+
+
+def _count(name: str, text: str) -> int:
+    """Return a number of what a host tells; it has 32 bits there. Raises InvalidSpec."""
     try:
-        return int(capability.findtext(name) or "0", 0)
+        found = int(text, 0)
     except ValueError as error:
         raise InvalidSpec(f"{name} is no number") from error
+    if not 0 <= found < 1 << 32:
+        raise InvalidSpec(f"{name} is no number of a device")
+    return found
