@@ -177,7 +177,7 @@ def test_only_the_requester_or_an_operator_cancels_and_only_what_can_be(running,
     with pytest.raises(Denied, match="requester or an operator"):
         services.cancel(actor=cast.auditor, operation=operation)
     quick = running(QUICK)
-    with pytest.raises(Denied, match="cannot be cancelled"):
+    with pytest.raises(Denied, match="cannot be cancelled while it is carried out"):
         services.cancel(actor=cast.operator, operation=quick)
     assert services.cancel(actor=cast.operator, operation=operation).state == State.CANCELLING
     with pytest.raises(Denied, match="queued or running"):

@@ -247,7 +247,9 @@ def test_an_owner_and_a_projects_operator_give_nothing(fake, machine, chief, cas
 
 
 def test_the_page_offers_what_there_is_and_tells_when_it_counts(fake, machine, other, chief, cast, client):
-    """Red when a host without devices is told of, or what waits for the next start is told as there."""
+    """Red when a host without devices is told of, what waits for the next start is told as there, or a
+    button can be pressed whose click is refused.
+    """
     client.force_login(chief)
     page, detail = (url(f"vms:{name}", args=[machine.pk]) for name in ("host_devices", "detail"))
     done(give(chief, other, CARD))
@@ -264,6 +266,10 @@ def test_the_page_offers_what_there_is_and_tells_when_it_counts(fake, machine, o
         noted.note(machine.host_id, str(machine.uuid), seen, timezone.now())
         machine.__class__.objects.update(observed_state=Observed.RUNNING)
         assert words in client.get(page).content.decode()
+    machine.__class__.objects.update(observed_state=Observed.SAVED)
+    buttons = client.get(page).content.decode().split("<button ")[1:]
+    offered = [one.partition("</button>")[0] for one in buttons if ">Take away<" in one or ">Give<" in one]
+    assert len(offered) == len(DEVICES) and all("disabled" in one for one in offered)
     client.force_login(cast.requester)
     shown = client.get(page).content.decode()
     assert (
