@@ -150,6 +150,7 @@ def _begin(
             "host": machine.host_id,
             "uuid": str(machine.uuid),
             "volumes": volumes_of(machine),
+            "saved": machine.observed_state == Observed.SAVED,
         },
         lane=machine.host.scope,
     )

@@ -3,7 +3,7 @@
 from portal.drivers.types import DomainInfo, DomainState
 from portal.hosts import sharing
 from portal.hosts.steps import HostStep
-from portal.operations.registry import StepContext
+from portal.operations.registry import StepContext, StepFailed
 from vms.steps import DomainStep
 
 #: Seconds that writing a machine's memory to its host's disk, or reading it, may take.
@@ -31,16 +31,25 @@ class Save(DomainStep):
 
 
 class Start(DomainStep):
-    """Start the machine; one that is saved goes on, which takes as long as reading its memory."""
+    """Start the machine; one that is saved goes on as it was, which takes as long as reading its memory."""
 
     name, title = "start", "Start"
 
     def do(self, context: StepContext) -> None:
-        info: DomainInfo = self.call(context, "domain_info", context.identifiers["uuid"])
         # While an earlier worker's call restores it, it is paused.
-        slow = info.state in {DomainState.SAVED, DomainState.PAUSED}
+        slow = self._state(context) in {DomainState.SAVED, DomainState.PAUSED}
         step = _RESTORE if slow else self
-        step.call(context, "start", context.identifiers["uuid"])
+        try:
+            step.call(context, "start", context.identifiers["uuid"])
+        except StepFailed as failure:
+            # One that was paused when it was saved is paused again: that worker restored it to its end.
+            restored = context.identifiers.get("saved") and failure.code == "invalid_state"
+            if not restored or self._state(context) is not DomainState.PAUSED:
+                raise
+
+    def _state(self, context: StepContext) -> DomainState:
+        info: DomainInfo = self.call(context, "domain_info", context.identifiers["uuid"])
+        return info.state
 
 
 class _Restore(CallVerb):

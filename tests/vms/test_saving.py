@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
-from portal.drivers.errors import CallTimeout, CannotRestore, CannotSave, NoRoomToSave
+from portal.drivers.errors import CallTimeout, CannotRestore, CannotSave, InvalidState, NoRoomToSave
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import DomainSpec, DomainState
 from portal.hosts import steps
@@ -114,6 +114,41 @@ def test_a_worker_that_died_in_the_middle_saved_it_once(cast, host):
     host.driver.save(host.uuid)
     runner.carry_on(claimed, worker="dies")
     assert Operation.objects.get(pk=begun.pk).state == State.SUCCEEDED and state(host) is DomainState.SAVED
+
+
+def test_a_worker_that_died_restored_what_was_paused(cast, host):
+    """Red when Start takes it for a machine that somebody paused: nothing is left to be done."""
+    act(cast, host, "suspend")
+    look(host)
+    act(cast, host, "save")
+    look(host)
+    begun = power.act(actor=cast.requester, machine=host.machine, verb="start")
+    claimed = services.claim(begun.pk, worker="dies")
+    StepRecord.objects.create(operation=claimed, index=0, name="start")
+    host.driver.start(host.uuid)
+    runner.carry_on(claimed, worker="dies")
+    assert Operation.objects.get(pk=begun.pk).state == State.SUCCEEDED and state(host) is DomainState.PAUSED
+
+
+def test_a_machine_that_was_off_and_is_paused_is_not_started(cast, host):
+    """Red when any machine that is paused counts as started."""
+    act(cast, host, "destroy")
+    look(host)
+    begun = power.act(actor=cast.requester, machine=host.machine, verb="start")
+    host.driver.start(host.uuid)
+    host.driver.suspend(host.uuid)
+    assert work(begun).steps.get().error_code == "invalid_state"
+
+
+def test_what_was_saved_and_cannot_be_started_now_is_not_taken_for_restored(cast, saved, monkeypatch):
+    """Red when what was saved is not looked at again."""
+    begun = power.act(actor=cast.requester, machine=saved.machine, verb="start")
+
+    def refuse(_uuid):
+        raise InvalidState("another call")
+
+    monkeypatch.setattr(saved.driver, "start", refuse)
+    assert work(begun).state == State.FAILED and state(saved) is DomainState.SAVED
 
 
 @pytest.mark.parametrize(
