@@ -88,7 +88,8 @@ SENTENCES = {
     ),
     "no_room_to_save": _(
         "The host has no room for the machine's memory, and the machine goes on as it was. An operator must "
-        "make room on the host, where its libvirt keeps what is saved."
+        "make room on the host, where its libvirt keeps what is saved, and look whether other machines of "
+        "the host are paused: one that had to write while there was no room at all waits to be resumed."
     ),
     "cannot_restore": _(
         "The machine could not go on from what was saved of it, which is kept. Try again, or discard what "

@@ -156,6 +156,7 @@ def test_what_was_saved_and_cannot_be_started_now_is_not_taken_for_restored(cast
     [
         (CannotSave("domain has assigned non-USB host devices"), "It says: domain has assigned non-USB host"),
         (NoRoomToSave("No space left on device"), "no room for the machine's memory"),
+        (NoRoomToSave("No space left on device"), "other machines of the host are paused"),
         (CallTimeout("save did not end in time"), "took too long"),
     ],
 )
