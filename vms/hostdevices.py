@@ -45,7 +45,11 @@ class Offer:
 
 def of(machine: VirtualMachine) -> list[Given]:
     """Return the devices of its host that a machine has, as its definition was seen last."""
-    found, told = noted.of(machine), told_of(machine.host)
+    return _of(machine, noted.of(machine))
+
+
+def _of(machine: VirtualMachine, found: Definition | None) -> list[Given]:
+    told = told_of(machine.host)
     if found is None:
         return []
     labels = {one["key"]: one["label"] for one in told}
@@ -54,10 +58,13 @@ def of(machine: VirtualMachine) -> list[Given]:
     return [Given(key, labels.get(key, key), key in now, key in defined) for key in every]
 
 
-def matters(machine: VirtualMachine) -> bool:
-    """Tell whether there is anything to say: its host has what can be given, or the machine has some."""
+def matters(machine: VirtualMachine, seen: Definition | None) -> bool:
+    """Tell whether there is anything to say: its host has what can be given, or the machine has some.
+
+    `seen` is what `noted.of` returns.
+    """
     usable = (one["group"] is not None or one["key"].startswith("usb:") for one in told_of(machine.host))
-    return any(usable) or bool(of(machine))
+    return any(usable) or bool(_of(machine, seen))
 
 
 def offers(actor: Any, machine: VirtualMachine) -> list[Offer]:

@@ -6,8 +6,8 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from portal.live.panels import Panel, register, row_keys
-from vms import power, reach, suspending
-from vms.models import VirtualMachine
+from vms import noted, power, reach, suspending
+from vms.models import Definition, VirtualMachine
 
 #: Buttons that stand there in every state.
 _ALWAYS = frozenset({"start", "shutdown", "destroy"})
@@ -18,10 +18,10 @@ def visible(user: Any) -> Any:
     return VirtualMachine.objects.restrict(user, "view").select_related("host", "owner", "project")
 
 
-def actions_for(machine: VirtualMachine, stranger: str) -> list[dict[str, str]]:
+def actions_for(machine: VirtualMachine, stranger: str, seen: Definition | None) -> list[dict[str, str]]:
     """Return the power buttons of `machine`: those that fit its state, with why one is disabled.
 
-    `stranger` is what `power.right_lacks` says.
+    `stranger` is what `power.right_lacks` says, `seen` what `noted.of` returns.
     """
     shown = []
     for name, verb in power.VERBS.items():
@@ -30,7 +30,7 @@ def actions_for(machine: VirtualMachine, stranger: str) -> list[dict[str, str]]:
         if machine.observed_state in verb.states or name in _ALWAYS:
             denied = stranger or power.state_forbids(machine, name)
             if name == "save" and not denied:
-                denied = suspending.why_not(machine)
+                denied = suspending.obstacle(machine, seen)
             shown.append({"name": name, "label": verb.label, "icon": verb.icon, "denied": denied})
     return shown
 
@@ -50,7 +50,7 @@ def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
     found = list(visible(user).filter(pk__in=row_keys(ids)))
     ports = reach.ports_of(found)
     for vm in found:
-        buttons = actions_for(vm, power.right_lacks(user, vm))
+        buttons = actions_for(vm, power.right_lacks(user, vm), noted.of(vm))
         context = {"vm": vm, "power_buttons": buttons, "ways": reach.ways(vm, ports[vm.uuid]), "live": True}
         shown[str(vm.pk)] = render_to_string("vms/status.html", context)
     return shown

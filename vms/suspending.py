@@ -9,13 +9,14 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from vms import noted
 from vms.hostdevice_keys import keys_of, told_of
 from vms.models import Definition, VirtualMachine
 
 
 def why_not(machine: VirtualMachine) -> str:
     """Return what keeps a machine from being suspended as it runs, '' for nothing. Asks the database."""
-    return obstacles([machine]).get(machine.pk, "")
+    return obstacle(machine, noted.of(machine))
 
 
 def obstacles(machines: Iterable[VirtualMachine]) -> dict[int, str]:
@@ -24,7 +25,7 @@ def obstacles(machines: Iterable[VirtualMachine]) -> dict[int, str]:
     found: dict[int, str] = {}
     for seen in Definition.objects.filter(uuid__in=[uuid for _host, uuid in places]):
         machine = places.get((seen.host_id, seen.uuid))
-        if machine is not None and (reason := _obstacle(machine, seen)):
+        if machine is not None and (reason := obstacle(machine, seen)):
             found[machine.pk] = reason
     return found
 
@@ -35,8 +36,9 @@ def _boot_files(defined: Mapping[str, Any]) -> dict[str, str | None]:
     return {name: system.get(name) for name in ("kernel", "initrd")}
 
 
-def _obstacle(machine: VirtualMachine, seen: Definition) -> str:
-    if seen.observed_running is None or seen.observed_persistent is None:
+def obstacle(machine: VirtualMachine, seen: Definition | None) -> str:
+    """Return what keeps a machine of which this was `seen` from being suspended, '' for nothing."""
+    if seen is None or seen.observed_running is None or seen.observed_persistent is None:
         return ""
     started = {name: path for name, path in _boot_files(seen.observed_running).items() if path}
     # What others start with files of their host they look after themselves.

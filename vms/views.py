@@ -86,13 +86,13 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one machine."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     stranger = power.right_lacks(request.user, vm)
-    ports = reach.ports_of([vm])[vm.uuid]
+    ports, seen = reach.ports_of([vm])[vm.uuid], noted.of(vm)
     context = {
         "vm": vm,
-        "power_buttons": live.actions_for(vm, stranger),
+        "power_buttons": live.actions_for(vm, stranger, seen),
         "ways": reach.ways(vm, ports),
         "ports": ports,
-        "host_devices": hostdevices.matters(vm),
+        "host_devices": hostdevices.matters(vm, seen),
         "disks": vm.disks.select_related("pool__pool"),
         "operations": Operation.objects.restrict(request.user, "view").filter(
             Q(subject=vm.topic) | Q(pk=vm.built_by_id) | Q(pk__in=waiting_for(vm).values("pk"))
