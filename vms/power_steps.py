@@ -1,5 +1,7 @@
 """Steps of power actions and of deleting. Not for: who may begin them, and when."""
 
+from functools import partial
+
 from portal.drivers.types import DomainInfo, DomainState
 from portal.hosts import sharing
 from portal.hosts.steps import HostStep
@@ -79,7 +81,7 @@ class DeleteVolumes(HostStep):
     def do(self, context: StepContext) -> str | None:
         left = False
         for pool, volume in context.identifiers["volumes"]:
-            if sharing.users_of(self, context, pool, volume):
+            if sharing.users_of(partial(self.call, context), pool, volume):
                 left = True
             else:
                 self.call(context, "delete_volume", pool, volume)

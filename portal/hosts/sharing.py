@@ -3,22 +3,24 @@
 Domains and volumes count that the portal does not know. What lies in a pool that is not active is not seen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from portal.hosts.steps import HostStep
-from portal.operations.registry import StepContext, StepFailed
+from portal.operations.registry import StepFailed
 
+#: Calls a verb of the host's driver with its arguments and returns the answer. Raises StepFailed.
+Ask = Callable[..., Any]
 #: What tells that there is nothing to look at, in words of machines and of volumes.
 _NO_POOL = frozenset({"pool_not_found", "pool_inactive", "volume_pool_gone"})
 _NO_VOLUME = frozenset({"volume_not_found", "volume_gone"})
 
 
-def stacked(step: HostStep, context: StepContext) -> Mapping[str, list[str]]:
+def stacked(ask: Ask) -> Mapping[str, list[str]]:
     """Return the names of the volumes that stand on a file, by that file, of all pools. Raises StepFailed."""
     found: dict[str, list[str]] = {}
-    for pool in step.call(context, "list_pools"):
+    for pool in ask("list_pools"):
         try:
-            volumes = step.call(context, "list_volumes", pool.name)
+            volumes = ask("list_volumes", pool.name)
         except StepFailed as failure:
             if failure.code not in _NO_POOL:
                 raise
@@ -29,16 +31,16 @@ def stacked(step: HostStep, context: StepContext) -> Mapping[str, list[str]]:
     return found
 
 
-def users_of(step: HostStep, context: StepContext, pool: str, name: str) -> list[str]:
+def users_of(ask: Ask, pool: str, name: str) -> list[str]:
     """Return the domains that have a volume for a disk and the volumes that stand on it, by name.
 
     Nobody uses one that is gone. Raises StepFailed.
     """
     try:
-        path = step.call(context, "volume_info", pool, name).path
-        users = set(step.call(context, "volume_users", pool, name))
+        path = ask("volume_info", pool, name).path
+        users = set(ask("volume_users", pool, name))
     except StepFailed as failure:
         if failure.code not in _NO_VOLUME:
             raise
         return []
-    return sorted(users.union(stacked(step, context).get(path, ())))
+    return sorted(users.union(stacked(ask).get(path, ())))

@@ -1,6 +1,7 @@
 """How a domain becomes a machine: the look at its host, and what settles it. Not for: who may do it."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from django.db import IntegrityError
@@ -34,7 +35,10 @@ class TakeIn(DomainStep):
                 raise StepFailed("not_adoptable", reason)
             machine = VirtualMachine.objects.select_related("host").get(uuid=context.identifiers["uuid"])
             volumes = taking.volumes_of(
-                machine, seen.persistent or {}, self._list(context), sharing.stacked(self, context)
+                machine,
+                seen.persistent or {},
+                self._list(context),
+                sharing.stacked(partial(self.call, context)),
             )
             try:
                 taking.take_in(machine, seen, volumes, context.check)

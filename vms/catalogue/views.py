@@ -17,7 +17,7 @@ from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, is_htmx, render_page
 from portal.core.web.lists import ordering, search_of
 from portal.hosts import services as hosts
-from portal.hosts.images.in_use import uses_of
+from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.models import Image, Upload
 from portal.live.panels import row_keys
 from portal.operations.models import Operation
@@ -286,7 +286,7 @@ def image_page(
         "form": form or DeprecateForm(),
         "describe": describe or DescribeForm(actor=request.user, image=found),
         "delete": ConfirmForm(name=found.name),
-        "uses": " ".join(uses_of(found)),
+        "uses": " ".join(uses_of(found) or stood_on(found)),
         "operations": _operations(request, found),
         "newer": newer.order_by("-pk").first(),
         "drivers": [Devices(name).label for name in found.device_models],

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -189,7 +190,7 @@ def delete_old(step: HostStep, context: StepContext) -> str | None:
     """
     names = context.identifiers
     try:
-        if sharing.users_of(step, context, names["pool"], names["volume"]):
+        if sharing.users_of(partial(step.call, context), names["pool"], names["volume"]):
             return "old_disk_left"
         delete_waiting(step, context, names["pool"], names["volume"])
     except StepFailed as failure:

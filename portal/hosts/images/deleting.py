@@ -6,10 +6,9 @@ from django.db import transaction
 from django.db.models import ProtectedError
 
 from portal.audit import services as audit
-from portal.drivers.errors import DriverError, VolumeNotFound
-from portal.hosts.calls import call
+from portal.hosts import sharing
 from portal.hosts.images import store
-from portal.hosts.images.importing import DELETE_SECONDS, delete_from
+from portal.hosts.images.copies import asking, delete_from
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.services import DELETE
 from portal.hosts.images.values import BEING_DELETED
@@ -46,16 +45,10 @@ def _check_unused(image: Image) -> None:
 
 
 def _ask_host(attachment: ImageAttachment) -> None:
-    """Raise StepFailed when a domain has the image by what its host says, one that is no machine too."""
+    """Raise StepFailed when a domain or a volume needs the image by what its host says, a stranger's too."""
     place = attachment.pool
-    names = (place.pool.name, PurePosixPath(attachment.path).name)
-    try:
-        users = call(place.host_id, "volume_users", *names, timeout=DELETE_SECONDS)
-    except VolumeNotFound:
-        return
-    except DriverError as error:
-        raise StepFailed(error.code, error.raw, retryable=error.retryable) from error
-    if users:
+    name = PurePosixPath(attachment.path).name
+    if users := sharing.users_of(asking(place), place.pool.name, name):
         raise StepFailed("image_used", f"{', '.join(users)} on {place.host.name}.")
 
 

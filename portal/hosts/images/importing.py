@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -25,6 +25,7 @@ from portal.drivers.errors import DriverError, HostRemoved
 from portal.drivers.types import VolumeInfo
 from portal.hosts.calls import call
 from portal.hosts.images import appliances, fetching, room, store
+from portal.hosts.images.copies import delete_from
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
@@ -35,7 +36,6 @@ from portal.operations.registry import Kind, Step, StepContext, StepFailed
 from portal.operations.states import State
 
 COPY_SECONDS = 3600.0
-DELETE_SECONDS = 60.0
 CHECK_EVERY = 1.0  # seconds
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BROKEN = frozenset({errno.EIO, errno.EROFS})
@@ -321,19 +321,6 @@ def _copy_to(place: PoolAttachment, image: Image) -> None:
         if not PoolAttachment.objects.select_for_update().filter(pk=place.pk).exists():
             raise HostRemoved(f"the pool {place.pool.name} is no longer there")
         ImageAttachment.objects.update_or_create(image=image, pool=place, defaults={"path": volume.path})
-
-
-def delete_from(place: PoolAttachment, image: Image) -> None:
-    """Delete the image's volume in a pool, and the row that tells of it. Idempotent. Raises StepFailed."""
-    rows = ImageAttachment.objects.filter(image=image, pool=place)
-    path = rows.values_list("path", flat=True).first()
-    # A template's volume is called by when it was made; what no row tells of can only be an import's.
-    name = PurePosixPath(path).name if path else image.volume_name
-    try:
-        call(place.host_id, "delete_volume", place.pool.name, name, timeout=DELETE_SECONDS)
-    except DriverError as error:
-        raise StepFailed(error.code, error.raw, retryable=error.retryable) from error
-    rows.delete()
 
 
 def _settle_import(operation: Operation, state: State) -> None:

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 
-from portal.hosts.models import Image
+from django.utils.translation import ngettext
 
+from portal.hosts.models import Image, Volume
+
+#: Volumes that are named in a sentence; the rest is counted.
+NAMED = 5
 #: What of a room uses an image, as a sentence that says what; '' for nothing.
 Uses = Callable[[Image], str]
 _rooms: list[Uses] = []
@@ -17,3 +21,26 @@ def register(uses: Uses) -> None:
 def uses_of(image: Image) -> list[str]:
     """Return who uses `image`, in sentences; none when nobody does."""
     return [sentence for uses in _rooms if (sentence := uses(image))]
+
+
+def stood_on(image: Image) -> list[str]:
+    """Return in a sentence which volumes stand on `image`, as hosts told last; none when no one does.
+
+    Whoever deletes it asks the hosts again: what they told may be old, and taking an import back leaves
+    what is used.
+    """
+    places = set(image.attachments.values_list("pool__host", "path"))
+    rows = Volume.objects.filter(
+        pool__host__in={host for host, _path in places}, observed_backing__in={path for _host, path in places}
+    )
+    told = rows.order_by("name").values_list("pool__host", "observed_backing", "name")
+    names = [name for host, backing, name in told if (host, backing) in places]
+    if not names:
+        return []
+    words = ngettext(
+        "A volume stands on it: %(names)s. Delete that first.",
+        "%(count)d volumes stand on it: %(names)s. Delete those first.",
+        len(names),
+    )
+    listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    return [words % {"count": len(names), "names": listed}]

@@ -14,7 +14,7 @@ from portal.core.errors import Denied
 from portal.core.stale import Snapshot, check_seen
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.images import fetching, purposes, room, store
-from portal.hosts.images.in_use import uses_of
+from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.images.values import (
     BEING_DELETED,
     BEING_MADE,
@@ -325,7 +325,7 @@ def delete_image(*, actor: Any, image: Image, confirm_name: str) -> Operation:
         if confirm_name != current.name:
             raise Denied(_("This is not the name. Nothing was done."))
         _check_whole(current)
-        if uses := uses_of(current):
+        if uses := uses_of(current) or stood_on(current):
             raise Denied(" ".join(uses))
         if current.deprecated_at is None:
             current.deprecated_at, current.deprecated_reason = timezone.now(), BEING_DELETED

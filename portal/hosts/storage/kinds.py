@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from django.urls import reverse
@@ -185,7 +186,7 @@ def _check_unused(step: StorageStep, context: StepContext) -> None:
     """Raise StepFailed when a domain has the volume, or another volume stands on it, in whatever pool."""
     names = context.identifiers
     if step.find(context, names["name"]) is not None:
-        _refuse_used(sharing.users_of(step, context, names["pool"], names["name"]))
+        _refuse_used(sharing.users_of(partial(step.call, context), names["pool"], names["name"]))
 
 
 def _refuse_used(users: Iterable[str]) -> None:

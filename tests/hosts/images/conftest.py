@@ -7,7 +7,7 @@ import pytest
 
 from portal.drivers.registry import driver_for
 from portal.drivers.types import PoolSpec
-from portal.hosts.images import deleting, importing, services, store
+from portal.hosts.images import copies, importing, services, store
 from portal.hosts.images.values import Wanted
 from portal.hosts.models import PoolAttachment, StoragePool
 from portal.operations.models import Operation
@@ -58,7 +58,7 @@ def make_pool(monkeypatch, drivers, name="example-host"):
         return getattr(drivers[host_id], verb)(*args)
 
     monkeypatch.setattr(importing, "call", call)
-    monkeypatch.setattr(deleting, "call", call)
+    monkeypatch.setattr(copies, "call", call)
     return place
 
 

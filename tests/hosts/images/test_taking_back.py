@@ -1,20 +1,22 @@
 """What of an image is deleted when it goes, or its import is taken back, and what must stay."""
 
 import pytest
+from django.urls import reverse
 
 from portal.core.errors import Denied
 from portal.drivers.errors import InvalidState
 from portal.drivers.types import VolumeSpec
 from portal.hosts import services as hosts
 from portal.hosts.images import importing, services
-from portal.hosts.images.in_use import uses_of
+from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.images.values import BEING_MADE
-from portal.hosts.models import Image, ImageAttachment, PoolAttachment, Upload
+from portal.hosts.models import Image, ImageAttachment, PoolAttachment, Upload, Volume
 from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
-from tests.factories import make_image
+from tests.factories import GIB, make_host, make_image
 from tests.hosts.conftest import carry_out
 from tests.hosts.images.conftest import MIB, files, imported, make_pool, send
+from tests.vms.sharers import use_too
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -166,6 +168,43 @@ def test_a_deletion_that_fails_leaves_what_somebody_deprecated(chief, uploads, p
     assert delete(chief, image) == State.FAILED
     image.refresh_from_db()
     assert image.deprecated_reason == "holes" and image.deprecated_at
+
+
+@pytest.mark.parametrize("pools", [1, 2])
+def test_an_image_stays_under_a_domain_that_is_off(chief, uploads, pool, disk, upload, pools):
+    """Red when only domains are asked for, or one pool: what is off does not say what its disk stands on."""
+    imported(send(chief, upload, disk))
+    image, driver = Image.objects.get(), pool.driver
+    base = driver.volume_info(pool.pool.name, image.volume_name)
+    if pools == 2:
+        use_too(driver, base.path, "volume")
+    else:
+        spec = VolumeSpec(pool.pool.name, "overlay.qcow2", 2 * GIB, base.path)
+        over = driver.create_volume(spec)
+        use_too(driver, over.path, "domain")
+    operation = services.delete_image(actor=chief, image=image, confirm_name=image.name)
+    assert imported(operation) == (State.FAILED, ["image_used"])
+    assert operation.steps.get(error_code="image_used").error_raw == "overlay.qcow2 on example-host."
+    assert image.volume_name in volumes(pool)
+
+
+def test_what_stands_on_an_image_is_said_before(chief, uploads, pool, disk, upload, client):
+    """Red when what the host told of its volumes is not looked at, or another host's file of that path."""
+    imported(send(chief, upload, disk))
+    image = Image.objects.get()
+    path = image.attachments.get().path
+    second = PoolAttachment.objects.create(
+        host=make_host("other", "fake://other/"), pool=pool.pool, path=pool.path
+    )
+    ImageAttachment.objects.create(image=image, pool=second, path="/elsewhere")
+    Volume.objects.create(pool=second, name="theirs.qcow2", observed_path="/x", observed_backing=path)
+    assert stood_on(image) == []
+    Volume.objects.create(pool=pool, name="overlay.qcow2", observed_path="/y", observed_backing=path)
+    with pytest.raises(Denied, match="A volume stands on it: overlay.qcow2"):
+        services.delete_image(actor=chief, image=image, confirm_name=image.name)
+    client.force_login(chief)
+    page = client.get(reverse("vms:image", args=[image.pk])).content.decode()
+    assert "A volume stands on it: overlay.qcow2" in page
 
 
 def test_what_is_used_between_two_hosts_stays_on_the_second(chief, uploads, disk, upload, monkeypatch):
