@@ -223,7 +223,7 @@ class Volume(models.Model):
 class BegunVolume(models.Model):
     """An operation that is making a volume, and whatever has the volume's name now is its own."""
 
-    #: The operation's own, drawn when it was begun.
+    #: The operation's own, drawn when it was begun; of an import made of its image and the pool.
     mark = models.UUIDField(primary_key=True)
 
     def __str__(self) -> str:

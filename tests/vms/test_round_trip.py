@@ -8,7 +8,7 @@ from django.urls import reverse as url
 
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import DiskSpec, DomainSpec
-from portal.hosts.images import importing, store
+from portal.hosts.images import copies, importing, store
 from portal.hosts.images import services as images
 from portal.hosts.models import Image
 from portal.operations.states import State
@@ -48,7 +48,8 @@ def again(cast, chief, original, host, folder, raw, settings, tmp_path, monkeypa
     made = carried_out(export(cast.requester, original))
     settings.UPLOADS = tmp_path / "uploads"
     monkeypatch.setattr(store, "SPARE", 0)
-    monkeypatch.setattr(importing, "call", lambda _h, verb, *a, timeout: getattr(host, verb)(*a))
+    for module in (copies, importing):
+        monkeypatch.setattr(module, "call", lambda _h, verb, *a, timeout: getattr(host, verb)(*a))
     wanted = replace(WANTED, name="again", title="Again", min_memory=0)
     upload = images.begin_upload(actor=chief, wanted=wanted, sha256=made.sha256)
     operation = send(chief, upload, (folder / made.path).read_bytes(), name="example.ova")

@@ -1,16 +1,25 @@
-"""The volumes that an image is on hosts: who needs one, how it goes. Not for: making them (`importing`)."""
+"""The volumes that an image is on hosts: whose one is, who needs it, how it goes. Not for: making them.
 
+An import takes back what it made itself: what was there before it came is somebody else's, though it be the
+same image.
+"""
+
+import logging
+import uuid
 from pathlib import PurePosixPath
 from typing import Any
 
 from portal.drivers.errors import DriverError
 from portal.hosts.calls import call
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment
-from portal.hosts.sharing import Ask
+from portal.hosts.sharing import Ask, users_of
+from portal.hosts.storage.looking import forget_begun, is_begun, note_begun
 from portal.operations.registry import StepFailed
 
 #: Seconds that a host gets for one answer. A pool is read from its disk.
 SECONDS = 60.0
+_MARKS = uuid.UUID("0c2d4a36-5f0b-4a51-9d9c-3c2f2f1f6a57")
+_log = logging.getLogger(__name__)
 
 
 def asking(place: PoolAttachment) -> Ask:
@@ -36,3 +45,45 @@ def delete_from(place: PoolAttachment, image: Image) -> None:
     name = PurePosixPath(path).name if path else image.volume_name
     asking(place)("delete_volume", place.pool.name, name)
     rows.delete()
+
+
+def _mark(place: PoolAttachment, image: Image) -> str:
+    """Return what stands for the copy of an image in a pool; no other image ever gets its key."""
+    return str(uuid.uuid5(_MARKS, f"{image.pk}/{place.pk}"))
+
+
+def claim(place: PoolAttachment, image: Image) -> None:
+    """Write that the image's volume in a pool is this import's own, unless one is there. Idempotent.
+
+    Raises DriverError.
+    """
+    if is_begun(_mark(place, image)):
+        return
+    volumes = call(place.host_id, "list_volumes", place.pool.name, timeout=SECONDS)
+    if image.volume_name not in {volume.name for volume in volumes}:
+        note_begun(_mark(place, image))
+
+
+def disclaim(place: PoolAttachment, image: Image) -> None:
+    """Write that the volume is not this import's. Idempotent."""
+    forget_begun(_mark(place, image))
+
+
+def disclaim_everywhere(image: Image) -> None:
+    """Write that the import is over: nothing of it is taken back any more. Idempotent."""
+    for place in PoolAttachment.objects.all():
+        disclaim(place, image)
+
+
+def take_back(place: PoolAttachment, image: Image) -> None:
+    """Forget that the image is in a pool; delete its volume when this import made it and nobody uses it.
+
+    Idempotent. Raises StepFailed. What is left shows up as an orphan of its pool.
+    """
+    if is_begun(_mark(place, image)):
+        if users := users_of(asking(place), place.pool.name, image.volume_name):
+            _log.warning("%s is left in %s: %s", image.volume_name, place, ", ".join(users))
+        else:
+            delete_from(place, image)
+    ImageAttachment.objects.filter(image=image, pool=place).delete()
+    disclaim(place, image)

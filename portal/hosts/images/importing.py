@@ -21,11 +21,10 @@ from django.utils import timezone
 
 from portal.audit import services as audit
 from portal.drivers import imagefile
-from portal.drivers.errors import DriverError, HostRemoved
+from portal.drivers.errors import AlreadyExists, DriverError, HostRemoved
 from portal.drivers.types import VolumeInfo
 from portal.hosts.calls import call
-from portal.hosts.images import appliances, fetching, room, store
-from portal.hosts.images.copies import delete_from
+from portal.hosts.images import appliances, copies, fetching, room, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
@@ -228,7 +227,7 @@ class Register(Step):
             with transaction.atomic():
                 # A proof of a host that began before may have copied it there since Copy was undone.
                 for late in upload.image.attachments.select_related("pool__pool"):
-                    delete_from(late.pool, upload.image)
+                    copies.take_back(late.pool, upload.image)
                 audit.record(actor="import of images", verb="image.taken_back", target=upload.image)
                 upload.image.delete()
         except ProtectedError as error:
@@ -300,7 +299,7 @@ class Copy(Step):
             if not there and place.host.observed_health == Health.STALE:
                 continue
             try:
-                delete_from(place, upload.image)
+                copies.take_back(place, upload.image)
             except StepFailed as failure:
                 if there or failure.code != "pool_not_found":
                     raise
@@ -308,14 +307,20 @@ class Copy(Step):
 
 def _copy_to(place: PoolAttachment, image: Image) -> None:
     """Copy the image to a pool and keep where it lies. Idempotent. Raises DriverError."""
-    volume: VolumeInfo = call(
-        place.host_id,
-        "upload_image",
-        place.pool.name,
-        image.volume_name,
-        image.source,
-        timeout=COPY_SECONDS,
-    )
+    copies.claim(place, image)
+    try:
+        volume: VolumeInfo = call(
+            place.host_id,
+            "upload_image",
+            place.pool.name,
+            image.volume_name,
+            image.source,
+            timeout=COPY_SECONDS,
+        )
+    except AlreadyExists:
+        # Somebody was quicker: what is there is theirs.
+        copies.disclaim(place, image)
+        raise
     with transaction.atomic():
         # Its host may have been removed while it was copied there.
         if not PoolAttachment.objects.select_for_update().filter(pk=place.pk).exists():
@@ -336,6 +341,8 @@ def _settle_import(operation: Operation, state: State) -> None:
     if done and upload is not None:
         # A signed address stays with what failed alone, which is tried again by it.
         found.update(address=upload.shown_address)
+        if upload.image is not None:
+            copies.disclaim_everywhere(upload.image)
         made = Image.objects.filter(uploads=upload, deprecated_reason=BEING_MADE)
         made.update(deprecated_at=None, deprecated_reason="")
         transaction.on_commit(lambda: store.keep(upload), robust=True)

@@ -161,15 +161,14 @@ def test_a_full_disk_is_told_and_the_file_is_kept(chief, uploads, pool, upload, 
     content = packed(tmp_path, disk(tmp_path / "raw", form, noise[: 8 * MIB // 512 * 512], options))
     operation = send(chief, upload, content)
     importing.Take().do(context := importing.StepContext({}, operation.identifiers, lambda: None))
-    monkeypatch.setattr(store, "free_bytes", lambda: room)
-    with pytest.raises(importing.StepFailed) as failed:
-        importing.Check().do(context)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "free_bytes", lambda: room)
+        with pytest.raises(importing.StepFailed) as failed:
+            importing.Check().do(context)
     assert failed.value.code == "store_full"
     importing.Check().undo(context)
     importing.Take().undo(context)
     assert files(uploads) == [".part"]
-    monkeypatch.undo()
-    monkeypatch.setattr(importing, "call", lambda _h, verb, *a, timeout: getattr(pool.driver, verb)(*a))
     assert imported(operation) == (State.SUCCEEDED, [])
 
 

@@ -1,5 +1,7 @@
 """What of an image is deleted when it goes, or its import is taken back, and what must stay."""
 
+import hashlib
+
 import pytest
 from django.urls import reverse
 
@@ -10,7 +12,7 @@ from portal.hosts import services as hosts
 from portal.hosts.images import importing, services
 from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.images.values import BEING_MADE
-from portal.hosts.models import Image, ImageAttachment, PoolAttachment, Upload, Volume
+from portal.hosts.models import BegunVolume, Image, ImageAttachment, PoolAttachment, Upload, Volume
 from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
 from tests.factories import GIB, make_host, make_image
@@ -59,6 +61,7 @@ def test_nothing_is_made_from_an_image_before_its_import_ends(
     assert imported(send(chief, upload, disk)) == (State.SUCCEEDED, [])
     image = Image.objects.get()
     assert seen == [BEING_MADE] and (image.deprecated_at, image.deprecated_reason) == (None, "")
+    assert not BegunVolume.objects.exists()
 
 
 def test_an_import_is_not_taken_back_from_under_what_uses_it(chief, uploads, pool, disk, upload, monkeypatch):
@@ -92,6 +95,88 @@ def test_what_a_proof_copied_meanwhile_is_taken_back_too(chief, uploads, disk, u
 
 def fail(*_):
     raise StepFailed("internal")
+
+
+def test_what_an_import_did_not_make_is_left(chief, uploads, pool, disk, upload):
+    """Red when a volume is taken back for its name: this one is another content, and a domain's disk."""
+    operation = send(chief, upload, disk)
+    name = f"gatehouse-example-{hashlib.sha256(disk).hexdigest()[:12]}.qcow2"
+    theirs = pool.driver.create_volume(VolumeSpec(pool.pool.name, name, 2 * GIB))
+    assert imported(operation) == (State.FAILED, ["already_exists"])
+    assert pool.driver.list_volumes(pool.pool.name) == (theirs,)
+    assert not BegunVolume.objects.exists() and not Image.objects.exists()
+
+
+def test_what_comes_in_the_last_instant_is_left(chief, uploads, pool, disk, upload):
+    """Red when _copy_to keeps the mark of what somebody else made meanwhile."""
+    copy = pool.driver.upload_image
+
+    def quicker(where, name, source):
+        pool.driver.create_volume(VolumeSpec(where, name, 2 * GIB))
+        return copy(where, name, source)
+
+    pool.driver.upload_image = quicker
+    assert imported(send(chief, upload, disk)) == (State.FAILED, ["already_exists"])
+    assert len(volumes(pool)) == 1 and not BegunVolume.objects.exists()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_same_image_of_before_outlives_an_import(
+    chief, uploads, pool, disk, upload, tmp_path, monkeypatch, before
+):
+    """Red when a copy that was there before is deleted, or one that was not is left."""
+    operation = send(chief, upload, disk)
+    source, name = tmp_path / "same.qcow2", f"gatehouse-example-{hashlib.sha256(disk).hexdigest()[:12]}.qcow2"
+    source.write_bytes(disk)
+    if before:
+        pool.driver.upload_image(pool.pool.name, name, str(source))
+    copy = importing.Copy.do
+
+    def copy_and_fail(self, context):
+        assert copy(self, context) is None and ImageAttachment.objects.exists()
+        fail()
+
+    monkeypatch.setattr(importing.Copy, "do", copy_and_fail)
+    assert imported(operation) == (State.FAILED, ["internal"])
+    assert volumes(pool) == ([name] if before else [])
+    assert not Image.objects.exists() and not BegunVolume.objects.exists()
+
+
+@pytest.mark.parametrize("how", ["domain", "volume"])
+@pytest.mark.parametrize("step", [importing.Copy, importing.Register])
+def test_what_somebody_made_of_it_meanwhile_keeps_the_volume(chief, uploads, pool, disk, upload, how, step):
+    """Red when the host is not asked who uses it before the volume of an import is taken back."""
+    operation = send(chief, upload, disk)
+    context = StepContext({}, operation.identifiers, lambda: None)
+    for each in (importing.Take(), importing.Check(), importing.Register(), importing.Copy()):
+        each.do(context)
+    image = Image.objects.get()
+    use_too(pool.driver, image.attachments.get().path, how)
+    for _again in range(2):
+        step().undo(context)
+    assert volumes(pool) == [image.volume_name]
+    assert not ImageAttachment.objects.exists() and not BegunVolume.objects.exists()
+
+
+def test_a_worker_that_died_before_the_row_leaves_nothing(chief, uploads, pool, disk, upload):
+    """Red when the mark is written after the copy, or deleted before it."""
+    operation = send(chief, upload, disk)
+    context = StepContext({}, operation.identifiers, lambda: None)
+    for each in (importing.Take(), importing.Check(), importing.Register()):
+        each.do(context)
+    copy = pool.driver.upload_image
+
+    def dies(*args):
+        copy(*args)
+        raise RuntimeError
+
+    pool.driver.upload_image = dies
+    for _again in range(2):
+        with pytest.raises(RuntimeError):
+            importing.Copy().do(context)
+    assert len(volumes(pool)) == 1 and not ImageAttachment.objects.exists()
+    importing.Copy().undo(context)
+    assert volumes(pool) == [] and not BegunVolume.objects.exists()
 
 
 def test_a_host_that_was_removed_while_it_was_copied_there(chief, uploads, disk, upload, monkeypatch):
