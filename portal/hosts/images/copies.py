@@ -19,6 +19,7 @@ from portal.operations.registry import StepFailed
 #: Seconds that a host gets for one answer. A pool is read from its disk.
 SECONDS = 60.0
 _MARKS = uuid.UUID("0c2d4a36-5f0b-4a51-9d9c-3c2f2f1f6a57")
+_NO_POOL = frozenset({"pool_not_found", "pool_inactive"})
 _log = logging.getLogger(__name__)
 
 
@@ -78,12 +79,23 @@ def disclaim_everywhere(image: Image) -> None:
 def take_back(place: PoolAttachment, image: Image) -> None:
     """Forget that the image is in a pool; delete its volume when this import made it and nobody uses it.
 
-    Idempotent. Raises StepFailed. What is left shows up as an orphan of its pool.
+    Idempotent. Raises StepFailed. A pool that does not run, or is gone, is left as it is. What is left shows
+    up as an orphan of its pool.
     """
     if is_begun(_mark(place, image)):
-        if users := users_of(asking(place), place.pool.name, image.volume_name):
-            _log.warning("%s is left in %s: %s", image.volume_name, place, ", ".join(users))
-        else:
-            delete_from(place, image)
+        try:
+            _delete_unused(place, image)
+        except StepFailed as failure:
+            if failure.code not in _NO_POOL:
+                raise
+            # Nobody may ever start it; an import of the same file takes what lies there.
+            _log.warning("%s is left in %s: %s", image.volume_name, place, failure.code)
     ImageAttachment.objects.filter(image=image, pool=place).delete()
     disclaim(place, image)
+
+
+def _delete_unused(place: PoolAttachment, image: Image) -> None:
+    if users := users_of(asking(place), place.pool.name, image.volume_name):
+        _log.warning("%s is left in %s: %s", image.volume_name, place, ", ".join(users))
+    else:
+        delete_from(place, image)

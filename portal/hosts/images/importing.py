@@ -295,14 +295,9 @@ class Copy(Step):
         # Also where no row tells of it: a worker that died in between may have left a volume there.
         for place in PoolAttachment.objects.select_related("pool", "host"):
             there = place.images.filter(image=upload.image).exists()
-            # A host or a pool that is gone, and never had it for certain, would keep this from ever ending.
-            if not there and place.host.observed_health == Health.STALE:
-                continue
-            try:
+            # A host that is gone, and never had it for certain, would keep this from ever ending.
+            if there or place.host.observed_health != Health.STALE:
                 copies.take_back(place, upload.image)
-            except StepFailed as failure:
-                if there or failure.code != "pool_not_found":
-                    raise
 
 
 def _copy_to(place: PoolAttachment, image: Image) -> None:

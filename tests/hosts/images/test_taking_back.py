@@ -179,6 +179,45 @@ def test_a_worker_that_died_before_the_row_leaves_nothing(chief, uploads, pool, 
     assert volumes(pool) == [] and not BegunVolume.objects.exists()
 
 
+@pytest.mark.parametrize("when", ["before", "half done", "copied", "gone"])
+def test_a_pool_that_does_not_run_does_not_keep_an_import_from_ending(
+    chief, uploads, disk, upload, monkeypatch, when
+):
+    """Red when take_back waits for a pool that nobody may ever start; the next import takes what is there."""
+    drivers = {}
+    make_pool(monkeypatch, drivers)
+    second = make_pool(monkeypatch, drivers, "second-host")
+    stop, copy, name = second.driver.stop_pool, second.driver.upload_image, second.pool.name
+    if when == "before":
+        stop(name)
+    if when == "half done":
+
+        def copy_half(*args):
+            copy(*args)
+            stop(name)
+            raise InvalidState("it broke off")
+
+        second.driver.upload_image = copy_half
+    do = importing.Copy.do
+
+    def do_and_fail(self, context):
+        do(self, context)
+        (second.driver.remove_pool if when == "gone" else stop)(name)
+        fail()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(importing.Copy, "do", do_and_fail)
+        assert imported(send(chief, upload, disk)) == (State.FAILED, ["internal"])
+    upload.refresh_from_db()
+    assert upload.state == Upload.State.FAILED and not Image.objects.exists()
+    assert not BegunVolume.objects.exists()
+    if when != "gone":
+        second.driver.upload_image = copy
+        second.driver.start_pool(name)
+        again = services.retry(actor=chief, upload=upload)
+        assert imported(again) == (State.SUCCEEDED, []) and Image.objects.get().attachments.count() == 2
+
+
 def test_a_host_that_was_removed_while_it_was_copied_there(chief, uploads, disk, upload, monkeypatch):
     """Red when the pool is not looked for again: the row would point to nothing ("internal")."""
     drivers = {}
