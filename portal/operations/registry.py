@@ -17,10 +17,12 @@ class StepFailed(Exception):
 
     `code` selects the sentence for people, `raw` is for operators, and `retryable` says that the same step
     may succeed a little later (a host that comes back). `away` says that the host is known to be gone:
-    nothing can be done or taken back there until it returns.
+    nothing can be done or taken back there until it returns. Of `raw` whatever no database keeps is replaced.
     """
 
     def __init__(self, code: str, raw: str = "", *, retryable: bool = False, away: bool = False) -> None:
+        # Some of it comes from files and servers of strangers.
+        raw = raw.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
         super().__init__(raw or code)
         self.code = code
         self.raw = raw

@@ -105,6 +105,13 @@ def test_the_next_step_does_not_act_for_a_worker_that_lost_the_operation(running
     assert carry_on(running).state == State.SUCCEEDED and table.laid == ["fork", "fork", "knife"]
 
 
+def test_whatever_a_stranger_says_can_be_kept(running, table):
+    """Red when the text is kept as it came: PostgreSQL refuses a NUL, every database half a character."""
+    table.does = StepFailed("pool_full", "a\0b \udcff é")
+    assert carry_on(running).state == State.FAILED
+    assert running.steps.get(name="knife").error_raw == "a\ufffdb ? é"
+
+
 def unfit():
     return TypeError("NetworkSpec.__init__() got an unexpected keyword argument 'colour'")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import struct
 import subprocess
 from dataclasses import replace
 from datetime import timedelta
@@ -124,6 +125,16 @@ def test_it_is_never_longer_than_was_told(chief, disk, upload):
     assert store.length(store.part_of(upload)) == 100
     with pytest.raises(Denied, match="at most"):
         services.receive(actor=chief, upload=upload, offset=0, stream=Piece(b""), length=17 * MIB)
+
+
+def test_a_name_that_no_database_keeps_ends_the_import_like_others(chief, uploads, pool, disk, upload):
+    """Red when the text goes into the row as it came: PostgreSQL refuses it, and the worker would throw."""
+    bad = bytearray(disk)
+    struct.pack_into(">QI", bad, 8, 480, 3)
+    bad[480:483] = b"a\0b"
+    operation = send(chief, upload, bytes(bad))
+    assert imported(operation) == (State.FAILED, ["image_backed"])
+    assert operation.steps.get(error_code="image_backed").error_raw == "a\ufffdb" and files(uploads) == []
 
 
 def test_the_wrong_checksum_throws_the_file_away(chief, uploads, pool, disk):
