@@ -2,8 +2,9 @@
 
 Sizes are bytes. Domains are addressed by UUID, other objects by name. Every call may raise
 `HostUnreachable` or `CallTimeout`, and every call taking a specification `InvalidSpec`, before it
-touches the host. Creating is idempotent: the same name and UUID returns what exists; the same name
-or UUID on another object raises `AlreadyExists`. Removing something absent is no error.
+touches the host. What is there already is found by whatever name its host has for it; nothing is made by
+a name that the portal would not give. Creating is idempotent: the same name and UUID returns what exists;
+the same name or UUID on another object raises `AlreadyExists`. Removing something absent is no error.
 Whatever works in a pool raises `PoolInactive` when the pool is there and does not run.
 """
 

@@ -199,7 +199,7 @@ class FakeDriver(FakeCopies):
 
     def remove_pool(self, name: str) -> None:
         self._touch()
-        self._pools.pop(validation.check_name(name), None)
+        self._pools.pop(validation.check_known(name), None)
 
     def ensure_network(self, spec: NetworkSpec) -> NetworkInfo:
         validation.check_network(spec)
@@ -225,7 +225,7 @@ class FakeDriver(FakeCopies):
     def _defined_pool(self, name: str) -> PoolSpec:
         self._touch()
         try:
-            return self._pools[validation.check_name(name)]
+            return self._pools[validation.check_known(name)]
         except KeyError as error:
             raise PoolNotFound(name) from error
 
@@ -298,7 +298,7 @@ class FakeDriver(FakeCopies):
 
     def delete_volume(self, pool: str, name: str) -> None:
         self._pool(pool)
-        info = self._volumes.pop((pool, validation.check_name(name)), None)
+        info = self._volumes.pop((pool, validation.check_known(name)), None)
         if info is not None:
             self.seeds.pop(info.path, None)
 
@@ -332,7 +332,7 @@ class FakeDriver(FakeCopies):
     def volume_info(self, pool: str, name: str) -> VolumeInfo:
         self._pool(pool)
         try:
-            return self._volumes[pool, validation.check_name(name)]
+            return self._volumes[pool, validation.check_known(name)]
         except KeyError as error:
             raise VolumeNotFound(name) from error
 

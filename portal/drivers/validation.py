@@ -81,6 +81,17 @@ def check_name(value: str) -> str:
     return _match(NAME, value, "name")
 
 
+def check_known(value: str) -> str:
+    """Return the name by which something is looked up that a host has, or raise InvalidSpec.
+
+    Whoever made it there named it as they liked: libvirt makes pools of folders called `My VMs`, and every
+    ext4 has a `lost+found`. Nothing is made by such a name.
+    """
+    if not value or "\0" in value:
+        raise InvalidSpec(f"name {value!r} is not allowed")
+    return value
+
+
 def check_uuid(value: str) -> str:
     """Return a canonical UUID, or raise InvalidSpec."""
     try:

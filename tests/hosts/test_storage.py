@@ -21,7 +21,7 @@ from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
 from tests.factories import GIB, MIB, make_host, make_image, make_machine, make_place
 from tests.hosts.conftest import carry_out
-from tests.vms.sharers import use_too
+from tests.vms.sharers import strange_pool, use_too
 from vms.models import Definition
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -291,6 +291,16 @@ def test_a_worker_that_died_after_the_answer_asks_again(fake, pool, chief, how, 
         last().do(context)
     assert failed.value.code == "volume_in_use"
     assert fake.volume_info(pool.pool.name, "left.qcow2") == info
+
+
+def test_a_pool_that_others_named_stands_in_nobodys_way(fake, pool, chief):
+    """Red when the driver takes only names that it would give: nothing could be deleted or grown there."""
+    strange_pool(fake)
+    put(fake, pool, "left.qcow2")
+    look(chief, pool)
+    assert done(services.grow(actor=chief, volume=row("left.qcow2"), capacity=GIB)).state == State.SUCCEEDED
+    gone = services.delete(actor=chief, volume=row("left.qcow2"), confirm_name="left.qcow2")
+    assert done(gone).state == State.SUCCEEDED and names(fake, pool) == []
 
 
 def test_two_hosts_that_share_a_pool_do_not_work_on_one_volume_at_once(fake, pool, chief):

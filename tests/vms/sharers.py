@@ -3,14 +3,23 @@
 import uuid
 
 from portal.drivers.fake import FakeDriver
-from portal.drivers.types import DiskSpec, DomainSpec, PoolSpec, VolumeSpec
+from portal.drivers.types import DiskSpec, DomainSpec, PoolSpec, VolumeInfo
 from tests.factories import GIB
 
 
 def use_too(driver: FakeDriver, path: str, how: str) -> None:
-    """Let another `domain` have the file for its disk, or a `volume` of a strange pool stand on it."""
+    """Let another `domain` have the file for its disk, or a `volume` of their own pool stand on it."""
     if how == "domain":
         driver.define(DomainSpec("stranger", str(uuid.uuid4()), 1, GIB, disks=(DiskSpec(path),)))
     else:
-        driver.ensure_pool(PoolSpec("strange", str(uuid.uuid4()), "/strange"))
-        driver.create_volume(VolumeSpec("strange", "overlay.qcow2", 2 * GIB, path))
+        pool = strange_pool(driver)
+        place = f"{pool.path}/my overlay.qcow2"
+        made = VolumeInfo(pool.name, "my overlay.qcow2", place, 2 * GIB, 0, path)
+        driver._volumes[made.pool, made.name] = made
+
+
+def strange_pool(driver: FakeDriver) -> PoolSpec:
+    """Let the host have a pool of a name that the portal would not give, as other programs make them."""
+    spec = PoolSpec("My VMs", str(uuid.uuid4()), "/home/me/My VMs")
+    driver._pools[spec.name] = spec
+    return spec

@@ -26,6 +26,7 @@ from portal.drivers.types import (
     NicSpec,
     PoolSpec,
     SeedSpec,
+    VolumeInfo,
     VolumeSpec,
 )
 from portal.hosts.limits import set_limits
@@ -40,7 +41,7 @@ from portal.operations.transitions import StaleAttempt
 from tests import factories
 from tests.factories import GIB, MIB
 from tests.racing import race
-from tests.vms.sharers import use_too
+from tests.vms.sharers import strange_pool, use_too
 from vms import noted, power
 from vms.adoption import found, taking
 from vms.adoption.forms import proposed_name
@@ -668,6 +669,22 @@ def test_a_disk_that_others_use_by_then_is_left(cast, driver, machine, how):
     assert ended.state == State.SUCCEEDED and not VirtualMachine.objects.exists()
     assert ended.steps.get(name="volumes").remark == "disks_left"
     assert driver.volume_info("example-pool", "volume-a")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("disk", ["volume-a", "my disk.img"])
+def test_names_that_others_gave_stand_in_nobodys_way(cast, operator, driver, host, disk):
+    """Red when the driver takes only names that it would give: all would fail where others have a pool."""
+    strange_pool(driver)
+    info = VolumeInfo("example-pool", disk, f"{FOLDER}/{disk}", 2 * GIB, 0)
+    driver._volumes[info.pool, info.name] = info
+    found = adopted(operator, make(driver, host, disks=[info.path]), cast)
+    assert list(found.disks.values_list("volume_name", flat=True)) == [disk]
+    finish(power.bin_machine(actor=cast.requester, machine=found, confirm_name="old-web"))
+    found.refresh_from_db()
+    ended = finish(power.purge_machine(actor=cast.requester, machine=found, confirm_name="old-web"))
+    assert ended.state == State.SUCCEEDED and not VirtualMachine.objects.exists()
+    assert driver.list_volumes("example-pool") == () and not ended.steps.get(name="volumes").remark
 
 
 @pytest.mark.django_db

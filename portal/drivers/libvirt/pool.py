@@ -10,7 +10,7 @@ from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.volume import PoolElement
 from portal.drivers.types import FOLDER_KINDS, POOL_PREFIX, PoolInfo, PoolKind, PoolSpec
-from portal.drivers.validation import check_name, check_pool
+from portal.drivers.validation import check_known, check_pool
 
 BUSY = "asynchronous jobs running"  # libvirt has no code of its own for it
 RETRY_SECONDS = 0.05
@@ -70,7 +70,7 @@ class Pools:
 
     @translated()
     def _find(self, name: str) -> libvirt.virStoragePool:
-        return self._connection.storagePoolLookupByName(check_name(name))
+        return self._connection.storagePoolLookupByName(check_known(name))
 
     @translated()
     def ensure(self, spec: PoolSpec) -> None:

@@ -11,7 +11,7 @@ from portal.drivers.libvirt.upload import read
 from portal.drivers.libvirt.xml.places import sources_of
 from portal.drivers.libvirt.xml.volume import VolumeElement
 from portal.drivers.types import VolumeInfo
-from portal.drivers.validation import check_name, check_positive, check_read
+from portal.drivers.validation import check_known, check_positive, check_read
 
 
 class Stored:
@@ -22,7 +22,7 @@ class Stored:
         self._pools = pools
 
     def _get(self, pool: str, name: str) -> libvirt.virStorageVol:
-        return self._pools.get(pool).storageVolLookupByName(check_name(name))
+        return self._pools.get(pool).storageVolLookupByName(check_known(name))
 
     @translated()
     def resize(self, pool: str, name: str, capacity_bytes: int) -> VolumeInfo:

@@ -17,7 +17,7 @@ from portal.drivers.libvirt.pool import Pools, refresh, refresh_surely
 from portal.drivers.libvirt.xml.volume import VolumeElement
 from portal.drivers.seed import build_iso
 from portal.drivers.types import BootFileSpec, CloneMode, SeedSpec, VolumeDigest, VolumeInfo, VolumeSpec
-from portal.drivers.validation import check_boot_file, check_name, check_seed, check_volume
+from portal.drivers.validation import check_boot_file, check_known, check_seed, check_volume
 
 
 def _is_same(info: VolumeInfo, spec: VolumeSpec) -> bool:
@@ -39,7 +39,7 @@ class Volumes:
 
     @translated()
     def _get(self, pool: str, name: str) -> libvirt.virStorageVol:
-        return self._pools.get(pool).storageVolLookupByName(check_name(name))
+        return self._pools.get(pool).storageVolLookupByName(check_known(name))
 
     @translated()
     def info(self, pool: str, name: str) -> VolumeInfo:

@@ -300,15 +300,17 @@ def test_an_image_stays_under_a_domain_that_is_off(chief, uploads, pool, disk, u
     imported(send(chief, upload, disk))
     image, driver = Image.objects.get(), pool.driver
     base = driver.volume_info(pool.pool.name, image.volume_name)
+    name = "overlay.qcow2"
     if pools == 2:
         use_too(driver, base.path, "volume")
+        name = "my overlay.qcow2"
     else:
-        spec = VolumeSpec(pool.pool.name, "overlay.qcow2", 2 * GIB, base.path)
+        spec = VolumeSpec(pool.pool.name, name, 2 * GIB, base.path)
         over = driver.create_volume(spec)
         use_too(driver, over.path, "domain")
     operation = services.delete_image(actor=chief, image=image, confirm_name=image.name)
     assert imported(operation) == (State.FAILED, ["image_used"])
-    assert operation.steps.get(error_code="image_used").error_raw == "overlay.qcow2 on example-host."
+    assert operation.steps.get(error_code="image_used").error_raw == f"{name} on example-host."
     assert image.volume_name in volumes(pool)
 
 
