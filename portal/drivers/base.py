@@ -226,6 +226,13 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
+    def pool_users(self, pool: str) -> tuple[str, ...]:
+        """Return by name the domains that `volume_users` would name for any volume of a pool.
+
+        Asked of the host now, after a look at the pool's folder. Raises PoolNotFound.
+        """
+
+    @abstractmethod
     def volume_info(self, pool: str, name: str) -> VolumeInfo:
         """Return one volume. Raises PoolNotFound, VolumeNotFound."""
 

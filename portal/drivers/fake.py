@@ -320,14 +320,19 @@ class FakeDriver(FakeCopies):
         return bytes(max(0, min(length, info.length_bytes - offset)))
 
     def volume_users(self, pool: str, name: str) -> tuple[str, ...]:
-        path = self.volume_info(pool, name).path
-        return tuple(
-            sorted(
-                held.spec.name
-                for held in self._domains.values()
-                if any(text and path in sources_of(text) for text in (held.persistent, held.running))
-            )
+        return self._naming({self.volume_info(pool, name).path})
+
+    def pool_users(self, pool: str) -> tuple[str, ...]:
+        return self._naming({info.path for info in self.list_volumes(pool)})
+
+    def _naming(self, paths: set[str]) -> tuple[str, ...]:
+        """Return by name the domains that name one of some files."""
+        found = (
+            held.spec.name
+            for held in self._domains.values()
+            if any(text and paths & sources_of(text) for text in (held.persistent, held.running))
         )
+        return tuple(sorted(found))
 
     def volume_info(self, pool: str, name: str) -> VolumeInfo:
         self._pool(pool)

@@ -38,6 +38,24 @@ def test_a_name_that_others_gave_is_looked_up(connection):
     assert volumes.list(POOL) == ()
 
 
+@pytest.mark.parametrize("how", ["type='file'><source file='/home/me/my disk.img'", "type='volume'><source"])
+def test_who_has_such_a_volume_keeps_the_pool(connection, monkeypatch, how):
+    """Red when a volume that goes meanwhile ends the look, or only files are looked for."""
+    source = how if "file" in how else f"{how} pool='{POOL}' volume='{VOLUME}'"
+    disk = f"<disk {source}/><target dev='hda'/></disk>"
+    connection.defineXML(
+        "<domain type='test'><name>theirs</name><memory>1024</memory><os><type>hvm</type></os>"
+        f"<devices>{disk}</devices></domain>"
+    )
+    there = connection.storagePoolLookupByName(POOL)
+    there.createXML(VOLUME_XML.replace(VOLUME, "going"))
+    found = there.listAllVolumes()
+    there.storageVolLookupByName("going").delete()
+    monkeypatch.setattr(Pools, "get", lambda _self, _name: there)
+    monkeypatch.setattr(libvirt.virStoragePool, "listAllVolumes", lambda _self: found)
+    assert Stored(connection, Pools(connection)).pool_users(POOL) == ("theirs",)
+
+
 def test_nothing_is_made_by_such_a_name(connection):
     """Red when the looser check is the one for what is made, or a name ends at its NUL."""
     pools = Pools(connection)

@@ -7,7 +7,7 @@ import pytest
 from django.urls import reverse
 
 from portal.core.errors import Denied
-from portal.drivers.types import PoolKind, PoolSpec, VolumeSpec
+from portal.drivers.types import DiskSpec, DomainSpec, PoolKind, PoolSpec, VolumeInfo, VolumeSpec
 from portal.hosts import enrolment
 from portal.hosts.models import PoolAttachment, StoragePool
 from portal.hosts.storage import pool_kinds, pools
@@ -52,6 +52,19 @@ def test_a_pool_is_added_used_and_removed_with_all_that_lies_in_it(fake, pool, c
     assert "spare" not in there(fake) and not StoragePool.objects.filter(name="spare").exists()
     assert not Counter.objects.filter(scope=place.pool.scope).exists()
     assert ("spare", "data.qcow2") in fake._volumes
+
+
+def test_the_host_says_who_uses_what_others_named(fake, pool, chief):  # noqa: F811
+    """Red when Empty does not ask the host, or asks by names that the portal would give."""
+    done(add(chief, pool.host))
+    for name in ("lost+found", "my disk.img"):
+        fake._volumes["spare", name] = VolumeInfo("spare", name, f"/srv/spare/{name}", 0, 0)
+    fake.define(DomainSpec("hidden", str(uuid.uuid4()), 1, 64 * MIB, (DiskSpec("/srv/spare/my disk.img"),)))
+    failed = done(pools.remove(actor=chief, pool=spare(), confirm_name="spare"))
+    assert (failed.state, code(failed)) == (State.FAILED, "pool_in_use") and "spare" in there(fake)
+    fake.undefine(fake.list_domains()[0].uuid)
+    gone = pools.remove(actor=chief, pool=spare(), confirm_name="spare")
+    assert done(gone).state == State.SUCCEEDED and "spare" not in there(fake)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from django.urls import reverse
 from portal.accounts.models import Membership, Role, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
-from portal.drivers.types import CloneMode, DiskSpec, DomainSpec, PoolSpec
+from portal.drivers.types import CloneMode, DiskSpec, DomainSpec, PoolSpec, VolumeInfo
 from portal.hosts.limits import note_stopped
 from portal.hosts.models import Health, Host, PoolAttachment
 from portal.hosts.readiness import report
@@ -127,6 +127,21 @@ def test_the_step_asks_again(pool, fake, chief, how):
     assert raw == ("hidden" if how == "domain" else "a machine")
 
 
+def test_what_others_named_in_it_does_not_keep_it(pool, fake, chief):
+    """Red when its volumes are asked for one by one by names that the portal would give.
+
+    Every ext4 has a folder lost+found, and libvirt lists folders as volumes.
+    """
+    for name in ("lost+found", "my disk.img"):
+        path = f"{pool.path}/{name}"
+        fake._volumes[pool.pool.name, name] = VolumeInfo(pool.pool.name, name, path, 0, 0)
+    fake.define(DomainSpec("hidden", str(uuid.uuid4()), 1, 64 * MIB, (DiskSpec(path),)))
+    failed = done(pools.stop(actor=chief, pool=pool))
+    assert (failed.state, code(failed)) == (State.FAILED, "pool_in_use") and mine(fake, pool).active
+    fake.undefine(fake.list_domains()[0].uuid)
+    assert run(pools.stop(actor=chief, pool=pool), pool) == State.SUCCEEDED
+
+
 def test_another_pool_of_the_name_is_left_alone(pool, fake, chief):
     """Red when the pool is known by its name alone."""
     fake.remove_pool(pool.pool.name)
@@ -182,7 +197,8 @@ def test_a_worker_may_die_after_each_call(pool, fake, chief, kind, monkeypatch):
 
         return acted
 
-    verbs = ["start_pool" if kind == pool_kinds.START else "stop_pool", "list_pools", "list_volumes"]
+    own = ["start_pool", "list_volumes"] if kind == pool_kinds.START else ["stop_pool", "pool_users"]
+    verbs = [*own, "list_pools"]
     context = StepContext(begun.frozen, begun.identifiers, lambda: None)
     steps = next(one for one in pool_kinds.RUNNING if one.name == kind).steps
     with monkeypatch.context() as patched:

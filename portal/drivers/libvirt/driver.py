@@ -155,6 +155,9 @@ class LibvirtDriver(HypervisorDriver):
     def volume_users(self, pool: str, name: str) -> tuple[str, ...]:
         return self._stored.users(pool, name)
 
+    def pool_users(self, pool: str) -> tuple[str, ...]:
+        return self._stored.pool_users(pool)
+
     def volume_info(self, pool: str, name: str) -> VolumeInfo:
         return self._volumes.info(pool, name)
 

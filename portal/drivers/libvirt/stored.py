@@ -1,12 +1,12 @@
 """Volumes that are there: grown, read, and who uses them. Not for: making or deleting them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import libvirt
 
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.errors import translated
-from portal.drivers.libvirt.pool import Pools, refresh_surely
+from portal.drivers.libvirt.pool import Pools, refresh, refresh_surely
 from portal.drivers.libvirt.upload import read
 from portal.drivers.libvirt.xml.places import sources_of
 from portal.drivers.libvirt.xml.volume import VolumeElement
@@ -46,8 +46,27 @@ class Stored:
     @translated()
     def users(self, pool: str, name: str) -> tuple[str, ...]:
         """Return by name the domains that have a volume for a disk, or stand on it."""
-        path = self._get(pool, name).path()
-        return tuple(sorted({user for user, text in self._definitions() if _names(text, path, pool, name)}))
+        return self._naming({self._get(pool, name).path(), (pool, name)})
+
+    @translated()
+    def pool_users(self, pool: str) -> tuple[str, ...]:
+        """Return by name the domains that have any volume of a pool for a disk, or stand on it."""
+        there = self._pools.get(pool)
+        refresh(there)  # a busy pool is being changed by libvirt, which then knows what is there
+        places: set[str | tuple[str, str]] = set()
+        for volume in there.listAllVolumes():
+            try:
+                places |= {volume.path(), (pool, volume.name())}
+            except libvirt.libvirtError as error:
+                # One that goes at this moment takes nothing from who has the others.
+                if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
+                    raise
+        return self._naming(places)
+
+    def _naming(self, places: Set[str | tuple[str, str]]) -> tuple[str, ...]:
+        """Return by name the domains that name one of some files, devices, and (pool, volume)."""
+        found = {user for user, text in self._definitions() if not places.isdisjoint(sources_of(text))}
+        return tuple(sorted(found))
 
     def _definitions(self) -> Iterator[tuple[str, str]]:
         for domain in self._connection.listAllDomains():
@@ -57,7 +76,3 @@ class Stored:
             except libvirt.libvirtError as error:
                 if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                     raise
-
-
-def _names(text: str, path: str, pool: str, name: str) -> bool:
-    return any(place in {path, (pool, name)} for place in sources_of(text))

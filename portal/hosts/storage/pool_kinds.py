@@ -48,11 +48,8 @@ class PoolStep(StorageStep):
 
     def check_unused(self, context: StepContext) -> None:
         """Ask the host who uses what is in the pool. Raises StepFailed with the domains."""
-        pool = context.identifiers["pool"]
-        for volume in self.call(context, "list_volumes", pool):
-            context.check()
-            if users := self.call(context, "volume_users", pool, volume.name):
-                raise StepFailed("pool_in_use", ", ".join(users))
+        if users := self.call(context, "pool_users", context.identifiers["pool"]):
+            raise StepFailed("pool_in_use", ", ".join(users))
 
     def drop(self, context: StepContext) -> None:
         """Take the pool from the host, and nothing that lies in it. Another one of its name stays."""

@@ -155,6 +155,20 @@ def test_who_uses_a_volume_is_told(bench: Bench) -> None:
     assert bench.driver.volume_users(spare.pool, spare.name) == (domain.name,)
 
 
+def test_who_uses_a_pool_is_told(bench: Bench) -> None:
+    """Red when pool_users looks at one volume alone, or tells who uses nothing of it."""
+    bench.driver.create_volume(bench.volume("a-spare"))
+    assert bench.driver.pool_users(bench.pool.name) == ()
+    domain = replace(bench.domain(), seed_path=None)
+    bench.driver.define(domain)
+    other = replace(domain, name=f"{bench.prefix}-other", uuid=str(uuid.uuid4()), disks=(), nics=())
+    bench.driver.define(other)
+    bench.driver.create_volume(bench.volume("z-spare"))
+    assert bench.driver.pool_users(bench.pool.name) == (domain.name,)
+    with pytest.raises(errors.PoolNotFound):
+        bench.driver.pool_users(f"{bench.prefix}-none")
+
+
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[str]:
     """Make a device with a small file system that is nobody's."""
