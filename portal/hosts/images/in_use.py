@@ -38,8 +38,8 @@ def stood_on(image: Image) -> list[str]:
     if not names:
         return []
     words = ngettext(
-        "A volume stands on it: %(names)s. Delete that first.",
-        "%(count)d volumes stand on it: %(names)s. Delete those first.",
+        "A volume stands on it: %(names)s. Delete that first; if it is gone, look into its pool.",
+        "%(count)d volumes stand on it: %(names)s. Delete them first; if they are gone, look into the pools.",
         len(names),
     )
     listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
