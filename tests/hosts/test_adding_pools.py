@@ -14,7 +14,7 @@ from portal.hosts.storage import pool_kinds, pools
 from portal.operations.models import Counter
 from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
-from tests.factories import MIB, make_machine
+from tests.factories import MIB, make_host, make_machine
 from tests.hosts.test_storage import Died, code, done, fake, look, make, pool  # noqa: F401 (fixtures)
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -194,6 +194,51 @@ def test_a_worker_may_die_after_each_call(fake, pool, chief, kind, monkeypatch):
         step.undo(context_of(begun))
     assert StoragePool.objects.filter(name="spare").exists() != added
     assert "spare" not in there(fake)
+
+
+NFS = {"name": "nfs", "kind": "netfs", "path": "/srv/nfs", "source": "/disks/a", "server": "nas.example.org"}
+
+
+def test_a_folder_of_a_server_is_one_hosts_alone(fake, pool, chief):  # noqa: F811
+    """Red when the first host's disks are shown to a second one, which would take them for nobody's."""
+    fake.kinds = tuple(PoolKind)
+    second = make_host("second-host", "fake://second/")
+    queued = add(chief, pool.host, **NFS)
+    same = {**NFS, "name": "other", "path": "/srv/other"}
+    for _turn in ("queued", "there"):
+        for changes in ({}, {"server": "NAS.example.org"}, {"source": "/disks"}, {"source": "/disks/a/b"}):
+            with pytest.raises(Denied, match="The pool nfs of example-host lies there") as denied:
+                add(chief, second, **{**same, **changes})
+            assert denied.value.field == "source"
+        with pytest.raises(Denied, match="The pool nfs of example-host lies there"):
+            add(chief, pool.host, **same)
+        if _turn == "queued":
+            assert done(queued).state == State.SUCCEEDED
+    add(chief, second, **{**same, "source": "/disks/ab"})
+    elsewhere = {"name": "third", "path": "/srv/third", "server": "other.example.org"}
+    add(chief, second, **{**same, **elsewhere})
+
+
+def test_a_folder_is_free_again_once_its_pool_is_gone(fake, pool, chief):  # noqa: F811
+    """Red when a pool that is on its way out does not count: it comes back when that fails."""
+    fake.kinds = tuple(PoolKind)
+    second = make_host("second-host", "fake://second/")
+    done(add(chief, pool.host, **NFS))
+    going = pools.remove(actor=chief, pool=spare("nfs"), confirm_name="nfs")
+    pool_kinds.Forget().do(context_of(going))
+    with pytest.raises(Denied, match="lies there"):
+        add(chief, second, **NFS)
+    assert done(going).state == State.SUCCEEDED
+    add(chief, second, **NFS)
+
+
+def test_a_device_carries_one_pool_of_a_host(fake, pool, chief):  # noqa: F811
+    """Red when a device is mounted twice, or one of another host of the same name is taken for it."""
+    disk = {"kind": "fs", "source": "/dev/vdb1"}
+    add(chief, pool.host, **disk)
+    with pytest.raises(Denied, match="lies there"):
+        add(chief, pool.host, **disk, name="other", path="/srv/other")
+    add(chief, make_host("second-host", "fake://second/"), **disk)
 
 
 def test_the_page_offers_what_the_host_has(fake, pool, chief, client):  # noqa: F811

@@ -27,7 +27,11 @@ _WORDS = {
     ),
     PoolKind.NETFS: (
         _("A folder of a server (NFS)"),
-        _("The host mounts it at the folder. Without the server, machines with disks there stand still."),
+        _(
+            "The host mounts it at the folder. Without the server, machines with disks there stand still. "
+            "Give each host a folder of its own on the server: a host does not know which disks the machines "
+            "of another one have. The portal knows a server again by its name alone."
+        ),
     ),
 }
 

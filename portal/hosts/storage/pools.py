@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.db import transaction
@@ -51,8 +51,11 @@ def add(*, actor: Any, host: Host, name: str, kind: str, path: str, source: str,
         raise Denied(_("Use letters, digits, dots, hyphens and underscores, at most 64."), field="name")
     _check_source(kind, source, server)
     with transaction.atomic():
+        # All of them: of two hosts that are given the same folder at once, the second is refused.
+        list(Host.objects.select_for_update(no_key=True).order_by("pk"))
         current = locked(host)
         _check_place(current, name, path)
+        _check_alone(current, kind, source, server)
         names = {"pool": name, "kind": kind, "path": path, "source": source, "server": server}
         names["uuid"] = str(uuid.uuid4())
         return _begin(actor, current, pool_kinds.ADD, f"Add the pool {name}", names)
@@ -93,9 +96,47 @@ def _check_place(host: Host, name: str, path: str) -> None:
     for other in host.pools.select_related("pool"):
         if other.pool.name == name:
             raise Denied(_("The host has a pool of this name already."), field="name")
-        if f"{path}/".startswith(f"{other.path}/") or f"{other.path}/".startswith(f"{path}/"):
+        if _overlap(path, other.path):
             words = _("The pool %(pool)s has this folder, or one in it or around it.")
             raise Denied(words % {"pool": other.pool.name}, field="path")
+
+
+def _check_alone(host: Host, kind: str, source: str, server: str) -> None:
+    """Raise Denied when another pool lies on the same folder of a server, or the same device of the host.
+
+    Each pool's host is asked alone who uses a file: by the other pool, a machine's disk would seem nobody's.
+    """
+    for other in _added() if kind != PoolKind.DIR else ():
+        names = other.identifiers
+        if kind != names["kind"]:
+            continue
+        if kind == PoolKind.FS:
+            shared = names["host"] == host.pk and names["source"] == source
+        else:
+            same = names["server"].lower() == server.lower()
+            shared = same and _overlap(names["source"], source)
+        if shared:
+            words = _(
+                "The pool %(pool)s of %(host)s lies there, or in it or around it. Two pools of the same "
+                "files are refused: neither host knows whose disks the other one's machines have, and they "
+                "could be deleted as nobody's. Choose another folder."
+            )
+            on = Host.objects.filter(pk=names["host"]).first()
+            raise Denied(words % {"pool": names["pool"], "host": on or names["host"]}, field="source")
+
+
+def _added() -> Iterator[Operation]:
+    """Yield what added each further pool that is there, is coming, or is going and may come back."""
+    there = {str(uuid) for uuid in StoragePool.objects.values_list("uuid", flat=True)}
+    changes = Operation.objects.filter(kind__in=[pool_kinds.ADD, pool_kinds.REMOVE])
+    there |= {change.identifiers["uuid"] for change in changes.filter(state__in=UNFINISHED)}
+    added = changes.filter(kind=pool_kinds.ADD).order_by("pk")
+    return (change for change in added if change.identifiers["uuid"] in there)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether two folders are the same, or one is in the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def remove(*, actor: Any, pool: PoolAttachment, confirm_name: str) -> Operation:
