@@ -339,7 +339,7 @@ class Upload(models.Model):
     told = models.JSONField(default=dict, blank=True)
     image = models.ForeignKey(Image, on_delete=models.SET_NULL, null=True, related_name="uploads")
     #: The pool that it becomes a volume of; None for what becomes an image.
-    pool = models.ForeignKey(PoolAttachment, on_delete=models.CASCADE, null=True, related_name="uploads")
+    pool = models.ForeignKey(PoolAttachment, on_delete=models.PROTECT, null=True, related_name="uploads")
     begun_at = models.DateTimeField(auto_now_add=True)
     #: When a part of it came last.
     touched_at = models.DateTimeField(default=timezone.now)

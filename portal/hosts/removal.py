@@ -11,7 +11,7 @@ from django.utils.translation import ngettext
 from portal.audit import services as audit
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
-from portal.hosts.models import Health, Host, ImageAttachment, StoragePool
+from portal.hosts.models import Health, Host, ImageAttachment, StoragePool, Upload
 from portal.hosts.services import check_estate, locked
 from portal.live.publish import publish
 from portal.operations import ledger
@@ -35,6 +35,7 @@ def register(occupants: Occupants, give_up: GiveUp | None = None) -> None:
 def why_not_removed(host: Host) -> str:
     """Return what keeps `host` from being removed now, in sentences with numbers; '' when nothing does."""
     reasons = [occupants(host) for occupants, _give_up in _rooms]
+    reasons.append(_coming(host))
     reasons.append(_unfinished(_on_it(host).exclude(_waits_for_it())))
     return " ".join(reason for reason in reasons if reason)
 
@@ -44,6 +45,22 @@ def why_not_given_up(host: Host) -> str:
     if host.observed_health == Health.UP:
         return _("The host answers: what is on it can be deleted.")
     return _unfinished(_on_it(host).exclude(state=State.LOST))
+
+
+def _coming(host: Host) -> str:
+    count = _uploads(host).count()
+    if not count:
+        return ""
+    words = ngettext(
+        "%(count)d file is uploaded into its pools; wait for that, or throw it away.",
+        "%(count)d files are uploaded into its pools; wait for them, or throw them away.",
+        count,
+    )
+    return words % {"count": count}
+
+
+def _uploads(host: Host) -> QuerySet[Upload]:
+    return Upload.objects.filter(pool__host=host).exclude(state=Upload.State.DONE)
 
 
 def _unfinished(found: QuerySet[Operation]) -> str:
@@ -105,6 +122,8 @@ def _told(host: Host) -> dict[str, Any]:
 
 def _give_up(actor: Any, host: Host) -> None:
     """Let each room forget what it has on the lost host. Raises Denied for what no room gives up."""
+    # Their files the sweep of uploads takes.
+    _uploads(host).delete()
     for _occupants, give_up in _rooms:
         if give_up is not None:
             give_up(actor, host)
@@ -124,6 +143,7 @@ def _cancel_what_waits(actor: Any, host: Host) -> None:
 
 def _forget(host: Host, pools: Sequence[StoragePool]) -> None:
     ImageAttachment.objects.filter(pool__host=host).delete()
+    Upload.objects.filter(pool__host=host, state=Upload.State.DONE).delete()
     host.pools.all().delete()
     # A pool that another host shares stays with what is promised of it.
     gone = StoragePool.objects.filter(pk__in=[pool.pk for pool in pools], attachments=None)

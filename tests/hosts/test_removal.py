@@ -15,7 +15,7 @@ from portal.core.errors import Denied
 from portal.drivers.errors import HostRemoved
 from portal.hosts import calls, removal, services, tasks
 from portal.hosts.limits import set_limits
-from portal.hosts.models import Health, Host, Image, PoolAttachment, StoragePool
+from portal.hosts.models import Health, Host, Image, PoolAttachment, StoragePool, Upload
 from portal.operations import ledger
 from portal.operations import services as operations
 from portal.operations.messages import sentence
@@ -101,6 +101,21 @@ def test_a_pool_that_another_host_shares_stays_with_what_is_taken_of_it(chief, c
     remove(chief, host)
     counter.refresh_from_db()
     assert counter.used == 5 and StoragePool.objects.get() == pool and pool.attachments.get().host == other
+
+
+def test_an_upload_keeps_the_host_unless_it_is_given_up(chief):
+    """Red when what somebody sends goes with the host, or what became a volume keeps it."""
+    host, other = full(), full("rack-2", "fake:///rack-2")
+    for one in (host, other):
+        for state in (Upload.State.OPEN, Upload.State.DONE):
+            Upload.objects.create(person=chief, pool=one.pools.get(), wanted={"title": "a"}, state=state)
+    with pytest.raises(Denied, match="1 file is uploaded into its pools"):
+        remove(chief, host)
+    Upload.objects.filter(pool__host=host, state=Upload.State.OPEN).delete()
+    remove(chief, host)
+    Host.objects.update(observed_health=Health.STALE)
+    removal.remove_host(actor=chief, host=other, confirm_name=other.name, give_up=True)
+    assert not Upload.objects.exists() and not Host.objects.exists()
 
 
 def occupied(host, cast, chief):

@@ -237,6 +237,26 @@ def test_a_pool_that_somebody_uploads_into_is_not_removed(operator, pool):
     assert pools.why_not_removed(other) == ""
 
 
+def test_a_pool_that_goes_takes_no_upload_with_it(operator, chief, pool, fake, tmp_path):
+    """Red when the pool goes with an upload that came after its removal was asked for, or takes one."""
+    spare = {"name": "spare", "kind": "dir", "path": "/srv/spare", "source": "", "server": ""}
+    assert done(pools.add(actor=chief, host=pool.host, **spare)).state == State.SUCCEEDED
+    other = PoolAttachment.objects.get(pool__name="spare")
+    assert put_in(operator, begin(operator, other), qcow2(tmp_path)).state == State.SUCCEEDED
+    going = pools.remove(actor=chief, pool=other, confirm_name="spare")
+    with pytest.raises(Denied, match="being removed"):
+        begin(operator, other, "late.qcow2")
+    late = Upload.objects.create(person=operator, pool=other, wanted={"kind": "volume", "title": "late"})
+    failed = done(going)
+    assert (failed.state, code(failed)) == (State.FAILED, "pool_in_use")
+    assert Upload.objects.filter(pk=late.pk).exists()
+    images.give_up(actor=operator, upload=late)
+    assert done(pools.remove(actor=chief, pool=other, confirm_name="spare")).state == State.SUCCEEDED
+    assert not Upload.objects.exists()
+    with pytest.raises(Denied, match="being removed"):
+        begin(operator, other)
+
+
 def test_the_sweep_clears_what_is_a_volume_by_now(operator, pool, uploads, tmp_path):
     """Red when the file is kept as an image's is: a worker may die between the good end and the clearing."""
     upload = begin(operator, pool)

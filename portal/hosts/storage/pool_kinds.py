@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from portal.drivers.observations import HostTold
 from portal.drivers.types import PoolInfo, PoolKind, PoolSpec
-from portal.hosts.models import ImageAttachment, PoolAttachment, StoragePool
+from portal.hosts.models import ImageAttachment, PoolAttachment, StoragePool, Upload
 from portal.hosts.observations import note, now
 from portal.hosts.storage.kinds import Look, StorageStep, page
 from portal.operations import ledger
@@ -85,6 +85,11 @@ class PoolStep(StorageStep):
                 # Whoever places a disk takes capacity first: behind this lock nobody comes into the pool.
                 scope = pool.scope
                 ledger.lock([scope])
+                uploads = Upload.objects.filter(pool__pool=pool)
+                coming = uploads.exclude(state=Upload.State.DONE).first()
+                if coming is not None:
+                    raise StepFailed("pool_in_use", f"the upload {coming}")
+                uploads.delete()
                 ImageAttachment.objects.filter(pool__pool=pool).delete()
                 pool.attachments.all().delete()
                 pool.delete()

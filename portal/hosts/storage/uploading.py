@@ -15,11 +15,13 @@ from portal.hosts.models import PoolAttachment, Upload
 from portal.hosts.steps import delete_waiting
 from portal.hosts.storage.kinds import Claim, Look, Make, is_mark, page
 from portal.hosts.storage.looking import forget_begun
+from portal.hosts.storage.pool_kinds import REMOVE
 from portal.hosts.storage.services import check_new
 from portal.live.publish import publish
+from portal.operations import ledger
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
-from portal.operations.states import State
+from portal.operations.states import UNFINISHED, State
 
 
 def begin(*, actor: Any, pool: PoolAttachment, name: str, sha256: str = "") -> Upload:
@@ -29,6 +31,12 @@ def begin(*, actor: Any, pool: PoolAttachment, name: str, sha256: str = "") -> U
     check_new(pool, name)
     upload.expected_sha256 = check_sha256(sha256, needed=False)
     with transaction.atomic():
+        # Whoever forgets the pool holds this lock, and looks for uploads behind it.
+        ledger.lock([pool.pool.scope])
+        going = Operation.objects.filter(kind=REMOVE, identifiers__uuid=str(pool.pool.uuid))
+        gone = not PoolAttachment.objects.filter(pk=pool.pk).exists()
+        if gone or going.filter(state__in=UNFINISHED).exists():
+            raise Denied(_("The pool is being removed."))
         coming = Upload.objects.filter(pool=pool, wanted__name=name).exclude(state=Upload.State.DONE).first()
         if coming is not None:
             words = _("%(person)s began to upload a volume of this name; go on with that, or throw it away.")
