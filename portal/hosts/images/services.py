@@ -175,7 +175,13 @@ def receive(*, actor: Any, upload: Upload, offset: int, stream: store.Stream, le
         return current.file_size
     if offset + length > current.file_size:
         raise Denied(_("This is more than the file has. It changed while it was sent; begin again."))
-    there = store.append(current, offset, stream)
+    try:
+        there = store.append(current, offset, stream)
+    except store.WrongOffset as wrong:
+        if wrong.offset != current.file_size:
+            raise
+        # Whoever took the last chunk died before it queued the import.
+        there = wrong.offset
     Upload.objects.filter(pk=current.pk).update(touched_at=timezone.now())
     if there == current.file_size:
         _hand_over(actor, current)

@@ -107,6 +107,18 @@ def test_a_break_at_99_percent_goes_on_there(chief, pool, disk, upload):
     assert Image.objects.get().sha256 == sha256(disk)
 
 
+def test_a_last_chunk_that_comes_again_is_imported(chief, pool, disk, upload, monkeypatch):
+    """Red when the browser is told that all is there, and nothing is made of it: the process died between."""
+    told = {"name": "a.qcow2", "size": len(disk), "head": disk[:4096]}
+    services.start_file(actor=chief, upload=upload, **told)
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(services, "_hand_over", lambda *_told: 1 / 0)
+        send_chunk(chief, upload, disk, 0, len(disk))
+    assert not Operation.objects.exists()
+    assert send_chunk(chief, upload, disk, 0, len(disk)) == len(disk)
+    assert imported(Operation.objects.get(subject=upload.topic)) == (State.SUCCEEDED, [])
+
+
 def test_another_file_does_not_go_on_in_its_place(chief, disk, upload):
     """Red when the beginning of the file is not compared."""
     told = {"actor": chief, "upload": upload, "name": "a", "size": len(disk)}
