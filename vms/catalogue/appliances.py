@@ -73,4 +73,4 @@ def size_of(image: Image | None) -> dict[str, Any]:
 
 def _in_gib(value: int) -> Decimal:
     """Return at least `value` bytes in GiB, with no more digits than the form takes."""
-    return (Decimal(-(-value // STEP)) * STEP / GIB).normalize()
+    return Decimal(-(-value // STEP)) * STEP / GIB

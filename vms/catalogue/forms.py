@@ -202,7 +202,7 @@ class SizeForm(_Seen):
 def _of_size(size: Flavour) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(size, name) for name in SizeForm.base_fields if name != "seen"}
     for name in ("memory", "disk"):
-        values[name] = (Decimal(values[name] // MIB) / 1024).normalize()
+        values[name] = Decimal(values[name] // MIB) / 1024
     return values
 
 

@@ -289,6 +289,22 @@ def test_wrong_sizes_are_told_at_their_field(chief, catalogue, changes, field):
     assert size_snapshot(Flavour.objects.get()) == size_snapshot(size)
 
 
+@pytest.mark.parametrize(
+    ("size", "words"), [(10 * GIB, "10"), (100 * GIB, "100"), (41 * GIB // 4, "10.25"), (GIB // 2, "0.5")]
+)
+def test_sizes_are_shown_as_people_write_them(as_chief, catalogue, size, words):
+    """Red when a whole ten is shown as 1E+1."""
+    Flavour.objects.update(memory=size, disk=size)
+    url = reverse("vms:size_edit", args=[catalogue.flavour.pk])
+    for name in ("memory", "disk"):
+        assert f'name="{name}" value="{words}"' in as_chief.get(url).content.decode()
+    told = {"name": "a", "vcpus": 2, "memory": size, "uefi": False, "os": "", "system": "", "networks": []}
+    Image.objects.update(virtual_size=size, told=told)
+    from_image = f"{reverse('vms:sizes')}?image={Image.objects.get().pk}"
+    for name in ("memory", "disk"):
+        assert f'name="{name}" value="{words}"' in as_chief.get(from_image).content.decode()
+
+
 def test_a_size_that_an_item_comes_in_stays(as_chief, chief, catalogue):
     with pytest.raises(Denied, match="small is a size of Tiny"):
         services.delete_size(actor=chief, size=catalogue.flavour)
