@@ -124,7 +124,8 @@ class HypervisorDriver(ABC):
         """Define and start a pool. Idempotent. Raises AlreadyExists.
 
         A folder is made; no device is ever formatted, and no volume group made. A pool that is defined and
-        does not start stays defined: see `remove_pool`.
+        does not start stays defined: see `remove_pool`. A new one starts with its host from then on; whether
+        one does that is there already stays as it is.
         """
 
     @abstractmethod

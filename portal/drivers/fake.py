@@ -164,8 +164,8 @@ class FakeDriver(FakeCopies):
         self._touch()
         if not self._is_known(spec, list(self._pools.values())):
             self._pools[spec.name] = spec
+            self.manual_pools.discard(spec.name)
         self.stopped_pools.discard(spec.name)
-        self.manual_pools.discard(spec.name)
 
     def start_pool(self, name: str) -> None:
         self._defined_pool(name)

@@ -80,6 +80,9 @@ class MakePool(HostStep):
         wanted = context.spec["pinned"]["pool"]
         self.call(context, "ensure_pool", PoolSpec(wanted["name"], wanted["uuid"], wanted["path"]))
         host = Host.objects.get(pk=context.identifiers["host"])
+        if not host.pools.filter(pool__uuid=wanted["uuid"]).exists():
+            # Once: an operator may have said otherwise since. A worker may have died before the host knew it.
+            self.call(context, "autostart_pool", wanted["name"], True)
         pool, _ = StoragePool.objects.get_or_create(uuid=wanted["uuid"], defaults={"name": wanted["name"]})
         PoolAttachment.objects.get_or_create(host=host, pool=pool, defaults={"path": wanted["path"]})
         began = now()

@@ -20,10 +20,14 @@ def connection():
 
 
 def test_what_works_in_a_pool_that_does_not_run_says_so(connection):
-    """Red when get() does not look: it would be told as a volume that is being written, and waited for."""
+    """Red when get() does not look: it would be told as a volume that is being written, and waited for.
+
+    Or when ensure() lets a pool start with its host again.
+    """
     pools = Pools(connection)
     volumes = Volumes(connection, pools)
-    connection.storagePoolDefineXML(PoolElement.to_xml(PoolSpec("example", str(uuid.uuid4()), "/example")))
+    spec = PoolSpec("example", str(uuid.uuid4()), "/example")
+    connection.storagePoolDefineXML(PoolElement.to_xml(spec))
     for act in (
         lambda: volumes.delete("example", "a.qcow2"),
         lambda: volumes.info("example", "a.qcow2"),
@@ -39,6 +43,10 @@ def test_what_works_in_a_pool_that_does_not_run_says_so(connection):
     pools.stop("example")
     pools.autostart("example", True)
     assert [(one.active, one.autostart) for one in pools.list() if one.name == "example"] == [(False, True)]
+    pools.start("example")
+    pools.autostart("example", False)
+    pools.ensure(spec)
+    assert [(one.active, one.autostart) for one in pools.list() if one.name == "example"] == [(True, False)]
     pools.remove("example")
     with pytest.raises(PoolNotFound):
         volumes.delete("example", "a.qcow2")

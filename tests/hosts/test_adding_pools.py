@@ -126,6 +126,14 @@ def test_a_pool_of_somebody_else_is_never_taken_nor_removed(fake, pool, chief): 
     assert there(fake)["spare"].uuid == theirs.uuid and set(there(fake)) == {"example-pool", "spare"}
 
 
+def test_what_a_worker_had_defined_and_no_more_starts_with_its_host(fake, pool, chief):  # noqa: F811
+    """Red when Define leaves that to the driver, which takes such a pool for one that was there."""
+    begun = add(chief, pool.host)
+    fake.ensure_pool(PoolSpec("spare", begun.identifiers["uuid"], "/srv/spare"))
+    fake.autostart_pool("spare", False)
+    assert done(begun).state == State.SUCCEEDED and there(fake)["spare"].autostart
+
+
 def test_a_used_pool_stays_and_says_by_whom(fake, pool, chief, cast, client):  # noqa: F811
     """Red when a machine's disk, or the pool that a host was added with, does not keep it."""
     done(add(chief, pool.host))

@@ -13,6 +13,7 @@ from portal.accounts.models import Membership, Role, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, DiskSpec, DomainSpec, PoolSpec, VolumeInfo
+from portal.hosts import enrolment
 from portal.hosts.limits import note_stopped
 from portal.hosts.models import Health, Host, PoolAttachment
 from portal.hosts.readiness import report
@@ -167,6 +168,20 @@ def test_it_starts_with_its_host_or_not(pool, fake, operator, client):
         client.post(url, asked)
         assert run(Operation.objects.order_by("pk").last(), pool) == State.SUCCEEDED
         assert (mine(fake, pool).autostart, pool.observed_autostart) == (on, on)
+
+
+def test_a_proof_leaves_whether_the_pool_starts_with_its_host(pool, fake, chief):
+    """Red when it is set by each proof, or a new pool stays as a worker that died had left it."""
+    wanted = {"name": pool.pool.name, "uuid": str(pool.pool.uuid), "path": pool.path}
+    context = StepContext({"pinned": {"pool": wanted}}, {"host": pool.host_id}, lambda: None)
+    assert run(pools.set_autostart(actor=chief, pool=pool, on=False), pool) == State.SUCCEEDED
+    enrolment.MakePool().do(context)
+    pool.refresh_from_db()
+    assert not mine(fake, pool).autostart and not pool.observed_autostart
+    pool.images.all().delete()
+    pool.delete()
+    enrolment.MakePool().do(context)
+    assert PoolAttachment.objects.get().observed_autostart
 
 
 def test_who_may_not_gets_nothing(pool, cast):

@@ -74,19 +74,24 @@ class Pools:
 
     @translated()
     def ensure(self, spec: PoolSpec) -> None:
-        """Define a pool unless it exists, build its directory and start it."""
+        """Define a pool unless it exists, to start with its host; build its directory and start it."""
         check_pool(spec)
+
+        def define() -> libvirt.virStoragePool:
+            made = self._connection.storagePoolDefineXML(PoolElement.to_xml(spec))
+            made.setAutostart(1)
+            return made
+
         pool = define_once(
             self._connection.storagePoolLookupByUUIDString,
             self._connection.storagePoolLookupByName,
             spec.name,
             spec.uuid,
-            lambda: self._connection.storagePoolDefineXML(PoolElement.to_xml(spec)),
+            define,
         )
         if not pool.isActive():
             # To build one that is no folder would be to write to devices.
             self._start(pool, libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if spec.kind in FOLDER_KINDS else 0)
-        pool.setAutostart(1)
 
     @staticmethod
     def _start(pool: libvirt.virStoragePool, build: int = 0) -> None:

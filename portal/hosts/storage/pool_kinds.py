@@ -112,6 +112,8 @@ class Define(PoolStep):
             raise StepFailed("folder_taken", names["path"])
         spec = PoolSpec(names["pool"], names["uuid"], names["path"], kind, names["source"], names["server"])
         self.call(context, "ensure_pool", spec)
+        # Of its own: a worker that died may have left one that was defined and no more.
+        self.call(context, "autostart_pool", spec.name, True)
 
     def undo(self, context: StepContext) -> None:
         self.drop(context)

@@ -44,11 +44,13 @@ def test_a_pool_is_stopped_and_started_and_loses_nothing(bench: Bench) -> None:
 
 
 def test_a_pool_starts_with_its_host_or_not(bench: Bench) -> None:
-    """Red when autostart_pool starts or stops it now, or list_pools does not tell."""
+    """Red when autostart_pool starts or stops it now, ensure_pool changes it, or list_pools does not tell."""
     for on in (False, True, True):
         bench.driver.autostart_pool(bench.pool.name, on)
         mine = next(info for info in bench.driver.list_pools() if info.name == bench.pool.name)
         assert (mine.active, mine.autostart) == (True, on)
+        bench.driver.ensure_pool(bench.pool)
+        assert [one.autostart for one in bench.driver.list_pools() if one.name == bench.pool.name] == [on]
 
 
 def test_a_pool_that_is_not_there_is_neither_started_nor_stopped(bench: Bench) -> None:
