@@ -341,7 +341,7 @@ class Upload(models.Model):
     #: The pool that it becomes a volume of; None for what becomes an image.
     pool = models.ForeignKey(PoolAttachment, on_delete=models.PROTECT, null=True, related_name="uploads")
     begun_at = models.DateTimeField(auto_now_add=True)
-    #: When a part of it came last.
+    #: When a part of it came last, or its import failed.
     touched_at = models.DateTimeField(default=timezone.now)
 
     objects = RestrictedQuerySet.as_manager()

@@ -158,10 +158,13 @@ def test_a_name_that_is_taken_is_refused_and_what_has_it_is_left(operator, pool,
     with pytest.raises(Denied, match="Use letters"):
         begin(operator, pool, "../x")
     theirs = put(fake, pool, NAME)
-    failed = put_in(operator, upload, qcow2(tmp_path))
+    sent = send(operator, upload, qcow2(tmp_path))
+    Upload.objects.update(touched_at=timezone.now() - timedelta(days=4))
+    failed = done(sent)
     assert (failed.state, code(failed)) == (State.FAILED, "name_taken")
     assert fake.volume_info(pool.pool.name, NAME) == theirs
     # What was sent is kept: when the name is free again, it goes on without being sent again.
+    assert images.sweep_uploads() == 0
     fake.delete_volume(pool.pool.name, NAME)
     upload.refresh_from_db()
     assert done(images.retry(actor=operator, upload=upload)).state == State.SUCCEEDED

@@ -331,7 +331,8 @@ def _settle_import(operation: Operation, state: State) -> None:
     """
     done = state == State.SUCCEEDED
     found = Upload.objects.filter(pk=operation.identifiers["upload"])
-    found.update(state=Upload.State.DONE if done else Upload.State.FAILED)
+    # Whoever tries again has as long as after the last part.
+    found.update(state=Upload.State.DONE if done else Upload.State.FAILED, touched_at=timezone.now())
     upload = found.first()
     if done and upload is not None:
         # A signed address stays with what failed alone, which is tried again by it.

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -70,7 +71,8 @@ def _settle(operation: Operation, state: State) -> None:
     names, done = operation.identifiers, state == State.SUCCEEDED
     forget_begun(names["mark"])
     found = Upload.objects.filter(pk=names["upload"])
-    found.update(state=Upload.State.DONE if done else Upload.State.FAILED)
+    # Whoever tries again has as long as after the last part.
+    found.update(state=Upload.State.DONE if done else Upload.State.FAILED, touched_at=timezone.now())
     upload = found.first()
     if done and upload is not None:
         transaction.on_commit(lambda: store.clear(upload), robust=True)

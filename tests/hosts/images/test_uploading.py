@@ -285,6 +285,19 @@ def test_an_upload_that_nobody_goes_on_with_is_swept(chief, uploads, disk, uploa
     assert services.sweep_uploads() == 0
 
 
+def test_what_failed_late_can_be_tried_again_for_days(chief, uploads, pool, disk, upload, monkeypatch):
+    """Red when the days count from the last chunk alone: a retry on the third would be swept as it fails."""
+    operation = send(chief, upload, disk)
+    Upload.objects.update(touched_at=timezone.now() - timedelta(days=4))
+    monkeypatch.setattr(importing, "_copy_to", lambda *_told: fail())
+    assert imported(operation)[0] == State.FAILED
+    assert services.sweep_uploads() == 0
+    upload.refresh_from_db()
+    assert services.can_retry(upload)
+    Upload.objects.update(touched_at=timezone.now() - timedelta(days=4))
+    assert services.sweep_uploads() == 1
+
+
 def test_what_a_worker_left_that_died_after_a_good_end_is_swept(chief, uploads, disk, upload, pool):
     """Red when the sweep looks at unfinished uploads alone."""
     state, _codes = imported(send(chief, upload, disk))
