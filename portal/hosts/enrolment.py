@@ -7,7 +7,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from portal.drivers.observations import HostTold
-from portal.drivers.types import Accelerator, BootFileSpec, HostReadiness, PoolSpec, Proof, VolumeInfo
+from portal.drivers.types import Accelerator, HostReadiness, PoolSpec, Proof
+from portal.hosts.images.spreading import CopiesImages, FillFurtherPools
 from portal.hosts.models import Host, Image, ImageAttachment, PoolAttachment, StoragePool
 from portal.hosts.observations import note, now
 from portal.hosts.steps import HostStep, ring
@@ -89,42 +90,17 @@ class MakePool(HostStep):
         note(host.pk, HostTold(*began, pools=self.call(context, "list_pools")))
 
 
-class UploadImages(HostStep):
+class UploadImages(CopiesImages):
     name, title = "images", "Copy the images to the pool"
-    timeout = 1800.0
 
     def do(self, context: StepContext) -> str | None:
-        failed: list[StepFailed] = []
-        attachment = PoolAttachment.objects.get(
+        first = PoolAttachment.objects.select_related("pool").get(
             host=context.identifiers["host"], pool__uuid=context.spec["pinned"]["pool"]["uuid"]
         )
-        # What a newer build replaced cannot be copied any more, and what is deprecated need not be.
-        for image in Image.objects.exclude(source="").filter(deprecated_at=None):
-            try:
-                volume = self._copy(context, attachment.pool.name, image)
-            except StepFailed as failure:
-                if failure.retryable:
-                    raise
-                # One that the pool has no room for does not keep the host from the others.
-                failed.append(failure)
-                continue
-            ImageAttachment.objects.update_or_create(
-                image=image, pool=attachment, defaults={"path": volume.path}
-            )
-            context.check()
-        if failed and not attachment.images.exists():
+        failed = self.fill(context, first)
+        if failed and not first.images.exists():
             raise failed[0]
         return "image_not_everywhere" if failed else None
-
-    def _copy(self, context: StepContext, pool: str, image: Image) -> VolumeInfo:
-        """Copy one image. Of a network installer only the kernel: the initrd is each machine's own."""
-        copied: VolumeInfo
-        if image.kind == Image.Kind.NETBOOT:
-            kernel = BootFileSpec(pool, image.volume_name, f"{image.source}/linux")
-            copied = self.call(context, "write_boot_file", kernel)
-        else:
-            copied = self.call(context, "upload_image", pool, image.volume_name, image.source)
-        return copied
 
 
 class Prove(HostStep):
@@ -157,6 +133,7 @@ class Prove(HostStep):
         context.check()
         copies = ImageAttachment.objects.filter(
             pool__host=context.identifiers["host"],
+            pool__observed_active=True,
             image__deprecated_at=None,
             image__kind=Image.Kind.DISK,
             # What people handed in need not ask to sign in on a serial line, nor boot at all.
@@ -175,7 +152,7 @@ class Prove(HostStep):
 ENROL = Kind(
     name="hosts.enrol",
     title="Enrol a host",
-    steps=(Reach(), ProveBridge(), MakePool(), UploadImages(), Prove()),
+    steps=(Reach(), ProveBridge(), MakePool(), UploadImages(), Prove(), FillFurtherPools()),
     settle=ring,
     # Whoever enrols a host that does not answer wants to know it now.
     waits_for_host=False,

@@ -227,7 +227,8 @@ SENTENCES = {
     "image_known": _("This is %(raw)s, which is there already. Nothing was added."),
     "image_used": _("The image is in use. %(raw)s Nothing more was deleted."),
     "image_not_everywhere": _(
-        "It is not on every host: one did not take it. Proving that host again copies what it lacks."
+        "An image is not in every pool: one did not take it, or does not run. Proving that host again copies "
+        "what is lacking to those of its pools that run."
     ),
     "fetch_scheme": _("Files are fetched by https or http; this address says %(raw)s."),
     "fetch_address": _("This is no address of a file: %(raw)s"),

@@ -1,5 +1,6 @@
 """Further pools of hosts: added where the host can, removed unless used, and never what lies in them."""
 
+import subprocess
 import uuid
 from contextlib import suppress
 
@@ -7,6 +8,7 @@ import pytest
 from django.urls import reverse
 
 from portal.core.errors import Denied
+from portal.drivers.errors import CallTimeout
 from portal.drivers.types import DiskSpec, DomainSpec, PoolKind, PoolSpec, VolumeInfo, VolumeSpec
 from portal.hosts import enrolment
 from portal.hosts.models import PoolAttachment, StoragePool
@@ -14,7 +16,7 @@ from portal.hosts.storage import pool_kinds, pools
 from portal.operations.models import Counter
 from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
-from tests.factories import MIB, make_host, make_machine
+from tests.factories import MIB, make_host, make_image, make_machine
 from tests.hosts.test_storage import Died, code, done, fake, look, make, pool  # noqa: F401 (fixtures)
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -124,6 +126,65 @@ def test_a_pool_of_somebody_else_is_never_taken_nor_removed(fake, pool, chief): 
     failed = done(add(chief, pool.host, name="second", path="/srv/theirs"))
     assert (failed.state, code(failed)) == (State.FAILED, "folder_taken")
     assert there(fake)["spare"].uuid == theirs.uuid and set(there(fake)) == {"example-pool", "spare"}
+
+
+def image_of(tmp_path, name):
+    """Return an image whose file is there."""
+    path = tmp_path / f"{name}.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "16M"], check=True)
+    return make_image(name=name, title=name, source=str(path))
+
+
+def has(place):
+    return set(place.images.values_list("image__name", flat=True))
+
+
+def test_an_added_pool_gets_the_images_that_are_there(fake, pool, chief, tmp_path):  # noqa: F811
+    """Red when images stay in the pools that were there: no machine would be placed in the new one."""
+    image_of(tmp_path, "one")
+    # The file of the image that the first pool has is gone: that keeps nobody.
+    added = done(add(chief, pool.host))
+    assert added.state == State.SUCCEEDED and has(spare()) == {"one"}
+    assert added.steps.get(name="images").remark == "image_not_everywhere"
+    assert spare().images.get().path == "/srv/spare/" + spare().images.get().image.volume_name
+
+
+def test_a_proof_copies_what_each_pool_that_runs_lacks(fake, pool, chief, tmp_path, monkeypatch):  # noqa: F811
+    """Red when a proof copies to the first pool alone, or a pool that does not run or fails ends it."""
+    for name in ("broken", "spare", "stopped"):
+        assert done(add(chief, pool.host, name=name, path=f"/srv/{name}")).state == State.SUCCEEDED
+    done(pools.stop(actor=chief, pool=spare("stopped")))
+    image_of(tmp_path, "one")
+    copy = fake.upload_image
+
+    def slow(where, *told):
+        if where == "broken":
+            raise CallTimeout("the server does not answer")
+        return copy(where, *told)
+
+    monkeypatch.setattr(fake, "upload_image", slow)
+    further = enrolment.ENROL.steps[-1]
+    context = StepContext({}, {"host": pool.host_id}, lambda: None)
+    assert further.do(context) == "image_not_everywhere"
+    assert (has(spare()), has(spare("broken")), has(spare("stopped"))) == ({"one"}, set(), set())
+    done(pools.start(actor=chief, pool=spare("stopped")))
+    further.do(context)
+    assert has(spare("stopped")) == {"one"} and "one" not in has(pool)
+
+
+def test_a_pool_that_goes_while_it_is_filled_is_told(fake, pool, chief, tmp_path, monkeypatch):  # noqa: F811
+    """Red when the row of a copy is written for a pool that is not there any more."""
+    done(add(chief, pool.host))
+    image_of(tmp_path, "one")
+    copy = fake.upload_image
+
+    def going(*told):
+        PoolAttachment.objects.filter(pool__name="spare").delete()
+        return copy(*told)
+
+    monkeypatch.setattr(fake, "upload_image", going)
+    context = StepContext({}, {"host": pool.host_id}, lambda: None)
+    assert enrolment.ENROL.steps[-1].do(context) == "image_not_everywhere"
 
 
 def test_what_a_worker_had_defined_and_no_more_starts_with_its_host(fake, pool, chief):  # noqa: F811

@@ -11,8 +11,10 @@ from django.urls import reverse
 
 from portal.drivers.observations import HostTold
 from portal.drivers.types import PoolInfo, PoolKind, PoolSpec
+from portal.hosts.images.spreading import FillFurtherPools
 from portal.hosts.models import ImageAttachment, PoolAttachment, StoragePool, Upload
 from portal.hosts.observations import note, now
+from portal.hosts.steps import HostStep
 from portal.hosts.storage.kinds import Look, StorageStep, page
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
@@ -132,6 +134,16 @@ class Enter(PoolStep):
         self.forget(context)
 
 
+class FillThis(FillFurtherPools):
+    """So that machines can be placed in it; it is there also without them."""
+
+    name, title = "images", "Copy the images to it"
+
+    def places(self, context: StepContext) -> list[PoolAttachment]:
+        uuid = context.identifiers["uuid"]
+        return list(PoolAttachment.objects.filter(pool__uuid=uuid).select_related("pool"))
+
+
 class Empty(PoolStep):
     """The host itself says who has volumes of it: what the portal saw last may be old."""
 
@@ -204,12 +216,12 @@ def _pools_page(operation: Operation) -> str:
     return reverse("hosts:pools")
 
 
-def _kind(name: str, title: str, *steps: StorageStep, page: Callable[[Operation], str] = _pools_page) -> Kind:
+def _kind(name: str, title: str, *steps: HostStep, page: Callable[[Operation], str] = _pools_page) -> Kind:
     return Kind(name, title, steps, page=page, waits_for_host=False)
 
 
 KINDS = (
-    _kind(ADD, "Add a pool", Define(), Enter()),
+    _kind(ADD, "Add a pool", Define(), Enter(), FillThis()),
     _kind(REMOVE, "Remove a pool", Empty(), Forget(), Drop()),
 )
 RUNNING = (

@@ -20,7 +20,7 @@ from portal.hosts import enrolment
 from portal.hosts.images import importing, services, store
 from portal.hosts.images.store import WrongOffset
 from portal.hosts.images.values import Wanted
-from portal.hosts.models import Health, Image, ImageAttachment, Upload
+from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
 from portal.operations.services import cancel
@@ -386,8 +386,17 @@ def test_what_people_handed_in_proves_no_host(pool, chief, uploads, disk, upload
             asked.append(verb)
             return enrolment.Proof(True, "seen")
 
-    Looking().do(StepContext({}, {"host": pool.host_id}, lambda: None))
+    context = StepContext({}, {"host": pool.host_id}, lambda: None)
+    Looking().do(context)
     assert asked == ["prove"]
+    # One of the builder's does, in a pool that runs.
+    Upload.objects.all().delete()
+    PoolAttachment.objects.update(observed_active=False)
+    Looking().do(context)
+    assert asked == ["prove", "prove"]
+    PoolAttachment.objects.update(observed_active=True)
+    Looking().do(context)
+    assert asked[2:] == ["prove", "prove_image"]
 
 
 @pytest.mark.parametrize("health", [Health.UP, Health.STALE])

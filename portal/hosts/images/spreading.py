@@ -1,0 +1,67 @@
+"""Copy the images that are there into pools of a host. Not for: imports, which copy one to all pools."""
+
+from django.db import transaction
+
+from portal.drivers.types import BootFileSpec, VolumeInfo
+from portal.hosts.models import Image, ImageAttachment, PoolAttachment
+from portal.hosts.steps import HostStep
+from portal.operations.registry import StepContext, StepFailed
+
+
+class CopiesImages(HostStep):
+    """A step that copies images into a pool."""
+
+    timeout = 1800.0
+
+    def fill(self, context: StepContext, place: PoolAttachment) -> list[StepFailed]:
+        """Copy each image that machines are made from into a pool; return what failed. Idempotent.
+
+        Raises StepFailed for what may succeed a little later.
+        """
+        failed: list[StepFailed] = []
+        # What a newer build replaced cannot be copied any more, and what is deprecated need not be.
+        for image in Image.objects.exclude(source="").filter(deprecated_at=None):
+            try:
+                self._copy(context, place, image)
+            except StepFailed as failure:
+                if failure.retryable:
+                    raise
+                # One that the pool has no room for does not keep the host from the others.
+                failed.append(failure)
+            context.check()
+        return failed
+
+    def _copy(self, context: StepContext, place: PoolAttachment, image: Image) -> None:
+        """Copy one image. Of a network installer only the kernel: the initrd is each machine's own."""
+        pool = place.pool.name
+        copied: VolumeInfo
+        if image.kind == Image.Kind.NETBOOT:
+            kernel = BootFileSpec(pool, image.volume_name, f"{image.source}/linux")
+            copied = self.call(context, "write_boot_file", kernel)
+        else:
+            copied = self.call(context, "upload_image", pool, image.volume_name, image.source)
+        with transaction.atomic():
+            # It may have been removed while the image was copied there.
+            if not PoolAttachment.objects.select_for_update().filter(pk=place.pk).exists():
+                raise StepFailed("pool_not_found", pool)
+            ImageAttachment.objects.update_or_create(image=image, pool=place, defaults={"path": copied.path})
+
+
+class FillFurtherPools(CopiesImages):
+    """The images in the pools that a host was not added with. What fails is told, and keeps nobody."""
+
+    name, title = "further", "Copy the images to the further pools"
+
+    def do(self, context: StepContext) -> str | None:
+        failed = []
+        for place in self.places(context):
+            try:
+                failed += self.fill(context, place)
+            except StepFailed as failure:
+                failed.append(failure)
+        return "image_not_everywhere" if failed else None
+
+    def places(self, context: StepContext) -> list[PoolAttachment]:
+        """Return the pools of the host that run, without its first one."""
+        mine = PoolAttachment.objects.filter(host=context.identifiers["host"]).select_related("pool")
+        return [place for place in mine.order_by("pk")[1:] if place.observed_active]
