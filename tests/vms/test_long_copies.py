@@ -6,11 +6,13 @@ import pytest
 
 from portal.drivers.pool import LONG
 from portal.drivers.types import CloneMode, VolumeDigest, VolumeInfo
-from portal.hosts import steps
+from portal.hosts import enrolment, steps
+from portal.hosts.images import importing
+from portal.hosts.models import Image, ImageAttachment
 from portal.hosts.storage.downloading import Fetch
 from portal.hosts.storage.kinds import Make
 from portal.operations.registry import StepContext
-from tests.factories import GIB, make_image
+from tests.factories import GIB, make_host, make_image, make_place
 from vms.building import CloneVolume
 from vms.changes.cloning import CopyDisks
 from vms.changes.moving import _CopyFile
@@ -69,6 +71,27 @@ def test_a_disk_of_a_terabyte_has_the_time_that_it_takes(given, step):
     copied = {verb: seconds for verb, seconds in given.items() if verb in COPIES}
     assert copied and set(copied.values()) == {3600 + TIB / (10 << 20)}
     assert all(seconds <= LONG for verb, seconds in given.items() if verb not in COPIES)
+
+
+def test_an_image_has_time_by_its_size(given, monkeypatch):
+    """Red when a large one has the time of a small: the import, and each proof of its host, would fail."""
+    large = {"upload_image": VolumeInfo("first", "a.qcow2", "/first/a.qcow2", TIB, TIB)}
+    place, image = make_place(make_host()), make_image(name="large", size=64 * GIB)
+    ImageAttachment.objects.all().delete()
+    Image.objects.exclude(pk=image.pk).delete()
+    for room in (steps, importing):
+
+        def call(_host, verb, *_args, timeout):
+            given[verb] = timeout
+            return large[verb]
+
+        monkeypatch.setattr(room, "call", call)
+    spec = {"pinned": {"pool": {"uuid": str(place.pool.uuid)}}}
+    enrolment.UploadImages().do(StepContext(spec, {"host": place.host_id}, lambda: None))
+    assert given.pop("upload_image") == 3600 + 64 * GIB / (10 << 20)
+    importing._copy_to(place, image)
+    assert given == {"upload_image": 3600 + 64 * GIB / (10 << 20)}
+    assert image.attachments.get().path == "/first/a.qcow2"
 
 
 @pytest.mark.parametrize(("image", "seconds"), [(2 * GIB, 600), (40 * GIB, 3600 + 4096)])

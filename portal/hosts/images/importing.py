@@ -29,6 +29,7 @@ from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
+from portal.hosts.steps import seconds_for
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, Step, StepContext, StepFailed
@@ -316,6 +317,14 @@ def _copy_to(place: PoolAttachment, image: Image) -> None:
         # Somebody was quicker: what is there is theirs.
         copies.disclaim(place, image)
         raise
+    volume: VolumeInfo = call(
+        place.host_id,
+        "upload_image",
+        place.pool.name,
+        image.volume_name,
+        image.source,
+        timeout=seconds_for(image.size, COPY_SECONDS),
+    )
     with transaction.atomic():
         # Its host may have been removed while it was copied there.
         if not PoolAttachment.objects.select_for_update().filter(pk=place.pk).exists():

@@ -39,7 +39,8 @@ class CopiesImages(HostStep):
             kernel = BootFileSpec(pool, image.volume_name, f"{image.source}/linux")
             copied = self.call(context, "write_boot_file", kernel)
         else:
-            copied = self.call(context, "upload_image", pool, image.volume_name, image.source)
+            told = pool, image.volume_name, image.source
+            copied = self.call(context, "upload_image", *told, size=image.size)
         with transaction.atomic():
             # It may have been removed while the image was copied there.
             if not PoolAttachment.objects.select_for_update().filter(pk=place.pk).exists():

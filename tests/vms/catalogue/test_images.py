@@ -101,7 +101,7 @@ def test_a_newer_build_takes_the_file_and_the_older_one_is_copied_no_more(chief,
     monkeypatch.setattr(
         enrolment.UploadImages,
         "call",
-        lambda self, context, verb, pool, name, source: copied.append(name) or place_of(name),
+        lambda self, context, verb, pool, name, source, size: copied.append(name) or place_of(name),
     )
     spec = {"pinned": {"pool": {"uuid": str(place.pool.uuid)}}}
     enrolment.UploadImages().do(StepContext(spec, {"host": place.host_id}, lambda: None))
@@ -117,7 +117,7 @@ def test_an_image_that_the_pool_cannot_take_does_not_keep_the_others_away(db, mo
     ImageAttachment.objects.all().delete()
     lacks = ["big"]
 
-    def copy(self, context, verb, pool, name, source):
+    def copy(self, context, verb, pool, name, source, size):
         if any(f"-{each}-" in name for each in lacks):
             raise StepFailed("pool_full")
         return place_of(name)
