@@ -19,7 +19,7 @@ from tests.factories import GIB, MIB, make_catalogue, make_image, make_network, 
 from tests.vms.test_changes import machine, off, see  # noqa: F401 (a fixture)
 from vms import power
 from vms.changes import cloning, templates
-from vms.models import CatalogueItem
+from vms.models import CatalogueItem, Definition
 from vms.services import request_machine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -86,6 +86,32 @@ def test_a_template_of_a_machine_with_uefi_starts_by_uefi(cast, original, listin
     see(original, running=False)
     original.refresh_from_db()
     assert not templates._pinned(original, "t", "")["image"]["uefi"]
+
+
+@pytest.mark.parametrize(
+    ("defined", "target"),
+    [
+        ([("vda", None), ("sda", None)], "vda"),
+        ([("sda", None), ("vda", None)], "sda"),
+        ([("sda", 2), ("vda", 1)], "vda"),
+        ([("sda", None), ("vda", 3)], "vda"),
+        ([("sdb", 1), ("vda", 2), ("sda", 3)], "vda"),
+        ([], "sda"),
+        (None, "sda"),
+    ],
+)
+def test_a_template_is_made_of_what_the_machine_starts_from(cast, original, defined, target):
+    """Red when the disk is chosen by its name: an adopted machine's first one may hold data alone."""
+    pool = original.disks.get().pool
+    original.disks.create(pool=pool, target="sda", volume_name="data.qcow2", capacity=MIB)
+    see(original, running=False)
+    disks = [{"target": {"dev": name}, "boot_order": rank} for name, rank in defined or ()]
+    seen = Definition.objects.filter(uuid=original.uuid)
+    seen.update(observed_persistent=None if defined is None else {"devices": {"disks": disks}})
+    begun = make(cast.operator, original)
+    wanted = original.disks.get(target=target)
+    assert begun.identifiers["source"] == f"{pool.path}/{wanted.volume_name}"
+    assert begun.identifiers["capacity"] == wanted.capacity
 
 
 def test_nothing_is_made_from_it_before_it_is_whole(cast, original, listing):

@@ -3,6 +3,7 @@
 Not for: offering it, which the catalogue does, nor for another machine like it (`vms.changes.cloning`).
 """
 
+import math
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,7 @@ from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 from vms import checks, noted, power, profiles
 from vms.models import Disk, VirtualMachine
+from vms.settings.model import devices
 
 KIND = "vm.make_template"
 LONGEST_TITLE = 100
@@ -136,8 +138,18 @@ def right_lacks(actor: Any, machine: VirtualMachine) -> str:
 
 
 def boot_disk(machine: VirtualMachine) -> Disk | None:
-    """Return the disk that a template is made of, the first one; None for a machine without any."""
-    return machine.disks.select_related("pool__pool").order_by("target").first()
+    """Return the disk that a template is made of, the one that the machine starts from; None without any.
+
+    By what was seen of its definition last; before that, the first one by name.
+    """
+    disks = machine.disks.select_related("pool__pool").order_by("target")
+    own = {disk.target: disk for disk in disks}
+    seen = noted.of(machine)
+    defined = (seen.observed_persistent if seen else None) or {}
+    # Those without a rank come last, and among them the first of the definition.
+    ranked = sorted(devices(defined, "disks"), key=lambda disk: disk.get("boot_order") or math.inf)
+    targets = [(disk.get("target") or {}).get("dev", "") for disk in ranked]
+    return next((own[target] for target in [*targets, *own] if target in own), None)
 
 
 def _pinned(machine: VirtualMachine, title: str, description: str) -> dict[str, Any]:
