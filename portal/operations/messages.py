@@ -141,6 +141,10 @@ SENTENCES = {
         "The pool has something of this name already, which the portal did not make. It was left as it is; "
         "choose another name."
     ),
+    "volume_saved": _(
+        "%(raw)s is suspended to disk: a part of what its guest wrote is in the saved memory and not in the "
+        "volume yet. Start it and switch it off, or discard what was saved, then try again."
+    ),
     "volume_written": _(
         "%(raw)s runs and may write to the volume, so its file would be half old and half new. Switch it off "
         "first, then try again."
@@ -258,6 +262,7 @@ NAMING = frozenset(
         "volume_in_use",
         "pool_in_use",
         "volume_written",
+        "volume_saved",
         "folder_taken",
         "target_pool_full",
         "store_failed",

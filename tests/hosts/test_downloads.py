@@ -15,6 +15,7 @@ from portal.drivers.errors import InvalidSpec
 from portal.drivers.types import DiskSpec, DomainSpec
 from portal.hosts import bringing
 from portal.hosts.storage import downloading, services
+from portal.operations.messages import sentence
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
 from portal.operations.states import State
@@ -91,6 +92,18 @@ def test_a_volume_that_runs_is_refused(host, theirs, chief, folder):
     failed = done(bring(chief))
     assert (failed.state, code(failed)) == (State.FAILED, "volume_written")
     assert not list(folder.iterdir())
+
+
+def test_one_whose_machine_is_suspended_to_disk_is_refused_in_words_of_that(host, theirs, chief, folder):
+    """Red when it is told to be running, and to be switched off, which it is."""
+    host.start(theirs)
+    host.save(theirs)
+    failed = done(bring(chief))
+    assert (failed.state, code(failed)) == (State.FAILED, "volume_saved")
+    assert "theirs is suspended to disk" in sentence("volume_saved", "theirs")
+    assert not list(folder.iterdir())
+    host.discard_saved(theirs)
+    assert done(bring(chief)).state == State.SUCCEEDED
 
 
 def test_one_that_is_worked_on_is_refused_and_is_not_worked_on(host, chief):

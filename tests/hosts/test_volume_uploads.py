@@ -27,6 +27,7 @@ from portal.operations.registry import StepContext
 from portal.operations.states import State
 from tests.factories import MIB
 from tests.hosts.images.conftest import files, send, uploads  # noqa: F401 (a fixture)
+from tests.hosts.images.test_appliances import disk, packed
 from tests.hosts.test_storage import (  # noqa: F401 (fixtures)
     Died,
     code,
@@ -99,6 +100,13 @@ def test_a_raw_disk_becomes_a_qcow2(operator, pool, fake):
     raw = (bytes(510) + b"\x55\xaa" + secrets.token_bytes(4096)).ljust(MIB, b"\0")
     assert put_in(operator, begin(operator, pool), raw).state == State.SUCCEEDED
     assert (row(NAME).observed_format, row(NAME).observed_capacity) == ("qcow2", MIB)
+
+
+def test_the_disk_of_an_appliance_becomes_a_volume(operator, pool, fake, tmp_path):
+    """Red when the archive is put into the pool, or refused, which the page says is taken."""
+    content = packed(tmp_path, disk(tmp_path / "raw", "vmdk"), name="disk.vmdk")
+    assert put_in(operator, begin(operator, pool), content).state == State.SUCCEEDED
+    assert (row(NAME).observed_format, row(NAME).observed_capacity) == ("qcow2", 2 * MIB)
 
 
 def test_who_may_not_gets_nothing(operator, chief, cast, pool, tmp_path):

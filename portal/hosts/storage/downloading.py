@@ -58,9 +58,12 @@ class Fetch(StorageStep):
         place = context.identifiers["pool"], context.identifiers["name"]
         users = set(self.call(context, "volume_users", *place))
         domains = self.call(context, "list_domains") if users else ()
-        running = sorted(one.name for one in domains if one.name in users and one.state not in _OFF)
-        if running:
+        states = {one.name: one.state for one in domains if one.name in users and one.state not in _OFF}
+        saved = sorted(name for name, state in states.items() if state is DomainState.SAVED)
+        if running := sorted(states.keys() - saved):
             raise StepFailed("volume_written", ", ".join(running))
+        if saved:
+            raise StepFailed("volume_saved", ", ".join(saved))
         info: VolumeInfo = self.call(context, "volume_info", *place)
         return info
 
