@@ -311,20 +311,12 @@ def _copy_to(place: PoolAttachment, image: Image) -> None:
             place.pool.name,
             image.volume_name,
             image.source,
-            timeout=COPY_SECONDS,
+            timeout=seconds_for(image.size, COPY_SECONDS),
         )
     except AlreadyExists:
         # Somebody was quicker: what is there is theirs.
         copies.disclaim(place, image)
         raise
-    volume: VolumeInfo = call(
-        place.host_id,
-        "upload_image",
-        place.pool.name,
-        image.volume_name,
-        image.source,
-        timeout=seconds_for(image.size, COPY_SECONDS),
-    )
     with transaction.atomic():
         # Its host may have been removed while it was copied there.
         if not PoolAttachment.objects.select_for_update().filter(pk=place.pk).exists():
