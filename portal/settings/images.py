@@ -16,8 +16,10 @@ from portal.settings.paths import STATE_DIR
 from portal.settings.web import listed
 
 _GIB = 1 << 30
-#: What people hand in: `parts` is written by the web process, `images` by the worker alone.
+#: What people hand in: `parts` is written by the web process, `sent` by the keeper, `images` by the worker.
 UPLOADS = STATE_DIR / "uploads"
+#: Where the keeper listens.
+UPLOADS_SOCKET = STATE_DIR / "run" / "uploads.sock"
 UPLOAD_MOST_BYTES = int(float(os.environ.get("GATEHOUSE_UPLOAD_LIMIT") or 64) * _GIB)
 UPLOAD_MOST_CAPACITY = int(float(os.environ.get("GATEHOUSE_DISK_LIMIT") or 2048) * _GIB)
 UPLOAD_DAYS = int(os.environ.get("GATEHOUSE_UPLOAD_DAYS") or 3)

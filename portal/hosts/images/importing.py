@@ -1,8 +1,8 @@
 """The steps that make an image of what somebody handed in. Not for: deleting one (`deleting`).
 
-The worker copies what the browser sent before it looks at it, since the web process can still write to the
-other. A file that is wrong in itself is thrown away at once. After any other failure what the browser sent
-is kept, to be imported again.
+What the browser sent is sealed before the worker looks at it (`keeper`), or copied where the web process
+can still write to it. A file that is wrong in itself is thrown away at once. After any other failure what the
+browser sent is kept, to be imported again.
 """
 
 import errno
@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from portal.drivers import imagefile
 from portal.drivers.errors import AlreadyExists, DriverError, HostRemoved
 from portal.drivers.types import VolumeInfo
 from portal.hosts.calls import call
-from portal.hosts.images import appliances, copies, fetching, room, store
+from portal.hosts.images import appliances, copies, fetching, passing, room, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
@@ -78,7 +78,7 @@ def _look(context: StepContext) -> None:
 
 
 class Take(Step):
-    """The worker's own copy of the file, whole and with the right SHA-256."""
+    """The file as nobody else can change it, whole and with the right SHA-256."""
 
     name, title = "take", "Take the file and compute its checksum"
 
@@ -86,7 +86,7 @@ class Take(Step):
         upload = _upload(context)
         target = store.taken_of(upload)
         target.parent.mkdir(parents=True, exist_ok=True)
-        found = self._fetch(context, upload) if upload.address else self._copy(context, upload)
+        found = self._fetch(context, upload) if upload.address else self._take(context, upload)
         if upload.expected_sha256 and found != upload.expected_sha256:
             store.forget(upload)
             raise StepFailed("image_checksum", found)
@@ -108,10 +108,25 @@ class Take(Step):
         with target.open("rb") as file:
             return self._digest(context, file, None)
 
-    def _copy(self, context: StepContext, upload: Upload) -> str:
-        part = store.part_of(upload)
-        if store.length(part) != upload.file_size:
+    def _take(self, context: StepContext, upload: Upload) -> str:
+        if store.length(store.part_of(upload)) != upload.file_size:
             raise StepFailed("upload_gone")
+        if store.is_kept(upload):
+            # Where the file system gives no second name, it is copied.
+            with suppress(OSError):
+                return self._seal(context, upload)
+        return self._copy(context, upload)
+
+    def _seal(self, context: StepContext, upload: Upload) -> str:
+        store.seal(upload, lambda: _look(context))
+        with store.taken_of(upload).open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            return passing.digest(upload.token, length) or self._digest(context, file, None)
+
+    def _copy(self, context: StepContext, upload: Upload) -> str:
+        # A second name of what the browser sent must not be written to.
+        if store.is_kept(upload):
+            store.remove(store.taken_of(upload))
         if upload.file_size > store.free_bytes() + store.length(store.taken_of(upload)):
             raise StepFailed("store_full")
         try:

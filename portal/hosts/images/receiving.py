@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import forms
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
-from portal.hosts.images import services, store
+from portal.hosts.images import passing, services, store
 from portal.hosts.models import Upload
 from portal.operations.models import Operation
 
@@ -63,7 +63,7 @@ def start(request: HttpRequest, upload: Upload) -> HttpResponse:
 def chunk(request: HttpRequest, upload: Upload, offset: int) -> HttpResponse:
     """Take the bytes of the body as those from `offset` on; answer where to go on.
 
-    409 when they do not follow what is there, 507 when the disk is full.
+    409 when they do not follow what is there, 507 when the disk is full, 503 while the keeper is away.
     """
     length = request.META.get("CONTENT_LENGTH") or ""
     if not length.isdigit():
@@ -75,6 +75,11 @@ def chunk(request: HttpRequest, upload: Upload, offset: int) -> HttpResponse:
         return JsonResponse({"offset": wrong.offset}, status=409)
     except store.StoreFull:
         return _refused(_("The portal's disk is full. What was sent is kept; go on when there is room."), 507)
+    except UnreadablePostError:
+        # The browser left, and sees no answer; it goes on after what came.
+        return _refused("", 400)
+    except passing.Away:
+        return _refused(_("The part of the portal that keeps files does not answer."), 503)
     except Denied as denied:
         return _refused(denied.reason)
     return JsonResponse({"offset": there})

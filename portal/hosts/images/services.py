@@ -4,16 +4,17 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from portal.audit import services as audit
+from portal.core import queue
 from portal.core.canonical import digest
 from portal.core.errors import Denied
 from portal.core.stale import Snapshot, check_seen
 from portal.core.templatetags.gatehouse import gib
-from portal.hosts.images import fetching, purposes, room, store
+from portal.hosts.images import fetching, passing, purposes, room, store
 from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.images.values import (
     BEING_DELETED,
@@ -33,8 +34,8 @@ from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED
 
-DELETE = "hosts.delete_image"
-MOST_CHUNK = 16 << 20
+DELETE, SWEEP = "hosts.delete_image", "hosts.sweep_uploads"
+MOST_CHUNK = passing.MOST_CHUNK
 State = Upload.State
 
 
@@ -175,6 +176,9 @@ def receive(*, actor: Any, upload: Upload, offset: int, stream: store.Stream, le
         return current.file_size
     if offset + length > current.file_size:
         raise Denied(_("This is more than the file has. It changed while it was sent; begin again."))
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        # Of the pool's few connections none waits for a slow browser.
+        connection.close()
     try:
         there = store.append(current, offset, stream)
     except store.WrongOffset as wrong:
@@ -240,6 +244,8 @@ def _throw_away(actor: Any, upload: Upload) -> None:
     audit.record(actor=actor, verb=purposes.verb(upload, "upload_dropped"), target=upload, before=before)
     store.clear(upload)
     upload.delete()
+    # The web process can delete only what it wrote itself.
+    transaction.on_commit(lambda: queue.send(SWEEP), robust=True)
 
 
 def sweep_uploads() -> int:

@@ -1,7 +1,9 @@
 """Where files lie that people hand in. Not for: what they are.
 
-`parts` is written by the web process: what it holds may change until the worker has copied it. `images` is
-the worker's own; what is checked there stays as it was checked.
+`sent` is written by the keeper, to which the web process passes what browsers send: what is sealed there
+changes no more, and the worker goes on with it as it is. `parts` is written by the web process itself, where
+no keeper answers: what it holds may change until the worker has copied it. `images` is the worker's own; what
+is checked there stays as it was checked.
 """
 
 import errno
@@ -9,6 +11,8 @@ import fcntl
 import os
 import shutil
 import stat
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -16,11 +20,14 @@ from uuid import UUID
 
 from django.conf import settings
 
+from portal.hosts.images import passing
 from portal.hosts.models import Upload
 
 PIECE = 1 << 20
 #: Bytes that are left free on the portal's own disk, whatever is handed in: its database lies there.
 SPARE = 1 << 30
+#: The mode of a file to which nobody writes any more; the group may read it.
+SEALED = 0o440
 _SUFFIXES = frozenset({".part", ".taken", ".disk", ".iso", ".qcow2"})
 
 
@@ -42,9 +49,24 @@ class Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+def kept_of(token: UUID) -> Path:
+    """Return where the keeper writes a file."""
+    return Path(settings.UPLOADS) / "sent" / f"{token}.part"
+
+
+def own_part_of(upload: Upload) -> Path:
+    """Return where the web process itself writes a file."""
+    return Path(settings.UPLOADS) / "parts" / f"{upload.token}.part"
+
+
+def is_kept(upload: Upload) -> bool:
+    """Tell whether the keeper has the file of an upload."""
+    return os.path.lexists(kept_of(upload.token))
+
+
 def part_of(upload: Upload) -> Path:
     """Return where the file lies while a browser sends it."""
-    return Path(settings.UPLOADS) / "parts" / f"{upload.token}.part"
+    return kept_of(upload.token) if is_kept(upload) else own_part_of(upload)
 
 
 def taken_of(upload: Upload) -> Path:
@@ -64,10 +86,10 @@ def image_of(upload: Upload) -> Path:
 
 
 def length(path: Path) -> int:
-    """Return the length of a file, 0 when it is not there."""
+    """Return the length of a file, 0 when it is not there, or where the web process does not look."""
     try:
         return path.lstat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return 0
 
 
@@ -83,9 +105,32 @@ def append(upload: Upload, offset: int, stream: Stream) -> int:
     """Write what `stream` has behind the first `offset` bytes; return the length then.
 
     Of two at a time the second waits, and finds another length. Never grows beyond the size that was told.
-    Raises WrongOffset, and StoreFull, with which the file is as before: a chunk is less than what stays free.
+    Raises WrongOffset, StoreFull, with which the file is as before: a chunk is less than what stays free, and
+    `passing.Away` where the keeper has the beginning of the file and does not answer.
     """
-    path = part_of(upload)
+    if os.path.lexists(own_part_of(upload)):
+        return _append_here(upload, offset, stream)
+    try:
+        told = passing.append(upload.token, offset, _pieces(stream, upload.file_size - offset))
+    except passing.Away:
+        if is_kept(upload):
+            raise
+        return _append_here(upload, offset, stream)
+    if "wrong" in told:
+        raise WrongOffset(int(told["wrong"]))
+    if "there" not in told:
+        raise StoreFull(told.get("full", "it is sealed"))
+    return int(told["there"])
+
+
+def _pieces(stream: Stream, most: int) -> Iterator[bytes]:
+    while most > 0 and (piece := stream.read(min(PIECE, most))):
+        yield piece
+        most -= len(piece)
+
+
+def _append_here(upload: Upload, offset: int, stream: Stream) -> int:
+    path = own_part_of(upload)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
@@ -100,6 +145,25 @@ def append(upload: Upload, offset: int, stream: Stream) -> int:
         except OSError as error:
             file.truncate(offset)
             raise StoreFull(error.strerror) from error
+
+
+def seal(upload: Upload, check: Callable[[], None]) -> None:
+    """See that nobody writes any more to what the keeper has, and name it as taken. Idempotent.
+
+    A chunk under way ends before. Raises OSError, also where the file system gives no second name.
+    """
+    with open_part(upload) as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                check()
+                time.sleep(0.05)
+        os.fchmod(file.fileno(), SEALED)
+    taken = taken_of(upload)
+    remove(taken)
+    os.link(kept_of(upload.token), taken, follow_symlinks=False)
 
 
 def open_part(upload: Upload) -> BinaryIO:
@@ -127,9 +191,9 @@ def _copy(file: Any, stream: Stream, most: int) -> int:
 
 
 def remove(*paths: Path) -> None:
-    """Delete files. Idempotent."""
+    """Delete files; what the web process may not delete, the worker's sweep does. Idempotent."""
     for path in paths:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):
             path.unlink()
 
 
@@ -148,7 +212,7 @@ def found() -> dict[Path, UUID]:
     """Return every file that came of an upload, with the token in its name."""
     files = {}
     for path in Path(settings.UPLOADS).glob("*/*"):
-        if path.parent.name in {"parts", "images"} and path.suffix in _SUFFIXES:
+        if path.parent.name in {"parts", "sent", "images"} and path.suffix in _SUFFIXES:
             with suppress(ValueError):
                 files[path] = UUID(path.stem)
     return files
@@ -163,4 +227,4 @@ def clear(*uploads: Upload) -> None:
 
 def forget(upload: Upload) -> None:
     """Delete everything that came of an upload but its image. Idempotent."""
-    remove(part_of(upload), taken_of(upload), unpacked_of(upload))
+    remove(kept_of(upload.token), own_part_of(upload), taken_of(upload), unpacked_of(upload))

@@ -2,12 +2,15 @@
 
 import secrets
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from portal.drivers.registry import driver_for
 from portal.drivers.types import PoolSpec
 from portal.hosts.images import copies, importing, services, store
+from portal.hosts.images.keeper import Keeper
 from portal.hosts.images.values import Wanted
 from portal.hosts.models import PoolAttachment, StoragePool
 from portal.operations.models import Operation
@@ -24,6 +27,17 @@ def uploads(settings, tmp_path, monkeypatch):
     settings.UPLOADS = tmp_path / "uploads"
     monkeypatch.setattr(store, "SPARE", 0)
     return settings.UPLOADS
+
+
+@pytest.fixture
+def keeper(uploads, settings):
+    """The part that writes what browsers send, where the services find it."""
+    with tempfile.TemporaryDirectory(prefix="gttest-k-") as folder:  # a socket's path must be short
+        settings.UPLOADS_SOCKET = Path(folder) / "uploads.sock"
+        running = Keeper(settings.UPLOADS_SOCKET)
+        running.start()
+        yield running
+        running.stop()
 
 
 @pytest.fixture
