@@ -1,8 +1,8 @@
 """Rows `upload.*`: an image of 1 GiB goes from a file to the pool, beside curl into a bare receiver.
 
 The portal's side sends what the page's script sends, in chunks of the same length, one after the other, and
-ends when the import has succeeded: the file is received, copied by the worker where nobody else can write
-to it, its SHA-256 computed, judged in the sandbox, and in the pool. By hand curl sends the file to a
+ends when the import has succeeded: the file is received and passed on to the keeper, where nobody else can
+write to it, its SHA-256 computed, judged in the sandbox, and in the pool. By hand curl sends the file to a
 process that computes the SHA-256 while it receives, writes it to a disk, and uploads it as a volume by the
 same code. Which comes first is drawn by lot. Meanwhile the memory of the portal's processes is watched.
 """
@@ -48,7 +48,7 @@ def measure() -> Iterator[Row]:
     """Yield the ratio and how much the portal's processes grew.
 
     `upload.ratio`: red when CHUNK is 64 KiB. `upload.memory`: red when a chunk is read as a whole
-    (`stream.read()` in store.append), or the worker reads the file at once.
+    (`stream.read()` in store._pieces), or the worker or the keeper reads the file at once.
     """
     with started() as portal, tempfile.TemporaryDirectory(prefix="gttest-upload-") as folder:
         memory = Memory(portal)
@@ -56,7 +56,7 @@ def measure() -> Iterator[Row]:
     ours, by_hand = (median([pair[side] for pair in pairs]) for side in (0, 1))
     note = f"median of {PAIRS} ratios; medians {ours:.1f} s, by hand {by_hand:.1f} s"
     yield Row("upload.ratio", median([ours / by_hand for ours, by_hand in pairs]), "x", RATIO, note)
-    note = f"web and worker, most above {memory.idle:.0f} MiB"
+    note = f"web, worker and consoles, most above {memory.idle:.0f} MiB"
     yield Row("upload.memory", memory.most - memory.idle, "MiB", GROWTH, note)
 
 
@@ -166,7 +166,7 @@ class _Taking(BaseHTTPRequestHandler):
 
 
 class Memory:
-    """The proportional memory of the portal's web process and of its worker with all its children."""
+    """The proportional memory of the portal's web process, its worker and its keeper, with all children."""
 
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
@@ -181,7 +181,7 @@ class Memory:
     def now(self) -> float:
         """Return it in MiB."""
         found = 0.0
-        for part in ("web", "worker"):
+        for part in ("web", "worker", "consoles"):
             for pid in _tree(self._portal.pid(part)):
                 # One that ends at this moment has none.
                 with suppress(OSError, RuntimeError):

@@ -95,21 +95,23 @@ class Keeper:
         self._digests: OrderedDict[UUID, Digest] = OrderedDict()
         self._lock = threading.Lock()
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="digest")
-        self._server: _Server
+        self._server: _Server | None = None
 
     def start(self) -> None:
-        """Make the folder, and listen in threads of its own."""
+        """Make the folder, and listen in threads of its own. Raises OSError."""
         make_folder()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.unlink(missing_ok=True)
-        self._server = _Server(self, self.path)
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True, name="keeper").start()
+        server = self._server = _Server(self, self.path)
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="keeper").start()
 
     def stop(self) -> None:
-        """Listen no more. A chunk under way ends with the process; what came of it is kept."""
-        self._server.shutdown()
-        self._server.server_close()
-        self.path.unlink(missing_ok=True)
+        """Listen no more. A chunk under way ends with the process; what came of it is kept. Idempotent."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+            self.path.unlink(missing_ok=True)
 
     def answer(self, talk: passing.Talk) -> None:
         """Answer one connection."""

@@ -308,6 +308,47 @@ def test_without_a_second_name_it_is_copied(chief, keeper, uploads, pool, disk, 
     assert imported(operation) == (State.SUCCEEDED, [])
 
 
+def test_a_copy_is_never_written_over_the_file(chief, keeper, pool, disk, upload, monkeypatch):
+    """Red when the copy is opened while it still is the second name of what the browser sent."""
+
+    def breaks(*_args):
+        raise OSError(5, "Input/output error")
+
+    operation = send(chief, upload, disk)
+    monkeypatch.setattr(passing, "digest", breaks)
+    importing.Take().do(context_of(operation))
+    assert store.part_of(upload).read_bytes() == disk == store.taken_of(upload).read_bytes()
+    assert inode(store.taken_of(upload)) != inode(store.part_of(upload))
+
+
+class Died(BaseException):
+    """The worker ends here."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("act", ["fchmod", "link"])
+def test_a_worker_that_dies_while_it_takes_a_file_is_followed_by_another(
+    chief, keeper, pool, disk, upload, monkeypatch, act, when
+):
+    """Red when what an earlier attempt sealed or named is in the way of the next."""
+    operation, do = send(chief, upload, disk), getattr(os, act)
+
+    def dies(*args, **options):
+        if when == "after":
+            do(*args, **options)
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, act, dies)
+        with pytest.raises(Died):
+            importing.Take().do(context_of(operation))
+    for _ in range(2):
+        importing.Take().do(context_of(operation))
+    assert inode(store.taken_of(upload)) == inode(store.part_of(upload))
+    assert imported(operation) == (State.SUCCEEDED, [])
+    assert Path(Image.objects.get().source).read_bytes() == disk
+
+
 @pytest.mark.parametrize("step", ["Take", "Check", "Register", "Copy"])
 @pytest.mark.parametrize("end", ["finish", "take back"])
 def test_whoever_takes_over_finds_what_is_sealed(
@@ -353,6 +394,30 @@ def test_what_asks_for_nothing_known_is_hung_up_on(keeper, upload):
             except ConnectionResetError:
                 continue
     assert passing.append(upload.token, 0, iter([b"x"])) == {"there": 1}
+
+
+def test_what_is_thrown_away_goes_by_the_workers_sweep(
+    chief, keeper, uploads, disk, upload, monkeypatch, django_capture_on_commit_callbacks
+):
+    """Red when throwing away fails where the web process may not delete, or nobody deletes it for it."""
+    send_file_in_part(chief, upload, disk)
+    asked = []
+    monkeypatch.setattr(services.queue, "send", lambda task, *_args: asked.append(task))
+    with monkeypatch.context() as patch, django_capture_on_commit_callbacks(execute=True):
+        patch.setattr(Path, "unlink", refused)
+        services.give_up(actor=chief, upload=upload)
+    assert asked == ["hosts.sweep_uploads"] and not Upload.objects.exists() and files(uploads) == [".part"]
+    services.sweep_uploads()
+    assert files(uploads) == []
+
+
+def send_file_in_part(chief, upload, disk):
+    services.start_file(actor=chief, upload=upload, name="a", size=len(disk), head=disk[:4096])
+    send_chunk(chief, upload, disk, 0)
+
+
+def refused(*_args, **_options):
+    raise PermissionError(13, "Permission denied")
 
 
 def test_no_chunk_is_longer_than_a_chunk(keeper, upload, monkeypatch):

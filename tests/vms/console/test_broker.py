@@ -1,10 +1,13 @@
 """The broker on a real Unix socket, its hosts, and what ends a console."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import subprocess
 import sys
+import time
+from uuid import uuid4
 
 import pytest
 from channels.db import database_sync_to_async
@@ -13,6 +16,7 @@ from django.conf import settings
 from portal.accounts.models import Membership, User
 from portal.drivers import errors, ssh
 from portal.hosts import connections
+from portal.hosts.images import passing, store
 from portal.hosts.keys import ensure_key
 from portal.hosts.models import Health, Host
 from tests.dying import database_url
@@ -185,6 +189,39 @@ def broker_process(folder):
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def test_what_browsers_sent_outlives_a_kill(road, settings):
+    """The process is killed in the midst of a chunk; the next one goes on after what came of it.
+
+    Red when `consoles` starts no keeper, or the digest of a new one is of what came to it alone.
+    """
+    folder, token, content = road.parent.parent, uuid4(), os.urandom(3 << 20)
+    settings.UPLOADS, settings.UPLOADS_SOCKET = folder / "uploads", folder / "run" / "uploads.sock"
+    first, path = broker_process(folder), store.kept_of(token)
+
+    def pieces():
+        yield content[: 2 << 20]
+        while store.length(path) < 1 << 20:
+            time.sleep(0.01)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        yield content[2 << 20 :]
+
+    assert "served" in first.stdout.readline()
+    with pytest.raises(passing.Away):
+        passing.append(token, 0, pieces())
+    second = broker_process(folder)
+    try:
+        assert "served" in second.stdout.readline()
+        there = store.length(path)
+        assert passing.append(token, there, iter([content[there:]])) == {"there": len(content)}
+        path.chmod(store.SEALED)
+        assert passing.digest(token, len(content)) == hashlib.sha256(content).hexdigest()
+    finally:
+        second.terminate()
+        assert second.wait(10) == 0
+    assert path.read_bytes() == content and not settings.UPLOADS_SOCKET.exists()
 
 
 def test_a_killed_broker_is_said_and_the_next_one_settles_the_record(road, cast, machine):

@@ -27,7 +27,11 @@ class Command(BaseCommand):
         # Its lock is the keeper's too: of both there is one a site.
         await broker.start()
         keeper = Keeper(settings.UPLOADS_SOCKET)
-        keeper.start()
+        try:
+            keeper.start()
+        except OSError as error:
+            # Uploads go the longer way then; consoles need not end for it.
+            self.stderr.write(f"No files of browsers are kept here: {error}")
         self.stdout.write(f"Consoles are served at {broker.path}.")
         self.stdout.flush()
         await stopped.wait()
