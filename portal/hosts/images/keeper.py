@@ -48,8 +48,10 @@ MOST_DIGESTS = 64
 MOST_TALKS = 64
 #: Bytes that may be missing of a digest that is asked for; the worker, which can be cancelled, does the rest.
 MOST_BEHIND = 64 << 20
-#: Seconds that one chunk may take on the socket.
-CHUNK_SECONDS = 60.0
+#: Seconds that one chunk may take; of one that takes longer what came counts, and the browser goes on there.
+CHUNK_SECONDS = 600.0
+#: Seconds to wait for whoever writes to the same file: less than who asks is ready to wait.
+LOCK_SECONDS = 20.0
 
 
 class Sealed(Exception):
@@ -185,8 +187,8 @@ def _opened(token: UUID) -> Any:
 
 
 def _lock(file: Any) -> None:
-    """Wait for whoever writes to the file, a chunk's time at most. Raises WrongOffset after that."""
-    until = time.monotonic() + CHUNK_SECONDS
+    """Wait for whoever writes to the file. Raises WrongOffset where that takes long: it grows meanwhile."""
+    until = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

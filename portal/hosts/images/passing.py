@@ -17,8 +17,8 @@ from django.conf import settings
 
 #: The most bytes of one chunk.
 MOST_CHUNK = 16 << 20
-#: Seconds in which the other side must take or give a byte.
-PATIENCE = 30.0
+#: Seconds in which the other side must take or give a byte; a disk may keep it from that for some.
+PATIENCE = 60.0
 _LONGEST = 1000  # bytes of a line
 
 
@@ -73,11 +73,13 @@ class Talk:
             raise
 
     def send(self, pieces: Iterator[bytes]) -> None:
-        """Send bytes and shut this side. Stops where the other side takes no more."""
-        # It has said why by then, or is away, which reading its answer shows.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            for piece in pieces:
+        """Send bytes and shut this side. Stops where the other side takes no more; its answer says why."""
+        for piece in pieces:
+            try:
                 self._connection.sendall(piece)
+            except OSError:
+                return
+        with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -418,6 +419,33 @@ def send_file_in_part(chief, upload, disk):
 
 def refused(*_args, **_options):
     raise PermissionError(13, "Permission denied")
+
+
+def test_of_a_chunk_that_takes_long_what_came_counts(keeper, upload, monkeypatch):
+    """Red when a slow browser keeps a file locked for ever, or what it sent is lost."""
+    monkeypatch.setattr(keeping, "CHUNK_SECONDS", 0.2)
+    path = store.kept_of(upload.token)
+
+    def slowly():
+        yield bytes(MIB)
+        while store.length(path) < MIB:
+            time.sleep(0.01)
+        for _ in range(30):
+            time.sleep(0.02)
+            yield bytes(MIB)
+
+    told = passing.append(upload.token, 0, slowly())
+    assert MIB <= told["there"] == store.length(path) < 31 * MIB
+
+
+def test_who_waits_long_for_the_lock_is_told_where_the_file_ends(keeper, upload, monkeypatch):
+    """Red when two that send one file wait for each other for ever."""
+    monkeypatch.setattr(keeping, "LOCK_SECONDS", 0.1)
+    passing.append(upload.token, 0, iter([b"12345"]))
+    with store.open_part(upload) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert passing.append(upload.token, 5, iter([b"6"])) == {"wrong": 5}
+    assert passing.append(upload.token, 5, iter([b"6"])) == {"there": 6}
 
 
 def test_no_chunk_is_longer_than_a_chunk(keeper, upload, monkeypatch):
