@@ -435,7 +435,7 @@ def test_of_a_chunk_that_takes_long_what_came_counts(keeper, upload, monkeypatch
             yield bytes(MIB)
 
     told = passing.append(upload.token, 0, slowly())
-    assert MIB <= told["there"] == store.length(path) < 31 * MIB
+    assert MIB <= told["there"] == store.length(path) < 15 * MIB
 
 
 def test_who_waits_long_for_the_lock_is_told_where_the_file_ends(keeper, upload, monkeypatch):
