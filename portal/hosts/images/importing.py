@@ -85,7 +85,10 @@ class Take(Step):
     def do(self, context: StepContext) -> None:
         upload = _upload(context)
         target = store.taken_of(upload)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            store.make_folder(target.parent.name)
+        except OSError as error:
+            raise _of_disk(error, "store_failed") from error
         found = self._fetch(context, upload) if upload.address else self._take(context, upload)
         if upload.expected_sha256 and found != upload.expected_sha256:
             store.forget(upload)

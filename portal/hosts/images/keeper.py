@@ -101,7 +101,7 @@ class Keeper:
 
     def start(self) -> None:
         """Make the folder, and listen in threads of its own. Raises OSError."""
-        make_folder()
+        store.make_folder("sent")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.unlink(missing_ok=True)
         server = self._server = _Server(self, self.path)
@@ -163,17 +163,6 @@ class Keeper:
             return self._known(token, new=False).whole()
         except FileNotFoundError:
             return 0, ""
-
-
-def make_folder() -> None:
-    """Make the folder that the keeper writes to: the group of the folder above may look. Idempotent."""
-    above = Path(settings.UPLOADS)
-    folder = store.kept_of(UUID(int=0)).parent
-    above.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_gid != (group := above.stat().st_gid):
-        os.chown(folder, -1, group)
-    folder.chmod(0o750)
 
 
 def _opened(token: UUID) -> Any:

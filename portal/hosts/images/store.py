@@ -85,6 +85,20 @@ def image_of(upload: Upload) -> Path:
     return Path(settings.UPLOADS) / "images" / f"{upload.token}.{suffix}"
 
 
+def make_folder(name: str) -> None:
+    """Make a folder of the worker's: the group of the folder above may look, nobody else may write.
+
+    Idempotent; mends one that a generous umask made. Raises OSError.
+    """
+    above = Path(settings.UPLOADS)
+    folder = above / name
+    above.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_gid != (group := above.stat().st_gid):
+        os.chown(folder, -1, group)
+    folder.chmod(0o750)
+
+
 def length(path: Path) -> int:
     """Return the length of a file, 0 when it is not there, or where the web process does not look."""
     try:

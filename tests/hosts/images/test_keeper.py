@@ -64,8 +64,11 @@ def test_the_web_process_can_read_the_file_and_nothing_else(chief, keeper, uploa
     assert oct(sent.parent.stat().st_mode & 0o7777) == "0o750"
     assert oct(sent.stat().st_mode & 0o7777) == "0o640"
     assert oct(keeper.path.stat().st_mode & 0o777) == "0o660"
+    (uploads / "images").mkdir()
+    (uploads / "images").chmod(0o770)
     importing.Take().do(context_of(Operation.objects.get()))
     assert oct(sent.stat().st_mode & 0o7777) == "0o440"
+    assert oct((uploads / "images").stat().st_mode & 0o7777) == "0o750"
 
 
 AS_ANOTHER = """
