@@ -310,7 +310,8 @@ class HypervisorDriver(ABC):
         """Ask a running domain's guest to live with `memory_bytes`, at most what it was started with.
 
         Waits some seconds for the guest, which may ignore it; return the bytes that it has then. The
-        definition is not touched. Idempotent. Raises InvalidState (off), InvalidSpec, DomainNotFound.
+        definition is not touched. Idempotent. Raises InvalidState (off), InvalidSpec, NotSupported (it runs
+        without a balloon), DomainNotFound.
         """
 
     @abstractmethod

@@ -42,6 +42,7 @@ from portal.drivers.types import (
     Accelerator,
     AddressInfo,
     BootFileSpec,
+    DeviceModel,
     CloneMode,
     DiskSpec,
     DomainAbilities,
@@ -437,12 +438,15 @@ class FakeDriver(FakeCopies):
     def set_balloon(self, uuid: str, memory_bytes: int) -> int:
         domain = self._active(uuid)
         validation.check_positive(memory_bytes, "memory")
-        if memory_bytes > (most := DomainElement.from_xml(domain.running).memory_bytes):
+        running = DomainElement.from_xml(domain.running)
+        if memory_bytes > running.memory_bytes:
             raise InvalidSpec("the domain runs with less memory than that")
+        if running.devices is DeviceModel.EMULATED:
+            raise NotSupported("the domain runs without a balloon")
         if self.guest_heeds:
             change = {"current_memory_bytes": memory_bytes}
             domain.running = changed(Kind.DOMAIN, domain.running.encode(), change)
-        return memory_bytes if self.guest_heeds else most
+        return memory_bytes if self.guest_heeds else running.memory_now_bytes or running.memory_bytes
 
     def attach_disk(self, uuid: str, spec: DiskSpec, like: Mapping[str, Any] | None = None) -> bool:
         validation.check_disk(spec)

@@ -121,6 +121,8 @@ class DomainSpec:
     devices: DeviceModel = DeviceModel.PARAVIRTUAL
     #: Up to how many vCPUs it can get while it runs; 0 for no more than it has.
     vcpu_ceiling: int = 0
+    #: What the balloon leaves its guest of `memory_bytes`; 0 for all of it.
+    memory_now_bytes: int = 0
     cds: tuple[str, ...] = ()
     installs: bool = False
     #: UEFI in place of a BIOS; the host finds the firmware.

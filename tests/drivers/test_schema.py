@@ -34,6 +34,7 @@ DOMAINS = {
     "uefi": replace(DOMAIN, uefi=True),
     "tpm": replace(DOMAIN, tpm=True),
     "bare": replace(DOMAIN, disks=(), nics=(), seed_path=None, title=""),
+    "memory below its ceiling": replace(DOMAIN, memory_now_bytes=128 << 20),
     "two disks and cards": replace(DOMAIN, disks=SECOND, nics=CARDS),
 }
 NETWORKS = {

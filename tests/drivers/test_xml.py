@@ -184,6 +184,8 @@ def test_domain_is_golden_and_reads_back() -> None:
     port = '    <controller type="pci" model="pcie-root-port" />\n'
     assert text.startswith(DOMAIN_HEAD + port * 12 + DOMAIN_DISKS + DOMAIN_CONSOLES)
     assert DomainElement.from_xml(text) == DOMAIN
+    less = replace(DOMAIN, memory_now_bytes=128 << 20)
+    assert DomainElement.from_xml(DomainElement.to_xml(less)) == less
 
 
 WINDOWS = replace(

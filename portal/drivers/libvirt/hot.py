@@ -63,6 +63,9 @@ class Hot:
         check_positive(memory_bytes, "memory")
         if memory_bytes > domain.maxMemory() * 1024:
             raise InvalidSpec("the domain runs with less memory than that")
+        balloon = parse(domain.XMLDesc()).find("devices/memballoon")
+        if balloon is None or balloon.get("model") == "none":
+            raise NotSupported("the domain runs without a balloon")
         domain.setMemoryFlags(memory_bytes // 1024, LIVE)
 
         def near() -> bool:

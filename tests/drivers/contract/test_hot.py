@@ -8,6 +8,7 @@ import pytest
 
 from portal.drivers import errors
 from portal.drivers.inspection import Kind, inspect
+from portal.drivers.libvirt import plugging
 from portal.drivers.types import DeviceModel, DiskSpec, DomainSpec
 from tests.drivers.contract.bench import MIB, Bench
 
@@ -63,6 +64,46 @@ def test_a_balloon_is_told_what_is_so_then(bench: Bench, running: DomainSpec) ->
     with pytest.raises(errors.InvalidSpec):
         bench.driver.set_balloon(running.uuid, 128 * MIB)
     assert bench.driver.definition(running.uuid).persistent == before.persistent
+
+
+def test_a_balloon_is_room_and_what_a_guest_ignores_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when the definition has all of it at once, or what was asked for is told in place of what is so."""
+    driver, spec = bench.driver, replace(bench.domain(), memory_now_bytes=32 * MIB)
+    driver.define(spec)
+    made = driver.definition(spec.uuid)
+    found = understood(made.persistent)
+    assert (found["memory_bytes"], found["current_memory_bytes"]) == (64 * MIB, 32 * MIB)
+    driver.start(spec.uuid)
+    assert driver.domain_info(spec.uuid).memory_bytes == 64 * MIB
+    if hasattr(driver, "guest_heeds"):
+        assert driver.set_balloon(spec.uuid, 64 * MIB) == 64 * MIB
+        driver.guest_heeds = False
+    monkeypatch.setattr(plugging, "PATIENCE", 1.0)
+    # On libvirt there is no guest on the disk, and so none that gives anything back.
+    assert driver.set_balloon(spec.uuid, 48 * MIB) == 64 * MIB
+    assert driver.set_balloon(spec.uuid, 48 * MIB) == 64 * MIB
+    assert understood(driver.definition(spec.uuid).running)["current_memory_bytes"] == 64 * MIB
+    assert driver.definition(spec.uuid).persistent == made.persistent
+
+
+def test_without_a_balloon_nothing_is_asked_of_the_guest(bench: Bench) -> None:
+    """Red when set_balloon() does not look: libvirt's own error says that the domain is off."""
+    driver, spec = bench.driver, bench.domain()
+    emulated = replace(spec, devices=DeviceModel.EMULATED, disks=(replace(spec.disks[0], target="sda"),))
+    driver.define(emulated)
+    driver.start(spec.uuid)
+    with pytest.raises(errors.NotSupported):
+        driver.set_balloon(spec.uuid, 32 * MIB)
+    with pytest.raises(errors.InvalidSpec):
+        driver.define(replace(emulated, name=f"{spec.name}-2", memory_now_bytes=32 * MIB))
+
+
+@pytest.mark.parametrize("now", [-1, 1000, 65 * MIB], ids=str)
+def test_memory_beyond_the_ceiling_is_refused(bench: Bench, now: int) -> None:
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.define(replace(bench.domain(), memory_now_bytes=now))
 
 
 def test_a_disk_comes_while_it_runs_and_stays(bench: Bench, running: DomainSpec, extra: DiskSpec) -> None:

@@ -29,6 +29,8 @@ class DomainElement:
         if spec.title:
             child(root, "title", spec.title)
         child(root, "memory", str(spec.memory_bytes // 1024), unit="KiB")
+        if 0 < spec.memory_now_bytes < spec.memory_bytes:
+            child(root, "currentMemory", str(spec.memory_now_bytes // 1024), unit="KiB")
         ceiling = max(spec.vcpus, spec.vcpu_ceiling)
         room = {"current": str(spec.vcpus)} if ceiling > spec.vcpus else {}
         child(root, "vcpu", str(ceiling), **room)
@@ -114,11 +116,12 @@ class DomainElement:
         child(child(devices, "memballoon", model="virtio"), "stats", period="10")
         child(child(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
 
-    @staticmethod
-    def from_xml(text: str) -> DomainSpec:
+    @classmethod
+    def from_xml(cls, text: str) -> DomainSpec:
         """Read a definition back; parts the portal does not set are ignored."""
         root = parse(text)
-        memory, kernel = need(root, "memory"), root.find("os/kernel")
+        kernel = root.find("os/kernel")
+        memory, now = cls._bytes(need(root, "memory")), cls._bytes(root.find("currentMemory"))
         boot = None
         if kernel is not None:
             cmdline = root.findtext("os/cmdline") or ""
@@ -132,7 +135,8 @@ class DomainElement:
             title=root.findtext("title") or "",
             vcpus=int(current or ceiling),
             vcpu_ceiling=ceiling if current else 0,
-            memory_bytes=int(memory.text or "0") * _UNITS[memory.get("unit", "KiB")],
+            memory_bytes=memory,
+            memory_now_bytes=now if now < memory else 0,
             disks=tuple(map(DiskElement.parse, root.findall("devices/disk[@device='disk']"))),
             nics=(
                 *map(InterfaceElement.parse, root.findall("devices/interface[@type='network']")),
@@ -148,6 +152,10 @@ class DomainElement:
             boot=boot,
             devices=model,
         )
+
+    @staticmethod
+    def _bytes(amount: ET.Element | None) -> int:
+        return 0 if amount is None else int(amount.text or "0") * _UNITS[amount.get("unit", "KiB")]
 
     @staticmethod
     def _device_model(root: ET.Element) -> DeviceModel:
