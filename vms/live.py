@@ -7,6 +7,7 @@ from django.template.loader import render_to_string
 
 from portal.live.panels import Panel, register, row_keys
 from vms import noted, power, reach, suspending
+from vms.changes import memory
 from vms.models import Definition, VirtualMachine
 
 #: Buttons that stand there in every state.
@@ -48,10 +49,16 @@ def _states(user: Any, ids: Sequence[str]) -> dict[str, str]:
 def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
     shown: dict[str, str] = {}
     found = list(visible(user).filter(pk__in=row_keys(ids)))
-    ports = reach.ports_of(found)
+    ports, memories = reach.ports_of(found), memory.sights(found)
     for vm in found:
         buttons = actions_for(vm, power.right_lacks(user, vm), noted.of(vm))
-        context = {"vm": vm, "power_buttons": buttons, "ways": reach.ways(vm, ports[vm.uuid]), "live": True}
+        context = {
+            "vm": vm,
+            "power_buttons": buttons,
+            "ways": reach.ways(vm, ports[vm.uuid]),
+            "memory": memories[vm.pk],
+            "live": True,
+        }
         shown[str(vm.pk)] = render_to_string("vms/status.html", context)
     return shown
 

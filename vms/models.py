@@ -148,7 +148,9 @@ class VirtualMachine(models.Model):
     #: What people call it by beside its name, a line each: `name=value` or `name`, sorted.
     labels = models.TextField(blank=True)
     vcpus = models.PositiveSmallIntegerField()
+    #: Its ceiling, by which it counts; `balloon` is what of it its guest is left, None for all.
     memory = models.PositiveBigIntegerField()
+    balloon = models.PositiveBigIntegerField(null=True)
     login_user = models.CharField(max_length=32)
     #: How it runs: what carries out its instructions (empty where nobody noted it) and what devices it has.
     accelerator = models.CharField(max_length=8, blank=True)
@@ -181,6 +183,11 @@ class VirtualMachine(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def memory_now(self) -> int:
+        """What its guest is left of its memory; what a guest makes of it is `vms.changes.memory`."""
+        return self.memory if self.balloon is None else self.balloon
 
     @property
     def label_list(self) -> list[str]:

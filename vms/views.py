@@ -39,7 +39,7 @@ from vms import (
 from vms import settings as sets
 from vms.adoption import services as adoption
 from vms.cards import cards
-from vms.changes import templates
+from vms.changes import memory, templates
 from vms.changes.asking import waiting_for
 from vms.exports import services as exports
 from vms.forms import BulkForm, EditForm, ExtensionEditForm, ExtensionForm, RequestForm, SeenRequest
@@ -91,6 +91,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "vm": vm,
         "power_buttons": live.actions_for(vm, stranger, seen),
         "ways": reach.ways(vm, ports),
+        "memory": memory.sights([vm])[vm.pk],
         "ports": ports,
         "host_devices": hostdevices.matters(vm, seen),
         "disks": vm.disks.select_related("pool__pool"),

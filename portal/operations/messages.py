@@ -118,6 +118,21 @@ SENTENCES = {
         "This cannot be changed while the machine runs: it gets it when it is switched off and started again."
     ),
     "memory_at_next_start": _("It gets the memory when it is switched off and started again."),
+    "ceiling_at_next_start": _(
+        "Its ceiling counts from the next time on that it is switched off and started again."
+    ),
+    "memory_kept": _(
+        "The guest was told, and has not given the memory back so far. It may need it, or have no driver of "
+        "the balloon (virtio-balloon): then it keeps what it was started with. The machine's page says what "
+        "it has."
+    ),
+    "memory_not_taken": _(
+        "The guest was told, and has not taken all of the memory so far. The machine's page says what it has."
+    ),
+    "memory_unsure": _(
+        "The host did not say whether the running machine got the memory. It is in its definition: the "
+        "machine has it at the latest when it is switched off and started again."
+    ),
     "vcpus_unused": _(
         "The machine has the processors, but its guest does not use all of them. Bring them online in the "
         "guest, or switch it off and start it again."

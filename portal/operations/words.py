@@ -44,7 +44,8 @@ def facts(frozen: Mapping[str, Any]) -> list[Fact]:
     """Return what was asked, in the order in which people read it."""
     pinned = frozen["pinned"]
     sizes = size_facts(frozen["sizes"], pinned.get("now", {}))
-    return [*_identity(pinned), *sizes, *_each(frozen["sizes"]), *_surroundings(pinned), *_cloud(pinned)]
+    sizes += [*_balloon(frozen), *_each(frozen["sizes"])]
+    return [*_identity(pinned), *sizes, *_surroundings(pinned), *_cloud(pinned)]
 
 
 def size_facts(sizes: Mapping[str, int], now: Mapping[str, int] | None = None) -> list[Fact]:
@@ -57,6 +58,15 @@ def size_facts(sizes: Mapping[str, int], now: Mapping[str, int] | None = None) -
         changes = before != sizes[name]
         found.append(Fact(size_label(name), f"{size_text(name, before)} → {text}" if changes else text))
     return found
+
+
+def _balloon(frozen: Mapping[str, Any]) -> list[Fact]:
+    """Return what a guest is left of its memory, where that is not all, or was not."""
+    sizes, pinned = frozen["sizes"], frozen["pinned"]
+    if "memory_now" not in pinned:
+        return []
+    now = min(pinned["memory_now"], sizes["memory"] // sizes.get("machines", 1))
+    return size_facts({"memory_now": now}, {"memory_now": pinned.get("memory_was", now)})
 
 
 def _each(sizes: Mapping[str, int]) -> list[Fact]:
@@ -77,13 +87,15 @@ def size_label(name: str) -> str:
     """Return what people call a size."""
     if name == "lease":
         return _("Lease")
+    if name == "memory_now":
+        return _("Memory now")
     return str(Counter.Resource(name).label) if name in Counter.Resource.values else name
 
 
 def size_text(name: str, value: int) -> str:
     """Return a size with its unit."""
     if name != "lease":
-        return amount_text(name, value)
+        return amount_text(Counter.Resource.MEMORY if name == "memory_now" else name, value)
     days = value // DAY
     return ngettext("%(days)d day", "%(days)d days", days) % {"days": days}
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 LIST_QUERIES = {"requester": 11, "chief": 8}
 #: As on the list, the cards, which say how one comes there, what waits to extend the lease, and what of its
 #: host a machine has.
-DETAIL_QUERIES = {"requester": 15, "chief": 14}
+DETAIL_QUERIES = {"requester": 16, "chief": 15}
 SORTS = ("name", "-state", "host", "-host", "owner", "size", "lease")
 PATHS = ("", "?q=0", *(f"?sort={sort}" for sort in SORTS))
 

@@ -64,6 +64,14 @@ def sizes_of(persistent: Defined | None, running: Defined | None) -> Sizes | Non
     return Sizes(max(defined.vcpus, runs.vcpus), max(defined.memory, runs.memory))
 
 
+def balloon_of(persistent: Defined) -> int | None:
+    """Return what a domain's next start leaves its guest of its memory, None for all of it."""
+    now, ceiling = persistent.get("current_memory_bytes"), persistent.get("memory_bytes")
+    if not isinstance(now, int) or not isinstance(ceiling, int):
+        return None
+    return now if 0 < now < ceiling else None
+
+
 def running_sizes(running: Defined | None) -> Sizes:
     """Return what a domain takes now, nothing when it is off."""
     return _sizes(running) or Sizes(0, 0)

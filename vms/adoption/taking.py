@@ -106,6 +106,7 @@ def take_in(
             domain_name=str(persistent.get("name", ""))[:255],
             vcpus=sizes.vcpus,
             memory=sizes.memory,
+            balloon=found.balloon_of(persistent),
             accelerator=persistent["type"],
             devices=found.devices_of(persistent),
         )

@@ -36,7 +36,7 @@ class ChangeForm(SeenForm):
         shown = edited or like
         frozen = shown.frozen if shown else {"sizes": now, "pinned": {}}
         initial = {
-            **frozen["sizes"],
+            **self.filled(frozen),
             "why": frozen["pinned"].get("why", ""),
             "token": uuid.uuid4(),
             "spec_hash": edited.spec_hash if edited else "",
@@ -52,6 +52,11 @@ class ChangeForm(SeenForm):
         self.now = dict(now)
         if not self.is_bound:
             self.show(self.now)
+
+    @staticmethod
+    def filled(frozen: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the fields say of a request, or of what is now."""
+        return dict(frozen["sizes"])
 
     @property
     def seen_sizes(self) -> dict[str, int]:
@@ -71,7 +76,36 @@ class ResizeForm(ChangeForm):
     SIZES = ("vcpu", "memory")
 
     vcpu = forms.IntegerField(label=_("vCPUs"), widget=forms.NumberInput(attrs={"min": 1}))
-    memory = GibField(label=_("Memory in GiB"))
+    memory = GibField(
+        label=_("Memory in GiB"),
+        help_text=_(
+            "What its guest has. One that is left less than it needs gets slow, or ends programs of its own."
+        ),
+    )
+    ceiling = GibField(
+        label=_("Memory ceiling in GiB"),
+        required=False,
+        help_text=_(
+            "Up to it the memory can be changed while the machine runs. Empty, it is the same as the memory. "
+            "Quotas and the host count the ceiling: the machine has all of it while it starts, and a guest "
+            "may keep it."
+        ),
+    )
+
+    @staticmethod
+    def filled(frozen: Mapping[str, Any]) -> dict[str, Any]:
+        sizes = frozen["sizes"]
+        told = sizes.get("memory_now") or frozen["pinned"].get("memory_now") or sizes["memory"]
+        memory = min(told, sizes["memory"])
+        ceiling = sizes["memory"] if memory < sizes["memory"] else ""
+        return {"vcpu": sizes["vcpu"], "memory": memory, "ceiling": ceiling}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes that were typed, by the names of `resizing.sizes_of`."""
+        memory, ceiling = self.cleaned_data["memory"], self.cleaned_data["ceiling"]
+        typed = {"vcpu": self.cleaned_data["vcpu"], "memory": memory if ceiling is None else ceiling}
+        return typed | ({"memory_now": memory} if typed["memory"] != memory else {})
 
 
 class DiskForm(ChangeForm):

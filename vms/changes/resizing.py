@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 from portal.core.errors import Denied
 from portal.core.templatetags.gatehouse import gib
 from portal.drivers.inspection import reverse
-from portal.drivers.types import MOST_VCPUS, DomainInfo, DomainState
+from portal.drivers.types import MOST_VCPUS, DomainInfo
 from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Operation
@@ -22,7 +22,7 @@ from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 from vms import noted, power
 from vms.building import page_of_machine
-from vms.changes import asking
+from vms.changes import asking, memory
 from vms.editing import Clash, Redefine
 from vms.models import CatalogueItem, Flavour, Observed, VirtualMachine
 from vms.services import cost_month
@@ -31,7 +31,6 @@ from vms.steps import DomainStep
 
 KIND = "vm.resize"
 MIB = 1 << 20
-_OFF = (DomainState.SHUTOFF, DomainState.CRASHED)
 
 
 class SetSize(Redefine):
@@ -41,11 +40,10 @@ class SetSize(Redefine):
 
     def do(self, context: StepContext) -> str | None:
         info: DomainInfo = self.call(context, "domain_info", context.identifiers["uuid"])
-        off = info.state in _OFF
+        off = info.state in memory.OFF
         if not off and asking.shrinkage(context.spec):
             raise StepFailed("machine_runs", f"the domain is {info.state}")
-        super().do(context)
-        return "memory_at_next_start" if not off and "memory" in asking.growth(context.spec) else None
+        return super().do(context)
 
 
 class PlugVcpus(DomainStep):
@@ -65,7 +63,7 @@ class PlugVcpus(DomainStep):
     def _plug(self, context: StepContext) -> str | None:
         names, wanted = context.identifiers, context.spec["sizes"]["vcpu"]
         info: DomainInfo = self.call(context, "domain_info", names["uuid"])
-        if info.state in _OFF or "vcpu" not in asking.growth(context.spec):
+        if info.state in memory.OFF or "vcpu" not in asking.growth(context.spec):
             return None
         try:
             used: int | None = self.call(context, "plug_vcpus", names["uuid"], wanted)
@@ -81,28 +79,51 @@ class PlugVcpus(DomainStep):
 
 
 def sizes_of(machine: VirtualMachine) -> dict[str, int]:
-    """Return what a machine has, by the names of a request's sizes; bytes."""
+    """Return what a machine has, by the names of a request's sizes; bytes.
+
+    `memory` is its ceiling. `memory_now` is there only where its guest is left less.
+    """
+    now = {"memory_now": machine.memory_now} if machine.memory_now != machine.memory else {}
+    return _counted(machine) | now
+
+
+def _counted(machine: VirtualMachine) -> dict[str, int]:
     return {"vcpu": machine.vcpus, "memory": machine.memory}
 
 
 def spec_of(machine: VirtualMachine, sizes: Mapping[str, int], why: str) -> RequestSpec:
     """Freeze a change to `sizes`. Raises Denied, with the size as its field, for one that cannot be."""
-    now = sizes_of(machine)
-    least = machine.image.min_memory if machine.image else 0
-    if not 1 <= sizes["vcpu"] <= MOST_VCPUS:
-        raise Denied(_("A machine has 1 to %(most)d vCPUs.") % {"most": MOST_VCPUS}, field="vcpu")
-    if sizes["memory"] < max(least, MIB):
-        names = {"machine": machine.name, "least": gib(max(least, MIB), 3)}
-        raise Denied(_("%(machine)s needs at least %(least)s.") % names, field="memory")
-    # What others defined may be anything, and stays while it is not changed.
-    if sizes["memory"] % MIB and sizes["memory"] != machine.memory:
-        raise Denied(_("Memory is whole MiB."), field="memory")
-    if dict(sizes) == now:
-        raise Denied(_("The machine has this size already."))
-    pinned = {**asking.pinned(machine, now, sizes), "why": why.strip()}
+    counted = {"vcpu": sizes["vcpu"], "memory": sizes["memory"]}
+    present = sizes.get("memory_now", sizes["memory"])
+    _refuse(machine, counted, present)
+    pinned = {**asking.pinned(machine, _counted(machine), counted), "why": why.strip()}
+    if (present, machine.memory_now) != (counted["memory"], machine.memory):
+        # Not among the sizes: who lowers those leaves the guest less with its ceiling (`memory.wanted`).
+        pinned |= {"memory_now": present, "memory_was": machine.memory_now}
     if (cost := _cost(machine, sizes)) is not None:
         pinned["cost_month"] = str(cost)
-    return RequestSpec(kind=KIND, sizes=dict(sizes), pinned=pinned)
+    return RequestSpec(kind=KIND, sizes=counted, pinned=pinned)
+
+
+def _refuse(machine: VirtualMachine, counted: Mapping[str, int], present: int) -> None:
+    """Raise Denied for a size that cannot be, of which the guest is left `present` bytes."""
+    least = max(machine.image.min_memory if machine.image else 0, MIB)
+    if not 1 <= counted["vcpu"] <= MOST_VCPUS:
+        raise Denied(_("A machine has 1 to %(most)d vCPUs.") % {"most": MOST_VCPUS}, field="vcpu")
+    if present < least:
+        names = {"machine": machine.name, "least": gib(least, 3)}
+        raise Denied(_("%(machine)s needs at least %(least)s.") % names, field="memory")
+    if present > counted["memory"]:
+        raise Denied(
+            _("The ceiling is no less than the memory. Leave it empty, and it is the same."), field="ceiling"
+        )
+    # What others defined may be anything, and stays while it is not changed.
+    if present % MIB and present != machine.memory_now:
+        raise Denied(_("Memory is whole MiB."), field="memory")
+    if counted["memory"] % MIB and counted["memory"] != machine.memory:
+        raise Denied(_("Memory is whole MiB."), field="ceiling")
+    if (dict(counted), present) == (_counted(machine), machine.memory_now):
+        raise Denied(_("The machine has this size already."))
 
 
 def _cost(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
@@ -125,6 +146,8 @@ def request_resize(
 ) -> Operation:
     """Ask for another size ({"vcpu", "memory"}, bytes); a smaller one needs nobody's consent and begins.
 
+    `memory` is the ceiling, which counts; `memory_now` is what of it the guest is left, all where it is not
+    named. To change that alone takes nothing, and needs nobody's consent either.
     `seen` is the size that the person saw. Idempotent by `token`. Raises Clash when it is another by now,
     and Denied, with the size as its field, for one that cannot be.
     """
@@ -162,7 +185,8 @@ def _names(machine: VirtualMachine, frozen: Mapping[str, Any]) -> dict[str, Any]
     found = noted.of(machine)
     if found is None or found.observed_persistent is None:
         raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
-    change = change_to(found.observed_persistent, frozen["sizes"])
+    sizes = {**frozen["sizes"], "memory_now": memory.wanted(frozen)}
+    change = change_to(found.observed_persistent, sizes)
     return {
         "host": machine.host_id,
         "uuid": str(machine.uuid),
@@ -175,20 +199,27 @@ def _names(machine: VirtualMachine, frozen: Mapping[str, Any]) -> dict[str, Any]
 def change_to(defined: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
     """Return the change of a definition that gives it `sizes`. Raises Denied where that cannot be written."""
     most = defined.get("vcpus", 1)
-    wanted = {"vcpu": sizes["vcpu"], "memory": sizes["memory"]}
+    wanted = sizes["vcpu"]
     change: dict[str, Any] = {}
-    if wanted["vcpu"] != defined.get("current_vcpus", most):
-        if wanted["vcpu"] > most and defined.get("cpu", {}).get("topology"):
+    if wanted != defined.get("current_vcpus", most):
+        if wanted > most and defined.get("cpu", {}).get("topology"):
             words = _("Its processor is laid out for at most %(most)d vCPUs.")
             raise Denied(words % {"most": most}, field="vcpu")
-        ceiling = max(most, vcpu_ceiling(wanted["vcpu"])) if wanted["vcpu"] > most else most
-        current = wanted["vcpu"] if wanted["vcpu"] < ceiling else None
-        change |= {"vcpus": ceiling, "current_vcpus": current}
-    if wanted["memory"] != defined.get("memory_bytes"):
-        if "memory_ceiling_bytes" in defined:
-            raise Denied(_("Its memory is made of modules, which are kept as they are."), field="memory")
-        change |= {"memory_bytes": wanted["memory"], "current_memory_bytes": wanted["memory"]}
-    return change
+        ceiling = max(most, vcpu_ceiling(wanted)) if wanted > most else most
+        change |= {"vcpus": ceiling, "current_vcpus": wanted if wanted < ceiling else None}
+    return change | _memory_change(defined, sizes["memory"], sizes.get("memory_now", sizes["memory"]))
+
+
+def _memory_change(defined: Mapping[str, Any], ceiling: int, present: int) -> dict[str, int]:
+    had = defined.get("memory_bytes")
+    if ceiling == had and present == defined.get("current_memory_bytes", had):
+        return {}
+    if ceiling != had and "memory_ceiling_bytes" in defined:
+        raise Denied(_("Its memory is made of modules, which are kept as they are."), field="memory")
+    if present < ceiling and not memory.has_balloon(defined):
+        words = _("It has no balloon, so it always has all of its memory: leave the ceiling empty.")
+        raise Denied(words, field="ceiling")
+    return {"memory_bytes": ceiling, "current_memory_bytes": present}
 
 
 def hot_ceiling(machine: VirtualMachine) -> int:
@@ -202,7 +233,7 @@ def place(operation: Operation) -> None:
     """Hold what more it takes of the machine's host. Raises Denied when there is no room, or it changed."""
     frozen = operation.frozen
     machine = asking.claim(operation)
-    if sizes_of(machine) != frozen["pinned"]["now"]:
+    if (_counted(machine), machine.memory_now) != (frozen["pinned"]["now"], memory.before(frozen)):
         raise Denied(_("The machine has another size by now; it must be asked for anew."))
     operation.identifiers = _names(machine, frozen)
     ledger.hold(operation, asking.capacity(machine, asking.growth(frozen)))
@@ -215,7 +246,9 @@ def settle(operation: Operation, state: State) -> None:
     if machine is None or state != State.SUCCEEDED:
         return
     machine.vcpus, machine.memory = frozen["sizes"]["vcpu"], frozen["sizes"]["memory"]
-    machine.save(update_fields=["vcpus", "memory"])
+    present = memory.wanted(frozen)
+    machine.balloon = present if present < machine.memory else None
+    machine.save(update_fields=["vcpus", "memory", "balloon"])
     ledger.hand_over(operation, machine.built_by)
     less = asking.shrinkage(frozen)
     ledger.reduce(machine.built_by, {**asking.quotas(machine, less), **asking.capacity(machine, less)})
@@ -225,7 +258,7 @@ def settle(operation: Operation, state: State) -> None:
 RESIZE = Kind(
     KIND,
     "Resize a machine",
-    (SetSize(), PlugVcpus()),
+    (SetSize(), PlugVcpus(), memory.SetBalloon()),
     place=place,
     settle=settle,
     asking=asking.AskingToChange(lambda machine, _frozen: url("vms:size", args=[machine.pk])),

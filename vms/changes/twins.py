@@ -120,6 +120,7 @@ def _make_rows(operation: Operation, frozen: Mapping[str, Any], source: VirtualM
         image=source.image,
         vcpus=source.vcpus,
         memory=source.memory,
+        balloon=source.balloon,
         login_user=source.login_user,
         accelerator=source.accelerator,
         devices=source.devices,

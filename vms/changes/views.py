@@ -15,7 +15,7 @@ from portal.live.panels import row_keys
 from portal.operations import words
 from portal.operations.models import Operation
 from vms import live, power
-from vms.changes import cloning, disks, moving, resizing, templates, twins
+from vms.changes import cloning, disks, memory, moving, resizing, templates, twins
 from vms.changes.devices import limits
 from vms.changes.devices.forms import LimitsForm
 from vms.changes.forms import ChangeForm, CloneForm, DiskForm, MoveForm, ResizeForm, TemplateForm
@@ -105,7 +105,13 @@ def size(request: HttpRequest, pk: int) -> HttpResponse:
     shown = _shown(request, vm, resizing.KIND)
     edited = shown["edited"]
     form = ResizeForm(request.POST or None, now=resizing.sizes_of(vm), **shown)
-    context: dict[str, Any] = {"vm": vm, "form": form, "edited": edited, "ceiling": resizing.hot_ceiling(vm)}
+    context: dict[str, Any] = {
+        "vm": vm,
+        "form": form,
+        "edited": edited,
+        "ceiling": resizing.hot_ceiling(vm),
+        "memory": memory.sights([vm])[vm.pk],
+    }
     if request.method == "POST" and form.is_valid():
         why = form.cleaned_data["why"]
 
