@@ -266,7 +266,7 @@ def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
     disk, days = values.get("disk"), values.get("lease_days")
     sizes = {
         "vcpu": flavour.vcpus,
-        "memory": flavour.memory,
+        "memory": flavour.memory_counted,
         "disk": flavour.disk if disk is None else disk,
     }
     if count > 1:

@@ -21,6 +21,11 @@ class Size:
     flavour: Flavour
     cost: Decimal
 
+    @property
+    def memory(self) -> str:
+        """The memory in words."""
+        return memory_of(self.flavour)
+
 
 @dataclass(frozen=True)
 class Card:
@@ -58,12 +63,19 @@ def _tags(item: CatalogueItem, offer: Offer) -> Iterable[str]:
         yield network.title
 
 
+def memory_of(size: Any) -> str:
+    """Return the memory of a size in words, with the ceiling where there is one."""
+    if size.ceiling is None:
+        return gib(size.memory, 2)
+    return _("%(memory)s to %(ceiling)s") % {"memory": gib(size.memory, 2), "ceiling": gib(size.ceiling, 2)}
+
+
 def size_label(item: CatalogueItem, size: Any) -> str:
     """Return a size in one line, with what a machine of it costs."""
     return _("%(name)s: %(vcpus)d vCPU, %(memory)s memory, %(disk)s disk, %(cost)s a month") % {
         "name": size.name,
         "vcpus": size.vcpus,
-        "memory": gib(size.memory, 2),
+        "memory": memory_of(size),
         "disk": gib(size.disk, 2),
         "cost": cost_month(item, size),
     }

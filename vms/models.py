@@ -21,6 +21,8 @@ class Flavour(models.Model):
     name = models.CharField(max_length=50, unique=True)
     vcpus = models.PositiveSmallIntegerField()
     memory = models.PositiveBigIntegerField()
+    #: Up to which the memory can be changed while a machine runs, and by which it counts; None for the same.
+    ceiling = models.PositiveBigIntegerField(null=True, blank=True)
     disk = models.PositiveBigIntegerField()
     cost_month = models.DecimalField(max_digits=10, decimal_places=2, default=0)
 
@@ -32,6 +34,11 @@ class Flavour(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def memory_counted(self) -> int:
+        """What a machine of it takes of quotas and of its host."""
+        return self.memory if self.ceiling is None else self.ceiling
 
 
 def _paravirtual_alone() -> list[str]:

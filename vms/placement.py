@@ -23,6 +23,7 @@ from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from vms import leases, profiles, virtualization
 from vms.models import Disk, Status, VirtualMachine
+from vms.specs import balloon
 from vms.virtualization import Wanted
 
 #: How often a MAC and an SSH port are drawn for one machine.
@@ -192,6 +193,7 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         image=chosen.image,
         vcpus=sizes["vcpu"],
         memory=sizes["memory"],
+        balloon=balloon(spec),
         login_user=pinned["cloud"]["user"],
         accelerator=virtualization.resolve(wanted, host.accelerator),
         devices=devices,

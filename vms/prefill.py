@@ -69,13 +69,13 @@ def _sizes(filled: Filled, item: CatalogueItem, pinned: dict[str, Any], sizes: d
         )
     else:
         filled.values["flavour"] = flavour.pk
-        if (flavour.vcpus, flavour.memory) != (sizes["vcpu"], sizes["memory"]):
+        if (flavour.vcpus, flavour.memory_counted) != (sizes["vcpu"], sizes["memory"]):
             filled.notes.append(
                 _("%(size)s has %(vcpus)d vCPU and %(memory)s; the request had %(was)d vCPU and %(then)s.")
                 % {
                     "size": flavour.name,
                     "vcpus": flavour.vcpus,
-                    "memory": gib(flavour.memory),
+                    "memory": gib(flavour.memory_counted),
                     "was": sizes["vcpu"],
                     "then": gib(sizes["memory"]),
                 }

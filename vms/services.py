@@ -110,10 +110,14 @@ def spec_of(wish: Wish) -> RequestSpec:
     }
     sizes = {
         "vcpu": flavour.vcpus,
-        "memory": flavour.memory,
+        "memory": flavour.memory_counted,
         "disk": values["disk"],
         "lease": wish.lease_days * DAY,
     }
+    # Emulated devices have no balloon: such a machine has all of it from its start.
+    devices = pinned["virtualization"]["devices"]
+    if flavour.ceiling is not None and devices == virtualization.Devices.PARAVIRTUAL:
+        pinned["memory_now"] = flavour.memory
     if wish.several:
         return _spec_of_several(wish, sizes, pinned)
     if item.image.needs_installer:

@@ -1,5 +1,6 @@
 """Map a frozen request and the names fixed for it to what drivers take. Not for: reading models."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -90,6 +91,18 @@ def _nic(context: StepContext) -> NicSpec:
     return NicSpec(names["mac"], network.name)
 
 
+def guest_memory(frozen: Mapping[str, Any]) -> int:
+    """Return the bytes that a request leaves the guest: lowered, it leaves no more than its ceiling."""
+    ceiling: int = frozen["sizes"]["memory"]
+    return min(ceiling, frozen["pinned"].get("memory_now", ceiling))
+
+
+def balloon(frozen: Mapping[str, Any]) -> int | None:
+    """Return what a request leaves the guest of its memory, None for all of it."""
+    left = guest_memory(frozen)
+    return left if left < frozen["sizes"]["memory"] else None
+
+
 def vcpu_ceiling(vcpus: int) -> int:
     """Return up to how many vCPUs a machine of `vcpus` can get while it runs.
 
@@ -109,6 +122,7 @@ def domain_spec(context: StepContext) -> DomainSpec:
         vcpus=sizes["vcpu"],
         vcpu_ceiling=vcpu_ceiling(sizes["vcpu"]),
         memory_bytes=sizes["memory"],
+        memory_now_bytes=balloon(context.spec) or 0,
         disks=(DiskSpec(names["volume_path"], names.get("target", "vda")),),
         nics=(_nic(context),),
         seed_path=names["seed_path"],

@@ -11,6 +11,7 @@ from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, SeenForm
 from portal.hosts.models import Image
+from vms.cards import memory_of
 from vms.catalogue.appliances import fitting, size_of
 from vms.catalogue.values import GIB, ICONS, MIB, ItemValues, SizeValues, item_snapshot, size_snapshot
 from vms.models import CatalogueItem, Flavour
@@ -38,7 +39,7 @@ class SizesField(forms.ModelMultipleChoiceField):
 
     def label_from_instance(self, size: Any) -> str:
         """Return the size in one line."""
-        return f"{size.name}: {size.vcpus} vCPU, {gib(size.memory, 2)}, {gib(size.disk)}"
+        return f"{size.name}: {size.vcpus} vCPU, {memory_of(size)}, {gib(size.disk)}"
 
 
 class _Seen(SeenForm):
@@ -183,6 +184,17 @@ class SizeForm(_Seen):
     memory = forms.DecimalField(
         label=_("Memory in GiB"), max_digits=12, decimal_places=4, help_text=_("Such as 0.25, 1 or 16.")
     )
+    ceiling = forms.DecimalField(
+        label=_("Memory ceiling in GiB"),
+        max_digits=12,
+        decimal_places=4,
+        required=False,
+        help_text=_(
+            "Up to it the memory of a machine can be changed while it runs. Empty, it is the same as the "
+            "memory. Quotas and hosts count the ceiling: a machine has all of it while it starts, and a "
+            "guest may keep it. With emulated devices a machine has all of it always."
+        ),
+    )
     disk = forms.DecimalField(label=_("Disk in GiB"), max_digits=12, decimal_places=4)
     cost_month = _cost(_("Cost a month"))
 
@@ -196,13 +208,19 @@ class SizeForm(_Seen):
     def values(self) -> SizeValues:
         """Return what was typed, as the service takes it, which refuses what is no whole MiB."""
         typed = {name: value for name, value in self.cleaned_data.items() if name != "seen"}
-        return SizeValues(**typed | {name: int(typed[name] * GIB) for name in ("memory", "disk")})
+        given = [name for name in _IN_GIB if typed[name] is not None]
+        return SizeValues(**typed | {name: int(typed[name] * GIB) for name in given})
+
+
+#: What people type in GiB of a size.
+_IN_GIB = ("memory", "ceiling", "disk")
 
 
 def _of_size(size: Flavour) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(size, name) for name in SizeForm.base_fields if name != "seen"}
-    for name in ("memory", "disk"):
-        values[name] = Decimal(values[name] // MIB) / 1024
+    for name in _IN_GIB:
+        amount = values[name]
+        values[name] = "" if amount is None else Decimal(amount // MIB) / 1024
     return values
 
 

@@ -72,6 +72,8 @@ class SizeValues:
     memory: int
     disk: int
     cost_month: Decimal = Decimal(0)
+    #: Up to which the memory can be changed while a machine runs; None for the same.
+    ceiling: int | None = None
 
 
 def check_item(values: ItemValues, before: CatalogueItem | None = None) -> None:
@@ -224,10 +226,15 @@ def check_size(values: SizeValues, before: Flavour | None = None) -> None:
 def _amounts(values: SizeValues) -> Iterator[Problem]:
     if not 1 <= values.vcpus <= MOST_VCPUS:
         yield "vcpus", _("A machine has 1 to %(most)d vCPUs.") % {"most": MOST_VCPUS}
-    for field, value, least, most in (
+    amounts = [
         ("memory", values.memory, LEAST_MEMORY, MOST_MEMORY),
         ("disk", values.disk, LEAST_DISK, MOST_DISK),
-    ):
+    ]
+    if values.ceiling is not None:
+        amounts.append(("ceiling", values.ceiling, LEAST_MEMORY, MOST_MEMORY))
+        if values.ceiling <= values.memory:
+            yield "ceiling", _("The ceiling is more than the memory. Leave it empty, and it is the same.")
+    for field, value, least, most in amounts:
         if not least <= value <= most or value % MIB:
             yield field, _("It is %(least)s to %(most)s, in whole MiB.") % {
                 "least": gib(least, 3),
@@ -267,6 +274,7 @@ def size_snapshot(size: Flavour) -> dict[str, Any]:
         "name": size.name,
         "vcpus": size.vcpus,
         "memory": size.memory,
+        "ceiling": size.ceiling,
         "disk": size.disk,
         "cost_month": f"{size.cost_month:.2f}",
     }

@@ -15,6 +15,7 @@ from portal.drivers.types import DomainInfo, DomainState
 from portal.operations.registry import StepContext, StepFailed
 from vms import noted
 from vms.models import Definition, VirtualMachine
+from vms.specs import guest_memory
 from vms.steps import DomainStep
 
 OFF = (DomainState.SHUTOFF, DomainState.CRASHED)
@@ -25,12 +26,6 @@ NEAR = 1 << 20
 def has_balloon(defined: Mapping[str, Any]) -> bool:
     """Tell whether a domain that is defined so can give memory back, or get it, while it runs."""
     return bool(defined.get("devices", {}).get("balloon", "none") != "none")
-
-
-def wanted(frozen: Mapping[str, Any]) -> int:
-    """Return what a request leaves the guest; one that was lowered leaves it no more than its ceiling."""
-    ceiling: int = frozen["sizes"]["memory"]
-    return min(ceiling, frozen["pinned"].get("memory_now", ceiling))
 
 
 def before(frozen: Mapping[str, Any]) -> int:
@@ -59,12 +54,12 @@ class SetBalloon(DomainStep):
     def _tell(self, context: StepContext) -> str | None:
         frozen, name = context.spec, context.identifiers["uuid"]
         had, grown = before(frozen), frozen["sizes"]["memory"] > frozen["pinned"]["now"]["memory"]
-        if wanted(frozen) == had and not grown:
+        if guest_memory(frozen) == had and not grown:
             return None
         info: DomainInfo = self.call(context, "domain_info", name)
         if info.state in OFF:
             return None
-        now = min(wanted(frozen), info.memory_bytes)
+        now = min(guest_memory(frozen), info.memory_bytes)
         if now != had:
             try:
                 got: int = self.call(context, "set_balloon", name, now)
@@ -75,7 +70,7 @@ class SetBalloon(DomainStep):
             self._note(context)
             if abs(got - now) > NEAR:
                 return "memory_kept" if got > now else "memory_not_taken"
-        if wanted(frozen) > info.memory_bytes:
+        if guest_memory(frozen) > info.memory_bytes:
             return "memory_at_next_start"
         return "ceiling_at_next_start" if frozen["sizes"]["memory"] > info.memory_bytes else None
 
@@ -87,7 +82,7 @@ class SetBalloon(DomainStep):
     def undo(self, context: StepContext) -> None:
         """Let the guest have what it had; what it ignores now it ignored before."""
         had = before(context.spec)
-        if wanted(context.spec) == had:
+        if guest_memory(context.spec) == had:
             return
         try:
             info: DomainInfo = self.call(context, "domain_info", context.identifiers["uuid"])

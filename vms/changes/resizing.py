@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.urls import reverse as url
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -26,7 +27,7 @@ from vms.changes import asking, memory
 from vms.editing import Clash, Redefine
 from vms.models import CatalogueItem, Flavour, Observed, VirtualMachine
 from vms.services import cost_month
-from vms.specs import vcpu_ceiling
+from vms.specs import balloon, guest_memory, vcpu_ceiling
 from vms.steps import DomainStep
 
 KIND = "vm.resize"
@@ -98,7 +99,7 @@ def spec_of(machine: VirtualMachine, sizes: Mapping[str, int], why: str) -> Requ
     _refuse(machine, counted, present)
     pinned = {**asking.pinned(machine, _counted(machine), counted), "why": why.strip()}
     if (present, machine.memory_now) != (counted["memory"], machine.memory):
-        # Not among the sizes: who lowers those leaves the guest less with its ceiling (`memory.wanted`).
+        # Not among the sizes: who lowers those leaves the guest less with its ceiling (`specs.guest_memory`).
         pinned |= {"memory_now": present, "memory_was": machine.memory_now}
     if (cost := _cost(machine, sizes)) is not None:
         pinned["cost_month"] = str(cost)
@@ -129,7 +130,8 @@ def _refuse(machine: VirtualMachine, counted: Mapping[str, int], present: int) -
 def _cost(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
     """Return what the cheapest size that is as large costs a month, None where nobody gave a price."""
     item = CatalogueItem.objects.filter(name=machine.item_name).first()
-    large = Flavour.objects.filter(vcpus__gte=sizes["vcpu"], memory__gte=sizes["memory"])
+    enough = Q(memory__gte=sizes["memory"]) | Q(ceiling__gte=sizes["memory"])
+    large = Flavour.objects.filter(enough, vcpus__gte=sizes["vcpu"])
     if item is None:
         return None
     return min((cost_month(item, size) for size in large.filter(items=item)), default=None)
@@ -185,7 +187,7 @@ def _names(machine: VirtualMachine, frozen: Mapping[str, Any]) -> dict[str, Any]
     found = noted.of(machine)
     if found is None or found.observed_persistent is None:
         raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
-    sizes = {**frozen["sizes"], "memory_now": memory.wanted(frozen)}
+    sizes = {**frozen["sizes"], "memory_now": guest_memory(frozen)}
     change = change_to(found.observed_persistent, sizes)
     return {
         "host": machine.host_id,
@@ -246,8 +248,7 @@ def settle(operation: Operation, state: State) -> None:
     if machine is None or state != State.SUCCEEDED:
         return
     machine.vcpus, machine.memory = frozen["sizes"]["vcpu"], frozen["sizes"]["memory"]
-    present = memory.wanted(frozen)
-    machine.balloon = present if present < machine.memory else None
+    machine.balloon = balloon(frozen)
     machine.save(update_fields=["vcpus", "memory", "balloon"])
     ledger.hand_over(operation, machine.built_by)
     less = asking.shrinkage(frozen)
