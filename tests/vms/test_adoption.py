@@ -249,6 +249,7 @@ def test_an_adopted_domain_is_a_machine_that_takes_what_any_takes(cast, operator
         disks=["volume-a", "volume-b", "/srv/elsewhere.raw"],
         nics=(NicSpec("52:54:00:00:00:01", network.spec.name), NicSpec("52:54:00:00:00:02", "theirs")),
         change={"devices": {"interfaces": [{}, {}, bridged]}},
+        memory_now_bytes=GIB // 4,
     )
     before = driver.definition(str(definition.uuid))
     operation = adopt(operator, definition, cast)
@@ -260,6 +261,7 @@ def test_an_adopted_domain_is_a_machine_that_takes_what_any_takes(cast, operator
     assert (machine.status, machine.adopted, machine.built_by) == (Status.ACTIVE, True, operation)
     assert (machine.name, machine.domain_name, machine.image) == ("old-web", "Old_Web.1", None)
     assert (machine.vcpus, machine.memory, machine.accelerator) == (2, GIB, "qemu")
+    assert machine.memory_now == GIB // 4
     assert machine.devices == "paravirtual" and machine.owner == cast.requester
     assert timedelta(days=29) < machine.lease_until - timezone.now() < timedelta(days=31)
     disks = machine.disks.values_list("pool", "volume_name", "target", "capacity").order_by("target")

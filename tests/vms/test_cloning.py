@@ -52,6 +52,7 @@ def clone(actor, original, *, name="twin", lease_days=30, why="a try", token=Non
 
 def test_a_clone_takes_what_its_original_takes_and_has_names_of_its_own(cast, original):
     """Red when place() takes nothing of the host or the pool, or a name of the original is kept."""
+    VirtualMachine.objects.update(balloon=GIB // 2)
     asked = clone(cast.requester, original)
     assert used("memory")["project"] == (GIB, GIB) and used("disk")["project"] == (2 * GIB, 2 * GIB)
     consent(cast, asked)
@@ -60,6 +61,7 @@ def test_a_clone_takes_what_its_original_takes_and_has_names_of_its_own(cast, or
     twin = VirtualMachine.objects.get(name="twin")
     names = asked.identifiers
     assert twin.status == Status.BUILDING and twin.uuid != original.uuid
+    assert (twin.memory, twin.memory_now) == (GIB, GIB // 2)
     [disk] = names["disks"]
     assert names["paths"][disk["source"]] == disk["path"] != disk["source"]
     assert names["macs"][MAC] == Port.objects.get(domain_uuid=twin.uuid).mac != MAC

@@ -125,7 +125,7 @@ class Sight:
             return ""
         if self.guest > self.now:
             return _(
-                "It has not given the rest back. It may need it, or have no driver of the balloon "
+                "It has not given the rest back so far. It may need it, or have no driver of the balloon "
                 "(virtio-balloon): then it always has what it was started with."
             )
         if self.hot is None or self.hot < self.now:
