@@ -28,6 +28,7 @@ from portal.drivers.errors import (
     PoolNotFound,
     VolumeNotFound,
 )
+from portal.drivers.fake_blocks import need, need_new, path_of, size_of
 from portal.drivers.fake_copies import FakeCopies
 from portal.drivers.imagesource import look
 from portal.drivers.inspection import Kind, changed
@@ -64,6 +65,7 @@ from portal.drivers.types import (
     VolumeDigest,
     VolumeInfo,
     VolumeSpec,
+    VolumeVerb,
 )
 
 #: What QEMU's own network stack gives each guest.
@@ -239,17 +241,19 @@ class FakeDriver(FakeCopies):
     def create_volume(self, spec: VolumeSpec) -> VolumeInfo:
         validation.check_volume(spec)
         pool = self._pool(spec.pool)
+        need_new(pool, spec)
         linked = spec.backing_path if spec.clone is CloneMode.LINKED else None
+        size = size_of(pool, spec.capacity_bytes)
         existing = self._volumes.get((spec.pool, spec.name))
         if existing is not None:
             told = (existing.capacity_bytes, existing.backing_path, existing.format)
-            if spec.fresh or told != (spec.capacity_bytes, linked, spec.format):
+            if spec.fresh or told != (size, linked, spec.format):
                 raise AlreadyExists(f"volume {spec.name} has another size, format or image")
             return existing
         allocation = self._image_allocation(spec)
-        path = f"{pool.path}/{spec.name}"
-        made = VolumeInfo(spec.pool, spec.name, path, spec.capacity_bytes, allocation, linked, spec.format)
-        return self._store(replace(made, length_bytes=spec.capacity_bytes))
+        path = path_of(pool, spec.name)
+        made = VolumeInfo(spec.pool, spec.name, path, size, allocation, linked, spec.format)
+        return self._store(replace(made, length_bytes=size))
 
     def _image_allocation(self, spec: VolumeSpec) -> int:
         if spec.backing_path is None:
@@ -298,13 +302,15 @@ class FakeDriver(FakeCopies):
         return tuple(sorted(found, key=lambda info: info.name))
 
     def delete_volume(self, pool: str, name: str) -> None:
-        self._pool(pool)
-        info = self._volumes.pop((pool, validation.check_known(name)), None)
-        if info is not None:
+        spec, key = self._pool(pool), (pool, validation.check_known(name))
+        if key in self._volumes:
+            need(spec, VolumeVerb.DELETE)
+            info = self._volumes.pop(key)
             self.seeds.pop(info.path, None)
 
     def resize_volume(self, pool: str, name: str, capacity_bytes: int) -> VolumeInfo:
         validation.check_positive(capacity_bytes, "capacity")
+        need(self._pool(pool), VolumeVerb.GROW)
         info = self.volume_info(pool, name)
         if capacity_bytes < info.capacity_bytes:
             raise InvalidSpec("a volume is never made smaller")

@@ -8,6 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from portal.drivers.poolkinds import FOLDER_KINDS as FOLDER_KINDS
+from portal.drivers.poolkinds import SECRET_KINDS as SECRET_KINDS
+from portal.drivers.poolkinds import SERVED_KINDS as SERVED_KINDS
+from portal.drivers.poolkinds import PoolKind as PoolKind
+from portal.drivers.poolkinds import VolumeVerb as VolumeVerb
+from portal.drivers.poolkinds import can as can
+
 
 class DomainState(StrEnum):
     """What a domain is doing, in libvirt's words."""
@@ -158,32 +165,15 @@ POOL_PREFIX = "gatehouse-"
 PROBE_PREFIX = "gatehouse-probe"
 
 
-class PoolKind(StrEnum):
-    """What a storage pool is made of, in libvirt's words."""
-
-    DIR = "dir"
-    FS = "fs"
-    NETFS = "netfs"
-    LOGICAL = "logical"
-    ISCSI = "iscsi"
-    RBD = "rbd"
-    ZFS = "zfs"
-
-
-#: Pools whose volumes are files of a folder, of any format. Those of the others are raw.
-FOLDER_KINDS = frozenset({PoolKind.DIR, PoolKind.FS, PoolKind.NETFS})
-#: Pools that another machine serves.
-SERVED_KINDS = frozenset({PoolKind.NETFS, PoolKind.ISCSI, PoolKind.RBD})
-
-
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
     """A storage pool; one that is a directory needs no more than its first three values.
 
     `path` is the folder of a pool of files, empty for others. `source` is what the pool lies on: a device
     with a file system (fs), what the server exports (netfs), a volume group (logical), a target's IQN
-    (iscsi), or a pool of Ceph or ZFS. `server` is who serves it. No pool that asks for a password can be
-    described.
+    (iscsi), or a pool of Ceph or ZFS. `server` is who serves it. For a pool that asks who comes (iscsi, rbd)
+    `user` is that name, and `secret` the UUID of a secret of the host's libvirt that holds the password. The
+    password itself is the host's alone.
     """
 
     name: str
@@ -192,12 +182,15 @@ class PoolSpec:
     kind: PoolKind = PoolKind.DIR
     source: str = ""
     server: str = ""
+    user: str = ""
+    secret: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeSpec:
     """A volume: blank, or cloned from `backing_path`; a linked one is never raw (`format`).
 
+    In a pool that is no folder it is raw, and may come to be larger: volumes there are of whole extents.
     With `fresh` it must not be there: one of that name, though it be the same, is somebody else's.
     """
 
@@ -299,7 +292,10 @@ class DomainDefinition:
 
 @dataclass(frozen=True, slots=True)
 class VolumeInfo:
-    """A volume as the host reports it; `length_bytes` are its file's, 0 where the host does not say."""
+    """A volume as the host reports it; `length_bytes` are its file's, 0 where the host does not say.
+
+    What lies in a pool that is no folder is raw, whatever the host says of labels on it.
+    """
 
     pool: str
     name: str

@@ -13,6 +13,7 @@ from portal.drivers.types import (
     LONGEST_READ,
     MOST_LIMIT,
     MOST_VCPUS,
+    SECRET_KINDS,
     SERVED_KINDS,
     BootFileSpec,
     CloneMode,
@@ -37,6 +38,8 @@ SERVER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})
 IQN = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9.:-]{1,200}")
 #: A volume group, or a pool of Ceph or ZFS (of which a part can be meant).
 GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,126}")
+#: Whom a pool lets in: a user of Ceph (`client.` stays away), or a name of CHAP.
+POOL_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,126}")
 SERIAL = re.compile(r"[A-Za-z0-9_-]{0,20}")
 TARGETS = {
     DeviceModel.PARAVIRTUAL: re.compile(r"vd[a-z]"),
@@ -250,6 +253,7 @@ def check_pool(spec: PoolSpec) -> None:
     elif spec.server:
         raise InvalidSpec(f"a pool of kind {spec.kind} has no server")
     _check_source(spec)
+    _check_secret(spec)
 
 
 def _check_source(spec: PoolSpec) -> None:
@@ -262,6 +266,16 @@ def _check_source(spec: PoolSpec) -> None:
         _match(IQN, spec.source, "target")
     else:
         _match(GROUP, spec.source, "source")
+
+
+def _check_secret(spec: PoolSpec) -> None:
+    if bool(spec.user) != bool(spec.secret):
+        raise InvalidSpec("a user of a pool goes with the secret of its password")
+    if spec.secret:
+        if spec.kind not in SECRET_KINDS:
+            raise InvalidSpec(f"a pool of kind {spec.kind} asks for no password")
+        _match(POOL_USER, spec.user, "user")
+        check_uuid(spec.secret)
 
 
 def check_volume(spec: VolumeSpec) -> None:
@@ -279,6 +293,14 @@ def check_volume(spec: VolumeSpec) -> None:
         check_format(spec.backing_format)
 
 
+def check_block(spec: VolumeSpec) -> None:
+    """Raise InvalidSpec unless a volume can be in a pool that is no folder: raw, with nothing behind it."""
+    if spec.format != "raw":
+        raise InvalidSpec("a volume of a pool that is no folder is raw")
+    if spec.backing_path is not None and spec.clone is CloneMode.LINKED:
+        raise InvalidSpec("a volume of a pool that is no folder stands on no other one")
+
+
 def check_seed(spec: SeedSpec) -> None:
     """Raise InvalidSpec unless a seed's name is one."""
     check_name(spec.pool)
@@ -293,6 +315,8 @@ def check_boot_file(spec: BootFileSpec) -> None:
     check_name(spec.name)
     if not spec.name.endswith(BOOT_FILES):
         raise InvalidSpec("the name of a kernel or initrd ends in .kernel or .initrd")
+
+
 SEED_SUFFIX = "-seed.iso"
 
 

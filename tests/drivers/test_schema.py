@@ -88,6 +88,31 @@ def test_a_pool_fits_the_schema_and_reads_back(connection, kind):
     assert PoolElement.from_xml(text) == PoolElement.from_xml(told) == spec
 
 
+SECRET = "6f0a6c6e-1f0e-4c53-9f6e-2f4d8e0f7a11"
+
+
+@pytest.mark.parametrize(("kind", "way"), [(PoolKind.RBD, "ceph"), (PoolKind.ISCSI, "chap")])
+def test_a_pool_asks_by_a_secret_of_the_hosts(connection, kind, way):
+    """Red when the secret or its user is not written or read, or the way is another kind's."""
+    path, source, server = POOLS[kind]
+    spec = PoolSpec("pool", UUID, path, kind, source, server, "gatehouse", SECRET)
+    text = PoolElement.to_xml(spec)
+    pool = connection.storagePoolDefineXML(text, libvirt.VIR_STORAGE_POOL_DEFINE_VALIDATE)
+    told = pool.XMLDesc()
+    pool.undefine()
+    assert f'type="{way}"' in text and PoolElement.from_xml(told) == spec
+    for changes in ({"user": ""}, {"secret": ""}, {"secret": "password"}, {"user": "a'><b"}):
+        with pytest.raises(InvalidSpec):
+            PoolElement.to_xml(replace(spec, **changes))
+
+
+@pytest.mark.parametrize("kind", sorted(set(PoolKind) - {PoolKind.RBD, PoolKind.ISCSI}))
+def test_what_asks_for_no_password_gets_no_secret(kind):
+    path, source, server = POOLS[kind]
+    with pytest.raises(InvalidSpec):
+        PoolElement.to_xml(PoolSpec("pool", UUID, path, kind, source, server, "gatehouse", SECRET))
+
+
 @pytest.mark.parametrize("kind", PoolKind)
 def test_a_pool_has_what_its_kind_needs_and_nothing_else(kind):
     """Red when check_pool lets a value through that the kind does not take."""

@@ -26,6 +26,8 @@ _BY_CODE: dict[int, type[errors.DriverError]] = {
     libvirt.VIR_ERR_AUTH_FAILED: errors.HostUnreachable,
     libvirt.VIR_ERR_RPC: errors.HostUnreachable,
 }
+#: A file system's words, libvirt's own, lvcreate's and those of zfs.
+_FULL = ("No space left on device", "Not enough free space", "insufficient free space", "out of space")
 _WIRE = {libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE}
 _WIRE_CODES = {libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR}
 
@@ -33,7 +35,7 @@ _WIRE_CODES = {libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR}
 def translate(error: libvirt.libvirtError) -> errors.DriverError:
     """Return the driver's error for one of libvirt's."""
     code, raw = error.get_error_code(), str(error)
-    if "No space left on device" in raw or "Not enough free space" in raw:
+    if any(words in raw for words in _FULL):
         return errors.PoolFull(raw)
     if "Could not set up host forwarding rule" in raw:
         return errors.PortTaken(raw)

@@ -9,7 +9,7 @@ from portal.drivers.errors import CallTimeout, NotSupported, PoolInactive, PoolN
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.volume import PoolElement
-from portal.drivers.types import FOLDER_KINDS, POOL_PREFIX, PoolInfo, PoolKind, PoolSpec
+from portal.drivers.types import FOLDER_KINDS, POOL_PREFIX, PoolInfo, PoolKind, PoolSpec, VolumeVerb, can
 from portal.drivers.validation import check_known, check_pool
 
 BUSY = "asynchronous jobs running"  # libvirt has no code of its own for it
@@ -39,6 +39,19 @@ def refresh_surely(pool: libvirt.virStoragePool, wait_seconds: float = 60.0) -> 
     """Read the pool's folder again. Raises CallTimeout when it stays busy."""
     if not refresh(pool, wait_seconds):
         raise CallTimeout(f"pool {pool.name()} is busy")
+
+
+def kind_of(pool: libvirt.virStoragePool) -> str:
+    """Return the kind of a pool, in libvirt's words."""
+    return PoolElement.info(pool.XMLDesc(), active=True).kind
+
+
+def need(pool: libvirt.virStoragePool, verb: VolumeVerb) -> str:
+    """Return the kind of a pool. Raises NotSupported when libvirt does not do that to its volumes."""
+    kind = kind_of(pool)
+    if not can(kind, verb):
+        raise NotSupported(f"a pool of kind {kind} does not {verb} volumes")
+    return kind
 
 
 def _info(pool: libvirt.virStoragePool) -> PoolInfo:

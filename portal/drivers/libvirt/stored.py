@@ -6,11 +6,11 @@ import libvirt
 
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.errors import translated
-from portal.drivers.libvirt.pool import Pools, refresh, refresh_surely
+from portal.drivers.libvirt.pool import Pools, need, refresh, refresh_surely
 from portal.drivers.libvirt.upload import read
-from portal.drivers.libvirt.xml.places import sources_of
+from portal.drivers.libvirt.xml.places import names_of, sources_of
 from portal.drivers.libvirt.xml.volume import VolumeElement
-from portal.drivers.types import VolumeInfo
+from portal.drivers.types import VolumeInfo, VolumeVerb
 from portal.drivers.validation import check_known, check_positive, check_read
 
 
@@ -28,6 +28,7 @@ class Stored:
     def resize(self, pool: str, name: str, capacity_bytes: int) -> VolumeInfo:
         """Make a volume larger, or leave it."""
         check_positive(capacity_bytes, "capacity")
+        kind = need(self._pools.get(pool), VolumeVerb.GROW)
         refresh_surely(self._pools.get(pool))
         volume = self._get(pool, name)
         there = volume.info()[1]
@@ -35,7 +36,7 @@ class Stored:
             raise InvalidSpec("a volume is never made smaller")
         if capacity_bytes > there:
             volume.resize(capacity_bytes)
-        return VolumeElement.from_xml(pool, volume.XMLDesc())
+        return VolumeElement.from_xml(pool, volume.XMLDesc(), kind)
 
     @translated()
     def read(self, pool: str, name: str, offset: int, length: int) -> bytes:
@@ -46,7 +47,7 @@ class Stored:
     @translated()
     def users(self, pool: str, name: str) -> tuple[str, ...]:
         """Return by name the domains that have a volume for a disk, or stand on it."""
-        return self._naming({self._get(pool, name).path(), (pool, name)})
+        return self._naming({*names_of(self._get(pool, name).path()), (pool, name)})
 
     @translated()
     def pool_users(self, pool: str) -> tuple[str, ...]:
@@ -56,7 +57,7 @@ class Stored:
         places: set[str | tuple[str, str]] = set()
         for volume in there.listAllVolumes():
             try:
-                places |= {volume.path(), (pool, volume.name())}
+                places |= {*names_of(volume.path()), (pool, volume.name())}
             except libvirt.libvirtError as error:
                 # One that goes at this moment takes nothing from who has the others.
                 if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:

@@ -13,17 +13,32 @@ from portal.drivers.errors import (
 from portal.drivers.imagesource import ImageSource, look
 from portal.drivers.libvirt import upload
 from portal.drivers.libvirt.errors import translated
-from portal.drivers.libvirt.pool import Pools, refresh, refresh_surely
+from portal.drivers.libvirt.pool import Pools, kind_of, need, refresh, refresh_surely
 from portal.drivers.libvirt.xml.volume import VolumeElement
 from portal.drivers.seed import build_iso
-from portal.drivers.types import BootFileSpec, CloneMode, SeedSpec, VolumeDigest, VolumeInfo, VolumeSpec
+from portal.drivers.types import (
+    FOLDER_KINDS,
+    BootFileSpec,
+    CloneMode,
+    SeedSpec,
+    VolumeDigest,
+    VolumeInfo,
+    VolumeSpec,
+    VolumeVerb,
+)
 from portal.drivers.validation import check_boot_file, check_known, check_seed, check_volume
 
+#: What is said of a name that something has.
+_THERE = ("already exists", "File exists")
 
-def _is_same(info: VolumeInfo, spec: VolumeSpec) -> bool:
+
+def _is_same(info: VolumeInfo, spec: VolumeSpec, kind: str) -> bool:
     linked = spec.backing_path if spec.clone is CloneMode.LINKED else None
-    told = (info.capacity_bytes, info.backing_path, info.format)
-    return told == (spec.capacity_bytes, linked, spec.format)
+    # Pools that are no folders have whole extents or blocks.
+    same_size = info.capacity_bytes == spec.capacity_bytes
+    if kind not in FOLDER_KINDS:
+        same_size = info.capacity_bytes >= spec.capacity_bytes
+    return same_size and (info.backing_path, info.format) == (linked, spec.format)
 
 
 def _length(volume: libvirt.virStorageVol) -> int:
@@ -44,17 +59,19 @@ class Volumes:
     @translated()
     def info(self, pool: str, name: str) -> VolumeInfo:
         """Return one volume."""
-        return VolumeElement.from_xml(pool, self._get(pool, name).XMLDesc())
+        there = self._pools.get(pool)
+        text = there.storageVolLookupByName(check_known(name)).XMLDesc()
+        return VolumeElement.from_xml(pool, text, kind_of(there))
 
     @translated()
     def list(self, pool: str) -> tuple[VolumeInfo, ...]:
         """Return a pool's volumes by name; one that vanishes meanwhile is left out."""
         there = self._pools.get(pool)
         refresh(there)  # a busy pool is being changed by libvirt, which then knows what is there
-        found = []
+        found, kind = [], kind_of(there)
         for volume in there.listAllVolumes():
             try:
-                found.append(VolumeElement.from_xml(pool, volume.XMLDesc()))
+                found.append(VolumeElement.from_xml(pool, volume.XMLDesc(), kind))
             except libvirt.libvirtError as error:
                 if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
                     raise
@@ -65,31 +82,34 @@ class Volumes:
         """Create a blank, linked or full volume unless the same one exists."""
         check_volume(spec)
         pool = self._pools.get(spec.pool)
+        kind = need(pool, VolumeVerb.CREATE if spec.backing_path is None else VolumeVerb.CLONE)
         refresh(pool)  # files that came or went without libvirt
         try:
             existing = self.info(spec.pool, spec.name)
         except VolumeNotFound:
             try:
-                self._create(pool, spec)
+                self._create(pool, spec, kind)
             except libvirt.libvirtError as error:
-                # libvirt looks for the file itself, and has no code of its own for it.
-                if "already exists" in str(error):
+                # libvirt looks for the file itself, and has no code of its own for it; nor for what lvcreate
+                # and zfs say, and Ceph's EEXIST.
+                if any(words in str(error) for words in _THERE):
                     raise AlreadyExists(str(error)) from error
                 raise
             return self.info(spec.pool, spec.name)
-        if spec.fresh or not _is_same(existing, spec):
+        if spec.fresh or not _is_same(existing, spec, kind):
             raise AlreadyExists(f"volume {spec.name} has another size, format or image")
         return existing
 
-    def _create(self, pool: libvirt.virStoragePool, spec: VolumeSpec) -> None:
+    def _create(self, pool: libvirt.virStoragePool, spec: VolumeSpec, kind: str) -> None:
+        text = VolumeElement.to_xml(spec, kind)
         image = self._image(spec)
         if image is None or spec.clone is CloneMode.LINKED:
-            pool.createXML(VolumeElement.to_xml(spec))
+            pool.createXML(text)
             return
         _type, capacity, allocation = image.info()
         if allocation > pool.info()[3]:
             raise PoolFull(f"{allocation} bytes do not fit pool {spec.pool}")
-        volume = pool.createXMLFrom(VolumeElement.to_xml(spec), image)
+        volume = pool.createXMLFrom(text, image)
         try:
             if spec.capacity_bytes > volume.info()[1]:
                 volume.resize(spec.capacity_bytes)
@@ -110,7 +130,9 @@ class Volumes:
     def delete(self, pool: str, name: str) -> None:
         """Delete a volume; absent is no error, but a pool that is gone: the file may lie there still."""
         try:
-            self._get(pool, name).delete()
+            volume = self._get(pool, name)
+            need(self._pools.get(pool), VolumeVerb.DELETE)
+            volume.delete()
         except VolumeNotFound:
             return
 

@@ -12,7 +12,10 @@ from portal.drivers.types import (
     VolumeInfo,
     VolumeSpec,
 )
-from portal.drivers.validation import check_name, check_pool, check_positive, check_volume
+from portal.drivers.validation import check_block, check_name, check_pool, check_positive, check_volume
+
+#: How pools let people in that have a secret of libvirt's.
+_AUTH = {PoolKind.ISCSI: "chap", PoolKind.RBD: "ceph"}
 
 
 class PoolElement:
@@ -48,6 +51,9 @@ class PoolElement:
                 child(source, "dir", path=spec.source)
             case _:
                 child(source, "name", spec.source)
+        if spec.secret:
+            auth = child(source, "auth", type=_AUTH[spec.kind], username=spec.user)
+            child(auth, "secret", uuid=spec.secret)
         if spec.kind in FOLDER_KINDS:
             child(source, "format", type="auto")
         elif spec.kind is PoolKind.LOGICAL:
@@ -64,7 +70,10 @@ class PoolElement:
         sources = [root.find(f"source/{tag}") for tag in ("device", "dir", "name")]
         source = next((one.get("path") or one.text or "" for one in sources if one is not None), "")
         where = f"{name}:{port}" if port else name
-        return PoolSpec(text_at(root, "name"), text_at(root, "uuid"), path, kind, source, where)
+        user = _attribute(root, "source/auth", "username")
+        secret = _attribute(root, "source/auth/secret", "uuid")
+        name, uuid = text_at(root, "name"), text_at(root, "uuid")
+        return PoolSpec(name, uuid, path, kind, source, where, user, secret)
 
     @staticmethod
     def info(text: str, active: bool, autostart: bool = True) -> PoolInfo:
@@ -82,6 +91,11 @@ class PoolElement:
         return tuple(kind for kind in PoolKind if kind in there)
 
 
+def _attribute(root: ET.Element, path: str, name: str) -> str:
+    found = root.find(path)
+    return "" if found is None else found.get(name, "")
+
+
 def _device_folder(spec: PoolSpec) -> str:
     """Return where the host has the devices of a pool, '' for one that has none, or says so itself."""
     if spec.kind is PoolKind.LOGICAL:
@@ -91,12 +105,14 @@ def _device_folder(spec: PoolSpec) -> str:
 
 
 class VolumeElement:
-    """A qcow2 disk, or a raw file for a seed."""
+    """A qcow2 disk, or a raw file for a seed; in a pool that is no folder (`kind`) what is raw there."""
 
     @staticmethod
-    def to_xml(spec: VolumeSpec) -> str:
+    def to_xml(spec: VolumeSpec, kind: str = PoolKind.DIR) -> str:
         """Return the definition of a disk. Raises InvalidSpec."""
         check_volume(spec)
+        if kind not in FOLDER_KINDS:
+            return VolumeElement._block_xml(spec)
         root = ET.Element("volume", type="file")
         child(root, "name", spec.name)
         child(root, "capacity", str(spec.capacity_bytes), unit="bytes")
@@ -112,6 +128,19 @@ class VolumeElement:
         return serialise(root)
 
     @staticmethod
+    def _block_xml(spec: VolumeSpec) -> str:
+        """Return the definition of a volume that is no file.
+
+        It says nothing of an allocation, which then is all of it: with less than its capacity libvirt makes a
+        sparse one, and of LVM such a volume is lost when it has filled up what it was given.
+        """
+        check_block(spec)
+        root = ET.Element("volume")
+        child(root, "name", spec.name)
+        child(root, "capacity", str(spec.capacity_bytes), unit="bytes")
+        return serialise(root)
+
+    @staticmethod
     def raw_xml(name: str, size_bytes: int) -> str:
         """Return the definition of a raw file. Raises InvalidSpec."""
         root = ET.Element("volume", type="file")
@@ -123,10 +152,14 @@ class VolumeElement:
         return serialise(root)
 
     @staticmethod
-    def from_xml(pool: str, text: str) -> VolumeInfo:
-        """Read what libvirt reports (it always does so in bytes)."""
+    def from_xml(pool: str, text: str, kind: str = PoolKind.DIR) -> VolumeInfo:
+        """Read what libvirt reports (it always does so in bytes) of a volume in a pool of that kind.
+
+        Of what is no file libvirt tells no format, or the kind of a label that is on it.
+        """
         root = parse(text)
-        kind = root.find("target/format")
+        told = root.find("target/format")
+        form = "" if told is None else told.get("type", "")
         return VolumeInfo(
             pool=pool,
             name=text_at(root, "name"),
@@ -134,6 +167,6 @@ class VolumeElement:
             capacity_bytes=int(text_at(root, "capacity")),
             allocation_bytes=int(text_at(root, "allocation")),
             backing_path=root.findtext("backingStore/path"),
-            format="" if kind is None else kind.get("type", ""),
+            format=form if kind in FOLDER_KINDS else "raw",
             length_bytes=int(root.findtext("physical") or 0),
         )

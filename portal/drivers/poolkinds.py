@@ -1,0 +1,64 @@
+"""Kinds of storage pools, and what can be done to the volumes of each. Not for: what a pool is made with.
+
+`portal.drivers.types` hands these on, and others take them from there.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class PoolKind(StrEnum):
+    """What a storage pool is made of, in libvirt's words."""
+
+    DIR = "dir"
+    FS = "fs"
+    NETFS = "netfs"
+    LOGICAL = "logical"
+    ISCSI = "iscsi"
+    RBD = "rbd"
+    ZFS = "zfs"
+
+
+#: Pools whose volumes are files of a folder, of any format. Those of the others are raw.
+FOLDER_KINDS = frozenset({PoolKind.DIR, PoolKind.FS, PoolKind.NETFS})
+#: Pools that another machine serves.
+SERVED_KINDS = frozenset({PoolKind.NETFS, PoolKind.ISCSI, PoolKind.RBD})
+#: Pools that can ask who comes to them, for a password that is a secret of the host's libvirt.
+SECRET_KINDS = frozenset({PoolKind.ISCSI, PoolKind.RBD})
+
+
+class VolumeVerb(StrEnum):
+    """What can be done to a volume of a pool."""
+
+    CREATE = "create"
+    #: A copy that stands by itself, in the same pool.
+    CLONE = "clone"
+    GROW = "grow"
+    #: To take content from elsewhere (libvirt's upload), and to give it (libvirt's download).
+    WRITE = "write"
+    READ = "read"
+    DELETE = "delete"
+
+
+_EVERY = frozenset(VolumeVerb)
+_STREAMS = frozenset({VolumeVerb.WRITE, VolumeVerb.READ})
+_MADE = frozenset({VolumeVerb.CREATE, VolumeVerb.DELETE})
+#: By kind what libvirt (9.0) does, as the tables at the end of its src/storage/storage_backend_*.c say:
+#: `virStorageBackendLogical` and so on with createVol, buildVolFrom, resizeVol, uploadVol, downloadVol and
+#: deleteVol. libvirt also clones in Ceph (`rbd_clone2`), but such a clone stands on a snapshot of what it was
+#: made from, which could not be deleted any more: it is no copy.
+VOLUME_VERBS: Mapping[str, frozenset[VolumeVerb]] = {
+    PoolKind.DIR: _EVERY,
+    PoolKind.FS: _EVERY,
+    PoolKind.NETFS: _EVERY,
+    PoolKind.LOGICAL: _MADE | _STREAMS | {VolumeVerb.CLONE},
+    # What the server has of LUNs is all there is.
+    PoolKind.ISCSI: _STREAMS,
+    PoolKind.RBD: _MADE | {VolumeVerb.GROW},
+    PoolKind.ZFS: _MADE | _STREAMS,
+}
+
+
+def can(kind: str, verb: VolumeVerb) -> bool:
+    """Tell whether libvirt does something to volumes of a kind of pool. Of a kind unknown here: no."""
+    return verb in VOLUME_VERBS.get(kind, frozenset())
