@@ -62,3 +62,15 @@ VOLUME_VERBS: Mapping[str, frozenset[VolumeVerb]] = {
 def can(kind: str, verb: VolumeVerb) -> bool:
     """Tell whether libvirt does something to volumes of a kind of pool. Of a kind unknown here: no."""
     return verb in VOLUME_VERBS.get(kind, frozenset())
+
+
+def names_of(path: str) -> set[str]:
+    """Return by what names a definition can have a volume's file or device.
+
+    A logical volume, `/dev/GROUP/NAME`, is also one of the device mapper's, which doubles hyphens.
+    """
+    parts = path.split("/")
+    if parts[:2] != ["", "dev"] or len(parts) != 4:
+        return {path}
+    mapped = "-".join(part.replace("-", "--") for part in parts[2:])
+    return {path, f"/dev/mapper/{mapped}"}

@@ -14,6 +14,7 @@ from portal.drivers.poolkinds import SERVED_KINDS as SERVED_KINDS
 from portal.drivers.poolkinds import PoolKind as PoolKind
 from portal.drivers.poolkinds import VolumeVerb as VolumeVerb
 from portal.drivers.poolkinds import can as can
+from portal.drivers.poolkinds import names_of as names_of
 
 
 class DomainState(StrEnum):

@@ -36,8 +36,8 @@ PORT = re.compile(r"[1-9][0-9]{3,4}")
 TARGET = re.compile(r"(x?v|s|h)d[a-z]{1,2}")
 SERVER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?")
 IQN = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9.:-]{1,200}")
-#: A volume group, or a pool of Ceph or ZFS (of which a part can be meant).
-GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,126}")
+#: A pool of ZFS, of which a part can be meant.
+DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}(/[A-Za-z0-9][A-Za-z0-9._-]{0,126}){0,8}")
 #: Whom a pool lets in: a user of Ceph (`client.` stays away), or a name of CHAP.
 POOL_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,126}")
 SERIAL = re.compile(r"[A-Za-z0-9_-]{0,20}")
@@ -265,7 +265,7 @@ def _check_source(spec: PoolSpec) -> None:
     elif spec.kind is PoolKind.ISCSI:
         _match(IQN, spec.source, "target")
     else:
-        _match(GROUP, spec.source, "source")
+        _match(DATASET if spec.kind is PoolKind.ZFS else NAME, spec.source, "source")
 
 
 def _check_secret(spec: PoolSpec) -> None:

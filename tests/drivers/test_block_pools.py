@@ -15,9 +15,17 @@ from portal.drivers.libvirt.errors import translate
 from portal.drivers.libvirt.pool import Pools
 from portal.drivers.libvirt.stored import Stored
 from portal.drivers.libvirt.volume import Volumes
-from portal.drivers.libvirt.xml.places import names_of
 from portal.drivers.libvirt.xml.volume import VolumeElement
-from portal.drivers.types import FOLDER_KINDS, CloneMode, PoolKind, PoolSpec, VolumeSpec, VolumeVerb, can
+from portal.drivers.types import (
+    FOLDER_KINDS,
+    CloneMode,
+    PoolKind,
+    PoolSpec,
+    VolumeSpec,
+    VolumeVerb,
+    can,
+    names_of,
+)
 from tests.drivers.test_schema import POOLS
 from tests.drivers.test_xml import UUID
 

@@ -119,6 +119,8 @@ def test_a_pool_has_what_its_kind_needs_and_nothing_else(kind):
     path, source, server = POOLS[kind]
     wrong = [(path and "", source, server), (path, "../x y", server), (path, source, server and "a b")]
     wrong += [(path or "/x", source, server), (path, source, server or "nas")]
+    # Of what is a name, none that leads out of /dev.
+    wrong += [(path, f"{source}/../../etc", server), (path, f"{source}/", server)] if not path else []
     for values in wrong:
         if values != (path, source, server):
             with pytest.raises(InvalidSpec):

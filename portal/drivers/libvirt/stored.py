@@ -8,9 +8,9 @@ from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.pool import Pools, need, refresh, refresh_surely
 from portal.drivers.libvirt.upload import read
-from portal.drivers.libvirt.xml.places import names_of, sources_of
+from portal.drivers.libvirt.xml.places import sources_of
 from portal.drivers.libvirt.xml.volume import VolumeElement
-from portal.drivers.types import VolumeInfo, VolumeVerb
+from portal.drivers.types import VolumeInfo, VolumeVerb, names_of
 from portal.drivers.validation import check_known, check_positive, check_read
 
 

@@ -55,18 +55,6 @@ def sources_of(text: str) -> set[str | tuple[str, str]]:
     return found
 
 
-def names_of(path: str) -> set[str]:
-    """Return by what names a definition can have a volume's file or device.
-
-    A logical volume, `/dev/GROUP/NAME`, is also one of the device mapper's, which doubles hyphens.
-    """
-    parts = path.split("/")
-    if parts[:2] != ["", "dev"] or len(parts) != 4:
-        return {path}
-    mapped = "-".join(part.replace("-", "--") for part in parts[2:])
-    return {path, f"/dev/mapper/{mapped}"}
-
-
 def drive_at(domain: ET.Element, target: str) -> ET.Element | None:
     """Return the drive for CDs at `target`, None when what is there is none."""
     there = disk_at(domain, target)
