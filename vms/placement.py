@@ -17,7 +17,7 @@ from networks import ports
 from networks.models import Network, Port
 from portal.accounts.models import Project
 from portal.core.errors import Denied
-from portal.drivers.types import Accelerator
+from portal.drivers.types import FOLDER_KINDS, Accelerator
 from portal.hosts.models import GIVEN_BY, Health, Host, Image, ImageAttachment
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
@@ -55,10 +55,14 @@ def candidates(
 
 
 def places_of(*image_sha256: str) -> QuerySet[ImageAttachment]:
-    """Return where the images lie on proven hosts that take machines now, the emptiest pool first."""
+    """Return where the images lie on proven hosts that take machines now, the emptiest pool first.
+
+    Only in pools of files: that is what a machine's disk is.
+    """
     return (
         ImageAttachment.objects.filter(
             image__sha256__in=image_sha256,
+            pool__observed_kind__in=FOLDER_KINDS,
             pool__host__maintenance=False,
             pool__host__observed_health=Health.UP,
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from portal.drivers.types import names_of
 from portal.hosts.models import Volume
 from portal.hosts.storage.using import Use
 from portal.operations.models import Operation
@@ -52,6 +53,7 @@ def _domains(
     places = {host: [one for one in pools.values() if one.host_id == host] for host in _hosts(volumes)}
     known = VirtualMachine.objects.filter(host__in=places)
     machines = {own: (pk, name) for own, pk, name in known.values_list("uuid", "pk", "name")}
+    devices = _devices(volumes)
     rows = Definition.objects.filter(host__in=places)
     told = rows.values_list("host", "uuid", "observed_name", "observed_persistent", "observed_running")
     for host, own, name, *sides in told:
@@ -65,11 +67,23 @@ def _domains(
         else:
             use = Use(_("Domain %(domain)s, which is no machine here") % {"domain": name})
         for drive in (drive for side in sides for drive in drives(side)):
-            if mine and drive.device != "cdrom":
-                continue
-            if place := in_pools(drive, places[host]):
+            # Such a disk has no row, be it a machine's.
+            for key in ("dev", "file", "name"):
+                for pk in devices.get((host, str(drive.source.get(key))), ()):
+                    yield pk, use
+            place = in_pools(drive, places[host])
+            if place and not (mine and drive.device != "cdrom" and place[0].has_folder):
                 for pk in keys.get((place[0].pool_id, place[1]), ()):
                     yield pk, use
+
+
+def _devices(volumes: Sequence[Volume]) -> dict[tuple[int, str], list[int]]:
+    """Return the volumes that are no files by host and each of their devices' names, or Ceph's."""
+    found: dict[tuple[int, str], list[int]] = {}
+    for volume in volumes:
+        for name in names_of(volume.observed_path) if not volume.pool.has_folder else ():
+            found.setdefault((volume.pool.host_id, name), []).append(volume.pk)
+    return found
 
 
 def _hosts(volumes: Sequence[Volume]) -> set[int]:

@@ -14,8 +14,9 @@ from portal.accounts.models import Project
 from portal.core.encryption import SealedField
 from portal.core.querysets import RestrictedQuerySet
 from portal.drivers import ssh
-from portal.drivers.types import Accelerator, DeviceModel
+from portal.drivers.types import FOLDER_KINDS, Accelerator, DeviceModel, PoolKind
 from portal.hosts.images.fetching import without_query
+from portal.hosts.storage import pool_words
 
 #: Wanted accelerator -> what a host that gives it was proven by: whoever runs KVM can emulate as well.
 GIVEN_BY = {
@@ -166,11 +167,13 @@ class StoragePool(models.Model):
 
 
 class PoolAttachment(models.Model):
-    """A pool as one host offers it: a directory on that host."""
+    """A pool as one host offers it: a directory on that host, or what has no `path` (LVM and others)."""
 
     host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="pools")
     pool = models.ForeignKey(StoragePool, on_delete=models.PROTECT, related_name="attachments")
-    path = models.CharField(max_length=255)
+    path = models.CharField(max_length=255, blank=True)
+    #: libvirt's word, which never changes.
+    observed_kind = models.CharField(max_length=16, default=PoolKind.DIR.value)
     observed_capacity = models.PositiveBigIntegerField(default=0)
     observed_available = models.PositiveBigIntegerField(default=0)
     observed_active = models.BooleanField(default=True)
@@ -186,6 +189,16 @@ class PoolAttachment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pool} on {self.host}"
+
+    @property
+    def has_folder(self) -> bool:
+        """Tell whether its volumes are files, as those of machines are."""
+        return self.observed_kind in FOLDER_KINDS
+
+    @property
+    def place(self) -> str:
+        """Where it is on its host: its folder, else what it is, in words."""
+        return self.path or pool_words.label_of(self.observed_kind)
 
     @property
     def topic(self) -> str:

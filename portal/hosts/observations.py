@@ -185,7 +185,11 @@ def _write_pools(host: Host, found: Mapping[str, PoolInfo]) -> None:
         info = found.get(str(attachment.pool.uuid))
         if info is None:
             continue
-        told = {"observed_active": info.active, "observed_autostart": info.autostart}
+        told = {
+            "observed_kind": info.kind[:16],
+            "observed_active": info.active,
+            "observed_autostart": info.autostart,
+        }
         changed = any(getattr(attachment, name) != value for name, value in told.items())
         if changed:
             for name, value in told.items():

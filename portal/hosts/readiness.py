@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from portal.core.templatetags.gatehouse import gib
-from portal.drivers.types import Accelerator
+from portal.drivers.types import Accelerator, VolumeVerb, can
 from portal.hosts.findings import Finding
 from portal.hosts.ground import ground
 from portal.hosts.models import Health, Host
@@ -172,12 +172,15 @@ def _pools(host: Host) -> Iterator[Finding]:
         found = _("%(free)s free of %(total)s in %(path)s") % {
             "free": gib(free),
             "total": gib(total),
-            "path": attachment.path,
+            "path": attachment.place,
         }
         title = _("Pool %(name)s") % {"name": attachment.pool.name}
         if not attachment.observed_active:
             means = _("Nothing is built in it, and what lies in it cannot be changed.")
             yield Finding(title, _("Stopped"), means, "bad", _("Start it on its page, under Storage."))
+        elif not can(attachment.observed_kind, VolumeVerb.CREATE):
+            means = _("Nothing is made in it: what it has is its server's matter.")
+            yield Finding(title, found, means, "good")
         elif free >= total * FULL_SHARE and total:
             yield Finding(title, found, _("There is room for disks."), "good")
         else:

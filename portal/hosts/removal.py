@@ -116,7 +116,7 @@ def remove_host(*, actor: Any, host: Host, confirm_name: str, give_up: bool = Fa
 
 
 def _told(host: Host) -> dict[str, Any]:
-    folders = list(host.pools.order_by("pk").values_list("path", flat=True))
+    folders = list(host.pools.exclude(path="").order_by("pk").values_list("path", flat=True))
     return {"uri": host.uri, "fingerprint": host.fingerprint, "folders": folders}
 
 

@@ -242,6 +242,9 @@ def own_places(
         place = in_pools(drive, pools) if drive.own else None
         if place is None or not 0 < len(drive.target) <= LONGEST_TARGET:
             continue
+        # Nothing is counted, and with the machine deleted, but files.
+        if not place[0].has_folder:
+            continue
         if (place[0].pool_id, place[1]) not in shared:
             yield drive, place
 

@@ -17,7 +17,15 @@ from django.utils.translation import gettext as _
 
 from portal.accounts.backends import may
 from portal.core.errors import Denied
-from portal.drivers.types import CloneMode, CopyStage, DiskCopy, DomainInfo, DomainState, VolumeSpec
+from portal.drivers.types import (
+    FOLDER_KINDS,
+    CloneMode,
+    CopyStage,
+    DiskCopy,
+    DomainInfo,
+    DomainState,
+    VolumeSpec,
+)
 from portal.hosts import sharing
 from portal.hosts.models import PoolAttachment
 from portal.hosts.steps import HostStep, copy_volume, delete_waiting
@@ -250,9 +258,9 @@ class Place:
 
 
 def places(disk: Disk) -> list[Place]:
-    """Return the other pools of the machine's host, the emptiest first."""
+    """Return the other pools of files of the machine's host, the emptiest first."""
     others = PoolAttachment.objects.filter(host=disk.machine.host_id).exclude(pool=disk.pool.pool_id)
-    pools = list(others.select_related("pool"))
+    pools = list(others.filter(observed_kind__in=FOLDER_KINDS).select_related("pool"))
     keys = [(pool.pool.scope, Counter.Resource.DISK.value) for pool in pools]
     found = []
     for pool, counter in zip(pools, counters.look(keys), strict=True):
@@ -291,6 +299,8 @@ def move_disk(*, actor: Any, disk: Disk, to: PoolAttachment) -> Operation:
             raise Denied(_("The machine's host has this pool no more."), field="pool")
         if there.pool_id == now.pool.pool_id:
             raise Denied(_("The disk is in this pool already."), field="pool")
+        if not there.has_folder:
+            raise Denied(_("Disks of machines are files, and this pool is no folder."), field="pool")
         _check_movable(known(current), now)
         told = [("Pool", now.pool.pool.name, there.pool.name)]
         begun = begin(

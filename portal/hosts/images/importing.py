@@ -22,7 +22,7 @@ from django.utils import timezone
 from portal.audit import services as audit
 from portal.drivers import imagefile
 from portal.drivers.errors import AlreadyExists, DriverError, HostRemoved
-from portal.drivers.types import VolumeInfo
+from portal.drivers.types import FOLDER_KINDS, VolumeInfo
 from portal.hosts.calls import call
 from portal.hosts.images import appliances, copies, fetching, passing, room, store
 from portal.hosts.images.in_use import uses_of
@@ -99,9 +99,7 @@ class Take(Step):
         target = store.taken_of(upload)
         room_bytes = room.free_bytes(upload) + store.length(target)
         most = min(settings.UPLOAD_MOST_BYTES, room_bytes)
-        limits = fetching.Limits(
-            most, settings.IMPORT_SECONDS, settings.IMPORT_NETWORKS, settings.IMPORT_CA
-        )
+        limits = fetching.Limits(most, settings.IMPORT_SECONDS, settings.IMPORT_NETWORKS, settings.IMPORT_CA)
         try:
             fetching.fetch(upload.address, target, limits=limits, check=lambda have: _look(context))
         except fetching.FetchFailed as failed:
@@ -291,8 +289,8 @@ class Copy(Step):
         if image is None:
             raise StepFailed("upload_gone")
         failed: list[DriverError] = []
-        pools = PoolAttachment.objects.exclude(images__image=image).select_related("pool").order_by("pk")
-        for place in pools:
+        pools = PoolAttachment.objects.filter(observed_kind__in=FOLDER_KINDS).exclude(images__image=image)
+        for place in pools.select_related("pool").order_by("pk"):
             try:
                 _copy_to(place, image)
             except DriverError as error:

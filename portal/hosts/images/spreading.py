@@ -63,6 +63,6 @@ class FillFurtherPools(CopiesImages):
         return "image_not_everywhere" if failed else None
 
     def places(self, context: StepContext) -> list[PoolAttachment]:
-        """Return the pools of the host that run, without its first one."""
+        """Return the pools of files of the host that run, without its first one."""
         mine = PoolAttachment.objects.filter(host=context.identifiers["host"]).select_related("pool")
-        return [place for place in mine.order_by("pk")[1:] if place.observed_active]
+        return [place for place in mine.order_by("pk")[1:] if place.observed_active and place.has_folder]
