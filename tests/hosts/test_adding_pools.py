@@ -82,7 +82,7 @@ def test_the_host_says_who_uses_what_others_named(fake, pool, chief):  # noqa: F
         ({"path": "/srv/a\n<b/>"}, "path"),
         ({"path": "/srv/example"}, "path"),
         ({"path": "/srv/example/in/it"}, "path"),
-        ({"kind": "logical", "source": "vg"}, "kind"),
+        ({"kind": "logical", "source": "vg"}, "path"),
         ({"kind": "nonsense"}, "kind"),
         ({"source": "/dev/vdb1"}, "source"),
         ({"server": "nas"}, "server"),

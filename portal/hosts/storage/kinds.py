@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from portal.drivers.observations import HostTold
-from portal.drivers.types import CloneMode, VolumeInfo, VolumeSpec
+from portal.drivers.types import FOLDER_KINDS, CloneMode, PoolKind, VolumeInfo, VolumeSpec
 from portal.hosts import sharing
 from portal.hosts.observations import note, now
 from portal.hosts.steps import HostStep, delete_waiting
@@ -79,16 +79,26 @@ def _mark(context: StepContext) -> VolumeSpec:
     return VolumeSpec(names["pool"], names["name"], size, format="raw", fresh=True)
 
 
+def has_marks(context: StepContext) -> bool:
+    """Tell whether a mark stands for a new volume in the pool.
+
+    Not where there is no folder. Volumes are of whole extents there, so that no size is anybody's own; and
+    what makes one (lvcreate, rbd, zfs) refuses a name that is there, so that it makes it exclusively.
+    """
+    return context.identifiers.get("pool_kind", PoolKind.DIR) in FOLDER_KINDS
+
+
 def is_mark(context: StepContext, info: VolumeInfo) -> bool:
     """Tell whether a volume is what stands for the new one."""
-    return (info.format, info.capacity_bytes) == ("raw", _mark(context).capacity_bytes)
+    return has_marks(context) and (info.format, info.capacity_bytes) == ("raw", _mark(context).capacity_bytes)
 
 
 def _claim(step: StorageStep, context: StepContext) -> None:
     """Take the name, unless this operation has it. Raises StepFailed for one that somebody else has."""
     there = step.find(context, context.identifiers["name"])
     if there is None:
-        step.call(context, "create_volume", _mark(context))
+        if has_marks(context):
+            step.call(context, "create_volume", _mark(context))
     elif not is_mark(context, there):
         raise StepFailed("name_taken", f"a volume {there.name} is there")
 
@@ -113,7 +123,8 @@ class Make(StorageStep):
 
     A row says that the mark is going: whatever has the name after that, this operation made, because it made
     it exclusively, the instant after. What somebody else puts there in that instant makes the call fail, and
-    the row goes before anything else is done.
+    the row goes before anything else is done. Where there are no marks, the row is written once nothing has
+    the name.
     """
 
     name, title = "make", "Make the volume"
@@ -124,7 +135,8 @@ class Make(StorageStep):
         there = self.take(context)
         if there is None or is_mark(context, there) or names.get("source"):
             # A copy that a worker left behind looks like a whole one.
-            delete_waiting(self, context, names["pool"], names["name"], size=names["capacity"])
+            if there is not None or has_marks(context):
+                delete_waiting(self, context, names["pool"], names["name"], size=names["capacity"])
             self._make(context)
 
     def take(self, context: StepContext) -> VolumeInfo | None:

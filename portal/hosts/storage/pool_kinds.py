@@ -24,6 +24,10 @@ ADD, REMOVE = "storage.add_pool", "storage.remove_pool"
 START, STOP, AUTOSTART = "storage.start_pool", "storage.stop_pool", "storage.autostart_pool"
 
 
+#: Where a host has the devices of a pool that is no folder, by what it lies on, and no other pool's.
+_DEVICES = {PoolKind.LOGICAL: "/dev/%(source)s", PoolKind.ZFS: "/dev/zvol/%(source)s"}
+
+
 class PoolStep(StorageStep):
     """A step on the pool that the operation names."""
 
@@ -71,8 +75,9 @@ class PoolStep(StorageStep):
             pool, _made = StoragePool.objects.get_or_create(
                 uuid=names["uuid"], defaults={"name": names["pool"]}
             )
+            told = {"path": names["path"], "observed_kind": names.get("kind", PoolKind.DIR)}
             place, _made = PoolAttachment.objects.get_or_create(
-                host_id=names["host"], pool=pool, defaults={"path": names["path"]}
+                host_id=names["host"], pool=pool, defaults=told
             )
         return place
 
@@ -108,11 +113,12 @@ class Define(PoolStep):
         kind = PoolKind(names["kind"])
         if kind not in self.call(context, "pool_kinds"):
             raise StepFailed("not_supported", f"the host has no pools of kind {kind}")
-        if not self.stands(context) and names["path"] in {
-            pool.path for pool in self.call(context, "list_pools")
-        }:
-            raise StepFailed("folder_taken", names["path"])
-        spec = PoolSpec(names["pool"], names["uuid"], names["path"], kind, names["source"], names["server"])
+        folder = names["path"] or _DEVICES.get(kind, "") % {"source": names["source"]}
+        there = {pool.path for pool in self.call(context, "list_pools")}
+        if folder and folder in there and not self.stands(context):
+            raise StepFailed("folder_taken", folder)
+        told = [names.get(name, "") for name in ("source", "server", "user", "secret")]
+        spec = PoolSpec(names["pool"], names["uuid"], names["path"], kind, *told)
         self.call(context, "ensure_pool", spec)
         # Of its own: a worker that died may have left one that was defined and no more.
         self.call(context, "autostart_pool", spec.name, True)
@@ -140,8 +146,8 @@ class FillThis(FillFurtherPools):
     name, title = "images", "Copy the images to it"
 
     def places(self, context: StepContext) -> list[PoolAttachment]:
-        uuid = context.identifiers["uuid"]
-        return list(PoolAttachment.objects.filter(pool__uuid=uuid).select_related("pool"))
+        found = PoolAttachment.objects.filter(pool__uuid=context.identifiers["uuid"]).select_related("pool")
+        return [place for place in found if place.has_folder]
 
 
 class Empty(PoolStep):

@@ -14,52 +14,61 @@ from portal.core.web.htmx import attempt, denied_at
 from portal.drivers.types import PoolKind
 from portal.hosts.models import Host, PoolAttachment
 from portal.hosts.storage import pools
+from portal.hosts.storage.pool_words import KINDS
 from portal.operations.models import Operation
-
-_WORDS = {
-    PoolKind.DIR: (
-        _("A folder of the host"),
-        _("It is made if it is not there; one that is there gets the permissions 0711, its files stay."),
-    ),
-    PoolKind.FS: (
-        _("A device with a file system"),
-        _("The host mounts it at the folder. It is never formatted: it must have a file system."),
-    ),
-    PoolKind.NETFS: (
-        _("A folder of a server (NFS)"),
-        _(
-            "The host mounts it at the folder. Without the server, machines with disks there stand still. "
-            "Give each host a folder of its own on the server: a host does not know which disks the machines "
-            "of another one have. The portal knows a server again by its name alone."
-        ),
-    ),
-}
 
 
 class NewPool(forms.Form):
-    """A pool of files."""
+    """A pool: what its kind needs, and nothing else; the service says what is missing, or too much."""
 
     name = forms.CharField(label=_("Name"), max_length=64)
     kind = forms.ChoiceField(label=_("Kind"), widget=ExplainedRadio)
     path = forms.CharField(
-        label=_("Folder on the host"), max_length=255, help_text=_("Such as /var/lib/gatehouse-2.")
-    )
-    server = forms.CharField(
-        label=_("Server"), max_length=255, required=False, help_text=_("Only of a folder of a server.")
-    )
-    source = forms.CharField(
-        label=_("Device, or folder on the server"),
+        label=_("Folder on the host"),
         max_length=255,
         required=False,
-        help_text=_("Such as /dev/vdb1 or /srv/disks; empty for a folder of the host."),
+        help_text=_("Such as /var/lib/gatehouse-2. Only of what is, or is mounted at, a folder."),
+    )
+    server = forms.CharField(
+        label=_("Server"),
+        max_length=255,
+        required=False,
+        help_text=_(
+            "Of NFS, iSCSI and Ceph (a monitor): its name or address, and :port unless it is the usual one."
+        ),
+    )
+    source = forms.CharField(
+        label=_("What it lies on"),
+        max_length=255,
+        required=False,
+        help_text=_(
+            "A device (/dev/vdb1), the folder on an NFS server (/srv/disks), a volume group (vg0), a target "
+            "(iqn.2026-01.org.example:disks), or a pool of Ceph (disks) or ZFS (tank/disks). Empty for a "
+            "folder of the host."
+        ),
+    )
+    user = forms.CharField(
+        label=_("User"),
+        max_length=127,
+        required=False,
+        help_text=_("Only of iSCSI (CHAP) and Ceph, where they ask for a password."),
+    )
+    secret = forms.CharField(
+        label=_("Secret of the host"),
+        max_length=64,
+        required=False,
+        help_text=_(
+            "The UUID of the secret that holds the password, which the host's administrator made by virsh "
+            "secret-define and secret-set-value. The portal never has the password."
+        ),
     )
 
     def __init__(self, *args: object, host: Host, **more: object) -> None:
         super().__init__(*args, **more)  # type: ignore[arg-type]
         kinds = pools.kinds_of(host)
         field = self.fields["kind"]
-        field.choices = [(kind.value, _WORDS[kind][0]) for kind in kinds]  # type: ignore[attr-defined]
-        field.widget.explained = {kind.value: _WORDS[kind][1] for kind in kinds}  # type: ignore[attr-defined]
+        field.choices = [(kind.value, KINDS[kind][0]) for kind in kinds]  # type: ignore[attr-defined]
+        field.widget.explained = {kind.value: KINDS[kind][1] for kind in kinds}  # type: ignore[attr-defined]
         self.initial.setdefault("kind", PoolKind.DIR.value)
 
 

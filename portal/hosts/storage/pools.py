@@ -1,20 +1,18 @@
 """Add pools to hosts, remove, start and stop them. Not for: what lies in them, nor how a host is enrolled."""
 
 import json
-import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django.db import transaction
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
-from portal.drivers.types import FOLDER_KINDS, PoolKind
-from portal.hosts.addresses import check_pool_path
+from portal.drivers.types import FOLDER_KINDS, SERVED_KINDS, PoolKind
 from portal.hosts.models import Host, PoolAttachment, StoragePool, Upload
 from portal.hosts.services import check_estate, locked
-from portal.hosts.storage import pool_kinds
+from portal.hosts.storage import pool_kinds, pool_sources
 from portal.hosts.storage.services import has_plain_name
 from portal.hosts.storage.using import Use, uses_by_machines, uses_of
 from portal.operations import ledger
@@ -29,8 +27,6 @@ _SYSTEM = frozenset(
 )
 #: Below these only folders of folders are anybody's own.
 _SHARED = frozenset({"home", "var"})
-_DEVICE = re.compile(r"/dev(/[A-Za-z0-9][A-Za-z0-9._:+-]*)+")
-_SERVER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 #: How many of those that keep a pool are named.
 _NAMED = 5
 
@@ -41,88 +37,103 @@ def kinds_of(host: Host) -> list[PoolKind]:
     One that was not asked yet has folders.
     """
     told = host.readiness.get("pool_kinds", [PoolKind.DIR])
-    return [kind for kind in PoolKind if kind in told and kind in FOLDER_KINDS]
+    return [kind for kind in PoolKind if kind in told]
 
 
-def add(*, actor: Any, host: Host, name: str, kind: str, path: str, source: str, server: str) -> Operation:
-    """Queue a pool of a kind of `FOLDER_KINDS`; the host is asked whether it has that. Raises Denied."""
+def add(
+    *,
+    actor: Any,
+    host: Host,
+    name: str,
+    kind: str,
+    path: str,
+    source: str,
+    server: str,
+    user: str = "",
+    secret: str = "",
+) -> Operation:
+    """Queue a pool of a kind; the host is asked whether it has that. Raises Denied.
+
+    `user` and `secret`, the UUID of a secret of the host's libvirt, are of pools that ask for a password.
+    """
     check_estate(actor, "administer", _("add pools"))
     if not has_plain_name(name) or len(name) > 64:
         raise Denied(_("Use letters, digits, dots, hyphens and underscores, at most 64."), field="name")
-    _check_source(kind, source, server)
+    pool_sources.check(kind, source, server)
+    secret = pool_sources.checked_secret(kind, user, secret)
     with transaction.atomic():
         # All of them: of two hosts that are given the same folder at once, the second is refused.
         list(Host.objects.select_for_update(no_key=True).order_by("pk"))
         current = locked(host)
-        _check_place(current, name, path)
+        _check_place(current, name, kind, path)
         _check_alone(current, kind, source, server)
         names = {"pool": name, "kind": kind, "path": path, "source": source, "server": server}
+        if secret:
+            names |= {"user": user, "secret": secret}
         names["uuid"] = str(uuid.uuid4())
         return _begin(actor, current, pool_kinds.ADD, f"Add the pool {name}", names)
 
 
-def _check_source(kind: str, source: str, server: str) -> None:
-    """Raise Denied unless what a pool lies on is a plain name of what its kind wants."""
-    if kind not in FOLDER_KINDS:
-        raise Denied(_("Choose one of the kinds."), field="kind")
-    if kind == PoolKind.NETFS:
-        if not _SERVER.fullmatch(server):
-            raise Denied(_("Name the server by its host name or address."), field="server")
-        _checked_path(source, "source")
-    elif server:
-        raise Denied(_("Only a folder of a server has a server."), field="server")
-    if kind == PoolKind.FS and (not _DEVICE.fullmatch(source) or ".." in source):
-        raise Denied(_("Name the device by its path, such as /dev/vdb1."), field="source")
-    if kind == PoolKind.DIR and source:
-        raise Denied(_("A folder lies on nothing else; leave this empty."), field="source")
-
-
-def _checked_path(path: str, field: str) -> None:
-    try:
-        check_pool_path(path)
-    except Denied as denied:
-        raise Denied(denied.reason, field=field) from denied
-
-
-def _check_place(host: Host, name: str, path: str) -> None:
+def _check_place(host: Host, name: str, kind: str, path: str) -> None:
     """Raise Denied unless a pool can be called `name` and be mounted or made at `path` on the host."""
-    _checked_path(path, "path")
+    others = host.pools.select_related("pool")
+    if any(other.pool.name == name for other in others):
+        raise Denied(_("The host has a pool of this name already."), field="name")
+    if kind in FOLDER_KINDS:
+        _check_folder(others, path)
+    elif path:
+        raise Denied(_("Such a pool has no folder; leave this empty."), field="path")
+
+
+def _check_folder(others: Iterable[PoolAttachment], path: str) -> None:
+    """Raise Denied unless a pool can be mounted or made at `path`, and none of `others` is."""
+    pool_sources.check_path(path, "path")
     parts = path.strip("/").split("/")
     if parts[0] in _SYSTEM or len(parts) < 2 + (parts[0] in _SHARED):
         raise Denied(
             _("That is a folder of the system. Use one of the pool's own, such as /var/lib/gatehouse-2."),
             field="path",
         )
-    for other in host.pools.select_related("pool"):
-        if other.pool.name == name:
-            raise Denied(_("The host has a pool of this name already."), field="name")
-        if _overlap(path, other.path):
+    for other in others:
+        if other.path and _overlap(path, other.path):
             words = _("The pool %(pool)s has this folder, or one in it or around it.")
             raise Denied(words % {"pool": other.pool.name}, field="path")
 
 
 def _check_alone(host: Host, kind: str, source: str, server: str) -> None:
-    """Raise Denied when another pool lies on the same folder of a server, or the same device of the host.
+    """Raise Denied when another pool lies on the same of a server, or the same device or group of the host.
 
-    Each pool's host is asked alone who uses a file: by the other pool, a machine's disk would seem nobody's.
+    Each pool's host is asked alone who uses a volume: by the other pool, a machine's disk seems nobody's.
     """
     for other in _added() if kind != PoolKind.DIR else ():
         names = other.identifiers
-        if kind != names["kind"]:
-            continue
-        if kind == PoolKind.FS:
-            shared = names["host"] == host.pk and names["source"] == source
-        else:
-            same = names["server"].lower() == server.lower()
-            shared = same and _overlap(names["source"], source)
-        if shared:
+        if kind == names["kind"] and _is_shared(host, kind, source, server, names):
             words = _(
                 "The pool %(pool)s of %(host)s lies there, or in it or around it. Two pools of the same "
-                "files are refused: neither host knows whose disks the other one's machines have, and they "
-                "could be deleted as nobody's. Choose another folder."
+                "volumes are refused: neither host knows whose disks the other one's machines have, and they "
+                "could be deleted as nobody's. Choose another place."
             )
             on = Host.objects.filter(pk=names["host"]).first()
             raise Denied(words % {"pool": names["pool"], "host": on or names["host"]}, field="source")
+
+
+def _is_shared(host: Host, kind: str, source: str, server: str, names: Mapping[str, Any]) -> bool:
+    """Tell whether a pool of a host would lie on the same as one of its kind that `names` tell of."""
+    if kind == PoolKind.ISCSI:
+        # A target has its name to itself, whatever its server is called.
+        return bool(names["source"] == source)
+    if kind in SERVED_KINDS:
+        same = names["server"].partition(":")[0].lower() == server.partition(":")[0].lower()
+    else:
+        same = names["host"] == host.pk
+    return same and _overlap(names["source"], source)
+
+
+def source_of(pool: PoolAttachment) -> str:
+    """Return what a further pool lies on, as it was asked for, in a line; '' for a folder."""
+    added = Operation.objects.filter(kind=pool_kinds.ADD, identifiers__uuid=str(pool.pool.uuid)).first()
+    names = added.identifiers if added else {}
+    return " ".join(filter(None, (names.get("server", ""), names.get("source", ""))))
 
 
 def _added() -> Iterator[Operation]:
@@ -153,6 +164,7 @@ def remove(*, actor: Any, pool: PoolAttachment, confirm_name: str) -> Operation:
         if reason := why_not_removed(pool):
             raise Denied(reason)
         names = {"pool": pool.pool.name, "uuid": str(pool.pool.uuid), "path": pool.path}
+        names["kind"] = pool.observed_kind
         return _begin(actor, current, pool_kinds.REMOVE, f"Remove the pool {pool.pool.name}", names)
 
 

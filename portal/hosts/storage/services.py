@@ -9,9 +9,10 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
+from portal.drivers.types import VolumeVerb
 from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.services import check_estate
-from portal.hosts.storage import downloading, kinds
+from portal.hosts.storage import downloading, kinds, pool_words
 from portal.hosts.storage.using import uses_of
 from portal.operations.models import Operation
 from portal.operations.services import begin_operation
@@ -19,6 +20,8 @@ from portal.operations.spec import RequestSpec
 
 #: What the drivers take for a volume's name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
+#: What libvirt calls a LUN of a target.
+_LUN = re.compile(r"unit(:[0-9]{1,9}){3}")
 _FORMATS = ("qcow2", "raw")
 _SECTOR = 512
 
@@ -32,16 +35,21 @@ def look(*, actor: Any, pool: PoolAttachment) -> Operation:
 def create(*, actor: Any, pool: PoolAttachment, name: str, capacity: int, form: str) -> Operation:
     """Queue an empty volume of `capacity` bytes in the format `form`. Raises Denied."""
     check_estate(actor, "operate", _("make volumes"))
+    _check_can(pool, VolumeVerb.CREATE)
     check_new(pool, name)
     if form not in _FORMATS:
         raise Denied(_("Choose one of the formats."), field="form")
+    if form != "raw" and not pool.has_folder:
+        raise Denied(_("Volumes of this pool are raw."), field="form")
     _check_capacity(pool, capacity)
-    return _change(actor, pool, kinds.CREATE, f"Make {name}", name, capacity=capacity, format=form, **_own())
+    told = {"format": form, **_own(pool)}
+    return _change(actor, pool, kinds.CREATE, f"Make {name}", name, capacity=capacity, **told)
 
 
 def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
     """Queue a full copy of a volume that nobody writes, in its pool. Raises Denied."""
     check_estate(actor, "operate", _("copy volumes"))
+    _check_can(volume.pool, VolumeVerb.CLONE)
     check_new(volume.pool, name)
     if volume.observed_format not in _FORMATS or not _NAME.fullmatch(volume.name):
         raise Denied(_("Only volumes in the formats qcow2 and raw, with plain names, are copied."))
@@ -49,14 +57,16 @@ def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
     if volume.observed_allocation > volume.pool.observed_available:
         raise Denied(_("The pool is too full for a copy; make room first."))
     told = {"source": volume.observed_path, "source_name": volume.name, "format": volume.observed_format}
+    told |= _own(volume.pool)
     title = f"Copy {volume.name} to {name}"
     capacity = volume.observed_capacity
-    return _change(actor, volume.pool, kinds.CLONE, title, name, capacity=capacity, **told, **_own())
+    return _change(actor, volume.pool, kinds.CLONE, title, name, capacity=capacity, **told)
 
 
 def grow(*, actor: Any, volume: Volume, capacity: int) -> Operation:
     """Queue that a volume nobody uses gets `capacity` bytes; it never gets smaller. Raises Denied."""
     check_estate(actor, "operate", _("change volumes"))
+    _check_can(volume.pool, VolumeVerb.GROW)
     _check_free(volume, _("A machine's disk is made larger on the machine's own page."))
     if capacity <= volume.observed_capacity:
         raise Denied(
@@ -71,6 +81,7 @@ def delete(*, actor: Any, volume: Volume, confirm_name: str) -> Operation:
     check_estate(actor, "operate", _("delete volumes"))
     if confirm_name != volume.name:
         raise Denied(_("Type the volume's name exactly to delete it."))
+    _check_can(volume.pool, VolumeVerb.DELETE)
     _check_free(volume)
     return _change(actor, volume.pool, kinds.DELETE, f"Delete {volume.name}", volume.name)
 
@@ -78,10 +89,16 @@ def delete(*, actor: Any, volume: Volume, confirm_name: str) -> Operation:
 def download(*, actor: Any, volume: Volume) -> Operation:
     """Queue that a volume's file is brought here, unless a running domain may write to it. Raises Denied."""
     check_estate(actor, "operate", _("download volumes"))
-    if not has_plain_name(volume.name):
+    _check_can(volume.pool, VolumeVerb.READ)
+    if not has_plain_name(volume.name) and not _LUN.fullmatch(volume.name):
         raise Denied(_("Its name has characters that the portal passes on to no host; take it there."))
     names = {"folder": str(uuid.uuid4())}
     return _change(actor, volume.pool, downloading.FETCH, f"Download {volume.name}", volume.name, **names)
+
+
+def _check_can(pool: PoolAttachment, verb: VolumeVerb) -> None:
+    if reason := pool_words.why_not(pool.observed_kind, verb):
+        raise Denied(reason)
 
 
 def why_not(volume: Volume) -> str:
@@ -141,9 +158,9 @@ def subject_of(pool: PoolAttachment, name: str) -> str:
     return f"hosts.volume:pool:{pool.pool_id}:{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def _own() -> dict[str, str]:
-    """Draw what tells the volume that an operation makes from everybody else's."""
-    return {"mark": str(uuid.uuid4())}
+def _own(pool: PoolAttachment) -> dict[str, str]:
+    """Draw what tells the volume that an operation makes from everybody else's, and say how far it does."""
+    return {"mark": str(uuid.uuid4()), "pool_kind": pool.observed_kind}
 
 
 def _change(actor: Any, pool: PoolAttachment, kind: str, title: str, name: str, **names: Any) -> Operation:

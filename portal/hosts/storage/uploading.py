@@ -14,6 +14,7 @@ from portal.hosts.images.importing import Check, Take
 from portal.hosts.images.values import check_sha256
 from portal.hosts.models import PoolAttachment, Upload
 from portal.hosts.steps import delete_waiting
+from portal.hosts.storage import pool_words
 from portal.hosts.storage.kinds import Claim, Look, Make, is_mark, page
 from portal.hosts.storage.looking import forget_begun
 from portal.hosts.storage.pool_kinds import REMOVE
@@ -29,6 +30,8 @@ def begin(*, actor: Any, pool: PoolAttachment, name: str, sha256: str = "") -> U
     """Keep what a volume will be called; its file follows by `images.services`. Raises Denied."""
     upload = Upload(person=actor, pool=pool, wanted={"kind": "volume", "title": name, "name": name})
     purposes.check_right(actor, upload)
+    if reason := pool_words.why_no_upload(pool.observed_kind):
+        raise Denied(reason)
     check_new(pool, name)
     upload.expected_sha256 = check_sha256(sha256, needed=False)
     with transaction.atomic():

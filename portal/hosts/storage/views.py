@@ -15,15 +15,18 @@ from portal.core.web.forms import ConfirmForm, GibField
 from portal.core.web.htmx import attempt, denied_at, render_page
 from portal.core.web.lists import ordering, search_of
 from portal.core.web.streaming import stream
+from portal.drivers.types import VolumeVerb
 from portal.hosts.live import visible
 from portal.hosts.models import PoolAttachment, Upload, Volume
-from portal.hosts.storage import downloading, services, uploading
-from portal.hosts.storage.pools import why_not_removed, why_not_stopped
+from portal.hosts.storage import downloading, pool_words, services, uploading
+from portal.hosts.storage.pools import source_of, why_not_removed, why_not_stopped
 from portal.hosts.storage.room import room_of, with_promised
 from portal.hosts.storage.upload_views import NewUpload
 from portal.hosts.storage.using import is_orphan, uses_of
 
 PAGE_SIZE = 50
+#: What the page of a volume offers, or says why not.
+_OFFERED = (VolumeVerb.GROW, VolumeVerb.CLONE, VolumeVerb.READ, VolumeVerb.DELETE)
 ORDER = {
     "name": ["name", "pk"],
     "capacity": ["observed_capacity", "pk"],
@@ -37,6 +40,11 @@ class NewVolume(forms.Form):
     name = forms.CharField(label=_("Name"), max_length=127)
     capacity = GibField(label=_("Size in GiB"))
     form = forms.ChoiceField(label=_("Format"), choices=[("qcow2", "qcow2"), ("raw", "raw")])
+
+    def __init__(self, *args: object, pool: PoolAttachment, **more: object) -> None:
+        super().__init__(*args, **more)  # type: ignore[arg-type]
+        if not pool.has_folder:
+            self.fields["form"].choices = [("raw", "raw")]  # type: ignore[attr-defined]
 
 
 class Larger(forms.Form):
@@ -70,7 +78,8 @@ def pools(request: HttpRequest) -> HttpResponse:
 @require_safe
 def pool(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a pool and what lies in it."""
-    return _pool_page(request, get_object_or_404(_pools(request), pk=pk), NewVolume())
+    found = get_object_or_404(_pools(request), pk=pk)
+    return _pool_page(request, found, NewVolume(pool=found))
 
 
 def _pool_page(
@@ -105,6 +114,10 @@ def _pool_page(
         "confirm": ConfirmForm(name=pool.pool.name),
         "denied": why_not_removed(pool) if may_administer else "",
         "kept_running": why_not_stopped(pool) if pool.observed_active else "",
+        "kind": pool_words.label_of(pool.observed_kind),
+        "source": source_of(pool),
+        "no_making": pool_words.why_not(pool.observed_kind, VolumeVerb.CREATE),
+        "no_upload": pool_words.why_no_upload(pool.observed_kind),
     }
     status = 422 if form.errors or upload.errors else 200
     return render_page(request, "hosts/pool.html", context, partial="hosts/volumes.html", status=status)
@@ -120,7 +133,8 @@ def refresh(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def add(request: HttpRequest, pk: int) -> HttpResponse:
     """Make an empty volume."""
-    found, form = get_object_or_404(_pools(request), pk=pk), NewVolume(request.POST)
+    found = get_object_or_404(_pools(request), pk=pk)
+    form = NewVolume(request.POST, pool=found)
     if form.is_valid():
         with denied_at(form):
             made = services.create(actor=request.user, pool=found, **form.cleaned_data)
@@ -136,7 +150,7 @@ def begin_upload(request: HttpRequest, pk: int) -> HttpResponse:
         with denied_at(form):
             begun = uploading.begin(actor=request.user, pool=found, **form.cleaned_data)
             return redirect("hosts:upload", begun.pk)
-    return _pool_page(request, found, NewVolume(), form)
+    return _pool_page(request, found, NewVolume(pool=found), form)
 
 
 def _volume(request: HttpRequest, pk: int) -> Volume:
@@ -158,13 +172,14 @@ def _volume_page(
     copy: Copy | None = None,
     confirm: ConfirmForm | None = None,
 ) -> HttpResponse:
-    uses = uses_of([volume])[volume.pk]
+    uses, kind = uses_of([volume])[volume.pk], volume.pool.observed_kind
     shown = (larger or Larger(), copy or Copy(), confirm or ConfirmForm(name=volume.name))
     context = {
         "volume": volume,
         "uses": uses,
         "orphan": is_orphan(volume, uses),
         "denied": services.why_not(volume),
+        "cannot": {verb.value: why for verb in _OFFERED if (why := pool_words.why_not(kind, verb))},
         "ready": downloading.ready(volume, _subject(volume)),
         "larger": shown[0],
         "copy": shown[1],
