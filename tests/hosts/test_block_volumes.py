@@ -58,7 +58,7 @@ def test_what_has_the_name_is_left(fake, host, chief):  # noqa: F811
 
 
 def test_what_comes_in_the_last_instant_is_left(fake, host, chief, monkeypatch):  # noqa: F811
-    """Red when the volume is not made fresh, or a refused one counts as begun, which the undo deletes."""
+    """Red when the volume is not made fresh, or what is not the operation's own is deleted then, or undone."""
     place = added(chief, host, VG)
     begun = make(chief, place)
     create = fake.create_volume
@@ -68,7 +68,11 @@ def test_what_comes_in_the_last_instant_is_left(fake, host, chief, monkeypatch):
         create(VolumeSpec(spec.pool, spec.name, spec.capacity_bytes, format="raw"))
         return create(spec)
 
+    def never(*told):
+        raise AssertionError("there is nothing of its own to delete")
+
     monkeypatch.setattr(fake, "create_volume", taken)
+    monkeypatch.setattr(fake, "delete_volume", never)
     failed = done(begun)
     assert (failed.state, code(failed)) == (State.FAILED, "name_taken")
     assert [info.name for info in fake.list_volumes("fast")] == ["data"] and not BegunVolume.objects.exists()
@@ -205,26 +209,26 @@ def test_a_lun_is_downloaded_by_its_name(fake, host, chief):  # noqa: F811
 
 
 def test_who_has_a_device_is_said(fake, host, chief, cast):  # noqa: F811
-    """Red when a domain's disk on a logical volume is seen by its file alone: it would seem an orphan."""
+    """Red when a domain's disk on a logical volume is seen by its file alone: it would seem an orphan.
+
+    A machine's own such disk has no row either, since it is no file.
+    """
     place = added(chief, host, VG)
-    for name in ("web-data", "db", "free"):
+    for name in ("web-data", "logs", "db", "free"):
         fake.create_volume(VolumeSpec("fast", name, GIB, format="raw"))
     look(chief, place)
     machine = factories.make_machine(cast, "web", host)
-    for own, source in (
-        (machine.uuid, {"dev": "/dev/mapper/vg0-web--data"}),
-        (uuid.uuid4(), {"pool": "fast", "volume": "db"}),
-    ):
+    mine = {"dev": "/dev/mapper/vg0-web--data"}, {"pool": "fast", "volume": "logs"}
+    for own, sources in ((machine.uuid, mine), (uuid.uuid4(), ({"pool": "fast", "volume": "db"},))):
         Definition.objects.create(
             host=host,
             uuid=own,
             observed_name="theirs",
             observed_digest="d",
-            observed_persistent={"devices": {"disks": [{"device": "disk", "source": source}]}},
+            observed_persistent={"devices": {"disks": [{"source": source} for source in sources]}},
             observed_at=timezone.now(),
         )
-    with pytest.raises(Denied, match="Machine web"):
-        services.delete(actor=chief, volume=row("web-data"), confirm_name="web-data")
-    with pytest.raises(Denied, match="Domain theirs"):
-        services.delete(actor=chief, volume=row("db"), confirm_name="db")
+    for name, user in (("web-data", "Machine web"), ("logs", "Machine web"), ("db", "Domain theirs")):
+        with pytest.raises(Denied, match=user):
+            services.delete(actor=chief, volume=row(name), confirm_name=name)
     assert uses_of([row("free")])[row("free").pk] == []
