@@ -2,6 +2,7 @@
 
 import uuid
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from django.urls import reverse
@@ -9,8 +10,9 @@ from django.utils import timezone
 
 from portal.core.errors import Denied
 from portal.drivers.types import VolumeInfo, VolumeSpec, VolumeVerb, can
+from portal.hosts import bringing
 from portal.hosts.models import BegunVolume, Volume
-from portal.hosts.storage import kinds, pool_words, services, uploading
+from portal.hosts.storage import downloading, kinds, pool_words, services, uploading
 from portal.hosts.storage.using import uses_of
 from portal.operations.registry import StepFailed
 from portal.operations.states import State
@@ -58,7 +60,7 @@ def test_what_has_the_name_is_left(fake, host, chief):  # noqa: F811
 
 
 def test_what_comes_in_the_last_instant_is_left(fake, host, chief, monkeypatch):  # noqa: F811
-    """Red when the volume is not made fresh, or what is not the operation's own is deleted then, or undone."""
+    """Red when the volume is not made fresh, or what is not the operation's own is deleted."""
     place = added(chief, host, VG)
     begun = make(chief, place)
     create = fake.create_volume
@@ -133,7 +135,7 @@ def test_a_failure_before_anything_was_begun_deletes_nothing(fake, host, chief):
 def lun(fake, place, name="unit:0:0:1"):  # noqa: F811
     """Put a volume into a pool in which none is made."""
     path = f"/dev/disk/by-path/{name}"
-    fake._volumes[place.pool.name, name] = VolumeInfo(place.pool.name, name, path, GIB, GIB, format="raw")
+    fake._volumes[place.pool.name, name] = VolumeInfo(place.pool.name, name, path, GIB, 0, format="raw")
 
 
 def acts(chief, volume):
@@ -199,13 +201,25 @@ def test_only_raw_volumes_are_made_and_offered(fake, host, chief, client):  # no
     assert client.post(url, {"name": "data", "capacity": "1", "form": "raw"}).status_code == 302
 
 
-def test_a_lun_is_downloaded_by_its_name(fake, host, chief):  # noqa: F811
-    """Red when libvirt's names of LUNs, with colons, are refused."""
+def test_a_lun_is_downloaded_by_its_name(fake, host, chief, tmp_path, monkeypatch):  # noqa: F811
+    """Red when libvirt's names of LUNs, with colons, are refused, or too little room is asked for."""
     place = added(chief, host, ISCSI)
     lun(fake, place)
     look(chief, place)
     volume = Volume.objects.select_related("pool__pool", "pool__host").get()
-    assert services.download(actor=chief, volume=volume).state == State.QUEUED
+    begun = services.download(actor=chief, volume=volume)
+    free = [0]
+    monkeypatch.setattr(bringing.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
+    monkeypatch.setattr(downloading, "FOLDER", tmp_path)
+    brought = []
+    monkeypatch.setattr(downloading, "bring", lambda *told, size: brought.append((told[3], size)))
+    # All of it is written here, whatever of it the host says is taken.
+    free[0] = GIB + bringing.LEFT_FREE - 1
+    with pytest.raises(StepFailed, match="bytes are needed"):
+        downloading.Fetch().do(context_of(begun))
+    free[0] += 1
+    downloading.Fetch().do(context_of(begun))
+    assert brought == [("unit:0:0:1", GIB)]
 
 
 def test_who_has_a_device_is_said(fake, host, chief, cast):  # noqa: F811

@@ -47,8 +47,9 @@ class Fetch(StorageStep):
         before = self._still(context)
         folder = _folder(names)
         folder.mkdir(parents=True, exist_ok=True)
-        need_room(folder, before.allocation_bytes)
         size = max(before.length_bytes, before.capacity_bytes)
+        # A raw one comes in full, its holes too.
+        need_room(folder, size if before.format == "raw" else before.allocation_bytes)
         bring(self, context, names["pool"], names["name"], folder / names["name"], size=size)
         if self._still(context) != before:
             raise StepFailed("volume_changed", names["name"])
