@@ -177,7 +177,8 @@ def test_what_a_kind_cannot_is_refused_in_words_and_not_offered(fake, host, chie
         assert (f'action="{url}"' in where) == can(values["kind"], verb), verb
         if not can(values["kind"], verb):
             reason = pool_words.why_not(values["kind"], verb)
-            assert reason in where.replace("&#x27;", "'")
+            shown = pool_words.not_here(values["kind"]) if verb in addresses else [reason]
+            assert all(line in where.replace("&#x27;", "'") for line in shown)
             with pytest.raises(Denied) as denied:
                 act()
             assert denied.value.reason == reason
@@ -246,3 +247,12 @@ def test_who_has_a_device_is_said(fake, host, chief, cast):  # noqa: F811
         with pytest.raises(Denied, match=user):
             services.delete(actor=chief, volume=row(name), confirm_name=name)
     assert uses_of([row("free")])[row("free").pk] == []
+
+
+def test_why_not_is_said_once():
+    """Red when the page repeats a reason for each thing that it does not offer."""
+    words = [pool_words.not_here(kind) for kind in ("dir", "iscsi", "rbd")]
+    assert [len(lines) for lines in words] == [0, 1, 2]
+    assert words[1][0].startswith(
+        "Here a volume is not copied, nor made larger, nor deleted: what the target"
+    )

@@ -62,7 +62,14 @@ _NOT = {
 }
 _LIBVIRT = _("libvirt does not do that for this kind of pool. Do it by the tools of the storage itself.")
 _LUNS = _("what the target has is its server's matter. Do it there.")
-_CHILDREN = _("a copy that libvirt makes in Ceph keeps what it was made from from being deleted.")
+_CHILDREN = _("a copy that libvirt makes in Ceph keeps the volume that it was made from from being deleted.")
+#: What is done to a volume, as a page lists it.
+_DOING = {
+    VolumeVerb.CLONE: _("copied"),
+    VolumeVerb.GROW: _("made larger"),
+    VolumeVerb.READ: _("downloaded"),
+    VolumeVerb.DELETE: _("deleted"),
+}
 
 
 def label_of(kind: str) -> str:
@@ -72,12 +79,23 @@ def label_of(kind: str) -> str:
 
 def why_not(kind: str, verb: VolumeVerb) -> str:
     """Return why something is not done to volumes of a kind of pool, in a sentence; '' where it is."""
-    if can(kind, verb):
-        return ""
-    why = _LUNS if kind == PoolKind.ISCSI else _LIBVIRT
-    if (kind, verb) == (PoolKind.RBD, VolumeVerb.CLONE):
-        why = _CHILDREN
-    return str(_NOT[verb]) % {"why": why}
+    return "" if can(kind, verb) else str(_NOT[verb]) % {"why": _reason(kind, verb)}
+
+
+def _reason(kind: str, verb: VolumeVerb) -> str:
+    if kind == PoolKind.ISCSI:
+        return str(_LUNS)
+    return str(_CHILDREN if (kind, verb) == (PoolKind.RBD, VolumeVerb.CLONE) else _LIBVIRT)
+
+
+def not_here(kind: str) -> list[str]:
+    """Return in a line for each reason what is not done to volumes of a kind of pool."""
+    found: dict[str, list[str]] = {}
+    for verb, doing in _DOING.items():
+        if not can(kind, verb):
+            found.setdefault(_reason(kind, verb), []).append(str(doing))
+    words = str(_("Here a volume is not %(doing)s: %(why)s"))
+    return [words % {"doing": str(_(", nor ")).join(doing), "why": why} for why, doing in found.items()]
 
 
 def why_no_upload(kind: str) -> str:

@@ -15,7 +15,7 @@ from portal.core.web.forms import ConfirmForm, GibField
 from portal.core.web.htmx import attempt, denied_at, render_page
 from portal.core.web.lists import ordering, search_of
 from portal.core.web.streaming import stream
-from portal.drivers.types import VolumeVerb
+from portal.drivers.types import VolumeVerb, can
 from portal.hosts.live import visible
 from portal.hosts.models import PoolAttachment, Upload, Volume
 from portal.hosts.storage import downloading, pool_words, services, uploading
@@ -25,8 +25,6 @@ from portal.hosts.storage.upload_views import NewUpload
 from portal.hosts.storage.using import is_orphan, uses_of
 
 PAGE_SIZE = 50
-#: What the page of a volume offers, or says why not.
-_OFFERED = (VolumeVerb.GROW, VolumeVerb.CLONE, VolumeVerb.READ, VolumeVerb.DELETE)
 ORDER = {
     "name": ["name", "pk"],
     "capacity": ["observed_capacity", "pk"],
@@ -179,7 +177,8 @@ def _volume_page(
         "uses": uses,
         "orphan": is_orphan(volume, uses),
         "denied": services.why_not(volume),
-        "cannot": {verb.value: why for verb in _OFFERED if (why := pool_words.why_not(kind, verb))},
+        "does": {verb.value: can(kind, verb) for verb in VolumeVerb},
+        "not_here": pool_words.not_here(kind),
         "ready": downloading.ready(volume, _subject(volume)),
         "larger": shown[0],
         "copy": shown[1],
