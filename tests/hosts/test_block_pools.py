@@ -243,7 +243,7 @@ def test_the_form_takes_what_each_kind_needs(fake, host, chief, client):  # noqa
     for values, words in (
         ({**VG, "source": ""}, "as vgs shows it"),
         ({**CEPH, "user": "gate", "secret": "password"}, "never the password"),
-        ({"name": "a", "kind": "dir"}, "/var/lib/gatehouse-2"),
+        ({"name": "a", "kind": "dir"}, "Name a folder by its full path"),
     ):
         wrong = client.post(url, values)
         assert wrong.status_code == 422 and words in wrong.content.decode()
