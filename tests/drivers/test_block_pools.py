@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
+from lxml import etree
 
 from portal.drivers.errors import AlreadyExists, InvalidSpec, NotSupported, PoolFull
 from portal.drivers.fake import FakeDriver
@@ -30,6 +31,8 @@ from tests.drivers.test_schema import POOLS
 from tests.drivers.test_xml import UUID
 
 MIB = 1 << 20
+#: libvirt's own, of which it comes with one for each kind of definition.
+SCHEMA = "/usr/share/libvirt/schemas/storagevol.rng"
 BLOCKS = sorted(set(PoolKind) - FOLDER_KINDS)
 MAKE = [kind for kind in BLOCKS if can(kind, VolumeVerb.CREATE)]
 
@@ -164,10 +167,22 @@ def test_a_volume_of_whole_extents_is_the_one_that_was_asked_for(kind, real):
     assert fake.create_volume(odd).capacity_bytes > 5 * MIB + 512
 
 
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_volume_fits_the_schema_and_is_reserved_in_full(real, kind):
+    """Red when an allocation is written that is less: libvirt then makes a sparse volume; or no target."""
+    pool(real, kind)
+    made = real.create_volume(raw())
+    assert made.allocation_bytes == made.capacity_bytes == 8 * MIB
+    # libvirt 9.0 checks by its own flag, and then refuses the flag (VIR_STORAGE_VOL_CREATE_VALIDATE).
+    schema, text = etree.RelaxNG(file=SCHEMA), VolumeElement.to_xml(raw(), kind)
+    assert schema.validate(etree.fromstring(text)), schema.error_log
+    assert not schema.validate(etree.fromstring(text.replace("<capacity", "<nonsense/><capacity")))
+
+
 def test_no_volume_is_sparse_by_what_the_portal_writes():
     """Red when an allocation is written: libvirt makes a snapshot of LVM, lost once it has filled up."""
     root = ET.fromstring(VolumeElement.to_xml(raw(), PoolKind.LOGICAL))
-    assert {part.tag for part in root} == {"name", "capacity"} and not root.attrib
+    assert {part.tag for part in root} == {"name", "capacity", "target"} and not root.attrib
 
 
 @pytest.mark.parametrize(

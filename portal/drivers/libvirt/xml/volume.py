@@ -138,6 +138,8 @@ class VolumeElement:
         root = ET.Element("volume")
         child(root, "name", spec.name)
         child(root, "capacity", str(spec.capacity_bytes), unit="bytes")
+        # The schema wants it, though there is nothing to say.
+        child(root, "target")
         return serialise(root)
 
     @staticmethod
