@@ -245,7 +245,14 @@ def test_a_full_pool_is_told_as_full(words):
     assert isinstance(translate(error_of(words)), PoolFull)
 
 
-@pytest.mark.parametrize("words", ['Logical Volume "disk" already exists', "failed to create: File exists"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        'Logical Volume "disk" already exists in volume group "vg0"',
+        "failed to create volume 'disks/disk': File exists",
+        "storage volume name 'disk' already in use.",
+    ],
+)
 def test_a_name_that_somebody_took_meanwhile_is_told_as_taken(real, monkeypatch, words):
     """Red when what lvcreate, zfs and Ceph say of a taken name is any error."""
     pool(real, PoolKind.LOGICAL)

@@ -29,7 +29,7 @@ from portal.drivers.types import (
 from portal.drivers.validation import check_boot_file, check_known, check_seed, check_volume
 
 #: What is said of a name that something has.
-_THERE = ("already exists", "File exists")
+_THERE = ("already exists", "already in use", "File exists")
 
 
 def _is_same(info: VolumeInfo, spec: VolumeSpec, kind: str) -> bool:
@@ -90,8 +90,8 @@ class Volumes:
             try:
                 self._create(pool, spec, kind)
             except libvirt.libvirtError as error:
-                # libvirt looks for the file itself, and has no code of its own for it; nor for what lvcreate
-                # and zfs say, and Ceph's EEXIST.
+                # libvirt looks for the file itself, and has no code of its own for it; nor where it
+                # copies, nor for what lvcreate and zfs say, and Ceph's EEXIST.
                 if any(words in str(error) for words in _THERE):
                     raise AlreadyExists(str(error)) from error
                 raise
