@@ -17,7 +17,7 @@ class VmsConfig(AppConfig):
         from vms.adoption.kind import ADOPT
         from vms.building import CREATE
         from vms.catalogue.images import used_by
-        from vms.changes import disks, moving
+        from vms.changes import attaching, disks, moving
         from vms.changes.cloning import CLONE
         from vms.changes.devices import limits, media, nics
         from vms.changes.resizing import RESIZE
@@ -31,7 +31,7 @@ class VmsConfig(AppConfig):
         from vms.placement import machines_on
         from vms.power import KINDS, give_up_machines
 
-        changes = (*disks.KINDS, *moving.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
+        changes = (*disks.KINDS, *attaching.KINDS, *moving.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
         built = (CREATE, DEPLOY_SEVERAL, INSTALL, ADOPT)
         whole = (EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, EXPORT)
         for kind in (*built, *whole, *changes, *KINDS):

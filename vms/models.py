@@ -275,6 +275,11 @@ class Disk(models.Model):
     def __str__(self) -> str:
         return f"{self.machine} {self.target}"
 
+    @property
+    def path(self) -> str:
+        """The disk's file on its host. Reads `pool`."""
+        return f"{self.pool.path}/{self.volume_name}"
+
 
 class Export(models.Model):
     """A machine as a file (OVA) that lies with the portal until `expires_at`; size in bytes.

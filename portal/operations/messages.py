@@ -151,6 +151,9 @@ SENTENCES = {
         "The portal has this very image already: %(raw)s. Nothing was changed in the machine since then, so "
         "no second one was kept."
     ),
+    "volume_other": _(
+        "The volume has another size or format than when it was asked for. Nothing was changed; ask anew."
+    ),
     "volume_in_use": _("%(raw)s uses the volume. Nothing was changed; take it away there first."),
     "name_taken": _(
         "The pool has something of this name already, which the portal did not make. It was left as it is; "

@@ -535,6 +535,14 @@ LINES = (
     Line("vms:template", page(SEE), change(USE - OWNER, told=SEE, refusal=422), "machine", data=_template),
     Line("vms:size", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_resize),
     Line("vms:disk_add", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_disk),
+    Line(
+        "vms:disk_attach",
+        page(SEE),
+        change(ESTATE, told=SEE, refusal=422),
+        "machine",
+        data=lambda w: {"token": uuid.uuid4(), "volume": w.volume.pk, "why": "old data"},
+    ),
+    Line("vms:disk_detach", NO, change(ESTATE, told=SEE), "machine", {"target": "vdb"}),
     Line("vms:disk", page(SEE), change(USE, told=SEE, refusal=422), "machine", {"target": "vda"}, _growth),
     Line(
         "vms:disk_delete",

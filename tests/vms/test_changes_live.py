@@ -7,6 +7,8 @@ from django.utils import timezone
 
 from portal.core.errors import Denied
 from portal.drivers.inspection import Kind, inspect
+from portal.hosts.models import PoolAttachment, Volume
+from portal.hosts.storage.looking import note_volumes
 from portal.operations import services as operations
 from portal.operations.models import Counter, Operation, Reservation, StepRecord
 from portal.operations.states import State
@@ -14,7 +16,7 @@ from tests.factories import MIB
 from tests.vms.real import await_agent, inside
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
 from vms import noted, power
-from vms.changes import disks, memory, resizing
+from vms.changes import attaching, disks, memory, resizing
 from vms.models import Disk, VirtualMachine
 
 pytestmark = [
@@ -22,7 +24,7 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.usefixtures("trail_that_can_be_flushed"),
 ]
-KINDS = {kind.name: kind for kind in disks.KINDS}
+KINDS = {kind.name: kind for kind in (*disks.KINDS, *attaching.KINDS)}
 
 
 @pytest.fixture
@@ -142,7 +144,29 @@ def test_a_size_that_cannot_be_given_is_taken_back(cast, worker, real, machine):
     assert taken("vcpu") == counted and VirtualMachine.objects.get().vcpus == 1
 
 
-def test_a_disk_comes_grows_and_goes_while_it_runs_whatever_dies(cast, worker, real, machine):
+def keep_and_give_back(chief, worker, real, machine, disk):
+    """Detach a disk and attach its volume again, by workers that die; return the disk. What is on it stays."""
+    inside(machine.uuid, "/bin/busybox", "sh", "-c", "echo kept > /dev/vdb; sync")
+    counted = taken("disk")
+    carry_out(worker, attaching.detach(actor=chief, disk=disk), *points(KINDS[attaching.DETACH]))
+    assert "vdb" not in inside(machine.uuid, "/bin/busybox", "ls", "/sys/block")
+    assert taken("disk") != counted
+    place = PoolAttachment.objects.get(host=machine.host, pool__name=real[1].name)
+    note_volumes(place.pk, real[0].list_volumes(real[1].name), timezone.now())
+    volume = Volume.objects.get(name=disk.volume_name)
+    assert volume.made and attaching.volumes_for(machine) == [volume]
+    see(real, machine)
+    asked = attaching.request_attachment(
+        actor=chief, machine=machine, volume=volume, why="again", token=uuid.uuid4()
+    )
+    asked.refresh_from_db()
+    carry_out(worker, asked, *points(KINDS[attaching.ATTACH]))
+    assert inside(machine.uuid, "/bin/busybox", "head", "-n", "1", "/dev/vdb").strip() == "kept"
+    assert taken("disk") == counted
+    return Disk.objects.get(target="vdb")
+
+
+def test_a_disk_comes_grows_and_goes_while_it_runs_whatever_dies(cast, chief, worker, real, machine):
     """Red when attach_disk() is called anew for what is attached, or the guest's size is not told it."""
     before = taken("disk")
     carry_out(worker, add(cast, machine), *points(KINDS[disks.ADD]))
@@ -166,6 +190,8 @@ def test_a_disk_comes_grows_and_goes_while_it_runs_whatever_dies(cast, worker, r
     disk.refresh_from_db()
     assert disk.capacity == 96 * MIB
     assert inside(machine.uuid, *sectors).strip() == str(96 * MIB // 512)
+    see(real, machine)
+    disk = keep_and_give_back(chief, worker, real, machine, disk)
 
     see(real, machine)
     with pytest.raises(Denied, match="starts from this disk"):

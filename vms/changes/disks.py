@@ -125,7 +125,8 @@ class Grow(DomainStep):
 
 def disk_spec(names: Mapping[str, Any]) -> DiskSpec:
     """Return the disk under the names that were fixed for it."""
-    return DiskSpec(names["volume_path"], names["target"], serial=names.get("serial", ""))
+    form, serial = names.get("format", "qcow2"), names.get("serial", "")
+    return DiskSpec(names["volume_path"], names["target"], form, serial)
 
 
 # Asking
@@ -141,7 +142,8 @@ def _size(capacity: int, *, least: int = 1) -> dict[str, int]:
     return {"disk": capacity}
 
 
-def _why(why: str) -> str:
+def reason(why: str) -> str:
+    """Return what a change is needed for. Raises Denied for no words."""
     if not why.strip():
         raise Denied(_("Say in a few words what it is needed for."), field="why")
     return why.strip()
@@ -151,7 +153,7 @@ def add_spec(machine: VirtualMachine, capacity: int, why: str) -> RequestSpec:
     """Freeze another disk of `capacity` bytes. Raises Denied."""
     free_target(machine)
     sizes = _size(capacity)
-    frozen = {**asking.pinned(machine, {}, sizes), "why": _why(why)}
+    frozen = {**asking.pinned(machine, {}, sizes), "why": reason(why)}
     return RequestSpec(kind=ADD, sizes=sizes, pinned=frozen)
 
 
@@ -162,7 +164,7 @@ def grow_spec(machine: VirtualMachine, disk: Disk, capacity: int, why: str) -> R
         raise Denied(words % {"now": gib(disk.capacity, 3)}, field="disk")
     sizes = _size(capacity)
     frozen = asking.pinned(machine, {"disk": disk.capacity}, sizes)
-    return RequestSpec(kind=GROW, sizes=sizes, pinned={**frozen, "drive": disk.target, "why": _why(why)})
+    return RequestSpec(kind=GROW, sizes=sizes, pinned={**frozen, "drive": disk.target, "why": reason(why)})
 
 
 def request_disk(
@@ -259,26 +261,27 @@ def remove_disk(*, actor: Any, disk: Disk, confirm_name: str) -> Operation:
             spec=RequestSpec(kind=REMOVE, sizes={}, pinned=pinned),
             subject=current.topic,
             title=f"Delete {now.target} of {current.name}",
-            identifiers={**_names(current, now), "was": _defined(current, now)},
+            identifiers={**names(current, now), "was": defined(current, now)},
             lane=current.host.scope,
         )
 
 
-def _defined(machine: VirtualMachine, disk: Disk) -> Mapping[str, Any] | None:
+def defined(machine: VirtualMachine, disk: Disk) -> Mapping[str, Any] | None:
     """Return what a disk is defined as, None where the host has not told it or the file is another one."""
     found = noted.of(machine)
     here = dict(_disks(found.observed_persistent)).get(disk.target, {}) if found else {}
-    return here if here.get("source", {}).get("file") == f"{disk.pool.path}/{disk.volume_name}" else None
+    return here if here.get("source", {}).get("file") == disk.path else None
 
 
-def _names(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
+def names(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
+    """Return what an operation on a disk needs of it."""
     return {
         "host": machine.host_id,
         "uuid": str(machine.uuid),
         "disk": disk.pk,
         "pool": disk.pool.pool.name,
         "volume": disk.volume_name,
-        "volume_path": f"{disk.pool.path}/{disk.volume_name}",
+        "volume_path": disk.path,
         "volumes": [[disk.pool.pool.name, disk.volume_name]],
         "target": disk.target,
         "serial": disk.serial,
@@ -302,7 +305,7 @@ def place_new(operation: Operation) -> None:
         capacity=operation.frozen["sizes"]["disk"],
         serial=f"gatehouse-{operation.pk}"[:20],
     )
-    operation.identifiers = _names(machine, disk)
+    operation.identifiers = names(machine, disk)
 
 
 def _hold(operation: Operation, machine: VirtualMachine) -> PoolAttachment:
@@ -328,7 +331,7 @@ def place_growth(operation: Operation) -> None:
     disk = disks.filter(target=frozen["pinned"]["drive"]).first()
     if disk is None or disk.capacity != frozen["pinned"]["now"]["disk"]:
         raise Denied(_("The disk has another size by now; it must be asked for anew."))
-    operation.identifiers = _names(machine, disk)
+    operation.identifiers = names(machine, disk)
     ledger.hold(operation, asking.capacity(machine, asking.growth(frozen), disk.pool.pool.scope))
 
 

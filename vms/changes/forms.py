@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import GibField, SeenForm
-from portal.hosts.models import PoolAttachment
+from portal.hosts.models import PoolAttachment, Volume
 from portal.operations.models import Operation
 from vms.changes.moving import Place
 from vms.services import DAY
@@ -115,6 +115,53 @@ class DiskForm(ChangeForm):
     SIZES = ("disk",)
 
     disk = GibField(label=_("Disk in GiB"))
+
+
+class AttachForm(forms.Form):
+    """A volume that lies in a pool, as a disk."""
+
+    token = forms.UUIDField(widget=forms.HiddenInput)
+    spec_hash = forms.CharField(widget=forms.HiddenInput, required=False)
+    volume = forms.ModelChoiceField(
+        Volume.objects.none(),
+        label=_("Volume"),
+        help_text=_("Those of this machine's host that nobody uses and that can be a disk."),
+    )
+    why = forms.CharField(
+        label=_("What for"), max_length=500, help_text=_("Who approves reads it."), widget=forms.TextInput
+    )
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        volumes: Sequence[Volume],
+        like: Operation | None = None,
+        edited: Operation | None = None,
+    ) -> None:
+        initial: dict[str, Any] = {"token": uuid.uuid4()}
+        if shown := edited or like:
+            named = shown.frozen["pinned"]
+            same = (one.pk for one in volumes if [str(one.pool.pool.uuid), one.name] == _place_of(named))
+            initial |= {
+                "volume": next(same, None),
+                "why": named["why"],
+                "spec_hash": edited.spec_hash if edited else "",
+            }
+        super().__init__(data, initial=initial)
+        field = cast(forms.ModelChoiceField, self.fields["volume"])
+        wanted = Volume.objects.filter(pk__in=[volume.pk for volume in volumes])
+        field.queryset = wanted.select_related("pool__pool").order_by("pool__pool__name", "name")
+        field.label_from_instance = self._label  # type: ignore[assignment,method-assign]
+
+    @staticmethod
+    def _label(volume: Volume) -> str:
+        told = {"pool": volume.pool.pool.name, "name": volume.name, "size": gib(volume.observed_capacity, 3)}
+        return gettext("%(pool)s: %(name)s, %(size)s") % told
+
+
+def _place_of(named: Mapping[str, Any]) -> list[str]:
+    return [named["pool"], named["volume"]]
 
 
 class MoveForm(forms.Form):

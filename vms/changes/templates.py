@@ -192,7 +192,7 @@ def _identifiers(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
         "uuid": str(machine.uuid),
         "place": place.pk,
         "pool": place.pool.name,
-        "source": f"{place.path}/{disk.volume_name}",
+        "source": disk.path,
         "capacity": disk.capacity,
         "volume": volume,
         "path": f"{place.path}/{volume}",

@@ -36,7 +36,7 @@ def check_copied(source: VirtualMachine) -> None:
     devices = defined.get("devices", {})
     if devices.get("host_devices"):
         raise Denied(_("It has a device of its host, which two machines cannot have."))
-    known = {path_of(disk) for disk in source.disks.select_related("pool")}
+    known = {disk.path for disk in source.disks.select_related("pool")}
     for disk in devices.get("disks", ()):
         where = disk.get("source", {})
         writes = "readonly" not in disk and "shareable" not in disk and disk.get("device") != "cdrom"
@@ -44,11 +44,6 @@ def check_copied(source: VirtualMachine) -> None:
             target = disk.get("target", {}).get("dev", "")
             sentence = _("Its disk %(target)s lies in no pool of the portal and cannot be copied.")
             raise Denied(sentence % {"target": target})
-
-
-def path_of(disk: Disk) -> str:
-    """Return the file of a disk on its host."""
-    return f"{disk.pool.path}/{disk.volume_name}"
 
 
 def obstacle(source: VirtualMachine | None, frozen: Mapping[str, Any]) -> str:
@@ -165,7 +160,7 @@ def _copy_disks(source: VirtualMachine, machine: VirtualMachine) -> list[dict[st
                 "volume": volume,
                 "path": f"{disk.pool.path}/{volume}",
                 "capacity": disk.capacity,
-                "source": path_of(disk),
+                "source": disk.path,
             }
         )
     return disks

@@ -15,10 +15,10 @@ from portal.live.panels import row_keys
 from portal.operations import words
 from portal.operations.models import Operation
 from vms import live, power
-from vms.changes import cloning, disks, memory, moving, resizing, templates, twins
+from vms.changes import attaching, cloning, disks, memory, moving, resizing, templates, twins
 from vms.changes.devices import limits
 from vms.changes.devices.forms import LimitsForm
-from vms.changes.forms import ChangeForm, CloneForm, DiskForm, MoveForm, ResizeForm, TemplateForm
+from vms.changes.forms import AttachForm, ChangeForm, CloneForm, DiskForm, MoveForm, ResizeForm, TemplateForm
 from vms.editing import Clash
 from vms.models import Disk, VirtualMachine
 
@@ -159,7 +159,51 @@ def disk_add(request: HttpRequest, pk: int) -> HttpResponse:
         begun, _changes = _send(form, send)
         if begun is not None:
             return go_to(request, "operations:detail", begun.pk)
-    return _page(request, "vms/disk_add.html", {"vm": vm, "form": form, "edited": edited})
+    context = {"vm": vm, "form": form, "edited": edited}
+    context["may_attach"] = not attaching.right_lacks(request.user)
+    return _page(request, "vms/disk_add.html", context)
+
+
+@require_http_methods(_FORMS)
+def disk_attach(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask for a volume of a pool as a disk of a machine."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    denied = attaching.right_lacks(request.user)
+    shown = _shown(request, vm, attaching.ATTACH)
+    edited = shown["edited"]
+    # What lies in pools is for operators alone to see.
+    volumes = [] if denied else attaching.volumes_for(vm)
+    form = AttachForm(request.POST or None, volumes=volumes, **shown)
+    if request.method == "POST" and form.is_valid():
+        values = {"volume": form.cleaned_data["volume"], "why": form.cleaned_data["why"]}
+        with denied_at(form):
+            if edited is not None:
+                seen = form.cleaned_data["spec_hash"]
+                begun = attaching.edit_request(
+                    actor=request.user, operation=edited, spec_hash=seen, **values
+                )
+            else:
+                token = form.cleaned_data["token"]
+                begun = attaching.request_attachment(actor=request.user, machine=vm, token=token, **values)
+            return go_to(request, "operations:detail", begun.pk)
+    context = {
+        "vm": vm,
+        "form": form,
+        "edited": edited,
+        "denied": denied or power.why_not(request.user, vm, "edit"),
+        "none": not volumes,
+    }
+    return render(request, "vms/disk_attach.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+def disk_detach(request: HttpRequest, pk: int, target: str) -> HttpResponse:
+    """Take a disk from a machine and keep its volume."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    found = get_object_or_404(vm.disks, target=target)
+    with attempt(request, _("The disk is being detached; the page shows when it is done.")):
+        attaching.detach(actor=request.user, disk=found)
+    return go_to(request, "vms:detail", pk)
 
 
 @require_http_methods(_FORMS)
@@ -217,6 +261,7 @@ def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
         "limits": LimitsForm(now=now) if now is not None else None,
         "move": MoveForm(places=places) if places else None,
         "may_move": may(request.user, "operate", found.machine.project),
+        "may_detach": not attaching.right_lacks(request.user),
         "linked": moving.is_linked(found.machine, found),
         "denied": power.why_not(request.user, found.machine, "edit"),
     }

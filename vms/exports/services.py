@@ -60,7 +60,7 @@ def _disks(machine: VirtualMachine, own: uuid.UUID) -> list[dict[str, Any]]:
             "pool": disk.pool.pool.name,
             "volume": f"gatehouse-export-{str(own)[:8]}-{disk.target}.qcow2",
             "capacity": disk.capacity,
-            "source": twins.path_of(disk),
+            "source": disk.path,
             "file": f"{machine.name}-{disk.target}.qcow2",
         }
         for disk in machine.disks.select_related("pool__pool").order_by("target")

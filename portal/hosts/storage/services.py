@@ -53,7 +53,8 @@ def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
     check_new(volume.pool, name)
     if volume.observed_format not in _FORMATS or not _NAME.fullmatch(volume.name):
         raise Denied(_("Only volumes in the formats qcow2 and raw, with plain names, are copied."))
-    _check_stands(volume)
+    if reason := why_without_base(volume):
+        raise Denied(reason)
     if volume.observed_allocation > volume.pool.observed_available:
         raise Denied(_("The pool is too full for a copy; make room first."))
     told = {"source": volume.observed_path, "source_name": volume.name, "format": volume.observed_format}
@@ -114,8 +115,11 @@ def _check_free(volume: Volume, more: str = "") -> None:
         raise Denied(f"{reason} {more}".rstrip())
 
 
-def _check_stands(volume: Volume) -> None:
-    """Raise Denied when a full copy would read what lies in no pool of the host, such as its own files."""
+def why_without_base(volume: Volume) -> str:
+    """Return what a volume stands on that lies in no pool of the host, such as its own files; '' for nothing.
+
+    Whoever read it would read that. Asks the database, a volume that stands by itself does not.
+    """
     known = Volume.objects.filter(pool__host=volume.pool.host_id)
     backing, met = volume.observed_backing, set[str]()
     while backing and backing not in met:
@@ -123,8 +127,9 @@ def _check_stands(volume: Volume) -> None:
         below = known.filter(observed_path=backing).values_list("observed_backing", flat=True).first()
         if below is None:
             words = _("It stands on %(path)s, which lies in no pool that the portal looks into.")
-            raise Denied(words % {"path": backing})
+            return words % {"path": backing}
         backing = below
+    return ""
 
 
 def check_new(pool: PoolAttachment, name: str) -> None:

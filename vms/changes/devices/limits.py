@@ -125,7 +125,7 @@ def _begin(
         told=told,
         names={
             "target": disk.target,
-            "path": f"{disk.pool.path}/{disk.volume_name}",
+            "path": disk.path,
             "limits": dict(wanted),
             "back": dict(before),
         },
