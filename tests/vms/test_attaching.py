@@ -17,7 +17,7 @@ from portal.hosts.storage import services as storage
 from portal.operations import ledger, revisions, words
 from portal.operations import services as operations
 from portal.operations.messages import sentence
-from portal.operations.models import Operation, StepRecord
+from portal.operations.models import Counter, Operation, StepRecord
 from portal.operations.states import State
 from tests.factories import GIB
 from tests.vms.sharers import use_too
@@ -71,7 +71,7 @@ def defined(host):  # noqa: F811
 
 
 def test_a_volume_becomes_a_disk_that_counts(cast, surely, host, volume):  # noqa: F811
-    """Red when what it fills must be free, or the disk is made anew."""
+    """Red when the row of the disk is of another pool, or the disk is made anew."""
     asked = attach(surely, host, volume)
     told = {fact.label: fact.value for fact in words.facts(asked.frozen)}
     assert told["Volume"] == "none → second/data.qcow2" and told["Disk"] == "1 GiB"
@@ -84,6 +84,22 @@ def test_a_volume_becomes_a_disk_that_counts(cast, surely, host, volume):  # noq
         assert ("vdb", "/second/data.qcow2", "qcow2") in side
     assert taken(host) == {"first": (0, 2), "second": (0, 1)}
     assert [use.words for use in using.uses_of([volume])[volume.pk]] == ["Machine example"]
+
+
+def test_a_full_pool_has_room_for_what_fills_it_already(cast, surely, host, volume):  # noqa: F811
+    """Red when what is written in the volume has to be free beside it."""
+    Volume.objects.update(observed_allocation=GIB)
+    Counter.objects.filter(scope=host.other.pool.scope).update(limit=0)
+    consent(cast, attach(surely, host, volume))
+    assert taken(host)["second"] == (1, 0)
+
+
+def test_what_a_volume_may_grow_to_must_be_free(cast, surely, host, volume):  # noqa: F811
+    Volume.objects.update(observed_allocation=GIB // 2)
+    Counter.objects.filter(scope=host.other.pool.scope).update(limit=GIB // 4)
+    with pytest.raises(Denied, match="not enough disk"):
+        consent(cast, attach(surely, host, volume))
+    assert Counter.objects.get(scope=host.other.pool.scope).limit == GIB // 4
 
 
 def test_a_raw_volume_is_read_as_raw(cast, surely, host):  # noqa: F811

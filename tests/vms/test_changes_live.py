@@ -144,7 +144,7 @@ def test_a_size_that_cannot_be_given_is_taken_back(cast, worker, real, machine):
     assert taken("vcpu") == counted and VirtualMachine.objects.get().vcpus == 1
 
 
-def keep_and_give_back(chief, worker, real, machine, disk):
+def keep_and_give_back(cast, chief, worker, real, machine, disk):
     """Detach a disk and attach its volume again, by workers that die; return the disk. What is on it stays."""
     inside(machine.uuid, "/bin/busybox", "sh", "-c", "echo kept > /dev/vdb; sync")
     counted = taken("disk")
@@ -159,8 +159,7 @@ def keep_and_give_back(chief, worker, real, machine, disk):
     asked = attaching.request_attachment(
         actor=chief, machine=machine, volume=volume, why="again", token=uuid.uuid4()
     )
-    asked.refresh_from_db()
-    carry_out(worker, asked, *points(KINDS[attaching.ATTACH]))
+    carry_out(worker, consent(cast, asked), *points(KINDS[attaching.ATTACH]))
     assert inside(machine.uuid, "/bin/busybox", "head", "-n", "1", "/dev/vdb").strip() == "kept"
     assert taken("disk") == counted
     return Disk.objects.get(target="vdb")
@@ -191,7 +190,7 @@ def test_a_disk_comes_grows_and_goes_while_it_runs_whatever_dies(cast, chief, wo
     assert disk.capacity == 96 * MIB
     assert inside(machine.uuid, *sectors).strip() == str(96 * MIB // 512)
     see(real, machine)
-    disk = keep_and_give_back(chief, worker, real, machine, disk)
+    disk = keep_and_give_back(cast, chief, worker, real, machine, disk)
 
     see(real, machine)
     with pytest.raises(Denied, match="starts from this disk"):
