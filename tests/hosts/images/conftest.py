@@ -14,6 +14,7 @@ from portal.hosts.images.keeper import Keeper
 from portal.hosts.images.values import Wanted
 from portal.hosts.models import PoolAttachment, StoragePool
 from portal.operations.models import Operation
+from portal.operations.registry import StepFailed
 from portal.operations.states import State
 from tests.factories import make_host
 from tests.hosts.conftest import carry_out
@@ -114,3 +115,8 @@ def imported(operation):
 def files(uploads):
     """Return what lies in the folder, by suffix."""
     return sorted(path.suffix for path in uploads.rglob("*") if path.is_file())
+
+
+def fail(*_):
+    """Fail a step as nothing that passes does."""
+    raise StepFailed("internal")

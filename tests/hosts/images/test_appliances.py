@@ -17,7 +17,7 @@ from portal.operations.models import Operation
 from portal.operations.states import State
 from tests.drivers.test_imagefile import disk_bytes
 from tests.drivers.test_ova import BOMB, entry, foreign, made
-from tests.hosts.images.conftest import MIB, WANTED, files, imported, send
+from tests.hosts.images.conftest import MIB, WANTED, fail, files, imported, send
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 OVA = replace(WANTED, min_memory=0)
@@ -225,10 +225,6 @@ def test_a_worker_that_dies_at_any_point_leaves_nothing_stray(
     assert files(uploads) == [".part"] and not Image.objects.exists()
     services.give_up(actor=chief, upload=Upload.objects.get())
     assert files(uploads) == []
-
-
-def fail():
-    raise importing.StepFailed("internal")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from portal.hosts.models import Image, Upload
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
 from portal.operations.states import State
-from tests.hosts.images.conftest import MIB, files, imported, send, send_chunk
+from tests.hosts.images.conftest import MIB, fail, files, imported, send, send_chunk
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -139,10 +139,6 @@ def test_whoever_takes_over_finds_what_is_sealed(
         operation = services.retry(actor=chief, upload=upload)
     assert imported(operation)[0] == State.SUCCEEDED
     assert Path(Image.objects.get().source).read_bytes() == disk
-
-
-def fail():
-    raise importing.StepFailed("internal")
 
 
 def test_what_is_thrown_away_goes_by_the_workers_sweep(

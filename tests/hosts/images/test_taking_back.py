@@ -17,7 +17,7 @@ from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
 from tests.factories import GIB, make_host, make_image
 from tests.hosts.conftest import carry_out
-from tests.hosts.images.conftest import MIB, files, imported, make_pool, send
+from tests.hosts.images.conftest import MIB, fail, files, imported, make_pool, send
 from tests.vms.sharers import use_too
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -91,10 +91,6 @@ def test_what_a_proof_copied_meanwhile_is_taken_back_too(chief, uploads, disk, u
     monkeypatch.setattr(importing.Copy, "do", fail)
     assert imported(send(chief, upload, disk)) == (State.FAILED, ["internal"])
     assert not Image.objects.exists() and volumes(late) == []
-
-
-def fail(*_):
-    raise StepFailed("internal")
 
 
 def test_what_an_import_did_not_make_is_left(chief, uploads, pool, disk, upload):
