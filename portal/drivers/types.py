@@ -53,7 +53,9 @@ class CloneMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """A qcow2 or raw file as a disk; `target` is the device name: `vda` on, of an emulated disk `sda` on.
+    """A qcow2 or raw file, or a device of the host (`is_device`), as a disk.
+
+    `target` is the device name: `vda` on, of an emulated disk `sda` on.
 
     `serial` is what the guest tells it by (`/dev/disk/by-id/virtio-SERIAL`), empty for none.
     """
@@ -62,6 +64,11 @@ class DiskSpec:
     target: str = "vda"
     format: str = "qcow2"
     serial: str = ""
+
+
+def is_device(path: str) -> bool:
+    """Tell whether a disk's path is a device of its host, as volumes of LVM and ZFS are."""
+    return path.startswith("/dev/")
 
 
 #: What the reading and writing of a disk can be limited to: bytes and operations a second, 0 for no limit.

@@ -145,7 +145,7 @@ def test_a_size_that_cannot_be_given_is_taken_back(cast, worker, real, machine):
 
 
 def keep_and_give_back(cast, chief, worker, real, machine, disk):
-    """Detach a disk and attach its volume again, by workers that die; return the disk. What is on it stays."""
+    """Detach a disk and attach its volume again, by workers that die; return the disk as it is then."""
     inside(machine.uuid, "/bin/busybox", "sh", "-c", "echo kept > /dev/vdb; sync")
     counted = taken("disk")
     carry_out(worker, attaching.detach(actor=chief, disk=disk), *points(KINDS[attaching.DETACH]))

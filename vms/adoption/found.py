@@ -207,7 +207,7 @@ def in_pools(drive: Drive, pools: Sequence[PoolAttachment]) -> Place | None:
     for attachment in pools:
         if told.get("pool") == attachment.pool.name and told.get("volume"):
             return attachment, told["volume"]
-        folder, name = posixpath.split(posixpath.normpath(str(told.get("file", ""))))
+        folder, name = posixpath.split(posixpath.normpath(str(told.get("file") or told.get("dev") or "")))
         if name and folder == posixpath.normpath(attachment.path):
             return attachment, name
     return None

@@ -270,7 +270,8 @@ def defined(machine: VirtualMachine, disk: Disk) -> Mapping[str, Any] | None:
     """Return what a disk is defined as, None where the host has not told it or the file is another one."""
     found = noted.of(machine)
     here = dict(_disks(found.observed_persistent)).get(disk.target, {}) if found else {}
-    return here if here.get("source", {}).get("file") == disk.path else None
+    source = here.get("source", {})
+    return here if (source.get("file") or source.get("dev")) == disk.path else None
 
 
 def names(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:

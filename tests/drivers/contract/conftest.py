@@ -34,3 +34,15 @@ def image(tmp_path: Path) -> Path:
     raw.write_bytes(secrets.token_bytes(3 * MIB).ljust(16 * MIB, b"\0"))
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, path], check=True)
     return path
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[str]:
+    """Make a device with a small file system that is nobody's."""
+    image = tmp_path / "fs.img"
+    with image.open("wb") as file:
+        file.truncate(24 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    loop = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True, text=True)
+    yield loop.stdout.strip()
+    subprocess.run(["losetup", "-d", loop.stdout.strip()], check=True)

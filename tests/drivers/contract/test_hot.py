@@ -141,6 +141,25 @@ def test_a_disk_comes_back_as_it_was(bench: Bench, extra: DiskSpec) -> None:
     assert seen()["vdb"] == was and was["driver"]["type"] == "raw"
 
 
+def test_a_device_of_the_host_is_a_disk(bench: Bench, running: DomainSpec, device: str) -> None:
+    """Red when it is written as a file: what knows LVM's volumes as devices would not find who has them."""
+    driver, spec = bench.driver, DiskSpec(device, "vdb", "raw")
+    for _turn in range(2):
+        assert driver.attach_disk(running.uuid, spec) is True
+        made = driver.definition(running.uuid)
+        for text in (made.persistent, made.running):
+            [disk] = [one for one in understood(text)["devices"]["disks"] if one["target"]["dev"] == "vdb"]
+            assert (disk["type"], disk["source"]["dev"], disk["driver"]["type"]) == ("block", device, "raw")
+        with pytest.raises(errors.AlreadyExists):
+            driver.attach_disk(running.uuid, replace(spec, path="/dev/null"))
+    driver.detach_disk(running.uuid, "vdb", "/dev/null")
+    assert driver.definition(running.uuid) == made
+    driver.detach_disk(running.uuid, "vdb", device)
+    assert "vdb" not in disks(driver.definition(running.uuid).persistent)
+    assert driver.attach_disk(running.uuid, spec, disk) is True
+    assert driver.definition(running.uuid).persistent == made.persistent
+
+
 def test_half_an_attachment_is_made_whole(bench: Bench, extra: DiskSpec) -> None:
     """Red when attach_disk() takes a disk that only the definition has for one that runs too."""
     driver, spec = bench.driver, bench.domain()

@@ -1,9 +1,7 @@
 """The contract: kinds of pools, and volumes that are there: grown, read, and who uses them."""
 
 import secrets
-import subprocess
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,18 +167,6 @@ def test_who_uses_a_pool_is_told(bench: Bench) -> None:
     assert bench.driver.pool_users(bench.pool.name) == (domain.name,)
     with pytest.raises(errors.PoolNotFound):
         bench.driver.pool_users(f"{bench.prefix}-none")
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[str]:
-    """Make a device with a small file system that is nobody's."""
-    image = tmp_path / "fs.img"
-    with image.open("wb") as file:
-        file.truncate(24 * MIB)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    loop = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True, text=True)
-    yield loop.stdout.strip()
-    subprocess.run(["losetup", "-d", loop.stdout.strip()], check=True)
 
 
 @pytest.mark.live

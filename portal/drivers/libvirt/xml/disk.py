@@ -7,7 +7,8 @@ from xml.etree import ElementTree as ET
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.build import child, need, parse, serialise
-from portal.drivers.types import DeviceModel, DiskSpec
+from portal.drivers.libvirt.xml.places import file_of
+from portal.drivers.types import DeviceModel, DiskSpec, is_device
 from portal.drivers.validation import CD_PLACES
 
 #: Device model -> the bus of disks, and the name and bus of the seed's drive.
@@ -21,7 +22,7 @@ _SEED_PLACE = {
 
 
 class DiskElement:
-    """A file as a disk."""
+    """A file, or a device of the host, as a disk."""
 
     @classmethod
     def to_xml(cls, spec: DiskSpec, like: Mapping[str, Any] | None = None) -> str:
@@ -31,7 +32,8 @@ class DiskElement:
         """
         if not like:
             return serialise(cls.add(ET.Element("devices"), spec, cls._model(spec)))
-        told = like.get("source", {}).get("file"), like.get("target", {}).get("dev")
+        source = like.get("source", {})
+        told = source.get("file") or source.get("dev"), like.get("target", {}).get("dev")
         if told != (spec.path, spec.target):
             raise InvalidSpec(f"{spec.target} was {told}")
         whole = changed(Kind.DOMAIN, b"<domain><devices/></domain>", {"devices": {"disks": [dict(like)]}})
@@ -49,9 +51,10 @@ class DiskElement:
     @staticmethod
     def add(devices: ET.Element, spec: DiskSpec, model: DeviceModel) -> ET.Element:
         """Append the disk to <devices> and return it."""
-        disk = child(devices, "disk", type="file", device="disk")
+        kind, attribute = ("block", "dev") if is_device(spec.path) else ("file", "file")
+        disk = child(devices, "disk", type=kind, device="disk")
         child(disk, "driver", name="qemu", type=spec.format, discard="unmap")
-        child(disk, "source", file=spec.path)
+        child(disk, "source", **{attribute: spec.path})
         child(disk, "target", dev=spec.target, bus=_DISK_BUS[model])
         if spec.serial:
             child(disk, "serial", spec.serial)
@@ -61,7 +64,7 @@ class DiskElement:
     def parse(disk: ET.Element) -> DiskSpec:
         """Read the element back."""
         return DiskSpec(
-            path=need(disk, "source").get("file", ""),
+            path=file_of(disk),
             target=need(disk, "target").get("dev", ""),
             format=need(disk, "driver").get("type", ""),
             serial=disk.findtext("serial") or "",

@@ -15,9 +15,9 @@ def disk_at(domain: ET.Element, target: str) -> ET.Element | None:
 
 
 def file_of(disk: ET.Element) -> str:
-    """Return the file of a <disk>, '' for an empty drive and for what is no file."""
+    """Return the file or device of a <disk>, '' for an empty drive and for what is neither."""
     source = disk.find("source")
-    return "" if source is None else source.get("file", "")
+    return "" if source is None else source.get("file") or source.get("dev") or ""
 
 
 def set_file(disk: ET.Element, path: str) -> None:
