@@ -28,6 +28,7 @@ def before():
     executor.migrate(executor.loader.graph.leaf_nodes())
 
 
+@pytest.mark.slow
 def test_memberships_that_say_the_same_are_one_after_the_migration(before):
     """Red when the migration no longer removes doubles (on SQLite, which let them in)."""
     person = before.get_model("accounts", "User").objects.create(username="double")

@@ -319,6 +319,7 @@ def layout():
     return importlib.import_module("portal.audit.layout")
 
 
+@pytest.mark.slow
 def test_the_report_carries_the_end_of_the_chain(as_auditor, auditor, cast, layout, monkeypatch):
     """Red when the head leaves report.html, or the limit is not said."""
     write(4, target=cast.project)
@@ -333,6 +334,7 @@ def test_the_report_carries_the_end_of_the_chain(as_auditor, auditor, cast, layo
     assert sent.headers["Content-Type"] == "application/pdf" and sent.content.startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_the_report_says_what_it_is_about_on_paper(as_auditor, auditor, cast, tmp_path):
     """Red when the download leaves out its filters, or one table of totals lies over the other."""
     write(3, target=cast.project)

@@ -157,6 +157,7 @@ print(faults() - before)
 """
 
 
+@pytest.mark.slow
 def test_the_web_process_keeps_what_it_freed():
     """Red when each piece's memory goes back to the kernel: these would be 24000 pages."""
     done = subprocess.run([sys.executable, "-c", IN_TURNS], capture_output=True, text=True, check=True)

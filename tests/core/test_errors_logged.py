@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from django.conf import settings
 
 #: Serves one address whose view is broken, and prints the status that the browser gets.
@@ -34,6 +35,7 @@ asyncio.run(application(scope, receive, send))
 """
 
 
+@pytest.mark.slow
 def test_an_error_in_a_page_is_written_to_stderr_with_where_it_happened(tmp_path):
     """Red without LOGGING: Django, when DEBUG is off, writes it nowhere but in mails to ADMINS."""
     told = subprocess.run(

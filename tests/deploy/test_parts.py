@@ -51,6 +51,7 @@ wait
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("script", "said"), [(SLOW, "not fallen\n"), (STOPPED, "")])
 def test_a_part_that_starts_slowly_or_is_stopped_has_not_ended_by_itself(tmp_path, script, said):
     """Red when start() does not wait until the part is known, or stop() leaves no note."""

@@ -128,6 +128,7 @@ def test_what_keeps_a_console_shut_is_named_and_leaves_no_child(wish, error):
     assert children() == set()
 
 
+@pytest.mark.slow
 def test_a_host_that_hangs_costs_a_bounded_time_and_leaves_no_child():
     """Never ends when confirm is awaited without a limit."""
     with pytest.raises(errors.CallTimeout):
@@ -199,6 +200,7 @@ def test_a_child_that_dies_is_a_failed_console():
     assert children() == set()
 
 
+@pytest.mark.slow
 def test_a_slow_reader_slows_the_writer_and_nothing_is_lost():
     """Red when Shovel.guest_to_parent collects the chunks in a list and a thread sends them later."""
     block = bytes(range(4)) * 16384
@@ -227,6 +229,7 @@ def test_a_slow_reader_slows_the_writer_and_nothing_is_lost():
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wish", ["", "hang"])
 def test_the_child_goes_with_its_parent(wish):
     """Red when main starts no _watch_parent; `hang` stands for a call that never returns."""

@@ -171,6 +171,7 @@ def test_the_sandbox_gives_nothing_but_the_file(tmp_path: Path, argv) -> None:
     assert (Path(file).read_bytes(), os.stat(file).st_mode) == before
 
 
+@pytest.mark.slow
 def test_the_sandbox_has_limits(tmp_path: Path) -> None:
     """Red when a limit is not set in the child."""
     file = write(tmp_path / "a", b"x")

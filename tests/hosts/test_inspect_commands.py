@@ -22,6 +22,7 @@ def test_a_definition_is_told_as_json(kind):
     assert told["kind"] == kind and told["understood"]["name"] and told["kept"]
 
 
+@pytest.mark.slow
 def test_it_ends_with_0_and_prints_nothing_that_a_terminal_obeys(tmp_path):
     """Red when the JSON is not in ASCII: a definition may hold control characters of the terminal."""
     file = tmp_path / "hostile.xml"

@@ -140,6 +140,7 @@ def occupied(host, cast, chief):
     Operation.objects.filter(state=State.LOST).update(state=State.FAILED)
 
 
+@pytest.mark.slow
 def test_what_is_on_it_keeps_it_and_is_named_with_its_number(chief, cast, client):
     """Red when a room does not register, the service does not ask, or the page offers it all the same."""
     host = full()

@@ -67,6 +67,7 @@ def test_a_burst_is_one_message(layer, panel, browser):
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_storm_is_told_in_few_messages_and_whole(layer, panel, browser):
     """Red when the time from one message to the next is left out (`soonest` stays 0)."""
     scope, keys = scope_of(browser), [f"test.row:{pk}" for pk in range(1, 51)]

@@ -178,6 +178,7 @@ def test_looking_makes_no_counter(cast, chief):
     assert not Counter.objects.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trail_that_can_be_flushed")
 def test_the_first_requests_race_for_a_default_that_changes_meanwhile(cast, chief):
     """Red on PostgreSQL when _make reads the default without locking its row, or makes no row to lock."""
@@ -207,6 +208,7 @@ def in_transaction(key):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trail_that_can_be_flushed")
 def test_racing_first_requests_make_each_counter_once(cast):
     """Red when counters.counters makes a counter without minding that another was faster."""
@@ -216,6 +218,7 @@ def test_racing_first_requests_make_each_counter_once(cast):
     assert Counter.objects.count() == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trail_that_can_be_flushed")
 def test_who_locks_ahead_and_who_makes_a_counter_do_not_wait_for_each_other(cast):
     """Red on PostgreSQL when lock_ahead() locks what is there before it makes what is missing: a deadlock."""

@@ -28,6 +28,7 @@ def ask(cast, amounts=None, token=None, takes=()):
     )
 
 
+@pytest.mark.slow
 def test_hundred_racing_requests_get_exactly_the_quota_of_ten(cast):
     """Red when ledger.hold's update loses its condition on the limit."""
     quota = Counter.objects.create(scope=f"project:{cast.project.pk}", resource="machines", limit=10)
@@ -39,6 +40,7 @@ def test_hundred_racing_requests_get_exactly_the_quota_of_ten(cast):
     assert Operation.objects.count() == Reservation.objects.count() == 10
 
 
+@pytest.mark.slow
 def test_hundred_racing_approvals_fill_a_host_for_ten_and_no_more(cast):
     """Red when decide() holds the capacity outside its transaction."""
     host = Counter.objects.create(scope="host:1", resource="machines", limit=10)

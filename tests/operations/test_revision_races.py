@@ -53,6 +53,7 @@ def lowered_and_approved(actor, operation):
     )
 
 
+@pytest.mark.slow
 def test_of_an_edit_and_an_approval_one_wins_and_the_other_gets_a_sentence(cast, quota):
     """Red on PostgreSQL when _waiting does not lock and _replace does not ask for the state and revision."""
     for _ in range(10):
@@ -101,6 +102,7 @@ def test_two_who_lower_and_approve_at_once_make_one_decision(cast, quota):
     assert operation.reservations.get(counter=quota).amount == GIB // 2
 
 
+@pytest.mark.slow
 def test_lowering_with_approval_and_ending_operations_do_not_block_each_other(cast, quota):
     """Red on PostgreSQL when lower_and_approve does not lock ahead: each waits for the other's counter."""
     ending = [ask(cast, quota, memory=GIB // 4) for _ in range(12)]

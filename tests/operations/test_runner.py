@@ -41,6 +41,7 @@ def made(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", [f"{when}:{step}" for step in STEPS for when in ("before", "after")])
 def test_a_worker_killed_while_building_is_resumed_to_the_end(worker, queued, quota, tmp_path, point):
     """Red when take_over_lapsed takes nothing, or when carry_on resumes nothing."""

@@ -128,6 +128,7 @@ def browser(world, name, **options):
     return client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERYBODY)
 def test_get_shows_what_is_theirs_and_changes_nothing(world, name):
     """Red when a view's restrict() becomes all(), or a view writes by GET."""
@@ -138,6 +139,7 @@ def test_get_shows_what_is_theirs_and_changes_nothing(world, name):
     assert found == {url: line.get[name] for url, line in LINES.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERYBODY)
 def test_post_changes_what_they_may_and_nothing_else(world, name):
     """Red when a service leaves out its check: what was refused is a change then."""
@@ -158,6 +160,7 @@ def test_post_changes_what_they_may_and_nothing_else(world, name):
     assert found == {url: line.post[name] for url, line in LINES.items()}
 
 
+@pytest.mark.slow
 def test_a_post_without_its_token_is_refused_everywhere(world):
     """Red when a view is exempt from the CSRF check."""
     client = browser(world, "admin_everywhere", enforce_csrf_checks=True)

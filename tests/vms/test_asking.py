@@ -371,6 +371,7 @@ def test_an_item_that_is_gone_says_so(client, cast, offered):
 # Looking at many
 
 
+@pytest.mark.slow
 def test_looking_at_many_requests_takes_as_many_queries_as_at_one(cast, offered):
     """Red when foresee asks anything inside its loop."""
     for number in range(25):

@@ -207,6 +207,7 @@ def test_a_domain_that_nobody_manages_keeps_what_it_has(fake, host, machine, chi
         give(chief, machine, STICK)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trail_that_can_be_flushed")
 def test_of_two_who_give_it_at_once_one_does(fake, machine, other, chief, monkeypatch):
     """Red on PostgreSQL when the host is not locked: both would find that nobody has it."""

@@ -36,6 +36,7 @@ def ask(cast, place, name, actor=None):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["project", "person in it", "person"])
 @pytest.mark.usefixtures("trail_that_can_be_flushed")
 def test_racing_requests_get_exactly_the_quota_of_ten(cast, place, chief, scope):

@@ -55,6 +55,7 @@ def count(results, kind):
     return sum(isinstance(result, kind) for result in results)
 
 
+@pytest.mark.slow
 def test_hundred_racing_requests_for_machines_get_the_quota_of_ten(cast, catalogue):
     """Red when request_machine asks quota_amounts for nothing."""
     quota = room(f"project:{cast.project.pk}", "machines", 10)
@@ -68,6 +69,7 @@ def test_hundred_racing_requests_for_machines_get_the_quota_of_ten(cast, catalog
     assert Reservation.objects.values("operation").distinct().count() == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("memory_for", "disk_for"), [(10, 100), (100, 10)])
 def test_hundred_racing_approvals_place_ten_machines_on_a_host_for_ten(
     cast, catalogue, memory_for, disk_for
@@ -88,6 +90,7 @@ def test_hundred_racing_approvals_place_ten_machines_on_a_host_for_ten(
     assert Operation.objects.filter(state=State.AWAITING_APPROVAL).count() == 90
 
 
+@pytest.mark.slow
 def test_of_an_approval_and_a_withdrawal_at_once_one_wins(cast, catalogue):
     """Red when withdraw() sets the state without asking for the one that it saw."""
     memory = room(Host.objects.get().scope, "memory", 100 * catalogue.flavour.memory)
@@ -108,6 +111,7 @@ def test_of_an_approval_and_a_withdrawal_at_once_one_wins(cast, catalogue):
     assert VirtualMachine.objects.count() == Port.objects.count() == queued
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removal_first", [False, True])
 def test_of_an_approval_and_the_removal_of_its_host_at_once_one_wins(cast, catalogue, removal_first):
     """Red on PostgreSQL when remove_host() looks at the machines before it locks the counters."""
@@ -201,6 +205,7 @@ def test_a_form_sent_many_times_at_once_makes_one_request(cast, catalogue):
     assert quota.held == 1
 
 
+@pytest.mark.slow
 def test_a_click_while_a_worker_ends_a_change_to_the_machine_stops_neither(cast, catalogue, monkeypatch):
     """The worker has the operation and wants the machine, the click has the machine.
 

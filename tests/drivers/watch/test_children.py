@@ -14,6 +14,7 @@ from portal.drivers.watch import HostWatch
 from tests.drivers.watch.hearing import PATIENCE, collect, of
 
 
+@pytest.mark.slow
 def test_a_fake_host_beats_and_is_seen_whole(watching):
     uri = "fake:///one"
     heard = collect(watching(uri), lambda heard: len(of(heard[uri], Heartbeat)) >= 2)[uri]
@@ -25,6 +26,7 @@ def test_a_fake_host_beats_and_is_seen_whole(watching):
     assert beats[0].sequence < beats[1].sequence
 
 
+@pytest.mark.slow
 def test_hosts_come_and_go(watching):
     """Red when remove does not forget the host."""
     watch = watching("fake:///one")
@@ -60,6 +62,7 @@ def test_a_killed_child_is_told_and_replaced():
     assert watch.pid is None and watch.fileno() == -1
 
 
+@pytest.mark.slow
 def test_a_stopped_child_is_replaced_and_blocks_nobody(watching):
     """Red when the reader waits for the rest of a message."""
     watch = watching("fake:///one", "fake:///two", silence=2)

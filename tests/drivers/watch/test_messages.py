@@ -15,6 +15,7 @@ from portal.drivers.watch_child import Clock
 from tests.drivers.watch.hearing import collect, of
 
 
+@pytest.mark.slow
 def test_an_absent_host_is_told_once(watching):
     """Red when _is_news lets the same trouble through again."""
     gone, there = "qemu+unix:///system?socket=/nonexistent", "fake:///one"

@@ -287,6 +287,7 @@ def certificate(tmp_path):
 BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX-Slow: ", BODY], ids=["head", "body"])
 def test_who_sends_a_letter_now_and_then_over_tls_is_cut_off(tmp_path, certificate, head):
     """Red when the watchdog holds the socket that TLS has emptied: the head goes on to its last letter."""

@@ -19,6 +19,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_racing_final_deciders_place_once(cast, another, policy, ask):
     """Red on PostgreSQL when decide() does not lock the request and move() does not ask for its state."""
     policy("two levels", Who.PROJECT_ADMINS, Who.PROJECT_APPROVERS)
@@ -56,6 +57,7 @@ def test_two_approvers_at_once_on_a_level_of_two_both_count(cast, another, polic
         assert (operation.state, operation.decisions.count()) == (State.QUEUED, 2)
 
 
+@pytest.mark.slow
 def test_two_approvers_at_once_of_two_levels_serve_one_each(cast, another, policy, ask):
     """Red on PostgreSQL when decide() joins the demand to the request that it locks: both serve the first."""
     policy("one after the other", Who.PROJECT_APPROVERS, Who.PROJECT_APPROVERS)
@@ -96,6 +98,7 @@ def test_one_person_twice_at_once_counts_once(cast, policy, ask):
         assert (operation.state, operation.decisions.count()) == (State.AWAITING_APPROVAL, 1)
 
 
+@pytest.mark.slow
 def test_racing_requests_do_not_slip_below_a_count_together(cast, policy, ask):
     """Red on PostgreSQL when judge_in_turn does not lock the person: each is told that there is none."""
     policy("first three", effect=Effect.AUTO, ranges={"machines": (None, 2)})
@@ -107,6 +110,7 @@ def test_racing_requests_do_not_slip_below_a_count_together(cast, policy, ask):
     assert sorted(Demand.objects.values_list("machines", flat=True)) == list(range(12))
 
 
+@pytest.mark.slow
 def test_racing_requests_approved_at_once_fill_a_host_and_the_rest_waits(cast, another, policy, ask):
     """Red when `_approve_by_policy` lets Denied through."""
     host = Counter.objects.create(scope="host:1", resource="machines", limit=10)
@@ -126,6 +130,7 @@ def test_racing_requests_approved_at_once_fill_a_host_and_the_rest_waits(cast, a
     assert Demand.objects.exclude(note="").count() == 30
 
 
+@pytest.mark.slow
 def test_what_is_approved_at_once_and_what_ends_do_not_block_each_other(cast, another, policy, ask):
     """Red on PostgreSQL when `ask` does not lock ahead: each waits for the counter that the other has."""
     # The host's counter is the older one, so that what ends gives back in the other order than one takes.

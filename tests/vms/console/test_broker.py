@@ -191,6 +191,7 @@ def broker_process(folder):
     )
 
 
+@pytest.mark.slow
 def test_what_browsers_sent_outlives_a_kill(road, settings):
     """The process is killed in the midst of a chunk; the next one goes on after what came of it.
 
@@ -224,6 +225,7 @@ def test_what_browsers_sent_outlives_a_kill(road, settings):
     assert path.read_bytes() == content and not settings.UPLOADS_SOCKET.exists()
 
 
+@pytest.mark.slow
 def test_a_killed_broker_is_said_and_the_next_one_settles_the_record(road, cast, machine):
     """Red when the consumer does not catch wire.Broken, or start() does not call settle_sessions."""
     process = broker_process(road.parent.parent)
