@@ -3,6 +3,7 @@
 import pytest
 
 from portal.drivers.errors import InvalidSpec
+from portal.drivers.inspection import Kind, inspect
 from portal.drivers.libvirt.xml.twin import twin_of
 from portal.drivers.types import TwinSpec
 
@@ -31,6 +32,19 @@ def test_its_own_identity_and_nothing_else():
     assert "<!-- mine --><name>twin</name>" in made and f"<uuid>{OTHER}</uuid>" in made
     assert UUID not in made and "nvram" not in made and "<loader>/x</loader>" in made
     assert '<source file="/b.qcow2" startupPolicy="optional"/>' in made and "<title>Twin</title>" in made
+
+
+@pytest.mark.parametrize("driver", ['<driver name="qemu" type="raw" cache="none"/>', ""])
+def test_a_copy_is_read_as_the_qcow2_that_it_is(driver):
+    """Red when a raw disk stays raw: its guest would see the first sectors of a qcow2 instead of its own."""
+    chain = '<backingStore type="file"><format type="raw"/><source file="/base"/></backingStore>'
+    disk = f'<disk device="disk">{driver}<source file="/a.qcow2"/>{chain}<target dev="vda"/></disk>'
+    cd = '<disk device="cdrom"><driver name="qemu" type="raw"/><source file="/a.iso"/><readonly/></disk>'
+    made = twin_of(domain(disk + cd), TwinSpec("twin", OTHER, paths={**SPEC.paths, "/a.iso": "/b.iso"}))
+    first, second = inspect(Kind.DOMAIN, made.encode()).understood["devices"]["disks"]
+    assert first["source"] == {"file": "/b.qcow2"} and first["driver"]["type"] == "qcow2"
+    assert "/base" not in made and ("none" in made) == bool(driver)
+    assert second["source"] == {"file": "/b.iso"} and second["driver"]["type"] == "raw"
 
 
 def test_a_network_of_its_own_gets_its_own_port_and_card():

@@ -55,8 +55,21 @@ def _disk(disk: Element, spec: TwinSpec) -> None:
     path = "" if source is None else source.get("file", "")
     if path in spec.paths:
         source.set("file", spec.paths[path])
+        if disk.get("device", "disk") == "disk":
+            _become_a_copy(disk)
     elif source is not None and disk.find("readonly") is None and disk.find("shareable") is None:
         raise InvalidSpec(f"a disk of it would be written by both: {dict(source.attrib)}")
+
+
+def _become_a_copy(disk: Element) -> None:
+    """Let a disk be read as what its copy is: a qcow2 that stands by itself, whatever the original was."""
+    for chain in disk.findall("backingStore"):
+        take_away(chain)
+    driver = disk.find("driver")
+    if driver is None:
+        driver = append(disk, "driver")
+        driver.set("name", "qemu")
+    driver.set("type", "qcow2")
 
 
 def _card(card: Element, spec: TwinSpec) -> None:
