@@ -265,6 +265,8 @@ class Disk(models.Model):
     capacity = models.PositiveBigIntegerField()
     #: What its guest tells it by, beside its place: `/dev/disk/by-id/virtio-SERIAL`; empty for none.
     serial = models.CharField(max_length=20, blank=True)
+    #: Where its host has it, of a pool that is no folder; empty for a file.
+    device = models.CharField(max_length=255, blank=True)
 
     class Meta:
         constraints = [
@@ -277,8 +279,8 @@ class Disk(models.Model):
 
     @property
     def path(self) -> str:
-        """The disk's file on its host. Reads `pool`."""
-        return f"{self.pool.path}/{self.volume_name}"
+        """The disk's file or device on its host. Reads `pool`."""
+        return self.device or f"{self.pool.path}/{self.volume_name}"
 
 
 class Export(models.Model):

@@ -153,8 +153,8 @@ class DomainSpec:
 class TwinSpec:
     """A domain to define like another one: its own name, UUID and title, and by what was there what is now.
 
-    `paths` of files that disks and drives are, those of disks as qcow2 files, `macs` of cards in lower case, and `ports` of the host's
-    loopback, as digits, that lead to a guest on a network of its own.
+    `paths` of files that disks and drives are, those of disks as qcow2 files, `macs` of cards in lower case,
+    and `ports` of the host's loopback, as digits, that lead to a guest on a network of its own.
     """
 
     name: str

@@ -3,16 +3,20 @@
 import uuid
 
 import pytest
+from django.utils import timezone
 
 from portal.drivers.inspection import Kind, inspect
-from portal.drivers.types import DomainState
+from portal.drivers.types import DomainState, VolumeSpec
+from portal.hosts.models import PoolAttachment, Volume
+from portal.hosts.storage.looking import note_volumes
 from portal.operations.models import Operation
 from portal.operations.states import State
+from tests.factories import MIB
 from tests.vms.real import await_agent, inside
 from tests.vms.test_changes_live import consent, see
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
 from vms import power
-from vms.changes import cloning
+from vms.changes import attaching, cloning
 from vms.models import VirtualMachine
 
 pytestmark = [
@@ -49,9 +53,29 @@ def ask(cast, original, name="gttwin"):
     return consent(cast, asked)
 
 
-def test_a_clone_is_the_same_and_another_whatever_dies(cast, worker, real, original):
-    """Red when CopyDisks takes a half copy for a whole one, or the twin keeps a name of its original."""
+def give_raw(cast, chief, worker, real, machine):
+    """Attach a raw volume that holds a word to a machine that is off."""
+    driver, pool = real[:2]
+    made = driver.create_volume(VolumeSpec(pool.name, "gt-words", 16 * MIB, format="raw"))
+    with open(made.path, "r+b") as file:
+        file.write(b"raw")
+    place = PoolAttachment.objects.get(host=machine.host, pool__name=pool.name)
+    note_volumes(place.pk, driver.list_volumes(pool.name), timezone.now())
+    asked = attaching.request_attachment(
+        actor=chief,
+        machine=machine,
+        volume=Volume.objects.get(name="gt-words"),
+        why="words",
+        token=uuid.uuid4(),
+    )
+    carry_out(worker, consent(cast, asked))
+    see(real, machine)
+
+
+def test_a_clone_is_the_same_and_another_whatever_dies(cast, chief, worker, real, original):
+    """Red when CopyDisks takes a half copy for a whole one, or the twin keeps a name or format of its original."""
     driver = real[0]
+    give_raw(cast, chief, worker, real, original)
     before = driver.definition(str(original.uuid))
     begun = ask(cast, original)
     carry_out(worker, begun, *points(cloning.CLONE))
@@ -67,6 +91,8 @@ def test_a_clone_is_the_same_and_another_whatever_dies(cast, worker, real, origi
     read = f"/bin/busybox dd if=/dev/vda bs=512 skip={SECTOR} count=1 | /bin/busybox head -c 6"
     marks = [inside(one.uuid, "/bin/busybox", "sh", "-c", read) for one in (twin, original)]
     assert marks == ["marked", "marked"]
+    raw = "/bin/busybox head -c 3 /dev/vdb"
+    assert [inside(one.uuid, "/bin/busybox", "sh", "-c", raw) for one in (twin, original)] == ["raw", "raw"]
     names = [inside(one.uuid, "/bin/busybox", "hostname").strip() for one in (twin, original)]
     assert names == ["gttwin", original.name]
     cards = [

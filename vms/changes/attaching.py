@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from portal.accounts.backends import may
 from portal.core.errors import Denied
-from portal.drivers.types import VolumeInfo
+from portal.drivers.types import VolumeInfo, is_device
 from portal.hosts import sharing
 from portal.hosts.limits import count_present
 from portal.hosts.models import PoolAttachment, Volume
@@ -32,7 +32,7 @@ from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
 from vms import power
 from vms.building import page_of_machine
-from vms.changes import asking, disks
+from vms.changes import asking, disk_steps, disks
 from vms.models import Disk, VirtualMachine
 
 ATTACH, DETACH = "vm.attach_volume", "vm.detach_disk"
@@ -84,7 +84,12 @@ def volumes_for(machine: VirtualMachine) -> list[Volume]:
     found = found.filter(observed_format__in=_FORMATS).select_related("pool__pool", "pool__host")
     named = [one for one in found.order_by("pool__pool__name", "name") if _is_disk(one)]
     uses = uses_of(named)
-    return [one for one in named if not uses[one.pk] and not why_without_base(one)]
+    free = [one for one in named if _lies_there(one) and not uses[one.pk]]
+    return [one for one in free if not why_without_base(one)]
+
+
+def _lies_there(volume: Volume) -> bool:
+    return volume.pool.has_folder or is_device(volume.observed_path)
 
 
 def _is_disk(volume: Volume) -> bool:
@@ -99,6 +104,8 @@ def why_not(machine: VirtualMachine, volume: Volume) -> str:
         return _("Only volumes in the formats qcow2 and raw, with plain names, become disks.")
     if not volume.pool.observed_active:
         return _("The volume's pool does not run.")
+    if not _lies_there(volume):
+        return _("The volume is no file and no device of the host, and others are not attached.")
     if users := ", ".join(use.words for use in uses_of([volume])[volume.pk]):
         return _("It is in use: %(users)s.") % {"users": users}
     if work := _work_on(volume.pool, volume.name):
@@ -165,6 +172,7 @@ def place(operation: Operation) -> None:
                 volume_name=volume.name,
                 capacity=volume.observed_capacity,
                 serial=f"gatehouse-{operation.pk}"[:20],
+                device="" if volume.pool.has_folder else volume.observed_path,
             )
     except IntegrityError as error:
         raise Denied(_("Somebody gave this volume to a machine at this moment.")) from error
@@ -233,7 +241,7 @@ KINDS = (
     Kind(
         ATTACH,
         "Attach a volume",
-        (Unused(), disks.Attach()),
+        (Unused(), disk_steps.Attach()),
         place=place,
         settle=disks.settle_new,
         asking=_Asking(_page),
@@ -243,7 +251,7 @@ KINDS = (
     Kind(
         DETACH,
         "Detach a disk",
-        (disks.Detach(),),
+        (disk_steps.Detach(),),
         settle=settle_detached,
         page=page_of_machine,
         waits_for_host=False,

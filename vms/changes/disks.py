@@ -11,22 +11,21 @@ from django.utils.translation import gettext_lazy
 
 from portal.core.errors import Denied
 from portal.core.templatetags.gatehouse import gib
-from portal.drivers.types import DiskSpec, DomainInfo, DomainState, VolumeInfo, VolumeSpec
+from portal.drivers.types import FOLDER_KINDS, VolumeVerb, can
 from portal.hosts.models import PoolAttachment
-from portal.hosts.steps import HostStep
 from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Operation
-from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.registry import Kind
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 from vms import noted, placement, power, power_steps
 from vms.building import page_of_machine
 from vms.changes import asking
+from vms.changes.disk_steps import Attach, Detach, Grow, MakeVolume
 from vms.editing import Clash
 from vms.models import Disk, VirtualMachine
-from vms.steps import DomainStep
 from vms.virtualization import Devices
 
 ADD, GROW, REMOVE = "vm.add_disk", "vm.grow_disk", "vm.remove_disk"
@@ -38,95 +37,6 @@ LARGEST = 64 << 40
 #: The letters after `vd` and `sd`; a SATA controller has six ports, and the last is the seed's.
 _LETTERS = {Devices.PARAVIRTUAL: "abcdefghijklmnopqrstuvwxyz", Devices.EMULATED: "abcde"}
 _PREFIX = {Devices.PARAVIRTUAL: "vd", Devices.EMULATED: "sd"}
-
-
-class MakeVolume(HostStep):
-    """Make an empty volume of the name that was fixed."""
-
-    name, title = "volume", "Make the disk"
-
-    def do(self, context: StepContext) -> None:
-        names = context.identifiers
-        spec = VolumeSpec(names["pool"], names["volume"], context.spec["sizes"]["disk"])
-        self.call(context, "create_volume", spec)
-
-    def undo(self, context: StepContext) -> None:
-        self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["volume"])
-
-
-class Attach(DomainStep):
-    """Attach the volume, to what runs too where the machine's devices allow it."""
-
-    name, title = "attach", "Attach it to the machine"
-
-    def do(self, context: StepContext) -> str | None:
-        names = context.identifiers
-        hot = self.call(context, "attach_disk", names["uuid"], disk_spec(names))
-        info: DomainInfo = self.call(context, "domain_info", names["uuid"])
-        return None if hot or info.state is DomainState.SHUTOFF else "at_next_start"
-
-    def undo(self, context: StepContext) -> None:
-        detach(self, context)
-
-
-class Detach(DomainStep):
-    """Detach the disk; a guest that runs must let it go."""
-
-    name, title = "detach", "Detach it from the machine"
-
-    def do(self, context: StepContext) -> None:
-        detach(self, context)
-
-    def undo(self, context: StepContext) -> None:
-        names = context.identifiers
-        try:
-            self.call(context, "volume_info", names["pool"], names["volume"])
-        except StepFailed as failure:
-            if failure.code == "volume_not_found":  # it was deleted after all: nothing to give back
-                return
-            raise
-        # As it was: one of an adopted machine may be raw, or on a bus of its own.
-        self.call(context, "attach_disk", names["uuid"], disk_spec(names), names.get("was"))
-
-
-def detach(step: HostStep, context: StepContext) -> None:
-    """Detach the disk of the operation; a machine that is gone has none. Raises StepFailed."""
-    names = context.identifiers
-    try:
-        step.call(context, "detach_disk", names["uuid"], names["target"], names["volume_path"])
-    except StepFailed as failure:
-        if failure.code != "domain_not_found":
-            raise
-
-
-class Grow(DomainStep):
-    """Grow the disk. What has grown does not shrink again, so there is no way back."""
-
-    name, title = "grow", "Grow the disk"
-
-    def do(self, context: StepContext) -> None:
-        names, wanted = context.identifiers, context.spec["sizes"]["disk"]
-        try:
-            self.call(context, "grow_disk", names["uuid"], names["target"], names["volume_path"], wanted)
-        except StepFailed as failure:
-            # A host may say so too late: what has grown counts, or the room would be given twice.
-            if failure.away or not self._grown(context):
-                raise
-
-    def _grown(self, context: StepContext) -> bool:
-        """Tell whether the volume has the size that was asked for, as far as the host says anything."""
-        names = context.identifiers
-        try:
-            info: VolumeInfo = self.call(context, "volume_info", names["pool"], names["volume"])
-        except StepFailed:
-            return False
-        return info.capacity_bytes >= context.spec["sizes"]["disk"]
-
-
-def disk_spec(names: Mapping[str, Any]) -> DiskSpec:
-    """Return the disk under the names that were fixed for it."""
-    form, serial = names.get("format", "qcow2"), names.get("serial", "")
-    return DiskSpec(names["volume_path"], names["target"], form, serial)
 
 
 # Asking
@@ -159,6 +69,8 @@ def add_spec(machine: VirtualMachine, capacity: int, why: str) -> RequestSpec:
 
 def grow_spec(machine: VirtualMachine, disk: Disk, capacity: int, why: str) -> RequestSpec:
     """Freeze the growth of a disk to `capacity` bytes. Raises Denied."""
+    if not can(disk.pool.observed_kind, VolumeVerb.GROW):
+        raise Denied(_("libvirt makes no volumes of the disk's pool larger."), field="disk")
     if capacity <= disk.capacity:
         words = _("A disk can only grow, and this one has %(now)s: what is on it would be cut off.")
         raise Denied(words % {"now": gib(disk.capacity, 3)}, field="disk")
@@ -312,7 +224,8 @@ def place_new(operation: Operation) -> None:
 def _hold(operation: Operation, machine: VirtualMachine) -> PoolAttachment:
     """Hold the disk's room, beside the machine's first disk if it fits there. Raises Denied."""
     own = list(machine.disks.order_by("target").values_list("pool", flat=True)[:1])
-    pools = PoolAttachment.objects.filter(host=machine.host).select_related("pool")
+    found = PoolAttachment.objects.filter(host=machine.host, observed_kind__in=FOLDER_KINDS)
+    pools = found.select_related("pool")
     refused = Denied(_("The machine's host has no storage pool."))
     for pool in sorted(pools, key=lambda one: (one.pk not in own, -one.observed_available)):
         try:

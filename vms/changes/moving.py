@@ -320,7 +320,9 @@ def move_disk(*, actor: Any, disk: Disk, to: PoolAttachment) -> Operation:
 
 
 def _check_movable(found: Definition, disk: Disk) -> None:
-    """Raise Denied for a disk that others write to as well."""
+    """Raise Denied for a disk that others write to as well, and for what is no file."""
+    if disk.device:
+        raise Denied(_("Only files are moved, and this disk is a device of its host."))
     for one in devices(found.observed_persistent, "disks"):
         if one.get("target", {}).get("dev") == disk.target and "shareable" in one:
             raise Denied(_("Other machines may use this disk at the same time, so it cannot move."))

@@ -116,8 +116,8 @@ def make_template(*, actor: Any, machine: VirtualMachine, title: str, descriptio
     with transaction.atomic():
         current = power.usable(actor, machine, "template")
         disk = boot_disk(current)
-        if disk is None:
-            raise Denied(_("The machine has no disk that could be copied."))
+        if disk is None or disk.device:
+            raise Denied(_("The machine starts from no file in a pool, and nothing else is copied."))
         spec = RequestSpec(kind=KIND, sizes={}, pinned=_pinned(current, title, description))
         return begin_operation(
             actor=actor,

@@ -42,7 +42,7 @@ def check_copied(source: VirtualMachine) -> None:
         writes = "readonly" not in disk and "shareable" not in disk and disk.get("device") != "cdrom"
         if where and writes and where.get("file") not in known:
             target = disk.get("target", {}).get("dev", "")
-            sentence = _("Its disk %(target)s lies in no pool of the portal and cannot be copied.")
+            sentence = _("Its disk %(target)s is no file in a pool of the portal and cannot be copied.")
             raise Denied(sentence % {"target": target})
 
 
