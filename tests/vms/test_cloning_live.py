@@ -73,7 +73,7 @@ def give_raw(cast, chief, worker, real, machine):
 
 
 def test_a_clone_is_the_same_and_another_whatever_dies(cast, chief, worker, real, original):
-    """Red when CopyDisks takes a half copy for a whole one, or the twin keeps a name or format of its original."""
+    """Red when CopyDisks takes a half copy for a whole one, or the twin keeps what is its original's."""
     driver = real[0]
     give_raw(cast, chief, worker, real, original)
     before = driver.definition(str(original.uuid))
