@@ -71,3 +71,11 @@ def forget_all_but(host_id: int, uuids: Collection[str], began: datetime) -> Non
 def of(machine: VirtualMachine) -> Definition | None:
     """Return what was seen of a machine's definition, None before the watcher read it."""
     return Definition.objects.filter(host=machine.host_id, uuid=machine.uuid).first()
+
+
+def format_of(machine: VirtualMachine, target: str) -> str:
+    """Return the format that a machine has a disk in; qcow2, as the portal makes them, where nothing says."""
+    found = of(machine)
+    disks = ((found.observed_persistent if found else None) or {}).get("devices", {}).get("disks", ())
+    there = [disk for disk in disks if disk.get("target", {}).get("dev") == target]
+    return str(there[0].get("driver", {}).get("type") or "qcow2") if there else "qcow2"

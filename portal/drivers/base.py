@@ -177,7 +177,8 @@ class HypervisorDriver(ABC):
         same volume, and anything else raises AlreadyExists; of a `fresh` one whatever has its name does, also
         what comes to be there meanwhile, and is left as it is. A clone is never smaller than its image
         (InvalidSpec). A full clone's image must lie in a pool. Raises PoolNotFound, VolumeNotFound
-        (no such image), PoolFull, NotSupported (`can` tells of which kinds of pools).
+        (no such image), PoolFull, StrangeFormat (a full clone's image), NotSupported (`can` tells of which
+        kinds of pools).
         """
 
     @abstractmethod

@@ -219,6 +219,12 @@ class ScreenRefused(DriverError):
     code = "screen_refused"
 
 
+class StrangeFormat(DriverError):
+    """A volume holds something else than it is said to: what a guest wrote may name files of the host."""
+
+    code = "strange_format"
+
+
 class NotSupported(DriverError):
     """The host, or the URI's scheme, does not offer the call."""
 

@@ -26,6 +26,7 @@ from portal.drivers.errors import (
     PoolFull,
     PoolInactive,
     PoolNotFound,
+    StrangeFormat,
     VolumeNotFound,
 )
 from portal.drivers.fake_blocks import need, need_new, path_of, size_of
@@ -40,6 +41,7 @@ from portal.drivers.libvirt.xml.traces import is_fresh, started
 from portal.drivers.libvirt.xml.twin import twin_of
 from portal.drivers.seed import build_iso
 from portal.drivers.types import (
+    FOLDER_KINDS,
     Accelerator,
     AddressInfo,
     BootFileSpec,
@@ -262,6 +264,9 @@ class FakeDriver(FakeCopies):
             if image.path == spec.backing_path:
                 if image.capacity_bytes > spec.capacity_bytes:
                     raise InvalidSpec("the volume is smaller than its image")
+                strange = image.format != spec.backing_format and self._pool(image.pool).kind in FOLDER_KINDS
+                if spec.clone is CloneMode.FULL and strange:
+                    raise StrangeFormat(f"{image.path} is {image.format}")
                 # The worst case: an image counts in full.
                 return image.capacity_bytes if spec.clone is CloneMode.FULL else 0
         raise VolumeNotFound(spec.backing_path)

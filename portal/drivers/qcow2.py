@@ -52,11 +52,18 @@ def header_facts(path: str) -> HeaderFacts:
             name = file.read(min(size, _LONGEST_NAME)).decode(errors="replace") if backing else ""
     except OSError as error:
         raise InvalidSpec(f"{path}: {error.strerror}") from error
-    features = _FEATURES.unpack_from(head, _FEATURES_AT)[0] if version >= 3 else 0
-    external = bool(features & _EXTERNAL_DATA)
+    external = has_external_data(head)
     return HeaderFacts(
         version, length, capacity, name or ("?" if backing else ""), external, bool(encrypted)
     )
+
+
+def has_external_data(head: bytes) -> bool:
+    """Tell by the first sector of a qcow2 whether its content lies in another file."""
+    if len(head) < SECTOR or not head.startswith(MAGIC):
+        return False
+    version = _HEADER.unpack_from(head)[1]
+    return version >= 3 and bool(_FEATURES.unpack_from(head, _FEATURES_AT)[0] & _EXTERNAL_DATA)
 
 
 def inspect(path: str) -> Qcow2:

@@ -198,6 +198,9 @@ class PoolSpec:
 class VolumeSpec:
     """A volume: blank, or cloned from `backing_path`; a linked one is never raw (`format`).
 
+    `backing_format` is what the image is known to be. Who has a raw disk can write there whatever reads as
+    another format and names files of the host, so that a full clone of what reads otherwise is refused.
+
     In a pool that is no folder it is raw, and may come to be larger: volumes there are of whole extents.
     With `fresh` it must not be there: one of that name, though it be the same, is somebody else's.
     """

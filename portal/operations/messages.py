@@ -177,6 +177,10 @@ SENTENCES = {
         "The host has this pool no more, or it does not run. An operator should look at the host."
     ),
     "volume_pool_full": _("The pool has no room for the volume. Make room in it, then try again."),
+    "strange_format": _(
+        "What is on the disk reads as another format than its machine has it in, and could name files of the "
+        "host. It was not copied. An operator should look at what the guest wrote to its beginning."
+    ),
     "not_supported": _("The host cannot do this."),
     "no_address": _("The guest started but never asked for an address. Everything was taken back."),
     "guest_stopped": _("The guest switched itself off before it was up. Everything was taken back."),

@@ -31,6 +31,7 @@ NAMES = {
     "disks": [{**DISK, "file": "disk.qcow2"}],
     "folder": "folder",
     "name": "copy.qcow2",
+    "source_name": "disk.qcow2",
     "format": "qcow2",
     "path": "/first/disk.qcow2",
     "to_pool": "second",

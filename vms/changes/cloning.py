@@ -42,8 +42,9 @@ class CopyDisks(HostStep):
 
     def do(self, context: StepContext) -> None:
         for disk in context.identifiers["disks"]:
+            read = disk.get("format", "qcow2")
             volume = VolumeSpec(
-                disk["pool"], disk["volume"], disk["capacity"], disk["source"], clone=CloneMode.FULL
+                disk["pool"], disk["volume"], disk["capacity"], disk["source"], read, CloneMode.FULL
             )
             copy_volume(self, context, volume)
             context.check()

@@ -34,7 +34,7 @@ from portal.operations import counters, ledger
 from portal.operations.models import Counter, Operation, StepRecord
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
-from vms import placement, power
+from vms import noted, placement, power
 from vms.building import page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import Definition, Disk, VirtualMachine
@@ -74,9 +74,8 @@ class _CopyFile(HostStep):
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers
-        full = VolumeSpec(
-            names["to_pool"], names["to_volume"], names["capacity"], names["path"], clone=CloneMode.FULL
-        )
+        to, size, read = names["to_volume"], names["capacity"], names.get("format", "qcow2")
+        full = VolumeSpec(names["to_pool"], to, size, names["path"], read, CloneMode.FULL)
         with _naming(context):
             copy_volume(self, context, full)
 
@@ -340,6 +339,7 @@ def _names(machine: VirtualMachine, disk: Disk, to: PoolAttachment) -> dict[str,
         "pool": disk.pool.pool.name,
         "volume": disk.volume_name,
         "path": disk.path,
+        "format": noted.format_of(machine, disk.target),
         "to": to.pk,
         "to_pool": to.pool.name,
         "to_volume": volume,

@@ -43,9 +43,8 @@ class CopyDisk(HostStep):
 
     def do(self, context: StepContext) -> None:
         names = context.identifiers
-        volume = VolumeSpec(
-            names["pool"], names["volume"], names["capacity"], names["source"], clone=CloneMode.FULL
-        )
+        read, size = names.get("format", "qcow2"), names["capacity"]
+        volume = VolumeSpec(names["pool"], names["volume"], size, names["source"], read, CloneMode.FULL)
         copy_volume(self, context, volume)
 
     def undo(self, context: StepContext) -> None:
@@ -193,6 +192,7 @@ def _identifiers(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
         "place": place.pk,
         "pool": place.pool.name,
         "source": disk.path,
+        "format": noted.format_of(machine, disk.target),
         "capacity": disk.capacity,
         "volume": volume,
         "path": f"{place.path}/{volume}",

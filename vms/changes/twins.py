@@ -36,13 +36,15 @@ def check_copied(source: VirtualMachine) -> None:
     devices = defined.get("devices", {})
     if devices.get("host_devices"):
         raise Denied(_("It has a device of its host, which two machines cannot have."))
+    if any(disk.device for disk in source.disks.all()):
+        raise Denied(_("One of its disks is a device of its host, and only files are copied."))
     known = {disk.path for disk in source.disks.select_related("pool")}
     for disk in devices.get("disks", ()):
         where = disk.get("source", {})
         writes = "readonly" not in disk and "shareable" not in disk and disk.get("device") != "cdrom"
         if where and writes and where.get("file") not in known:
             target = disk.get("target", {}).get("dev", "")
-            sentence = _("Its disk %(target)s is no file in a pool of the portal and cannot be copied.")
+            sentence = _("Its disk %(target)s lies in no pool of the portal and cannot be copied.")
             raise Denied(sentence % {"target": target})
 
 
@@ -161,6 +163,7 @@ def _copy_disks(source: VirtualMachine, machine: VirtualMachine) -> list[dict[st
                 "path": f"{disk.pool.path}/{volume}",
                 "capacity": disk.capacity,
                 "source": disk.path,
+                "format": noted.format_of(source, disk.target),
             }
         )
     return disks

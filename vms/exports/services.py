@@ -16,7 +16,7 @@ from portal.operations import ledger
 from portal.operations.models import Operation
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
-from vms import power, reach
+from vms import noted, power, reach
 from vms.changes import twins
 from vms.exports.kind import EXPORT, FOLDER
 from vms.models import Export, VirtualMachine
@@ -61,6 +61,7 @@ def _disks(machine: VirtualMachine, own: uuid.UUID) -> list[dict[str, Any]]:
             "volume": f"gatehouse-export-{str(own)[:8]}-{disk.target}.qcow2",
             "capacity": disk.capacity,
             "source": disk.path,
+            "format": noted.format_of(machine, disk.target),
             "file": f"{machine.name}-{disk.target}.qcow2",
         }
         for disk in machine.disks.select_related("pool__pool").order_by("target")

@@ -8,6 +8,7 @@ from portal.drivers.errors import (
     AlreadyExists,
     InvalidSpec,
     PoolFull,
+    StrangeFormat,
     VolumeNotFound,
 )
 from portal.drivers.imagesource import ImageSource, look
@@ -15,6 +16,7 @@ from portal.drivers.libvirt import upload
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.pool import Pools, kind_of, need, refresh, refresh_surely
 from portal.drivers.libvirt.xml.volume import VolumeElement
+from portal.drivers.qcow2 import has_external_data
 from portal.drivers.seed import build_iso
 from portal.drivers.types import (
     FOLDER_KINDS,
@@ -28,6 +30,8 @@ from portal.drivers.types import (
 )
 from portal.drivers.validation import check_boot_file, check_known, check_seed, check_volume
 
+#: How files begin that can name another one for their content: qcow2, QED, VMDK, VHD and VHDX.
+_MAGICS = (b"QFI\xfb", b"QED\0", b"KDMV", b"COWD", b"# Disk DescriptorFile", b"conectix", b"vhdxfile")
 #: What is said of a name that something has.
 _THERE = ("already exists", "already in use", "File exists")
 
@@ -106,6 +110,7 @@ class Volumes:
         if image is None or spec.clone is CloneMode.LINKED:
             pool.createXML(text)
             return
+        self._check_format(image, spec.backing_format)
         _type, capacity, allocation = image.info()
         if allocation > pool.info()[3]:
             raise PoolFull(f"{allocation} bytes do not fit pool {spec.pool}")
@@ -125,6 +130,20 @@ class Volumes:
         if image.info()[1] > spec.capacity_bytes:
             raise InvalidSpec("the volume is smaller than its image")
         return image
+
+    def _check_format(self, image: libvirt.virStorageVol, wanted: str) -> None:
+        """Raise StrangeFormat unless a volume reads as what it is: libvirt copies what it reads there."""
+        pool = image.storagePoolLookupByVolume()
+        if (kind := kind_of(pool)) not in FOLDER_KINDS:
+            return
+        # Where a copy is being made, libvirt looks at nothing anew: so the beginning is read as well.
+        refresh(pool)
+        found = VolumeElement.from_xml(pool.name(), image.XMLDesc(), kind).format
+        head = upload.sector(self._connection, image, 0)
+        if found != wanted or (found == "raw" and head.startswith(_MAGICS)):
+            raise StrangeFormat(f"{image.path()} is {wanted}, reads as {found}, and begins {head[:12]!r}")
+        if has_external_data(head):
+            raise StrangeFormat(f"the content of {image.path()} lies in another file")
 
     @translated()
     def delete(self, pool: str, name: str) -> None:

@@ -118,6 +118,42 @@ def test_a_raw_volume_is_cloned_in_full_alone(bench: Bench) -> None:
         bench.driver.create_volume(spec)
 
 
+def test_a_volume_is_copied_as_what_it_is_said_to_be_alone(bench: Bench) -> None:
+    """Red when only what a volume reads as counts: see the next test."""
+    base = bench.driver.create_volume(bench.volume("base"))
+    for format in ("raw", "qcow2"):
+        with pytest.raises(errors.StrangeFormat):
+            spec = bench.volume("copy", backing_path=base.path, backing_format="raw", format=format)
+            bench.driver.create_volume(replace(spec, clone=CloneMode.FULL))
+    assert [volume.name for volume in bench.driver.list_volumes(bench.pool.name)] == [base.name]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+@pytest.mark.parametrize("busy", [False, True])
+def test_what_a_guest_writes_into_its_raw_disk_names_no_file(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    """Red when libvirt's own look decides: the copy would hold a file of the host, to be read by the guest.
+
+    Also while the pool is busy, when libvirt knows the volume as it was before.
+    """
+    secret, overlay = tmp_path / "secret", tmp_path / "overlay.qcow2"
+    secret.write_bytes(b"secret".ljust(MIB))
+    making = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", overlay, "8M"]
+    subprocess.run(making, check=True)
+    base = bench.driver.create_volume(bench.volume("base", format="raw"))
+    if busy:
+        monkeypatch.setattr(libvirt_volume, "refresh", lambda _pool: False)
+    with open(base.path, "r+b") as file:
+        file.write(overlay.read_bytes())
+    spec = bench.volume("copy", backing_path=base.path, backing_format="raw", clone=CloneMode.FULL)
+    with pytest.raises(errors.StrangeFormat):
+        bench.driver.create_volume(spec)
+    others = [path for path in Path(bench.pool.path).iterdir() if path.name != base.name]
+    assert not any(b"secret" in path.read_bytes() for path in others)
+
+
 def test_a_volume_is_read_in_parts_to_its_end(bench: Bench) -> None:
     """Red when read_volume ignores the offset, or does not end."""
     made = bench.driver.create_volume(bench.volume(format="raw", capacity_bytes=5 * MIB))
