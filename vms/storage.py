@@ -1,7 +1,7 @@
 """Which volumes machines and other domains use. Not for: what lies in pools, which `portal.hosts` knows."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -39,11 +39,23 @@ def _work(volumes: Sequence[Volume]) -> Iterable[tuple[int, Use]]:
     """Yield the operations under way that name a volume: a copy that is being made has no row yet."""
     under_way = Operation.objects.filter(state__in=UNFINISHED, kind__startswith="vm.")
     for operation in under_way:
-        named = json.dumps(operation.identifiers)
+        named = set(_words_in(operation.identifiers))
         for volume in volumes:
-            if json.dumps(volume.name) in named:
+            if volume.name in named:
                 url = reverse("operations:detail", args=[operation.pk])
                 yield volume.pk, Use(str(operation), url)
+
+
+def _words_in(value: Any) -> Iterator[str]:
+    """Yield every text in what an operation is about, but for what its parts are called."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _words_in(part)
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _words_in(part)
 
 
 def _domains(

@@ -6,6 +6,7 @@ Domains and volumes count that the portal does not know. What lies in a pool tha
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from portal.drivers.types import names_of
 from portal.operations.registry import StepFailed
 
 #: Calls a verb of the host's driver with its arguments and returns the answer. Raises StepFailed.
@@ -43,4 +44,5 @@ def users_of(ask: Ask, pool: str, name: str) -> list[str]:
         if failure.code not in _NO_VOLUME:
             raise
         return []
-    return sorted(users.union(stacked(ask).get(path, ())))
+    standing = stacked(ask)
+    return sorted(users.union(*(standing.get(known, ()) for known in names_of(path))))

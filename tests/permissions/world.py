@@ -111,7 +111,10 @@ def _things(world):
     world.machine.disks.create(
         pool=place, target="vdb", volume_name=f"extra-{secrets.token_hex(4)}", capacity=factories.GIB
     )
-    disks = [{"device": "disk", "target": {"dev": name}} for name in ("vda", "vdb")]
+    disks = [
+        {"device": "disk", "target": {"dev": disk.target}, "source": {"file": disk.path}}
+        for disk in world.machine.disks.order_by("target")
+    ]
     seed = {"file": f"{place.path}/{world.machine.domain_name}-seed.iso"}
     disks.append({"device": "cdrom", "target": {"dev": "sda"}, "source": seed})
     # Not of `network`, which can be removed.

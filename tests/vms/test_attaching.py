@@ -1,5 +1,6 @@
 """A volume of a pool becomes a machine's disk, and a disk becomes a volume again: who may, what it takes."""
 
+import struct
 import uuid
 from dataclasses import replace
 
@@ -10,19 +11,20 @@ from django.utils import timezone
 from portal.accounts.models import Membership, Role
 from portal.core.errors import Denied
 from portal.drivers.reading import DefinitionSeen
-from portal.drivers.types import PoolKind, PoolSpec, VolumeSpec
-from portal.hosts.models import PoolAttachment, StoragePool, Volume
+from portal.drivers.types import VolumeSpec
+from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.storage import looking, using
 from portal.hosts.storage import services as storage
 from portal.operations import ledger, revisions, words
 from portal.operations import services as operations
 from portal.operations.messages import sentence
 from portal.operations.models import Counter, Operation, StepRecord
+from portal.operations.registry import kind_of
 from portal.operations.states import State
 from tests.factories import GIB
 from tests.vms.sharers import use_too
 from tests.vms.test_moving import host, look, taken, work  # noqa: F401 (host: a fixture)
-from vms.changes import attaching, disks, moving, twins
+from vms.changes import attaching, disks
 from vms.models import Disk
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -170,6 +172,96 @@ def test_one_that_is_being_deleted_is_left(cast, surely, host, volume):  # noqa:
     assert not Disk.objects.filter(target="vdb").exists()
 
 
+def test_somebody_who_took_it_while_a_worker_was_dead_is_seen(cast, surely, host, volume):  # noqa: F811
+    """Red when only the step before asks: hours may lie between the two."""
+    begun, asked = consent(cast, attach(surely, host, volume)), []
+
+    def before(verb, _args):
+        if verb == "domain_info" and not asked:
+            asked.append(verb)
+            use_too(host.driver, "/second/data.qcow2", "domain")
+
+    host.before = before
+    assert work(begun).state == State.FAILED
+    assert StepRecord.objects.get(operation=begun, name="attach").error_raw == "stranger"
+    assert not Disk.objects.filter(target="vdb").exists()
+
+
+def test_one_that_is_being_copied_is_left(cast, surely, host, volume):  # noqa: F811
+    """Red when only what changes a volume counts: a copy of what a guest writes is none."""
+    asked = attach(surely, host, volume)
+    copied = storage.clone(actor=surely, volume=volume, name="copy.qcow2")
+    with pytest.raises(Denied, match="Copy data.qcow2 to copy.qcow2 is not finished"):
+        consent(cast, asked)
+    Operation.objects.filter(pk=copied.pk).update(state=State.CANCELLED)
+    consent(cast, asked)
+    with pytest.raises(Denied, match="Machine example"):
+        storage.clone(actor=surely, volume=volume, name="other.qcow2")
+
+
+def test_what_a_guest_wrote_names_no_disk_of_another(cast, surely, host, volume):  # noqa: F811
+    """Red when any base in a pool will do: who had a raw disk writes what reads as an overlay of any."""
+    Volume.objects.filter(pk=volume.pk).update(observed_backing="/first/example-vda.qcow2")
+    looking.note_volumes(host.place.pk, host.driver.list_volumes("first"), timezone.now())
+    assert attaching.volumes_for(host.machine) == []
+    with pytest.raises(Denied, match="what another one has for a disk: Machine example"):
+        attach(surely, host, Volume.objects.get(pk=volume.pk))
+    with pytest.raises(Denied, match="what another one has for a disk: Machine example"):
+        storage.clone(actor=surely, volume=Volume.objects.get(pk=volume.pk), name="copy.qcow2")
+
+
+def test_what_was_written_since_it_was_seen_is_left(cast, surely, host, volume):  # noqa: F811
+    begun = consent(cast, attach(surely, host, volume))
+    key = ("second", "data.qcow2")
+    host.driver._volumes[key] = replace(host.driver._volumes[key], backing_path="/etc/shadow")
+    assert work(begun).state == State.FAILED
+    assert StepRecord.objects.get(operation=begun, name="unused").error_code == "volume_other"
+
+
+def test_a_qcow2_whose_content_lies_elsewhere_is_left(cast, surely, host, volume, monkeypatch):  # noqa: F811
+    """Red when the header is not read: the emulator would read whatever file it names."""
+    begun = consent(cast, attach(surely, host, volume))
+    head = struct.pack(">4sI64xQ", b"QFI\xfb", 3, 1 << 2).ljust(512, b"\0")
+    monkeypatch.setattr(host.driver, "read_volume", lambda *_told: head)
+    assert work(begun).state == State.FAILED
+    assert StepRecord.objects.get(operation=begun, name="unused").error_code == "image_external"
+
+
+def test_a_copy_of_an_image_is_no_disk(surely, host, volume):  # noqa: F811
+    """Red when only rows of copies count: one that is being made has none yet."""
+    image = host.place.images.get().image
+    Volume.objects.filter(pk=volume.pk).update(name=image.volume_name)
+    assert attaching.volumes_for(host.machine) == []
+    with pytest.raises(Denied, match="copy of an image"):
+        attach(surely, host, Volume.objects.get(pk=volume.pk))
+
+
+def test_a_disk_that_is_defined_in_another_way_is_not_called_detached(cast, surely, host, volume):  # noqa: F811
+    """Red when nobody looks: nothing would be detached, and the volume be free to be given away."""
+    work(consent(cast, attach(surely, host, volume)))
+    look(host)
+    disk = Disk.objects.get(target="vdb")
+    PoolAttachment.objects.filter(pk=host.other.pk).update(path="/second/../second")
+    with pytest.raises(Denied, match="in another way than the portal knows it"):
+        attaching.detach(actor=surely, disk=disk)
+    with pytest.raises(Denied, match="in another way than the portal knows it"):
+        disks.remove_disk(actor=cast.requester, disk=disk, confirm_name="vdb")
+
+
+def test_the_approver_reads_of_no_shortage_that_is_none(cast, surely, host, volume):  # noqa: F811
+    Volume.objects.update(observed_allocation=GIB)
+    Counter.objects.filter(scope=host.place.pool.scope).update(limit=2 * GIB)
+    asked = attach(surely, host, volume)
+    [seen] = operations_seen(asked)
+    assert seen.warnings == []
+
+
+def operations_seen(*asked):
+    """Return what approvers are told of requests."""
+    outlooks = kind_of(attaching.ATTACH).asking.outlooks(asked)
+    return [outlooks[one.pk] for one in asked]
+
+
 def test_one_that_became_another_is_left(cast, surely, host, volume):  # noqa: F811
     begun = consent(cast, attach(surely, host, volume))
     host.driver.resize_volume("second", "data.qcow2", 2 * GIB)
@@ -195,76 +287,6 @@ def test_what_is_no_disk_is_not_offered(cast, surely, host, volume):  # noqa: F8
     host.other.save()
     with pytest.raises(Denied, match="does not run"):
         attach(surely, host, Volume.objects.get(name=volume.name))
-
-
-@pytest.fixture
-def logical(host):  # noqa: F811
-    """A volume of 1 GiB of LVM that nobody uses, seen in a pool of the host."""
-    spec = PoolSpec("lvm", str(uuid.uuid4()), kind=PoolKind.LOGICAL, source="vg0")
-    host.driver.ensure_pool(spec)
-    host.driver.create_volume(VolumeSpec("lvm", "data", GIB, format="raw"))
-    pool = StoragePool.objects.create(name=spec.name, uuid=spec.uuid)
-    place = PoolAttachment.objects.create(
-        host=host.row, pool=pool, observed_kind="logical", observed_available=99 * GIB
-    )
-    Counter.objects.create(scope=pool.scope, resource="disk", limit=4 * GIB)
-    looking.note_volumes(place.pk, host.driver.list_volumes("lvm"), timezone.now())
-    return Volume.objects.get(name="data")
-
-
-def test_a_volume_of_lvm_is_a_device(cast, surely, host, logical):  # noqa: F811
-    """Red when it is taken for a file of a folder without a name."""
-    assert attaching.volumes_for(host.machine) == [logical]
-    assert work(consent(cast, attach(surely, host, logical))).state == State.SUCCEEDED
-    disk = Disk.objects.get(target="vdb")
-    assert disk.path == disk.device == "/dev/vg0/data"
-    text = host.driver.definition(str(host.machine.uuid)).running
-    assert '<source dev="/dev/vg0/data"' in text and 'type="block"' in text
-    look(host)
-    assert [use.words for use in using.uses_of([logical])[logical.pk]] == ["Machine example"]
-
-    grown = {"capacity": 2 * GIB, "seen": GIB, "why": "more", "token": uuid.uuid4()}
-    with pytest.raises(Denied, match="makes no volumes of the disk's pool larger"):
-        disks.request_growth(actor=cast.requester, disk=disk, **grown)
-    with pytest.raises(Denied, match="Only files are moved"):
-        moving.move_disk(actor=surely, disk=disk, to=host.other)
-    with pytest.raises(Denied, match="disk vdb is no file"):
-        twins.check_copied(host.machine)
-
-    assert work(attaching.detach(actor=surely, disk=disk)).state == State.SUCCEEDED
-    assert "/dev/vg0/data" not in host.driver.definition(str(host.machine.uuid)).persistent
-    assert host.driver.volume_info("lvm", "data").capacity_bytes == GIB
-    look(host)
-    logical.refresh_from_db()
-    assert logical.made and attaching.volumes_for(host.machine) == [logical]
-
-
-def test_a_disk_of_lvm_goes_with_its_machine(cast, surely, host, logical):  # noqa: F811
-    work(consent(cast, attach(surely, host, logical)))
-    look(host)
-    gone = disks.remove_disk(actor=cast.requester, disk=Disk.objects.get(target="vdb"), confirm_name="vdb")
-    assert work(gone).state == State.SUCCEEDED
-    assert host.driver.list_volumes("lvm") == () and not Disk.objects.filter(target="vdb").exists()
-
-
-def test_a_new_disk_is_a_file_though_lvm_has_more_room(cast, host, logical):  # noqa: F811
-    """Red when any pool of the host is taken: a file cannot lie in one that is no folder."""
-    asked = disks.request_disk(
-        actor=cast.requester, machine=host.machine, capacity=GIB, why="data", token=uuid.uuid4()
-    )
-    folders = [host.place.pool.scope, host.other.pool.scope]
-    Counter.objects.filter(scope__in=folders).update(limit=2 * GIB)
-    Counter.objects.filter(scope=host.other.pool.scope).update(limit=0)
-    with pytest.raises(Denied, match="not enough disk"):
-        consent(cast, asked)
-
-
-def test_a_volume_of_ceph_is_not_attached(surely, host, logical):  # noqa: F811
-    PoolAttachment.objects.filter(pk=logical.pool_id).update(observed_kind="rbd")
-    Volume.objects.filter(pk=logical.pk).update(observed_path="disks/data")
-    assert attaching.volumes_for(host.machine) == []
-    with pytest.raises(Denied, match="no device of the host"):
-        attach(surely, host, Volume.objects.get(pk=logical.pk))
 
 
 def test_only_who_operates_the_estate_attaches_and_keeps(cast, host, volume):  # noqa: F811

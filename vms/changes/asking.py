@@ -172,7 +172,11 @@ class _Sight:
     """What one request would mean: what it takes of quotas, and what room it needs on its host."""
 
     def __init__(
-        self, frozen: Mapping[str, Any], machine: VirtualMachine | None, pools: Mapping[str, str]
+        self,
+        frozen: Mapping[str, Any],
+        machine: VirtualMachine | None,
+        pools: Mapping[str, str],
+        room: Callable[[VirtualMachine, Mapping[str, Any], str], dict[tuple[str, str], int]],
     ) -> None:
         self.frozen, self.machine = frozen, machine
         self.quotas: Mapping[tuple[str, str], int] = {}
@@ -180,7 +184,7 @@ class _Sight:
         if machine is not None:
             more = growth(frozen)
             self.quotas = quotas(machine, more)
-            self.room = capacity(machine, more, pools.get(str(machine.uuid), ""))
+            self.room = room(machine, frozen, pools.get(str(machine.uuid), ""))
 
     def outlook(self, left: Left, own: Mapping[tuple[str, str], int]) -> Outlook:
         """Return it in words, where `left` is what counters have and `own` what it holds already."""
@@ -217,6 +221,12 @@ class AskingToChange(Asking):
         if not growth(spec):
             raise Denied(_("Nothing would be left of the request; reject it instead."))
 
+    def room(
+        self, machine: VirtualMachine, frozen: Mapping[str, Any], pool: str
+    ) -> dict[tuple[str, str], int]:
+        """Return what a request needs on the machine's host, its disks in the pool of scope `pool`."""
+        return capacity(machine, growth(frozen), pool)
+
     def outlooks(self, operations: Sequence[Operation]) -> Mapping[int, Outlook]:
         frozen = {operation.pk: operation.frozen for operation in operations}
         uuids = {one["pinned"]["machine"] for one in frozen.values()}
@@ -229,7 +239,8 @@ class AskingToChange(Asking):
             .order_by("-target")
         }
         sights = {
-            pk: _Sight(one, machines.get(one["pinned"]["machine"]), pools) for pk, one in frozen.items()
+            pk: _Sight(one, machines.get(one["pinned"]["machine"]), pools, self.room)
+            for pk, one in frozen.items()
         }
         left = Left(key for sight in sights.values() for key in (*sight.quotas, *sight.room))
         own = held_by(list(frozen))

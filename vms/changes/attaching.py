@@ -9,18 +9,22 @@ from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.urls import reverse as url
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.accounts.backends import may
 from portal.core.errors import Denied
-from portal.drivers.types import VolumeInfo, is_device
+from portal.drivers.qcow2 import SECTOR, has_external_data
+from portal.drivers.types import DomainInfo, VolumeInfo, is_device
 from portal.hosts import sharing
 from portal.hosts.limits import count_present
-from portal.hosts.models import PoolAttachment, Volume
+from portal.hosts.models import Image, PoolAttachment, Volume
 from portal.hosts.services import check_estate
 from portal.hosts.steps import HostStep
+from portal.hosts.storage.kinds import CLONE
+from portal.hosts.storage.pools import lies_under
 from portal.hosts.storage.services import has_plain_name, subject_of, why_without_base
 from portal.hosts.storage.using import uses_of
 from portal.live.publish import publish
@@ -48,26 +52,56 @@ class Unused(HostStep):
     name, title = "unused", "Ask the host who uses the volume"
 
     def do(self, context: StepContext) -> None:
-        names = context.identifiers
-        ask = partial(self.call, context)
-        try:
-            info: VolumeInfo = self.call(context, "volume_info", names["pool"], names["volume"])
-        except StepFailed as failure:
-            if failure.code == "volume_not_found":
-                raise StepFailed("volume_gone", failure.raw) from failure
-            raise
-        told = (info.path, info.capacity_bytes, info.format)
-        if told != (names["volume_path"], context.spec["sizes"]["disk"], names["format"]):
-            raise StepFailed("volume_other")
-        if work := _work_on(Disk.objects.select_related("pool").get(pk=names["disk"]).pool, names["volume"]):
-            raise StepFailed("volume_in_use", str(work))
-        if users := ", ".join(sharing.users_of(ask, names["pool"], names["volume"])):
-            raise StepFailed("volume_in_use", users)
+        _check_as_seen(self, context)
+        _check_unused(self, context)
+
+
+class AttachUnused(disk_steps.Attach):
+    """Ask again, in the very step: a worker may have died since the answer."""
+
+    def do(self, context: StepContext) -> str | None:
+        info: DomainInfo = self.call(context, "domain_info", context.identifiers["uuid"])
+        _check_unused(self, context, but=info.name)
+        return super().do(context)
+
+
+def _check_as_seen(step: HostStep, context: StepContext) -> None:
+    """Raise StepFailed unless the volume is what was asked for, and names no file beside what was seen.
+
+    Whoever had it as a raw disk could write there what reads as a qcow2. As raw it harms nobody.
+    """
+    names = context.identifiers
+    try:
+        info: VolumeInfo = step.call(context, "volume_info", names["pool"], names["volume"])
+        head = b""
+        if names["format"] == "qcow2":
+            head = step.call(context, "read_volume", names["pool"], names["volume"], 0, SECTOR)
+    except StepFailed as failure:
+        if failure.code == "volume_not_found":
+            raise StepFailed("volume_gone", failure.raw) from failure
+        raise
+    seen = (info.path, info.capacity_bytes, info.format, info.backing_path or "")
+    if seen != (names["volume_path"], context.spec["sizes"]["disk"], names["format"], names["backing"]):
+        raise StepFailed("volume_other")
+    if has_external_data(head):
+        raise StepFailed("image_external")
+
+
+def _check_unused(step: HostStep, context: StepContext, but: str = "") -> None:
+    """Raise StepFailed when anybody has the volume, or works on it, `but` the domain of that name."""
+    names = context.identifiers
+    if work := _work_on(Disk.objects.select_related("pool").get(pk=names["disk"]).pool, names["volume"]):
+        raise StepFailed("volume_in_use", str(work))
+    users = sharing.users_of(partial(step.call, context), names["pool"], names["volume"])
+    if others := ", ".join(user for user in users if user != but):
+        raise StepFailed("volume_in_use", others)
 
 
 def _work_on(pool: PoolAttachment, name: str) -> Operation | None:
     """Return what is being done to a volume where pools are looked after, None for nothing."""
-    return Operation.objects.filter(subject=subject_of(pool, name), state__in=UNFINISHED).first()
+    under_way = Operation.objects.filter(state__in=UNFINISHED)
+    copied = Q(kind=CLONE, identifiers__attachment=pool.pk, identifiers__source_name=name)
+    return under_way.filter(Q(subject=subject_of(pool, name)) | copied).first()
 
 
 # Attaching
@@ -85,7 +119,7 @@ def volumes_for(machine: VirtualMachine) -> list[Volume]:
     named = [one for one in found.order_by("pool__pool__name", "name") if _is_disk(one)]
     uses = uses_of(named)
     free = [one for one in named if _lies_there(one) and not uses[one.pk]]
-    return [one for one in free if not why_without_base(one)]
+    return [one for one in free if not _why_strange(one)]
 
 
 def _lies_there(volume: Volume) -> bool:
@@ -110,6 +144,15 @@ def why_not(machine: VirtualMachine, volume: Volume) -> str:
         return _("It is in use: %(users)s.") % {"users": users}
     if work := _work_on(volume.pool, volume.name):
         return _("%(operation)s is not finished; wait for its end.") % {"operation": work}
+    return _why_strange(volume)
+
+
+def _why_strange(volume: Volume) -> str:
+    """Return why a volume that nobody has should be nobody's disk; '' for nothing. Asks the database."""
+    if volume.name in {image.volume_name for image in Image.objects.all()}:
+        return _("It is the copy of an image, or what is left of one.")
+    if not volume.pool.has_folder and lies_under(volume):
+        return _("Another pool of the host lies on it.")
     return why_without_base(volume)
 
 
@@ -176,7 +219,8 @@ def place(operation: Operation) -> None:
             )
     except IntegrityError as error:
         raise Denied(_("Somebody gave this volume to a machine at this moment.")) from error
-    operation.identifiers = {**disks.names(machine, disk), "format": named["format"]}
+    told = {"format": named["format"], "backing": volume.observed_backing}
+    operation.identifiers = {**disks.names(machine, disk), **told}
 
 
 def _still_free(machine: VirtualMachine, named: Mapping[str, Any], capacity: int) -> Volume:
@@ -196,6 +240,12 @@ class _Asking(asking.AskingToChange):
     def check_lowered(self, spec: Mapping[str, Any]) -> None:
         raise Denied(_("A volume is attached as large as it is; reject the request instead."), field="disk")
 
+    def room(
+        self, machine: VirtualMachine, frozen: Mapping[str, Any], pool: str
+    ) -> dict[tuple[str, str], int]:
+        # It lies in a pool of its own, and fills there what it fills already.
+        return {}
+
 
 # Detaching
 
@@ -210,6 +260,7 @@ def detach(*, actor: Any, disk: Disk) -> Operation:
             raise Denied(_("The machine has this disk no more."))
         if reason := disks.why_kept(current, now):
             raise Denied(reason)
+        was = disks.defined_as(current, now)
         pinned = {"machine": str(current.uuid), "name": current.name, "drive": now.target}
         return begin_operation(
             actor=actor,
@@ -217,7 +268,7 @@ def detach(*, actor: Any, disk: Disk) -> Operation:
             spec=RequestSpec(kind=DETACH, sizes={}, pinned=pinned),
             subject=current.topic,
             title=f"Detach {now.target} of {current.name}",
-            identifiers={**disks.names(current, now), "was": disks.defined(current, now)},
+            identifiers={**disks.names(current, now), "was": was},
             lane=current.host.scope,
         )
 
@@ -241,7 +292,7 @@ KINDS = (
     Kind(
         ATTACH,
         "Attach a volume",
-        (Unused(), disk_steps.Attach()),
+        (Unused(), AttachUnused()),
         place=place,
         settle=disks.settle_new,
         asking=_Asking(_page),

@@ -173,17 +173,28 @@ def remove_disk(*, actor: Any, disk: Disk, confirm_name: str) -> Operation:
             spec=RequestSpec(kind=REMOVE, sizes={}, pinned=pinned),
             subject=current.topic,
             title=f"Delete {now.target} of {current.name}",
-            identifiers={**names(current, now), "was": defined(current, now)},
+            identifiers={**names(current, now), "was": defined_as(current, now)},
             lane=current.host.scope,
         )
 
 
-def defined(machine: VirtualMachine, disk: Disk) -> Mapping[str, Any] | None:
-    """Return what a disk is defined as, None where the host has not told it or the file is another one."""
+def defined_as(machine: VirtualMachine, disk: Disk) -> Mapping[str, Any] | None:
+    """Return what a disk is defined as, None where the host has not told it yet.
+
+    Raises Denied where it is another file, or the same by another name: nothing would be detached there,
+    and its volume be taken for free.
+    """
     found = noted.of(machine)
-    here = dict(_disks(found.observed_persistent)).get(disk.target, {}) if found else {}
-    source = here.get("source", {})
-    return here if (source.get("file") or source.get("dev")) == disk.path else None
+    here = dict(_disks(found.observed_persistent)).get(disk.target) if found else None
+    source = here.get("source", {}) if here else {}
+    if here is None or (source.get("file") or source.get("dev")) == disk.path:
+        return here
+    raise Denied(
+        _(
+            "The host defines this disk in another way than the portal knows it. Look again in a moment; if "
+            "it stays so, take it from the machine there."
+        )
+    )
 
 
 def names(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:

@@ -30,6 +30,9 @@ _MEANS = {
     "pool_full": "volume_pool_full",
     "already_exists": "name_taken",
 }
+#: Bytes by which a volume of whole extents or blocks may come to be larger: LVM's are 4 MiB, more where
+#: somebody chose so.
+_EXTENT = 64 << 20
 #: Into how many sizes a mark is cut, in sectors: a size that nobody chooses, and that takes no room.
 _SECTOR, _SIZES = 512, 1 << 27
 
@@ -93,6 +96,17 @@ def is_mark(context: StepContext, info: VolumeInfo) -> bool:
     return has_marks(context) and (info.format, info.capacity_bytes) == ("raw", _mark(context).capacity_bytes)
 
 
+def _may_be_own(context: StepContext, info: VolumeInfo) -> bool:
+    """Tell whether what has the name may be the volume of an operation that began to make it.
+
+    Where there are no marks, somebody else may have taken the name in that instant: by its size that shows.
+    """
+    if has_marks(context):
+        return True
+    asked = context.identifiers["capacity"]
+    return bool(asked <= info.capacity_bytes < asked + _EXTENT)
+
+
 def _claim(step: StorageStep, context: StepContext) -> None:
     """Take the name, unless this operation has it. Raises StepFailed for one that somebody else has."""
     there = step.find(context, context.identifiers["name"])
@@ -133,6 +147,9 @@ class Make(StorageStep):
     def do(self, context: StepContext) -> None:
         names = context.identifiers
         there = self.take(context)
+        if there is not None and not _may_be_own(context, there):
+            forget_begun(names["mark"])
+            raise StepFailed("name_taken", f"a volume {there.name} is there")
         if there is None or is_mark(context, there) or names.get("source"):
             # A copy that a worker left behind looks like a whole one.
             if there is not None or has_marks(context):
@@ -149,6 +166,9 @@ class Make(StorageStep):
 
     def _make(self, context: StepContext) -> None:
         names = context.identifiers
+        if names.get("source"):
+            # Somebody may have begun to write there since the step before asked.
+            _refuse_used(self.call(context, "volume_users", names["pool"], names["source_name"]))
         spec = VolumeSpec(
             names["pool"],
             names["name"],
@@ -175,7 +195,9 @@ class Make(StorageStep):
     def undo(self, context: StepContext) -> None:
         names = context.identifiers
         if is_begun(names["mark"]):
-            delete_waiting(self, context, names["pool"], names["name"])
+            there = self.find(context, names["name"])
+            if there is not None and _may_be_own(context, there):
+                delete_waiting(self, context, names["pool"], names["name"])
             forget_begun(names["mark"])
 
 

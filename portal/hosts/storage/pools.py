@@ -9,8 +9,8 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
-from portal.drivers.types import FOLDER_KINDS, SERVED_KINDS, PoolKind
-from portal.hosts.models import Host, PoolAttachment, StoragePool, Upload
+from portal.drivers.types import FOLDER_KINDS, SERVED_KINDS, PoolKind, names_of
+from portal.hosts.models import Host, PoolAttachment, StoragePool, Upload, Volume
 from portal.hosts.services import check_estate, locked
 from portal.hosts.storage import pool_kinds, pool_sources
 from portal.hosts.storage.services import has_plain_name
@@ -143,6 +143,13 @@ def _added() -> Iterator[Operation]:
     there |= {change.identifiers["uuid"] for change in changes.filter(state__in=UNFINISHED)}
     added = changes.filter(kind=pool_kinds.ADD).order_by("pk")
     return (change for change in added if change.identifiers["uuid"] in there)
+
+
+def lies_under(volume: Volume) -> bool:
+    """Tell whether a further pool of its host lies on a volume that is a device, as a file system does."""
+    names = names_of(volume.observed_path)
+    others = (change.identifiers for change in _added())
+    return any(other["host"] == volume.pool.host_id and other.get("source") in names for other in others)
 
 
 def _overlap(one: str, other: str) -> bool:

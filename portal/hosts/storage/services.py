@@ -13,7 +13,7 @@ from portal.drivers.types import VolumeVerb
 from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.services import check_estate
 from portal.hosts.storage import downloading, kinds, pool_words
-from portal.hosts.storage.using import uses_of
+from portal.hosts.storage.using import uses_by_machines, uses_of
 from portal.operations.models import Operation
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
@@ -55,6 +55,8 @@ def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
         raise Denied(_("Only volumes in the formats qcow2 and raw, with plain names, are copied."))
     if reason := why_without_base(volume):
         raise Denied(reason)
+    for use in uses_by_machines([volume])[volume.pk]:
+        raise Denied(_("It is in use: %(users)s.") % {"users": use.words})
     if volume.observed_allocation > volume.pool.observed_available:
         raise Denied(_("The pool is too full for a copy; make room first."))
     told = {"source": volume.observed_path, "source_name": volume.name, "format": volume.observed_format}
@@ -116,9 +118,10 @@ def _check_free(volume: Volume, more: str = "") -> None:
 
 
 def why_without_base(volume: Volume) -> str:
-    """Return what a volume stands on that lies in no pool of the host, such as its own files; '' for nothing.
+    """Return what a volume stands on that is not to be read by it; '' for nothing.
 
-    Whoever read it would read that. Asks the database, a volume that stands by itself does not.
+    That is what lies in no pool of the host, such as its own files, and a machine's disk.
+    Asks the database, a volume that stands by itself does not.
     """
     known = Volume.objects.filter(pool__host=volume.pool.host_id)
     backing, met = volume.observed_backing, set[str]()
@@ -129,6 +132,10 @@ def why_without_base(volume: Volume) -> str:
             words = _("It stands on %(path)s, which lies in no pool that the portal looks into.")
             return words % {"path": backing}
         backing = below
+    bases = known.filter(observed_path__in=met).select_related("pool__pool", "pool__host")
+    for uses in uses_by_machines(list(bases)).values():
+        for use in uses:
+            return _("It stands on what another one has for a disk: %(use)s.") % {"use": use.words}
     return ""
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
+from portal.drivers.types import names_of
 from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import Image, ImageAttachment, Volume
 
@@ -70,5 +71,6 @@ def _standing_on(volumes: Sequence[Volume]) -> Iterable[tuple[int, Use]]:
     for host, backing, name in linked.values_list("pool__host", "observed_backing", "name"):
         by_path.setdefault((host, backing), []).append(name)
     for volume in volumes:
-        for name in by_path.get((volume.pool.host_id, volume.observed_path), ()):
-            yield volume.pk, Use(_("Volume %(volume)s, which stands on it") % {"volume": name})
+        for path in names_of(volume.observed_path):
+            for name in by_path.get((volume.pool.host_id, path), ()):
+                yield volume.pk, Use(_("Volume %(volume)s, which stands on it") % {"volume": name})
