@@ -1,6 +1,7 @@
 """The contract: kinds of pools, and volumes that are there: grown, read, and who uses them."""
 
 import secrets
+import subprocess
 import uuid
 from dataclasses import replace
 from pathlib import Path
