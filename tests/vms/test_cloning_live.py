@@ -102,7 +102,7 @@ def test_a_clone_is_the_same_and_another_whatever_dies(cast, chief, worker, real
     [disk] = inspect(Kind.DOMAIN, driver.definition(str(twin.uuid)).persistent.encode()).understood[
         "devices"
     ]["disks"][:1]
-    volume = driver.volume_info(real[1].name, twin.disks.get().volume_name)
+    volume = driver.volume_info(real[1].name, twin.disks.get(target="vda").volume_name)
     assert disk["source"]["file"] == volume.path and volume.backing_path is None
 
     # And it goes as any other.

@@ -154,9 +154,10 @@ def test_a_device_of_the_host_is_a_disk(bench: Bench, running: DomainSpec, devic
             driver.attach_disk(running.uuid, replace(spec, path="/dev/null"))
     driver.detach_disk(running.uuid, "vdb", "/dev/null")
     assert driver.definition(running.uuid) == made
+    driver.destroy(running.uuid)
     driver.detach_disk(running.uuid, "vdb", device)
     assert "vdb" not in disks(driver.definition(running.uuid).persistent)
-    assert driver.attach_disk(running.uuid, spec, disk) is True
+    assert driver.attach_disk(running.uuid, spec, disk) is False
     assert driver.definition(running.uuid).persistent == made.persistent
 
 
