@@ -12,7 +12,8 @@ start_libvirt() {
     systemctl start libvirtd
   else
     mkdir -p "$(dirname "$LIBVIRT_NOTE")"
-    setsid virtlogd -d
+    # It outlives a libvirtd that was killed, and a second one refuses to start.
+    kill -0 "$(cat /run/virtlogd.pid 2>/dev/null)" 2>/dev/null || setsid virtlogd -d
     setsid libvirtd -d
     cat /run/libvirtd.pid >"$LIBVIRT_NOTE"
   fi
