@@ -73,9 +73,11 @@ def of(machine: VirtualMachine) -> Definition | None:
     return Definition.objects.filter(host=machine.host_id, uuid=machine.uuid).first()
 
 
-def format_of(machine: VirtualMachine, target: str) -> str:
-    """Return the format that a machine has a disk in; qcow2, as the portal makes them, where nothing says."""
-    found = of(machine)
+def format_of(found: Definition | None, target: str) -> str:
+    """Return the format that a machine has a disk in; qcow2, as the portal makes them, where nothing says.
+
+    `found` is what `of` returns.
+    """
     disks = ((found.observed_persistent if found else None) or {}).get("devices", {}).get("disks", ())
     there = [disk for disk in disks if disk.get("target", {}).get("dev") == target]
     return str(there[0].get("driver", {}).get("type") or "qcow2") if there else "qcow2"

@@ -31,7 +31,6 @@ from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
-from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
 from vms import power
@@ -253,24 +252,7 @@ class _Asking(asking.AskingToChange):
 def detach(*, actor: Any, disk: Disk) -> Operation:
     """Take a disk from its machine; its volume stays in the pool, where operators find it. Raises Denied."""
     check_estate(actor, "operate", _("detach disks and keep them"))
-    with transaction.atomic():
-        current = power.usable(actor, disk.machine, "edit")
-        now = current.disks.select_related("pool__pool").filter(pk=disk.pk).first()
-        if now is None:
-            raise Denied(_("The machine has this disk no more."))
-        if reason := disks.why_kept(current, now):
-            raise Denied(reason)
-        was = disks.defined_as(current, now)
-        pinned = {"machine": str(current.uuid), "name": current.name, "drive": now.target}
-        return begin_operation(
-            actor=actor,
-            project=current.project,
-            spec=RequestSpec(kind=DETACH, sizes={}, pinned=pinned),
-            subject=current.topic,
-            title=f"Detach {now.target} of {current.name}",
-            identifiers={**disks.names(current, now), "was": was},
-            lane=current.host.scope,
-        )
+    return disks.begin_taking(actor, disk, DETACH, "Detach")
 
 
 def settle_detached(operation: Operation, state: State) -> None:

@@ -159,6 +159,11 @@ def remove_disk(*, actor: Any, disk: Disk, confirm_name: str) -> Operation:
     """Detach a disk and delete it with all that is on it. Raises Denied."""
     if confirm_name != disk.target:
         raise Denied(_("Type the disk's name exactly to delete it."))
+    return begin_taking(actor, disk, REMOVE, "Delete")
+
+
+def begin_taking(actor: Any, disk: Disk, kind: str, doing: str) -> Operation:
+    """Queue that a machine loses a disk; `doing` is what is done to it, in the title. Raises Denied."""
     with transaction.atomic():
         current = power.usable(actor, disk.machine, "edit")
         now = current.disks.select_related("pool__pool").filter(pk=disk.pk).first()
@@ -170,15 +175,15 @@ def remove_disk(*, actor: Any, disk: Disk, confirm_name: str) -> Operation:
         return begin_operation(
             actor=actor,
             project=current.project,
-            spec=RequestSpec(kind=REMOVE, sizes={}, pinned=pinned),
+            spec=RequestSpec(kind=kind, sizes={}, pinned=pinned),
             subject=current.topic,
-            title=f"Delete {now.target} of {current.name}",
-            identifiers={**names(current, now), "was": defined_as(current, now)},
+            title=f"{doing} {now.target} of {current.name}",
+            identifiers={**names(current, now), "was": _defined_as(current, now)},
             lane=current.host.scope,
         )
 
 
-def defined_as(machine: VirtualMachine, disk: Disk) -> Mapping[str, Any] | None:
+def _defined_as(machine: VirtualMachine, disk: Disk) -> Mapping[str, Any] | None:
     """Return what a disk is defined as, None where the host has not told it yet.
 
     Raises Denied where it is another file, or the same by another name: nothing would be detached there,

@@ -192,7 +192,7 @@ def _identifiers(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
         "place": place.pk,
         "pool": place.pool.name,
         "source": disk.path,
-        "format": noted.format_of(machine, disk.target),
+        "format": noted.format_of(noted.of(machine), disk.target),
         "capacity": disk.capacity,
         "volume": volume,
         "path": f"{place.path}/{volume}",

@@ -36,9 +36,10 @@ def check_copied(source: VirtualMachine) -> None:
     devices = defined.get("devices", {})
     if devices.get("host_devices"):
         raise Denied(_("It has a device of its host, which two machines cannot have."))
-    if any(disk.device for disk in source.disks.all()):
+    own = list(source.disks.select_related("pool"))
+    if any(disk.device for disk in own):
         raise Denied(_("One of its disks is a device of its host, and only files are copied."))
-    known = {disk.path for disk in source.disks.select_related("pool")}
+    known = {disk.path for disk in own}
     for disk in devices.get("disks", ()):
         where = disk.get("source", {})
         writes = "readonly" not in disk and "shareable" not in disk and disk.get("device") != "cdrom"
@@ -145,7 +146,7 @@ def _make_rows(operation: Operation, frozen: Mapping[str, Any], source: VirtualM
 
 def _copy_disks(source: VirtualMachine, machine: VirtualMachine) -> list[dict[str, Any]]:
     """Make the rows of the clone's disks; return the names of each and of what it is copied from."""
-    disks = []
+    disks, seen = [], noted.of(source)
     for disk in source.disks.select_related("pool__pool").order_by("target"):
         volume = f"{machine.domain_name}-{disk.target}.qcow2"
         Disk.objects.create(
@@ -163,7 +164,7 @@ def _copy_disks(source: VirtualMachine, machine: VirtualMachine) -> list[dict[st
                 "path": f"{disk.pool.path}/{volume}",
                 "capacity": disk.capacity,
                 "source": disk.path,
-                "format": noted.format_of(source, disk.target),
+                "format": noted.format_of(seen, disk.target),
             }
         )
     return disks

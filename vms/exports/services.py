@@ -55,13 +55,14 @@ def export_machine(*, actor: Any, machine: VirtualMachine) -> Operation:
 
 
 def _disks(machine: VirtualMachine, own: uuid.UUID) -> list[dict[str, Any]]:
+    seen = noted.of(machine)
     return [
         {
             "pool": disk.pool.pool.name,
             "volume": f"gatehouse-export-{str(own)[:8]}-{disk.target}.qcow2",
             "capacity": disk.capacity,
             "source": disk.path,
-            "format": noted.format_of(machine, disk.target),
+            "format": noted.format_of(seen, disk.target),
             "file": f"{machine.name}-{disk.target}.qcow2",
         }
         for disk in machine.disks.select_related("pool__pool").order_by("target")
