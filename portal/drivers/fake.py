@@ -29,7 +29,7 @@ from portal.drivers.errors import (
     StrangeFormat,
     VolumeNotFound,
 )
-from portal.drivers.fake_blocks import need, need_new, path_of, size_of
+from portal.drivers.fake_blocks import need_new, path_of, size_of
 from portal.drivers.fake_copies import FakeCopies
 from portal.drivers.imagesource import look
 from portal.drivers.inspection import Kind, changed
@@ -309,13 +309,13 @@ class FakeDriver(FakeCopies):
     def delete_volume(self, pool: str, name: str) -> None:
         spec, key = self._pool(pool), (pool, validation.check_known(name))
         if key in self._volumes:
-            need(spec, VolumeVerb.DELETE)
+            validation.check_can(spec.kind, VolumeVerb.DELETE)
             info = self._volumes.pop(key)
             self.seeds.pop(info.path, None)
 
     def resize_volume(self, pool: str, name: str, capacity_bytes: int) -> VolumeInfo:
         validation.check_positive(capacity_bytes, "capacity")
-        need(self._pool(pool), VolumeVerb.GROW)
+        validation.check_can(self._pool(pool).kind, VolumeVerb.GROW)
         info = self.volume_info(pool, name)
         if capacity_bytes < info.capacity_bytes:
             raise InvalidSpec("a volume is never made smaller")

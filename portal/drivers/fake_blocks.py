@@ -1,22 +1,15 @@
 """Volumes of pools that are no folders, as the fake driver has them. Not for: files."""
 
-from portal.drivers.errors import NotSupported
-from portal.drivers.types import FOLDER_KINDS, PoolKind, PoolSpec, VolumeSpec, VolumeVerb, can
-from portal.drivers.validation import check_block
+from portal.drivers.types import FOLDER_KINDS, PoolKind, PoolSpec, VolumeSpec, VolumeVerb
+from portal.drivers.validation import check_block, check_can
 
 #: Of what whole multiples volumes are, in bytes: LVM's extents and the blocks of ZFS, as they are by default.
 UNITS = {PoolKind.LOGICAL: 4 << 20, PoolKind.ZFS: 16 << 10}
 
 
-def need(pool: PoolSpec, verb: VolumeVerb) -> None:
-    """Raise NotSupported when libvirt does not do that to volumes of such a pool."""
-    if not can(pool.kind, verb):
-        raise NotSupported(f"a pool of kind {pool.kind} does not {verb} volumes")
-
-
 def need_new(pool: PoolSpec, spec: VolumeSpec) -> None:
     """Raise NotSupported or InvalidSpec unless a volume can be made in a pool."""
-    need(pool, VolumeVerb.CREATE if spec.backing_path is None else VolumeVerb.CLONE)
+    check_can(pool.kind, VolumeVerb.CREATE if spec.backing_path is None else VolumeVerb.CLONE)
     if pool.kind not in FOLDER_KINDS:
         check_block(spec)
 

@@ -5,7 +5,7 @@ import re
 import uuid as uuids
 from collections.abc import Mapping
 
-from portal.drivers.errors import InvalidSpec
+from portal.drivers.errors import InvalidSpec, NotSupported
 from portal.drivers.types import (
     BOOT_FILES,
     FOLDER_KINDS,
@@ -27,6 +27,8 @@ from portal.drivers.types import (
     SeedSpec,
     TwinSpec,
     VolumeSpec,
+    VolumeVerb,
+    can,
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
@@ -291,6 +293,12 @@ def check_volume(spec: VolumeSpec) -> None:
     if spec.backing_path is not None:
         check_path(spec.backing_path)
         check_format(spec.backing_format)
+
+
+def check_can(kind: str, verb: VolumeVerb) -> None:
+    """Raise NotSupported when libvirt does not do that to volumes of a kind of pool."""
+    if not can(kind, verb):
+        raise NotSupported(f"a pool of kind {kind} does not {verb} volumes")
 
 
 def check_block(spec: VolumeSpec) -> None:

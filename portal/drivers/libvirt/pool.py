@@ -9,8 +9,8 @@ from portal.drivers.errors import CallTimeout, NotSupported, PoolInactive, PoolN
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.lookup import define_once
 from portal.drivers.libvirt.xml.volume import PoolElement
-from portal.drivers.types import FOLDER_KINDS, POOL_PREFIX, PoolInfo, PoolKind, PoolSpec, VolumeVerb, can
-from portal.drivers.validation import check_known, check_pool
+from portal.drivers.types import FOLDER_KINDS, POOL_PREFIX, PoolInfo, PoolKind, PoolSpec, VolumeVerb
+from portal.drivers.validation import check_can, check_known, check_pool
 
 BUSY = "asynchronous jobs running"  # libvirt has no code of its own for it
 RETRY_SECONDS = 0.05
@@ -49,8 +49,7 @@ def kind_of(pool: libvirt.virStoragePool) -> str:
 def need(pool: libvirt.virStoragePool, verb: VolumeVerb) -> str:
     """Return the kind of a pool. Raises NotSupported when libvirt does not do that to its volumes."""
     kind = kind_of(pool)
-    if not can(kind, verb):
-        raise NotSupported(f"a pool of kind {kind} does not {verb} volumes")
+    check_can(kind, verb)
     return kind
 
 
