@@ -30,10 +30,11 @@ class VmsConfig(AppConfig):
         from vms.observer import MachineObserver
         from vms.placement import machines_on
         from vms.power import KINDS, give_up_machines
+        from vms.starting import AUTOSTART
 
         changes = (*disks.KINDS, *attaching.KINDS, *moving.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
         built = (CREATE, DEPLOY_SEVERAL, INSTALL, ADOPT)
-        whole = (EDIT, EXTEND, RESIZE, CLONE, TEMPLATE, EXPORT)
+        whole = (EDIT, AUTOSTART, EXTEND, RESIZE, CLONE, TEMPLATE, EXPORT)
         for kind in (*built, *whole, *changes, *KINDS):
             register(kind)
         notices.register(leases.NOTICE)

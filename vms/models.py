@@ -240,6 +240,8 @@ class Definition(models.Model):
     observed_running = models.JSONField(null=True)
     #: How many things in it the portal does not understand, and keeps.
     observed_kept = models.PositiveIntegerField(default=0)
+    #: Whether the domain starts with its host.
+    observed_autostart = models.BooleanField(default=False)
     observed_at = models.DateTimeField()
 
     objects = RestrictedQuerySet.as_manager()

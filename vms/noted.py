@@ -14,7 +14,14 @@ from vms.models import Definition, VirtualMachine
 
 #: Characters of a domain's name; a file system that holds its definition takes no longer one.
 LONGEST_NAME = 255
-_VALUES = ("observed_name", "observed_digest", "observed_persistent", "observed_running", "observed_kept")
+_VALUES = (
+    "observed_name",
+    "observed_digest",
+    "observed_persistent",
+    "observed_running",
+    "observed_kept",
+    "observed_autostart",
+)
 
 
 def write(host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
@@ -38,6 +45,7 @@ def write(host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
         row.observed_name = str((seen.persistent or seen.running or {}).get("name", ""))[:LONGEST_NAME]
         row.observed_digest, row.observed_kept = seen.digest, seen.kept
         row.observed_persistent, row.observed_running = seen.persistent, seen.running
+        row.observed_autostart = seen.autostart
         row.observed_at = told.began
         if row.pk is None:
             made.append(row)
@@ -81,3 +89,9 @@ def format_of(found: Definition | None, target: str) -> str:
     disks = ((found.observed_persistent if found else None) or {}).get("devices", {}).get("disks", ())
     there = [disk for disk in disks if disk.get("target", {}).get("dev") == target]
     return str(there[0].get("driver", {}).get("type") or "qcow2") if there else "qcow2"
+
+
+def starts_with_host(machine: VirtualMachine) -> bool:
+    """Tell whether a machine was seen to start with its host."""
+    found = of(machine)
+    return found is not None and found.observed_autostart

@@ -27,10 +27,10 @@ from portal.operations.registry import Kind
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
-from vms import seeds, suspending
+from vms import noted, seeds, suspending
 from vms.building import page_of_machine
 from vms.models import Definition, Observed, Status, VirtualMachine
-from vms.power_steps import CallVerb, DeleteVolumes, ForceOff, Save, Start, Undefine
+from vms.power_steps import CallVerb, DeleteVolumes, ForceOff, Save, Start, StayOff, Undefine
 
 #: How long a deleted machine can be had back.
 BIN_DAYS = 7
@@ -46,8 +46,8 @@ _CHANGING = COPYING | {"edit"}
 #: What changes nothing on the host.
 _PORTALS_OWN = frozenset({"name"})
 
-#: What makes a machine run, and so needs a lease that has not ended.
-LEASED = frozenset({"start", "reboot", "resume"})
+#: What makes a machine run, now or with its host, and so needs a lease that has not ended.
+LEASED = frozenset({"start", "reboot", "resume", "autostart"})
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def _begin(
             "uuid": str(machine.uuid),
             "volumes": volumes_of(machine),
             "saved": machine.observed_state == Observed.SAVED,
+            "autostart": kind == "vm.bin" and noted.starts_with_host(machine),
         },
         lane=machine.host.scope,
     )
@@ -380,6 +381,6 @@ KINDS = (
         page=page_of_machine,
         waits_for_host=False,
     ),
-    Kind("vm.bin", "Delete a machine", (ForceOff(),), settle=settle_bin, waits_for_host=False),
+    Kind("vm.bin", "Delete a machine", (StayOff(), ForceOff()), settle=settle_bin, waits_for_host=False),
     Kind("vm.purge", "Delete for good", (ForceOff(), Undefine(), DeleteVolumes()), settle=settle_purge),
 )

@@ -68,6 +68,27 @@ class ForceOff(DomainStep):
         self.force_off(context)
 
 
+class StayOff(DomainStep):
+    """Let the host not start what lies in the bin."""
+
+    name, title = "stay_off", "Let its host not start it"
+
+    def do(self, context: StepContext) -> None:
+        self._set(context, False)
+
+    def undo(self, context: StepContext) -> None:
+        if context.identifiers.get("autostart"):
+            self._set(context, True)
+
+    def _set(self, context: StepContext, on: bool) -> None:
+        try:
+            self.call(context, "autostart_domain", context.identifiers["uuid"], on)
+        except StepFailed as failure:
+            # Gone, or only there while it runs: its host starts no such domain.
+            if failure.code not in ("domain_not_found", "invalid_state"):
+                raise
+
+
 class Undefine(CallVerb):
     def __init__(self) -> None:
         super().__init__("undefine", "Remove the machine's definition", "undefine")

@@ -52,6 +52,7 @@ urlpatterns = [
     path("found/<int:pk>/", adopted.adopt, name="adopt"),
     path("<int:pk>/", views.machine, name="detail"),
     path("<int:pk>/settings/", views.settings, name="settings"),
+    path("<int:pk>/autostart/", views.autostart, name="autostart"),
     path("<int:pk>/name/", naming_page.naming_page, name="name"),
     path("<int:pk>/clone/", changes.clone, name="clone"),
     path("<int:pk>/template/", changes.template, name="template"),

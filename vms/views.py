@@ -35,6 +35,7 @@ from vms import (
     prefill,
     reach,
     services,
+    starting,
 )
 from vms import settings as sets
 from vms.adoption import services as adoption
@@ -149,7 +150,21 @@ def settings(request: HttpRequest, pk: int) -> HttpResponse:
             return go_to(request, "operations:detail", begun.pk)
     waits = sets.waiting(found.observed_running, form.defined) if found.observed_running else []
     context |= {"form": form, "found": found, "waits": waits}
+    verb = "no_autostart" if found.observed_autostart else "autostart"
+    context["autostart_denied"] = power.why_not(request.user, vm, verb)
     return render(request, "vms/settings.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+def autostart(request: HttpRequest, pk: int) -> HttpResponse:
+    """Let a machine start with its host, or not."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    with attempt(request):
+        begun = starting.set_autostart(actor=request.user, machine=vm, on=request.POST.get("on") == "1")
+        if begun is not None:
+            return go_to(request, "operations:detail", begun.pk)
+        messages.info(request, _("Nothing was changed: it is set so already."))
+    return go_to(request, "vms:settings", pk)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -286,6 +286,13 @@ class HypervisorDriver(ABC):
         """Return what a domain is defined as and what it runs as. Raises DomainNotFound."""
 
     @abstractmethod
+    def autostart_domain(self, uuid: str, on: bool) -> None:
+        """Let a domain start with its host, or not; no change of its definition. Idempotent.
+
+        Raises DomainNotFound, InvalidState (a domain that is only while it runs).
+        """
+
+    @abstractmethod
     def redefine(self, uuid: str, change: Mapping[str, Any], digest: str) -> DomainDefinition:
         """Make `change` to a domain's definition, for its next start; what runs is not touched.
 

@@ -83,6 +83,7 @@ class _Domain:
     running: str = ""
     state: DomainState = DomainState.SHUTOFF
     leases: tuple[AddressInfo, ...] = ()
+    autostart: bool = False
     #: What ran, and its state, when it was saved.
     saved: tuple[str, DomainState] | None = None
 
@@ -426,7 +427,10 @@ class FakeDriver(FakeCopies):
 
     def definition(self, uuid: str) -> DomainDefinition:
         domain = self._get(uuid)
-        return DomainDefinition(domain.persistent, domain.running)
+        return DomainDefinition(domain.persistent, domain.running, domain.autostart)
+
+    def autostart_domain(self, uuid: str, on: bool) -> None:
+        self._get(uuid).autostart = on
 
     def redefine(self, uuid: str, change: Mapping[str, Any], digest: str) -> DomainDefinition:
         domain, present = self._get(uuid), self.definition(uuid)

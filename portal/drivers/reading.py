@@ -30,6 +30,8 @@ class DefinitionSeen:
     persistent: dict[str, Any] | None
     running: dict[str, Any] | None
     kept: int
+    #: Whether the domain starts with its host.
+    autostart: bool = False
 
     @classmethod
     def of(cls, definition: DomainDefinition) -> "DefinitionSeen":
@@ -43,6 +45,7 @@ class DefinitionSeen:
             persistent=defined.understood if defined else None,
             running=runs.understood if runs else None,
             kept=len(defined.kept) if defined else 0,
+            autostart=definition.autostart,
         )
 
 

@@ -289,11 +289,13 @@ class DomainDefinition:
     """What a domain is defined as, and what it runs as: definitions of the hypervisor's, without secrets.
 
     `persistent` is what the next start makes of it, empty for a domain that is only while it runs; `running`
-    is empty for one that is off.
+    is empty for one that is off. `autostart` tells whether it starts with its host, which is no part of the
+    definition and its digest.
     """
 
     persistent: str
     running: str = ""
+    autostart: bool = False
 
     @property
     def digest(self) -> str:

@@ -530,6 +530,7 @@ LINES = (
     Line("vms:act", NO, change(USE, told=SEE), "machine", {"verb": "start"}),
     Line("vms:many", NO, change(USE, told=SEE, refusal=422), data=_many),
     Line("vms:settings", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_settings),
+    Line("vms:autostart", NO, change(USE, told=SEE), "machine", data=lambda w: {"on": "1"}),
     Line("vms:name", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_name),
     Line("vms:clone", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_clone),
     Line("vms:template", page(SEE), change(USE - OWNER, told=SEE, refusal=422), "machine", data=_template),

@@ -18,9 +18,11 @@ _WHOLE = _PERSISTENT | libvirt.VIR_DOMAIN_XML_SECURE
 
 def read(domain: libvirt.virDomain) -> DomainDefinition:
     """Return the definitions of a domain; does not hang when its emulator is frozen."""
+    lasting = bool(domain.isPersistent())
     return DomainDefinition(
-        persistent=domain.XMLDesc(_PERSISTENT) if domain.isPersistent() else "",
+        persistent=domain.XMLDesc(_PERSISTENT) if lasting else "",
         running=domain.XMLDesc() if domain.isActive() else "",
+        autostart=lasting and bool(domain.autostart()),
     )
 
 
@@ -37,6 +39,11 @@ class Definitions:
     def read(self, uuid: str) -> DomainDefinition:
         """Return what a domain is defined as and what it runs as."""
         return read(self._get(uuid))
+
+    @translated()
+    def autostart(self, uuid: str, on: bool) -> None:
+        """Let a domain start with its host, or not."""
+        self._get(uuid).setAutostart(int(on))
 
     @translated()
     def change(self, uuid: str, change: Mapping[str, Any], digest: str) -> DomainDefinition:

@@ -182,6 +182,9 @@ class LibvirtDriver(HypervisorDriver):
     def definition(self, uuid: str) -> DomainDefinition:
         return self._definitions.read(uuid)
 
+    def autostart_domain(self, uuid: str, on: bool) -> None:
+        self._definitions.autostart(uuid, on)
+
     def redefine(self, uuid: str, change: Mapping[str, Any], digest: str) -> DomainDefinition:
         return self._definitions.change(uuid, change, digest)
 

@@ -57,6 +57,21 @@ def test_a_change_is_for_the_next_start(bench: Bench) -> None:
     assert (info.vcpus, info.memory_bytes) == (2, 96 * MIB)
 
 
+def test_a_domain_starts_with_its_host_or_not(bench: Bench) -> None:
+    """Red when autostart_domain() does nothing, or redefine() makes it start otherwise."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    before = driver.definition(spec.uuid)
+    assert before.autostart is False
+    for on in (True, True, False, False, True):
+        driver.autostart_domain(spec.uuid, on)
+        assert driver.definition(spec.uuid).autostart is on
+    assert driver.definition(spec.uuid).digest == before.digest
+    assert driver.redefine(spec.uuid, {"title": "New"}, before.digest).autostart
+    with pytest.raises(errors.DomainNotFound):
+        driver.autostart_domain(str(uuid.uuid4()), True)
+
+
 def test_devices_of_the_host_come_and_go_one_by_one(bench: Bench) -> None:
     """Red when a hypervisor fills in, or writes otherwise, what the portal tells a device of the host by."""
     driver, spec = bench.driver, bench.domain()
