@@ -176,7 +176,8 @@ class HypervisorDriver(ABC):
         Volumes have no UUID: the same name with the same capacity, format and linked image is the
         same volume, and anything else raises AlreadyExists; of a `fresh` one whatever has its name does, also
         what comes to be there meanwhile, and is left as it is. A clone is never smaller than its image
-        (InvalidSpec). A full clone's image must lie in a pool. Raises PoolNotFound, VolumeNotFound
+        (InvalidSpec). A full clone's image must lie in a pool; a copy of what lies in another pool is on disk
+        when this returns, so that the other can be deleted. Raises PoolNotFound, VolumeNotFound
         (no such image), PoolFull, StrangeFormat (a full clone's image), NotSupported (`can` tells of which
         kinds of pools).
         """

@@ -52,7 +52,7 @@ class FakeStorage(FakeCopies):
         self.stopped_pools: set[str] = set()
         self.manual_pools: set[str] = set()
         self._volumes: dict[tuple[str, str], VolumeInfo] = {}
-        #: Of what was uploaded, by path: other fake volumes hold no bytes.
+        #: Of what was uploaded, and of copies, by path: other fake volumes hold no bytes.
         self._contents: dict[str, bytes] = {}
 
     @abstractmethod
@@ -139,23 +139,33 @@ class FakeStorage(FakeCopies):
             if spec.fresh or told != (size, linked, spec.format):
                 raise AlreadyExists(f"volume {spec.name} has another size, format or image")
             return existing
-        allocation = self._image_allocation(spec)
+        image = self._image(spec)
+        full = image if spec.clone is CloneMode.FULL else None
+        # The worst case: an image counts in full.
+        allocation = full.capacity_bytes if full else 0
         path = path_of(pool, spec.name)
         made = VolumeInfo(spec.pool, spec.name, path, size, allocation, linked, spec.format)
-        return self._store(replace(made, length_bytes=size))
+        stored = self._store(replace(made, length_bytes=size))
+        self._contents.pop(path, None)
+        if full:
+            self._contents[path] = self._bytes_of(full)
+        return stored
 
-    def _image_allocation(self, spec: VolumeSpec) -> int:
+    def _image(self, spec: VolumeSpec) -> VolumeInfo | None:
+        """Return what a volume is made from, None for nothing."""
         if spec.backing_path is None:
-            return 0
+            return None
         for image in self._volumes.values():
             if image.path == spec.backing_path:
                 if image.capacity_bytes > spec.capacity_bytes:
                     raise InvalidSpec("the volume is smaller than its image")
-                strange = image.format != spec.backing_format and self._pool(image.pool).kind in FOLDER_KINDS
+                kind = self._pool(image.pool).kind
+                if image.pool != spec.pool:
+                    validation.check_can(kind, VolumeVerb.COPY_FROM)
+                strange = image.format != spec.backing_format and kind in FOLDER_KINDS
                 if spec.clone is CloneMode.FULL and strange:
                     raise StrangeFormat(f"{image.path} is {image.format}")
-                # The worst case: an image counts in full.
-                return image.capacity_bytes if spec.clone is CloneMode.FULL else 0
+                return image
         raise VolumeNotFound(spec.backing_path)
 
     def _used(self, pool: str) -> int:
@@ -199,6 +209,7 @@ class FakeStorage(FakeCopies):
             validation.check_can(spec.kind, VolumeVerb.DELETE)
             info = self._volumes.pop(key)
             self.seeds.pop(info.path, None)
+            self._contents.pop(info.path, None)
 
     def resize_volume(self, pool: str, name: str, capacity_bytes: int) -> VolumeInfo:
         validation.check_positive(capacity_bytes, "capacity")

@@ -33,6 +33,8 @@ class VolumeVerb(StrEnum):
     CREATE = "create"
     #: A copy that stands by itself, in the same pool.
     CLONE = "clone"
+    #: To be what a copy in another pool is made from, which must be able to CLONE.
+    COPY_FROM = "copy_from"
     GROW = "grow"
     #: To take content from elsewhere (libvirt's upload), and to give it (libvirt's download).
     WRITE = "write"
@@ -41,7 +43,8 @@ class VolumeVerb(StrEnum):
 
 
 _EVERY = frozenset(VolumeVerb)
-_STREAMS = frozenset({VolumeVerb.WRITE, VolumeVerb.READ})
+#: libvirt opens them as files or devices of the host, whichever pool asks for that.
+_OPENED = frozenset({VolumeVerb.WRITE, VolumeVerb.READ, VolumeVerb.COPY_FROM})
 _MADE = frozenset({VolumeVerb.CREATE, VolumeVerb.DELETE})
 #: By kind what libvirt (9.0) does, as the tables at the end of its src/storage/storage_backend_*.c say:
 #: `virStorageBackendLogical` and so on with createVol, buildVolFrom, resizeVol, uploadVol, downloadVol and
@@ -51,11 +54,11 @@ VOLUME_VERBS: Mapping[str, frozenset[VolumeVerb]] = {
     PoolKind.DIR: _EVERY,
     PoolKind.FS: _EVERY,
     PoolKind.NETFS: _EVERY,
-    PoolKind.LOGICAL: _MADE | _STREAMS | {VolumeVerb.CLONE},
+    PoolKind.LOGICAL: _MADE | _OPENED | {VolumeVerb.CLONE},
     # What the server has of LUNs is all there is.
-    PoolKind.ISCSI: _STREAMS,
+    PoolKind.ISCSI: _OPENED,
     PoolKind.RBD: _MADE | {VolumeVerb.GROW},
-    PoolKind.ZFS: _MADE | _STREAMS,
+    PoolKind.ZFS: _MADE | _OPENED,
 }
 
 

@@ -4,6 +4,7 @@ It parses and writes their definitions as every libvirt does. What LVM, iSCSI, C
 them it does not know.
 """
 
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import libvirt
@@ -120,18 +121,33 @@ def test_what_libvirt_does_not_do_is_told_and_nothing_is_tried(driver, kind):
         driver.resize_volume("blocks", "disk", 16 * MIB)
 
 
+def test_what_libvirt_cannot_open_is_copied_into_no_other_pool(driver):
+    """Red when the kind of the target alone counts: libvirt would look for a file called POOL/NAME."""
+    pool(driver, PoolKind.RBD)
+    made = driver.create_volume(raw())
+    other = PoolSpec("other", UUID.replace("1", "3"), kind=PoolKind.LOGICAL, source="vg7")
+    driver.ensure_pool(other)
+    copy = replace(raw(), pool="other", backing_path=made.path, clone=CloneMode.FULL)
+    try:
+        with pytest.raises((NotSupported, InvalidSpec)):
+            driver.create_volume(copy)
+        assert driver.list_volumes("other") == ()
+    finally:
+        driver.remove_pool("other")
+
+
 @pytest.mark.parametrize(
     ("kind", "verbs"),
     [
         # storage_backend_logical.c: createVol, buildVolFrom, deleteVol, uploadVol, downloadVol.
-        ("logical", "create clone write read delete"),
+        ("logical", "create clone copy_from write read delete"),
         # storage_backend_iscsi.c: uploadVol, downloadVol.
-        ("iscsi", "write read"),
+        ("iscsi", "copy_from write read"),
         # storage_backend_rbd.c: createVol with buildVol, deleteVol, resizeVol; its clones are no copies.
         ("rbd", "create grow delete"),
         # storage_backend_zfs.c: createVol, deleteVol, uploadVol, downloadVol.
-        ("zfs", "create write read delete"),
-        ("dir", "create clone grow write read delete"),
+        ("zfs", "create copy_from write read delete"),
+        ("dir", "create clone copy_from grow write read delete"),
         ("mpath", ""),
     ],
 )

@@ -254,5 +254,5 @@ def test_why_not_is_said_once():
     words = [pool_words.not_here(kind) for kind in ("dir", "iscsi", "rbd")]
     assert [len(lines) for lines in words] == [0, 1, 2]
     assert words[1][0].startswith(
-        "Here a volume is not copied, nor made larger, nor deleted: what the target"
+        "Here a volume is not copied in its pool, nor made larger, nor deleted: what the"
     )

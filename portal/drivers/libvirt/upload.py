@@ -40,6 +40,14 @@ def write(connection: libvirt.virConnect, volume: libvirt.virStorageVol, content
     _send(stream, (content[i : i + CHUNK] for i in range(0, len(content), CHUNK)))
 
 
+def sync(connection: libvirt.virConnect, volume: libvirt.virStorageVol) -> None:
+    """Let all that a volume holds be on disk: libvirt syncs a file or device of which it wrote a part.
+
+    That part is its beginning, as it is.
+    """
+    write(connection, volume, sector(connection, volume, 0))
+
+
 def write_file(connection: libvirt.virConnect, volume: libvirt.virStorageVol, source: str, last: int) -> None:
     """Write a file's content, the sector at `last` last, so that a half-written image is no image."""
     with open(source, "rb") as file:

@@ -110,7 +110,11 @@ class Volumes:
         if image is None or spec.clone is CloneMode.LINKED:
             pool.createXML(text)
             return
-        self._check_format(image, spec.backing_format)
+        source = image.storagePoolLookupByVolume()
+        other = source.name() != pool.name()
+        if other:
+            need(source, VolumeVerb.COPY_FROM)
+        self._check_format(image, source, spec.backing_format, other and kind in FOLDER_KINDS)
         _type, capacity, allocation = image.info()
         if allocation > pool.info()[3]:
             raise PoolFull(f"{allocation} bytes do not fit pool {spec.pool}")
@@ -118,6 +122,9 @@ class Volumes:
         try:
             if spec.capacity_bytes > volume.info()[1]:
                 volume.resize(spec.capacity_bytes)
+            if other:
+                # qemu-img leaves what it copied to the host's memory, and who asked may delete the image.
+                upload.sync(self._connection, volume)
         except libvirt.libvirtError:
             volume.delete()
             raise
@@ -131,10 +138,18 @@ class Volumes:
             raise InvalidSpec("the volume is smaller than its image")
         return image
 
-    def _check_format(self, image: libvirt.virStorageVol, wanted: str) -> None:
-        """Raise StrangeFormat unless a volume reads as what it is: libvirt copies what it reads there."""
-        pool = image.storagePoolLookupByVolume()
+    def _check_format(
+        self, image: libvirt.virStorageVol, pool: libvirt.virStoragePool, wanted: str, as_file: bool
+    ) -> None:
+        """Raise StrangeFormat unless a volume of `pool` reads as what it is: libvirt copies what it reads.
+
+        What lies in a pool that is no folder is raw to it, unless a folder takes the copy (`as_file`), whose
+        pool reads it as one of its own.
+        """
         if (kind := kind_of(pool)) not in FOLDER_KINDS:
+            head = upload.sector(self._connection, image, 0) if as_file else b""
+            if head.startswith(_MAGICS):
+                raise StrangeFormat(f"{image.path()} is raw, and begins {head[:12]!r}")
             return
         # Where a copy is being made, libvirt looks at nothing anew: so the beginning is read as well.
         refresh(pool)

@@ -55,6 +55,7 @@ KINDS = {
 _NOT = {
     VolumeVerb.CREATE: _("Volumes are not made in it: %(why)s"),
     VolumeVerb.CLONE: _("Volumes of it are not copied: %(why)s"),
+    VolumeVerb.COPY_FROM: _("Volumes of it are not copied into other pools: %(why)s"),
     VolumeVerb.GROW: _("Volumes of it are not made larger: %(why)s"),
     VolumeVerb.WRITE: _("Nothing is written into volumes of it: %(why)s"),
     VolumeVerb.READ: _("Volumes of it are not downloaded: %(why)s"),
@@ -65,7 +66,8 @@ _LUNS = _("what the target has is its server's matter. Do it there.")
 _CHILDREN = _("a copy that libvirt makes in Ceph keeps the volume that it was made from from being deleted.")
 #: What is done to a volume, as a page lists it.
 _DOING = {
-    VolumeVerb.CLONE: _("copied"),
+    VolumeVerb.CLONE: _("copied in its pool"),
+    VolumeVerb.COPY_FROM: _("copied or moved into another pool"),
     VolumeVerb.GROW: _("made larger"),
     VolumeVerb.READ: _("downloaded"),
     VolumeVerb.DELETE: _("deleted"),

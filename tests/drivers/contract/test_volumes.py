@@ -1,10 +1,12 @@
 """The contract: pools, images, volumes and seeds."""
 
 import hashlib
+import secrets
 import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from portal.drivers import errors
 from portal.drivers.registry import driver_for
 from portal.drivers.seed import build_iso
-from portal.drivers.types import BootFileSpec, CloneMode, SeedSpec, VolumeDigest
+from portal.drivers.types import BootFileSpec, CloneMode, PoolSpec, SeedSpec, VolumeDigest
 from tests.drivers.contract.bench import LIVE_URI, MIB, Bench
 
 
@@ -195,6 +197,47 @@ def test_clone_may_be_larger_but_not_smaller(bench: Bench, mode: CloneMode) -> N
     assert bench.driver.create_volume(spec).path == copy.path
     with pytest.raises(errors.InvalidSpec):
         bench.driver.create_volume(replace(spec, name="x.qcow2", capacity_bytes=4 * MIB))
+
+
+@pytest.fixture
+def other(bench: Bench) -> Iterator[PoolSpec]:
+    """Another pool of the host."""
+    pool = PoolSpec(f"{bench.prefix}-other", str(uuid.uuid4()), f"{bench.pool.path}-other")
+    bench.driver.ensure_pool(pool)
+    yield pool
+    for info in bench.driver.list_volumes(pool.name):
+        bench.driver.delete_volume(pool.name, info.name)
+    bench.driver.remove_pool(pool.name)
+
+
+def test_a_raw_volume_is_copied_into_another_pool_as_it_is(bench: Bench, other: PoolSpec) -> None:
+    """Red when a copy is another size or format, holds something else, or replaces what is there."""
+    told = {"format": "raw", "capacity_bytes": 3 * MIB}
+    base = bench.driver.create_volume(bench.volume("base", **told))
+    if Path(base.path).exists():  # the fake one holds no files
+        Path(base.path).write_bytes(secrets.token_bytes(MIB).ljust(3 * MIB, b"\0"))
+    full = bench.volume("base", backing_path=base.path, backing_format="raw", clone=CloneMode.FULL, **told)
+    spec = replace(full, pool=other.name, fresh=True)
+    copy = bench.driver.create_volume(spec)
+    assert (copy.pool, copy.name, copy.path) == (other.name, base.name, f"{other.path}/{base.name}")
+    assert (copy.format, copy.capacity_bytes, copy.backing_path) == ("raw", 3 * MIB, None)
+    first = bench.driver.digest_volume(bench.pool.name, base.name)
+    assert bench.driver.digest_volume(other.name, base.name) == first
+    with pytest.raises(errors.AlreadyExists):
+        bench.driver.create_volume(spec)
+    bench.driver.delete_volume(bench.pool.name, base.name)
+    assert bench.driver.digest_volume(other.name, base.name) == first
+
+
+def test_a_qcow2_is_copied_into_another_pool(bench: Bench, other: PoolSpec, image: Path, tmp_path: Path) -> None:
+    """Red when what a guest reads of the copy is not what it read of the other."""
+    base = bench.driver.upload_image(bench.pool.name, bench.volume("base").name, str(image))
+    full = bench.volume("copy", backing_path=base.path, clone=CloneMode.FULL, capacity_bytes=16 * MIB)
+    copy = bench.driver.create_volume(replace(full, pool=other.name, fresh=True))
+    assert (copy.format, copy.capacity_bytes, copy.backing_path) == ("qcow2", 16 * MIB, None)
+    taken = tmp_path / "taken"
+    bench.driver.download_volume(other.name, copy.name, str(taken))
+    subprocess.run(["qemu-img", "compare", "-q", image, taken], check=True)
 
 
 def test_missing_pool_and_image_are_named(bench: Bench) -> None:
