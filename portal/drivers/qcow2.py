@@ -14,6 +14,8 @@ SECTOR = 512
 # magic, version, backing name's offset, its size, cluster bits, size, method of encryption
 _HEADER = struct.Struct(">4sIQIIQI")
 _LONGEST_NAME = 1023
+_ENCRYPTED_AT, _SNAPSHOTS_AT = 32, 60
+_COUNT = struct.Struct(">I")
 _FEATURES = struct.Struct(">Q")
 _FEATURES_AT = 72
 _EXTERNAL_DATA = 1 << 2
@@ -64,6 +66,24 @@ def has_external_data(head: bytes) -> bool:
         return False
     version = _HEADER.unpack_from(head)[1]
     return version >= 3 and bool(_FEATURES.unpack_from(head, _FEATURES_AT)[0] & _EXTERNAL_DATA)
+
+
+def is_encrypted(head: bytes) -> bool:
+    """Tell by the first sector of a qcow2 whether its content is encrypted."""
+    return _number(head, _ENCRYPTED_AT) > 0
+
+
+def has_snapshots(head: bytes) -> bool:
+    """Tell by the first sector of a qcow2 whether earlier states of the disk are kept in it."""
+    return _number(head, _SNAPSHOTS_AT) > 0
+
+
+def _number(head: bytes, at: int) -> int:
+    """Return the number of 32 bits at an offset of a qcow2's first sector, 0 of what is none."""
+    if len(head) < SECTOR or not head.startswith(MAGIC):
+        return 0
+    found: int = _COUNT.unpack_from(head, at)[0]
+    return found
 
 
 def inspect(path: str) -> Qcow2:

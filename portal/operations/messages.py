@@ -176,6 +176,34 @@ SENTENCES = {
     "volume_pool_gone": _(
         "The host has this pool no more, or it does not run. An operator should look at the host."
     ),
+    "volume_snapshots": _(
+        "The volume has snapshots, which a copy would not have. Nothing was changed. Delete them on the host "
+        "(qemu-img snapshot), then try again."
+    ),
+    "volume_encrypted": _(
+        "The volume is encrypted, and without its key it is not copied. Nothing was changed."
+    ),
+    "volume_external": _("The volume keeps its content in another file. Nothing was changed."),
+    "volume_strange": _(
+        "What is in the volume reads as another format than the one it has, and could name files of the "
+        "host. It was not copied. An operator should look at its beginning."
+    ),
+    "other_pool_full": _(
+        "The pool %(raw)s has no room for the volume, which stays where it was; what was copied is deleted. "
+        "Make room in that pool, or choose another one."
+    ),
+    "copy_gone": _(
+        "The copy in the other pool is not what was made there: somebody changed or deleted it. The volume "
+        "stays where it was; look into both pools."
+    ),
+    "volume_left": _(
+        "The volume is in its new pool, but the one that it was copied from is left: something on the host "
+        "uses it by now, or the host did not delete it. Look at it there."
+    ),
+    "volume_moved_already": _(
+        "It was too late to take this back: the copy was whole, and the old volume was being deleted. The "
+        "volume is in its new pool."
+    ),
     "volume_pool_full": _("The pool has no room for the volume. Make room in it, then try again."),
     "strange_format": _(
         "What is on the disk reads as another format than its machine has it in, and could name files of the "
@@ -287,6 +315,7 @@ NAMING = frozenset(
         "volume_saved",
         "folder_taken",
         "target_pool_full",
+        "other_pool_full",
         "store_failed",
         "program_cut",
         "image_checksum",

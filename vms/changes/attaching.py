@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
 from django.urls import reverse as url
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -23,16 +22,15 @@ from portal.hosts.limits import count_present
 from portal.hosts.models import Image, PoolAttachment, Volume
 from portal.hosts.services import check_estate
 from portal.hosts.steps import HostStep
-from portal.hosts.storage.kinds import CLONE
 from portal.hosts.storage.pools import lies_under
-from portal.hosts.storage.services import has_plain_name, subject_of, why_without_base
+from portal.hosts.storage.services import has_plain_name, why_without_base, works_on
 from portal.hosts.storage.using import uses_of
 from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.spec import RequestSpec
-from portal.operations.states import UNFINISHED, State
+from portal.operations.states import State
 from vms import power
 from vms.building import page_of_machine
 from vms.changes import asking, disk_steps, disks
@@ -98,9 +96,7 @@ def _check_unused(step: HostStep, context: StepContext, but: str = "") -> None:
 
 def _work_on(pool: PoolAttachment, name: str) -> Operation | None:
     """Return what is being done to a volume where pools are looked after, None for nothing."""
-    under_way = Operation.objects.filter(state__in=UNFINISHED)
-    copied = Q(kind=CLONE, identifiers__attachment=pool.pk, identifiers__source_name=name)
-    return under_way.filter(Q(subject=subject_of(pool, name)) | copied).first()
+    return works_on(pool, name).first()
 
 
 # Attaching

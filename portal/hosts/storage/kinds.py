@@ -29,6 +29,7 @@ _MEANS = {
     "pool_inactive": "volume_pool_gone",
     "pool_full": "volume_pool_full",
     "already_exists": "name_taken",
+    "strange_format": "volume_strange",
 }
 #: Bytes by which a volume of whole extents or blocks may come to be larger: LVM's are 4 MiB, more where
 #: somebody chose so.
@@ -48,9 +49,9 @@ class StorageStep(HostStep):
             failure.code = _MEANS.get(failure.code, failure.code)
             raise
 
-    def find(self, context: StepContext, name: str) -> VolumeInfo | None:
-        """Return what has a name in the pool now, None when nothing has."""
-        found = self.call(context, "list_volumes", context.identifiers["pool"])
+    def find(self, context: StepContext, name: str, pool: str = "") -> VolumeInfo | None:
+        """Return what has a name in a pool now, the operation's own for none, or None when nothing has."""
+        found = self.call(context, "list_volumes", pool or context.identifiers["pool"])
         return next((info for info in found if info.name == name), None)
 
 
@@ -61,14 +62,18 @@ class Look(StorageStep):
     timeout = 120.0
 
     def do(self, context: StepContext) -> None:
-        names = context.identifiers
-        began, told = timezone.now(), now()
-        self.call(context, "refresh_pool", names["pool"])
-        note_volumes(names["attachment"], self.call(context, "list_volumes", names["pool"]), began)
+        names, told = context.identifiers, now()
+        self.look_into(context, names["pool"], names["attachment"])
         if "mark" in names:
             # Not before: a look that began earlier knows nothing of the volume, and would forget its row.
             note_made(names["attachment"], names["name"])
         note(names["host"], HostTold(*told, pools=self.call(context, "list_pools")))
+
+    def look_into(self, context: StepContext, pool: str, attachment: int) -> None:
+        """Write what lies in a pool now. Raises StepFailed."""
+        began = timezone.now()
+        self.call(context, "refresh_pool", pool)
+        note_volumes(attachment, self.call(context, "list_volumes", pool), began)
 
 
 def _mark(context: StepContext) -> VolumeSpec:
@@ -168,7 +173,7 @@ class Make(StorageStep):
         names = context.identifiers
         if names.get("source"):
             # Somebody may have begun to write there since the step before asked.
-            _refuse_used(self.call(context, "volume_users", names["pool"], names["source_name"]))
+            self.check_source(context)
         spec = VolumeSpec(
             names["pool"],
             names["name"],
@@ -181,6 +186,11 @@ class Make(StorageStep):
         )
         copied = names["capacity"] if spec.backing_path else 0
         self.make_by(context, "create_volume", spec, size=copied)
+
+    def check_source(self, context: StepContext) -> None:
+        """Raise StepFailed when a domain has what is copied."""
+        names = context.identifiers
+        refuse_used(self.call(context, "volume_users", names["pool"], names["source_name"]))
 
     def make_by(self, context: StepContext, verb: str, *args: Any, size: int = 0) -> None:
         """Call what makes the volume, of `size` bytes that are copied. Raises StepFailed."""
@@ -213,17 +223,18 @@ class Unused(StorageStep):
         if self.of == "name":
             _check_unused(self, context)
         elif self.find(context, names[self.of]) is not None:
-            _refuse_used(self.call(context, "volume_users", names["pool"], names[self.of]))
+            refuse_used(self.call(context, "volume_users", names["pool"], names[self.of]))
 
 
 def _check_unused(step: StorageStep, context: StepContext) -> None:
     """Raise StepFailed when a domain has the volume, or another volume stands on it, in whatever pool."""
     names = context.identifiers
     if step.find(context, names["name"]) is not None:
-        _refuse_used(sharing.users_of(partial(step.call, context), names["pool"], names["name"]))
+        refuse_used(sharing.users_of(partial(step.call, context), names["pool"], names["name"]))
 
 
-def _refuse_used(users: Iterable[str]) -> None:
+def refuse_used(users: Iterable[str]) -> None:
+    """Raise StepFailed that names the users of a volume, when there are any."""
     if found := ", ".join(users):
         raise StepFailed("volume_in_use", found)
 

@@ -199,13 +199,13 @@ def _why_busy(pool: PoolAttachment, uses: Mapping[int, list[Use]]) -> str:
     if users:
         told = {"users": ", ".join(list(users)[:_NAMED])}
         return _("What is in it is in use: %(users)s.") % told
-    counters = Counter.objects.filter(scope=pool.pool.scope)
-    if any(counter.taken for counter in counters):
-        return _("Disks in it are promised to machines.")
     work = Operation.objects.filter(lane=pool.host.scope, state__in=UNFINISHED)
     word = json.dumps(pool.pool.name)
     named = next((one for one in work if word in json.dumps(one.identifiers)), None)
-    return _("%(operation)s is not finished; wait for its end.") % {"operation": named} if named else ""
+    if named:
+        return _("%(operation)s is not finished; wait for its end.") % {"operation": named}
+    counters = Counter.objects.filter(scope=pool.pool.scope)
+    return _("Disks in it are promised to machines.") if any(one.taken for one in counters) else ""
 
 
 def start(*, actor: Any, pool: PoolAttachment) -> Operation:

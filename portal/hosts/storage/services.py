@@ -6,17 +6,21 @@ import uuid
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
 from portal.drivers.types import VolumeVerb
+from portal.hosts.images.purposes import TO_VOLUME
 from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.services import check_estate
-from portal.hosts.storage import downloading, kinds, pool_words
+from portal.hosts.storage import downloading, kinds, move_kinds, pool_words
 from portal.hosts.storage.using import uses_by_machines, uses_of
+from portal.operations import ledger
 from portal.operations.models import Operation
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
+from portal.operations.states import UNFINISHED
 
 #: What the drivers take for a volume's name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
@@ -35,7 +39,7 @@ def look(*, actor: Any, pool: PoolAttachment) -> Operation:
 def create(*, actor: Any, pool: PoolAttachment, name: str, capacity: int, form: str) -> Operation:
     """Queue an empty volume of `capacity` bytes in the format `form`. Raises Denied."""
     check_estate(actor, "operate", _("make volumes"))
-    _check_can(pool, VolumeVerb.CREATE)
+    check_can(pool, VolumeVerb.CREATE)
     check_new(pool, name)
     if form not in _FORMATS:
         raise Denied(_("Choose one of the formats."), field="form")
@@ -49,7 +53,7 @@ def create(*, actor: Any, pool: PoolAttachment, name: str, capacity: int, form: 
 def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
     """Queue a full copy of a volume that nobody writes, in its pool. Raises Denied."""
     check_estate(actor, "operate", _("copy volumes"))
-    _check_can(volume.pool, VolumeVerb.CLONE)
+    check_can(volume.pool, VolumeVerb.CLONE)
     check_new(volume.pool, name)
     if volume.observed_format not in _FORMATS or not _NAME.fullmatch(volume.name):
         raise Denied(_("Only volumes in the formats qcow2 and raw, with plain names, are copied."))
@@ -59,17 +63,13 @@ def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
         raise Denied(_("It is in use: %(users)s.") % {"users": use.words})
     if volume.observed_allocation > volume.pool.observed_available:
         raise Denied(_("The pool is too full for a copy; make room first."))
-    told = {"source": volume.observed_path, "source_name": volume.name, "format": volume.observed_format}
-    told |= _own(volume.pool)
-    title = f"Copy {volume.name} to {name}"
-    capacity = volume.observed_capacity
-    return _change(actor, volume.pool, kinds.CLONE, title, name, capacity=capacity, **told)
+    return begin_copy(actor, volume, volume.pool, kinds.CLONE, f"Copy {volume.name} to {name}", name)
 
 
 def grow(*, actor: Any, volume: Volume, capacity: int) -> Operation:
     """Queue that a volume nobody uses gets `capacity` bytes; it never gets smaller. Raises Denied."""
     check_estate(actor, "operate", _("change volumes"))
-    _check_can(volume.pool, VolumeVerb.GROW)
+    check_can(volume.pool, VolumeVerb.GROW)
     _check_free(volume, _("A machine's disk is made larger on the machine's own page."))
     if capacity <= volume.observed_capacity:
         raise Denied(
@@ -84,7 +84,7 @@ def delete(*, actor: Any, volume: Volume, confirm_name: str) -> Operation:
     check_estate(actor, "operate", _("delete volumes"))
     if confirm_name != volume.name:
         raise Denied(_("Type the volume's name exactly to delete it."))
-    _check_can(volume.pool, VolumeVerb.DELETE)
+    check_can(volume.pool, VolumeVerb.DELETE)
     _check_free(volume)
     return _change(actor, volume.pool, kinds.DELETE, f"Delete {volume.name}", volume.name)
 
@@ -92,14 +92,15 @@ def delete(*, actor: Any, volume: Volume, confirm_name: str) -> Operation:
 def download(*, actor: Any, volume: Volume) -> Operation:
     """Queue that a volume's file is brought here, unless a running domain may write to it. Raises Denied."""
     check_estate(actor, "operate", _("download volumes"))
-    _check_can(volume.pool, VolumeVerb.READ)
-    if not has_plain_name(volume.name) and not _LUN.fullmatch(volume.name):
+    check_can(volume.pool, VolumeVerb.READ)
+    if not has_plain_name(volume.name) and not is_lun(volume.name):
         raise Denied(_("Its name has characters that the portal passes on to no host; take it there."))
     names = {"folder": str(uuid.uuid4())}
     return _change(actor, volume.pool, downloading.FETCH, f"Download {volume.name}", volume.name, **names)
 
 
-def _check_can(pool: PoolAttachment, verb: VolumeVerb) -> None:
+def check_can(pool: PoolAttachment, verb: VolumeVerb) -> None:
+    """Raise Denied when something is not done to volumes of a pool's kind."""
     if reason := pool_words.why_not(pool.observed_kind, verb):
         raise Denied(reason)
 
@@ -162,6 +163,11 @@ def has_plain_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def is_lun(name: str) -> bool:
+    """Tell whether a volume has a name that libvirt gives to LUNs, and to nothing else."""
+    return _LUN.fullmatch(name) is not None
+
+
 def subject_of(pool: PoolAttachment, name: str) -> str:
     """Return the subject of operations on a volume, which may have no row yet.
 
@@ -170,13 +176,60 @@ def subject_of(pool: PoolAttachment, name: str) -> str:
     return f"hosts.volume:pool:{pool.pool_id}:{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
+def works_on(pool: PoolAttachment, name: str) -> QuerySet[Operation]:
+    """Return what is being done to a volume, or with it: also what copies it, and what makes it of a file."""
+    subject = subject_of(pool, name)
+    uploaded = Q(kind=TO_VOLUME, identifiers__attachment=pool.pk, identifiers__name=name)
+    concerned = Q(subject=subject) | Q(identifiers__source_subject=subject) | uploaded
+    return Operation.objects.filter(concerned, state__in=UNFINISHED).order_by("pk")
+
+
+def _reads(work: Operation, subject: str) -> bool:
+    """Tell whether an operation only reads the volume that is its subject, or that it copies."""
+    copies = work.kind in {kinds.CLONE, move_kinds.COPY} and work.subject != subject
+    return copies or work.kind == downloading.FETCH
+
+
+def _check_idle(pool: PoolAttachment, name: str, *, reading: bool) -> None:
+    """Raise Denied while others work on a volume; who is only `reading` it minds no other reader."""
+    for work in works_on(pool, name):
+        if not (reading and _reads(work, subject_of(pool, name))):
+            raise Denied(_("%(operation)s is not finished; wait for its end.") % {"operation": work})
+
+
 def _own(pool: PoolAttachment) -> dict[str, str]:
     """Draw what tells the volume that an operation makes from everybody else's, and say how far it does."""
     return {"mark": str(uuid.uuid4()), "pool_kind": pool.observed_kind}
 
 
 def _change(actor: Any, pool: PoolAttachment, kind: str, title: str, name: str, **names: Any) -> Operation:
-    return _begin(actor, pool, kind, title, subject_of(pool, name), {"name": name, **names})
+    subject = subject_of(pool, name)
+    with transaction.atomic():
+        # Of two who begin something with one volume at once, the second sees what the first began.
+        ledger.lock([pool.pool.scope])
+        # Who works on this very volume has its subject.
+        if works_on(pool, name).exclude(subject=subject).exists():
+            _check_idle(pool, name, reading=kind == downloading.FETCH)
+        return _begin(actor, pool, kind, title, subject, {"name": name, **names})
+
+
+def begin_copy(
+    actor: Any, volume: Volume, pool: PoolAttachment, kind: str, title: str, name: str, **names: Any
+) -> Operation:
+    """Queue what makes a full copy of a volume, called `name`, in a pool of its host. Raises Denied."""
+    told = {
+        "source": volume.observed_path,
+        "source_name": volume.name,
+        "source_subject": subject_of(volume.pool, volume.name),
+        "format": volume.observed_format,
+        "capacity": volume.observed_capacity,
+        **_own(pool),
+        **names,
+    }
+    with transaction.atomic():
+        ledger.lock([volume.pool.pool.scope, pool.pool.scope])
+        _check_idle(volume.pool, volume.name, reading=kind != move_kinds.MOVE)
+        return _change(actor, pool, kind, title, name, **told)
 
 
 def _begin(
