@@ -29,6 +29,7 @@ urlpatterns = [
     path("storage/volumes/<int:pk>/take/", storage.take, name="volume-take"),
     path("storage/volumes/<int:pk>/grow/", storage.grow, name="volume-grow"),
     path("storage/volumes/<int:pk>/clone/", storage.clone, name="volume-clone"),
+    path("storage/volumes/<int:pk>/to-pool/", storage.to_pool, name="volume-to-pool"),
     path("storage/volumes/<int:pk>/delete/", storage.delete, name="volume-delete"),
     path("<int:pk>/", views.detail, name="detail"),
     path("<int:pk>/pools/add/", pool_views.add, name="pool-add"),

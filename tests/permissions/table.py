@@ -458,6 +458,13 @@ LINES = (
     Line("hosts:volume-download", NO, change(ESTATE), "volume"),
     Line("hosts:volume-take", NO, change(frozenset(), told=ESTATE), "volume"),
     Line("hosts:volume-grow", NO, change(ESTATE), "volume", data=lambda w: {"capacity": "2"}),
+    Line(
+        "hosts:volume-to-pool",
+        NO,
+        change(ESTATE),
+        "volume",
+        data=lambda w: {"other-pool": w.other_pool.pk, "other-name": "there.qcow2", "what": "move"},
+    ),
     Line("hosts:volume-clone", NO, change(ESTATE), "volume", data=lambda w: {"name": "copy.qcow2"}),
     Line(
         "hosts:volume-delete",

@@ -78,7 +78,8 @@ def _things(world):
     world.ssh_host = factories.make_ssh_host(observed_health=Health.STALE)
     place = factories.make_place(world.host)
     pool = StoragePool.objects.create(name="other-pool")
-    world.other_pool = PoolAttachment.objects.create(host=world.host, pool=pool, path="/other")
+    room = {"observed_capacity": factories.GIB, "observed_available": factories.GIB}
+    world.other_pool = PoolAttachment.objects.create(host=world.host, pool=pool, path="/other", **room)
     world.place = place
     world.volume = place.volumes.create(
         name="left.qcow2",

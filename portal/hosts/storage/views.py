@@ -18,7 +18,8 @@ from portal.core.web.streaming import stream
 from portal.drivers.types import VolumeVerb, can
 from portal.hosts.live import visible
 from portal.hosts.models import PoolAttachment, Upload, Volume
-from portal.hosts.storage import downloading, pool_words, services, uploading
+from portal.hosts.storage import downloading, moving, pool_words, services, uploading
+from portal.hosts.storage.move_form import ToPool
 from portal.hosts.storage.pools import source_of, why_not_removed, why_not_stopped
 from portal.hosts.storage.room import room_of, with_promised
 from portal.hosts.storage.upload_views import NewUpload
@@ -169,9 +170,15 @@ def _volume_page(
     larger: Larger | None = None,
     copy: Copy | None = None,
     confirm: ConfirmForm | None = None,
+    other: ToPool | None = None,
 ) -> HttpResponse:
     uses, kind = uses_of([volume])[volume.pk], volume.pool.observed_kind
-    shown = (larger or Larger(), copy or Copy(), confirm or ConfirmForm(name=volume.name))
+    shown = (
+        larger or Larger(),
+        copy or Copy(),
+        confirm or ConfirmForm(name=volume.name),
+        other or ToPool(volume=volume),
+    )
     context = {
         "volume": volume,
         "uses": uses,
@@ -183,6 +190,8 @@ def _volume_page(
         "larger": shown[0],
         "copy": shown[1],
         "confirm": shown[2],
+        "other": shown[3],
+        "kept_here": moving.why_not(volume),
     }
     status = 422 if any(form.errors for form in shown) else 200
     return render(request, "hosts/volume.html", context, status=status)
@@ -232,6 +241,19 @@ def clone(request: HttpRequest, pk: int) -> HttpResponse:
             begun = services.clone(actor=request.user, volume=found, **form.cleaned_data)
             return redirect("operations:detail", begun.pk)
     return _volume_page(request, found, copy=form)
+
+
+@require_POST
+def to_pool(request: HttpRequest, pk: int) -> HttpResponse:
+    """Copy a volume to another pool, or move it there, as the button says."""
+    found = _volume(request, pk)
+    form = ToPool(request.POST, volume=found)
+    act = moving.move if request.POST.get("what") == "move" else moving.copy
+    if form.is_valid():
+        told = {"to": form.cleaned_data["pool"], "name": form.cleaned_data["name"]}
+        with denied_at(form):
+            return redirect("operations:detail", act(actor=request.user, volume=found, **told).pk)
+    return _volume_page(request, found, other=form)
 
 
 @require_POST

@@ -229,7 +229,9 @@ def test_a_raw_volume_is_copied_into_another_pool_as_it_is(bench: Bench, other: 
     assert bench.driver.digest_volume(other.name, base.name) == first
 
 
-def test_a_qcow2_is_copied_into_another_pool(bench: Bench, other: PoolSpec, image: Path, tmp_path: Path) -> None:
+def test_a_qcow2_is_copied_into_another_pool(
+    bench: Bench, other: PoolSpec, image: Path, tmp_path: Path
+) -> None:
     """Red when what a guest reads of the copy is not what it read of the other."""
     base = bench.driver.upload_image(bench.pool.name, bench.volume("base").name, str(image))
     full = bench.volume("copy", backing_path=base.path, clone=CloneMode.FULL, capacity_bytes=16 * MIB)
