@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from portal.core.errors import Denied
 from portal.drivers.registry import driver_for
 from portal.drivers.types import Accelerator, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
-from portal.hosts.storage import downloading, pools, services, uploading
+from portal.hosts.storage import downloading, moving, pools, services, uploading
 from portal.hosts.storage.using import is_orphan, uses_of
 from portal.operations.models import StepRecord
 from portal.operations.states import State
@@ -111,3 +112,62 @@ def test_a_file_is_uploaded_and_its_pool_stopped_and_started(real, chief, upload
     assert done(pools.set_autostart(actor=chief, pool=place, on=False)).state == State.SUCCEEDED
     place.refresh_from_db()
     assert not place.observed_autostart and driver.digest_volume(pool.name, "mine.qcow2") == digest
+
+
+@pytest.fixture
+def second(real):
+    """Another pool of the test's own."""
+    driver, first = real
+    name = f"{first.name}-b"
+    pool = PoolSpec(name, str(uuid.uuid4()), f"{POOL_ROOT}/{name}")
+    driver.ensure_pool(pool)
+    yield pool
+    for left in driver.list_volumes(name):
+        driver.delete_volume(name, left.name)
+    driver.remove_pool(name)
+
+
+def disk_of(path, form):
+    """Return the digest of what a guest reads of a disk."""
+    plain = Path(f"{path}.plain")
+    subprocess.run(["qemu-img", "convert", "-f", form, "-O", "raw", path, plain], check=True)
+    found = hashlib.sha256(plain.read_bytes()).hexdigest()
+    plain.unlink()
+    return found
+
+
+def test_volumes_go_to_another_pool_with_what_is_in_them(real, second, chief, tmp_path):
+    """Red when a copy is not what a guest would read of the original, or the original stays behind."""
+    driver, first = real
+    here = placed(first)
+    there = make_place(here.host, second.name, second.path)
+    there.pool.uuid = second.uuid
+    there.pool.save()
+    noise = tmp_path / "noise.raw"
+    noise.write_bytes(secrets.token_bytes(3 * MIB).ljust(16 * MIB, b"\0"))
+    sums = {}
+    for form in ("qcow2", "raw"):
+        made = driver.create_volume(VolumeSpec(first.name, f"data.{form}", 16 * MIB, format=form))
+        subprocess.run(["qemu-img", "convert", "-n", "-O", form, noise, made.path], check=True)
+        sums[form] = disk_of(made.path, form)
+        assert sums[form] == hashlib.sha256(noise.read_bytes()).hexdigest()
+    for place in (here, there):
+        look(chief, place)
+    for form in ("qcow2", "raw"):
+        for act, name in ((moving.copy, f"copy.{form}"), (moving.move, f"data.{form}")):
+            ended = done(act(actor=chief, volume=row(f"data.{form}"), to=there, name=name))
+            assert ended.state == State.SUCCEEDED, StepRecord.objects.filter(operation=ended).values()
+            info = driver.volume_info(second.name, name)
+            assert (info.format, info.capacity_bytes, info.backing_path) == (form, 16 * MIB, None)
+            assert disk_of(info.path, form) == sums[form]
+            assert row(name).pool == there
+    assert driver.list_volumes(first.name) == () and not list(Path(first.path).iterdir())
+    disk = row("data.qcow2").observed_path
+    subprocess.run(["qemu-img", "snapshot", "-c", "before", disk], check=True)
+    failed = done(moving.move(actor=chief, volume=row("data.qcow2"), to=here, name="data.qcow2"))
+    assert (failed.state, code(failed)) == (State.FAILED, "volume_snapshots")
+    assert driver.list_volumes(first.name) == () and Path(disk).exists()
+    theirs = driver.create_volume(VolumeSpec(first.name, "data.raw", 8 * MIB))
+    failed = done(moving.move(actor=chief, volume=row("data.raw"), to=here, name="data.raw"))
+    assert failed.state == State.FAILED and driver.list_volumes(first.name) == (theirs,)
+    assert disk_of(row("data.raw").observed_path, "raw") == sums["raw"]
