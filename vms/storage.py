@@ -84,7 +84,9 @@ def _domains(
                 for pk in devices.get((host, str(drive.source.get(key))), ()):
                     yield pk, use
             place = in_pools(drive, places[host])
-            if place and not (mine and drive.device != "cdrom" and place[0].has_folder):
+            has_row = mine and drive.device != "cdrom" and place and place[0].has_folder
+            # What an adopted machine had in a pool before that was taken over has none.
+            if place and not (has_row and not place[0].taken_over):
                 for pk in keys.get((place[0].pool_id, place[1]), ()):
                     yield pk, use
 

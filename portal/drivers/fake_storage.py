@@ -51,6 +51,7 @@ class FakeStorage(FakeCopies):
         #: Pools that are defined and do not run.
         self.stopped_pools: set[str] = set()
         self.manual_pools: set[str] = set()
+        self.transient_pools: set[str] = set()
         self._volumes: dict[tuple[str, str], VolumeInfo] = {}
         #: Of what was uploaded, and of copies, by path: other fake volumes hold no bytes.
         self._contents: dict[str, bytes] = {}
@@ -107,7 +108,9 @@ class FakeStorage(FakeCopies):
             used, active = self._used(pool.name), pool.name not in self.stopped_pools
             sizes = (self.pool_bytes, used, self.pool_bytes - used) if active else (0, 0, 0)
             own = pool.name not in self.manual_pools
-            found.append(PoolInfo(pool.name, pool.uuid, pool.path, active, *sizes, pool.kind, own))
+            info = PoolInfo(pool.name, pool.uuid, pool.path, active, *sizes, pool.kind, own)
+            lasts = pool.name not in self.transient_pools
+            found.append(replace(info, source=pool.source, server=pool.server, persistent=lasts))
         return tuple(sorted(found, key=lambda info: info.name))
 
     def remove_pool(self, name: str) -> None:

@@ -362,7 +362,8 @@ class PoolInfo:
     """A storage pool as the host reports it; sizes of an inactive one are 0, `path` may be empty.
 
     `kind` is libvirt's word, also of kinds that the portal does not make. `autostart` tells whether it runs
-    whenever the host does.
+    whenever the host does. `source` and `server` are as in `PoolSpec`. One that is not `persistent` is only
+    while it runs.
     """
 
     name: str
@@ -374,6 +375,9 @@ class PoolInfo:
     available_bytes: int
     kind: str = PoolKind.DIR
     autostart: bool = True
+    source: str = ""
+    server: str = ""
+    persistent: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,8 @@ class PoolAttachment(models.Model):
     host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="pools")
     pool = models.ForeignKey(StoragePool, on_delete=models.PROTECT, related_name="attachments")
     path = models.CharField(max_length=255, blank=True)
+    #: Somebody else made it: the portal uses it, and neither removes it nor fills it by itself.
+    taken_over = models.BooleanField(default=False)
     #: libvirt's word, which never changes.
     observed_kind = models.CharField(max_length=16, default=PoolKind.DIR.value)
     observed_capacity = models.PositiveBigIntegerField(default=0)
@@ -391,3 +393,6 @@ class ImageAttachment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.image} in {self.pool}"
+
+
+from portal.hosts.storage.models import FoundPool  # noqa: E402, F401 (Django looks here for models)

@@ -24,6 +24,7 @@ from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState, HostInfo, PoolInfo
 from portal.hosts.limits import note_pool, note_stopped, set_limits
 from portal.hosts.models import Health, Host, PoolAttachment
+from portal.hosts.storage.found import note_found
 from portal.live.publish import publish
 from portal.operations.observers import DefinitionAt, DomainSeen, observers
 
@@ -181,7 +182,10 @@ def _write_size(host: Host, seen: Seen) -> None:
 
 
 def _write_pools(host: Host, found: Mapping[str, PoolInfo]) -> None:
-    for attachment in PoolAttachment.objects.filter(host=host).select_related("pool"):
+    known = list(PoolAttachment.objects.filter(host=host).select_related("pool"))
+    if note_found(host, {attachment.pool.uuid for attachment in known}, found.values()):
+        publish(host.topic)
+    for attachment in known:
         info = found.get(str(attachment.pool.uuid))
         if info is None:
             continue

@@ -17,6 +17,7 @@ from portal.hosts.keys import authorized_line, current_key
 from portal.hosts.live import rows, visible
 from portal.hosts.models import Host
 from portal.hosts.readiness import report
+from portal.hosts.storage import taking_over
 from portal.hosts.storage.room import room_of, with_promised
 from portal.operations.models import Operation
 
@@ -77,6 +78,7 @@ def _page(
         "row": rows([host])[0],
         "findings": report(host),
         "rooms": [room_of(pool) for pool in with_promised(host.pools.select_related("pool").order_by("pk"))],
+        "others": taking_over.rows(host),
         "operations": operations.select_related("requester").order_by("-pk")[:RECENT],
         "pieces": pieces("hosts.detail", request, host),
         "form": form,

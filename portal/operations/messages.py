@@ -172,6 +172,11 @@ SENTENCES = {
     ),
     "pool_in_use": _("%(raw)s uses what is in the pool. Nothing was changed; take it away there first."),
     "folder_taken": _("Another pool of the host has the folder %(raw)s. Choose another one."),
+    "pool_vanished": _("The host has this pool no more. Nothing was changed."),
+    "pool_changed": _(
+        "The pool is not any more as it was seen: somebody changed it on its host. Nothing was changed; look "
+        "again."
+    ),
     "volume_gone": _("The volume is not in its pool any more. Look into the pool to see what is there."),
     "volume_pool_gone": _(
         "The host has this pool no more, or it does not run. An operator should look at the host."

@@ -1,17 +1,23 @@
 """Volumes on the real libvirt, made, grown, copied and deleted by operations, kept where used."""
 
 import hashlib
+import re
 import secrets
+import shutil
 import subprocess
 import uuid
 from pathlib import Path
 
+import libvirt
 import pytest
 
 from portal.core.errors import Denied
+from portal.drivers.observations import HostTold
 from portal.drivers.registry import driver_for
 from portal.drivers.types import Accelerator, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
-from portal.hosts.storage import downloading, moving, pools, services, uploading
+from portal.hosts.models import FoundPool, PoolAttachment
+from portal.hosts.observations import note, now
+from portal.hosts.storage import downloading, moving, pools, services, taking_over, uploading
 from portal.hosts.storage.using import is_orphan, uses_of
 from portal.operations.models import StepRecord
 from portal.operations.states import State
@@ -171,3 +177,52 @@ def test_volumes_go_to_another_pool_with_what_is_in_them(real, second, chief, tm
     failed = done(moving.move(actor=chief, volume=row("data.raw"), to=here, name="data.raw"))
     assert failed.state == State.FAILED and driver.list_volumes(first.name) == (theirs,)
     assert disk_of(row("data.raw").observed_path, "raw") == sums["raw"]
+
+
+def test_a_pool_of_virsh_is_taken_over_used_and_given_back_as_it_was(chief):
+    """Red when its definition, its state or a file in it is touched by taking over or giving back."""
+    name, folder = f"gttest-{secrets.token_hex(4)}", Path(POOL_ROOT) / f"virsh-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    (folder / "My notes.img").write_bytes(b"notes" * 1000)
+    connection = libvirt.open(LIVE_URI)
+    text = f"<pool type='dir'><name>{name}</name><target><path>{folder}</path></target></pool>"
+    pool = connection.storagePoolDefineXML(text)
+    pool.create()
+
+    def as_it_is():
+        # Sizes are of the file system, on which others write.
+        definition = re.sub(r"<(capacity|allocation|available) .*", "", pool.XMLDesc())
+        files = {file.name: (file.stat().st_mode, file.read_bytes()) for file in folder.iterdir()}
+        return definition, pool.isActive(), pool.autostart(), folder.stat().st_mode, files
+
+    try:
+        before = as_it_is()
+        host = make_place(make_host(uri=LIVE_URI)).host
+        driver = driver_for(LIVE_URI)
+        note(host.pk, HostTold(*now(), pools=driver.list_pools()))
+        found = FoundPool.objects.get(observed_name=name)
+        assert (found.observed_path, found.observed_autostart, found.observed_persistent) == (
+            str(folder),
+            False,
+            True,
+        )
+        begun = taking_over.take_over(actor=chief, found=found, seen=taking_over.seen_as(found))
+        assert done(begun).state == State.SUCCEEDED and as_it_is() == before
+        place = PoolAttachment.objects.get(pool__uuid=pool.UUIDString())
+        assert row("My notes.img").observed_path == f"{folder}/My notes.img"
+        made = services.create(actor=chief, pool=place, name="new.qcow2", capacity=8 * MIB, form="qcow2")
+        assert done(made).state == State.SUCCEEDED
+        made = services.clone(actor=chief, volume=row("new.qcow2"), name="copy.qcow2")
+        assert done(made).state == State.SUCCEEDED
+        gone = services.delete(actor=chief, volume=row("copy.qcow2"), confirm_name="copy.qcow2")
+        assert done(gone).state == State.SUCCEEDED
+        taking_over.give_back(actor=chief, pool=place, confirm_name=name)
+        assert (folder / "new.qcow2").exists() and not PoolAttachment.objects.filter(pk=place.pk).exists()
+        (folder / "new.qcow2").unlink()
+        assert as_it_is() == before
+        driver.close()
+    finally:
+        pool.destroy()
+        pool.undefine()
+        connection.close()
+        shutil.rmtree(folder)

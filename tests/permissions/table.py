@@ -14,6 +14,7 @@ from typing import Any
 from django.core import signing
 
 from portal.hosts.images.services import image_snapshot
+from portal.hosts.storage.taking_over import seen_as
 from tests.permissions.answers import (
     ADMINS,
     ALL,
@@ -420,6 +421,20 @@ LINES = (
         change(EVERY_ADMIN),
         "other_pool",
         data=lambda w: {"confirm_name": w.other_pool.pool.name},
+    ),
+    Line(
+        "hosts:pool-give-back",
+        NO,
+        change(EVERY_ADMIN),
+        "taken_pool",
+        data=lambda w: {"confirm_name": w.taken_pool.pool.name},
+    ),
+    Line(
+        "hosts:pool-take-over",
+        page(EVERY_ADMIN),
+        change(EVERY_ADMIN),
+        "found_pool",
+        data=lambda w: {"seen": seen_as(w.found_pool)},
     ),
     Line(
         "hosts:pool-add",

@@ -11,7 +11,7 @@ from networks.models import Port
 from portal.accounts import notices, public_keys
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
-from portal.hosts.models import Health, PoolAttachment, StoragePool, Upload
+from portal.hosts.models import FoundPool, Health, PoolAttachment, StoragePool, Upload
 from portal.operations import quotas, scopes
 from portal.operations.models import Delegation, Operation
 from portal.operations.policies import services as policies
@@ -80,6 +80,12 @@ def _things(world):
     pool = StoragePool.objects.create(name="other-pool")
     room = {"observed_capacity": factories.GIB, "observed_available": factories.GIB}
     world.other_pool = PoolAttachment.objects.create(host=world.host, pool=pool, path="/other", **room)
+    taken = StoragePool.objects.create(name="taken-pool")
+    world.taken_pool = PoolAttachment.objects.create(
+        host=world.host, pool=taken, path="/srv/taken", taken_over=True
+    )
+    found = {"observed_name": "found", "observed_kind": "dir", "observed_path": "/srv/found"}
+    world.found_pool = FoundPool.objects.create(host=world.host, uuid=uuid.uuid4(), **found)
     world.place = place
     world.volume = place.volumes.create(
         name="left.qcow2",

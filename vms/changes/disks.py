@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.urls import reverse as url
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -238,10 +239,13 @@ def place_new(operation: Operation) -> None:
 
 
 def _hold(operation: Operation, machine: VirtualMachine) -> PoolAttachment:
-    """Hold the disk's room, beside the machine's first disk if it fits there. Raises Denied."""
+    """Hold the disk's room, beside the machine's first disk if it fits there. Raises Denied.
+
+    A pool that was taken over gets only disks of machines that begin there.
+    """
     own = list(machine.disks.order_by("target").values_list("pool", flat=True)[:1])
     found = PoolAttachment.objects.filter(host=machine.host, observed_kind__in=FOLDER_KINDS)
-    pools = found.select_related("pool")
+    pools = found.filter(Q(taken_over=False) | Q(pk__in=own)).select_related("pool")
     refused = Denied(_("The machine's host has no storage pool."))
     for pool in sorted(pools, key=lambda one: (one.pk not in own, -one.observed_available)):
         try:

@@ -54,7 +54,9 @@ def need(pool: libvirt.virStoragePool, verb: VolumeVerb) -> str:
 
 
 def _info(pool: libvirt.virStoragePool) -> PoolInfo:
-    return PoolElement.info(pool.XMLDesc(), bool(pool.isActive()), bool(pool.autostart()))
+    active, autostart = bool(pool.isActive()), bool(pool.autostart())
+    # What starts with its host is defined: most pools need no further call.
+    return PoolElement.info(pool.XMLDesc(), active, autostart, autostart or bool(pool.isPersistent()))
 
 
 def _is_full(info: PoolInfo) -> bool:

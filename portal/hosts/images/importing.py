@@ -289,7 +289,8 @@ class Copy(Step):
         if image is None:
             raise StepFailed("upload_gone")
         failed: list[DriverError] = []
-        pools = PoolAttachment.objects.filter(observed_kind__in=FOLDER_KINDS).exclude(images__image=image)
+        pools = PoolAttachment.objects.filter(observed_kind__in=FOLDER_KINDS, taken_over=False)
+        pools = pools.exclude(images__image=image)
         for place in pools.select_related("pool").order_by("pk"):
             try:
                 _copy_to(place, image)

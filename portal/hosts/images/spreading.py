@@ -63,6 +63,7 @@ class FillFurtherPools(CopiesImages):
         return "image_not_everywhere" if failed else None
 
     def places(self, context: StepContext) -> list[PoolAttachment]:
-        """Return the pools of files of the host that run, without its first one."""
-        mine = PoolAttachment.objects.filter(host=context.identifiers["host"]).select_related("pool")
+        """Return the portal's own pools of files of the host that run, without its first one."""
+        own = PoolAttachment.objects.filter(host=context.identifiers["host"], taken_over=False)
+        mine = own.select_related("pool")
         return [place for place in mine.order_by("pk")[1:] if place.observed_active and place.has_folder]

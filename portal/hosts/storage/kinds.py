@@ -61,9 +61,14 @@ class Look(StorageStep):
     name, title = "look", "Look into the pool"
     timeout = 120.0
 
+    def place(self, context: StepContext) -> int:
+        """Return the key of the pool as its host offers it."""
+        place: int = context.identifiers["attachment"]
+        return place
+
     def do(self, context: StepContext) -> None:
         names, told = context.identifiers, now()
-        self.look_into(context, names["pool"], names["attachment"])
+        self.look_into(context, names["pool"], self.place(context))
         if "mark" in names:
             # Not before: a look that began earlier knows nothing of the volume, and would forget its row.
             note_made(names["attachment"], names["name"])

@@ -21,6 +21,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 
 ADD, REMOVE = "storage.add_pool", "storage.remove_pool"
+TAKE_OVER = "storage.take_over_pool"
 START, STOP, AUTOSTART = "storage.start_pool", "storage.stop_pool", "storage.autostart_pool"
 
 
@@ -32,6 +33,8 @@ class PoolStep(StorageStep):
     """A step on the pool that the operation names."""
 
     timeout = 120.0
+    #: Whether the pool that it makes known is somebody else's.
+    takes_over = False
 
     def told(self, context: StepContext) -> PoolInfo | None:
         """Return what the host says of this very pool. Raises StepFailed for another one of its name."""
@@ -76,6 +79,7 @@ class PoolStep(StorageStep):
                 uuid=names["uuid"], defaults={"name": names["pool"]}
             )
             told = {"path": names["path"], "observed_kind": names.get("kind", PoolKind.DIR)}
+            told["taken_over"] = self.takes_over
             place, _made = PoolAttachment.objects.get_or_create(
                 host_id=names["host"], pool=pool, defaults=told
             )
@@ -83,26 +87,30 @@ class PoolStep(StorageStep):
 
     def forget(self, context: StepContext) -> None:
         """Forget the pool, unless something of the portal's is in it. Idempotent. Raises StepFailed."""
-        uuid = context.identifiers["uuid"]
-        try:
-            with transaction.atomic():
-                pool = StoragePool.objects.filter(uuid=uuid).first()
-                if pool is None:
-                    return
-                # Whoever places a disk takes capacity first: behind this lock nobody comes into the pool.
-                scope = pool.scope
-                ledger.lock([scope])
-                uploads = Upload.objects.filter(pool__pool=pool)
-                coming = uploads.exclude(state=Upload.State.DONE).first()
-                if coming is not None:
-                    raise StepFailed("pool_in_use", f"the upload {coming}")
-                uploads.delete()
-                ImageAttachment.objects.filter(pool__pool=pool).delete()
-                pool.attachments.all().delete()
-                pool.delete()
-                ledger.forget([scope])
-        except ProtectedError as error:
-            raise StepFailed("pool_in_use", "a machine") from error
+        forget(context.identifiers["uuid"])
+
+
+def forget(uuid: str) -> None:
+    """Forget a pool, unless something of the portal's is in it. Idempotent. Raises StepFailed."""
+    try:
+        with transaction.atomic():
+            pool = StoragePool.objects.filter(uuid=uuid).first()
+            if pool is None:
+                return
+            # Whoever places a disk takes capacity first: behind this lock nobody comes into the pool.
+            scope = pool.scope
+            ledger.lock([scope])
+            uploads = Upload.objects.filter(pool__pool=pool)
+            coming = uploads.exclude(state=Upload.State.DONE).first()
+            if coming is not None:
+                raise StepFailed("pool_in_use", f"the upload {coming}")
+            uploads.delete()
+            ImageAttachment.objects.filter(pool__pool=pool).delete()
+            pool.attachments.all().delete()
+            pool.delete()
+            ledger.forget([scope])
+    except ProtectedError as error:
+        raise StepFailed("pool_in_use", "a machine") from error
 
 
 class Define(PoolStep):

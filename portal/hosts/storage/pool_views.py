@@ -1,4 +1,7 @@
-"""Pages that add pools to hosts and remove them, for admins; start and stop them, for operators."""
+"""Pages that add pools to hosts, take them over, remove and give them back, for admins.
+
+Operators start and stop them.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +12,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_POST
 
+from portal.core.errors import Denied
 from portal.core.web.forms import ConfirmForm, ExplainedRadio
 from portal.core.web.htmx import attempt, denied_at
 from portal.drivers.types import PoolKind
-from portal.hosts.models import Host, PoolAttachment
-from portal.hosts.storage import pools
-from portal.hosts.storage.pool_words import KINDS
+from portal.hosts.models import FoundPool, Host, PoolAttachment
+from portal.hosts.storage import pools, taking_over
+from portal.hosts.storage.pool_words import KINDS, label_of
 from portal.operations.models import Operation
 
 
@@ -102,6 +106,42 @@ def remove(request: HttpRequest, pk: int) -> HttpResponse:
             return redirect("operations:detail", begun.pk)
     context = {"pool": place, "confirm": form, "denied": pools.why_not_removed(place)}
     return render(request, "hosts/pool_remove.html", context, status=422)
+
+
+@require_POST
+def give_back(request: HttpRequest, pk: int) -> HttpResponse:
+    """Forget a pool that was taken over."""
+    place = _place(request, pk)
+    form = ConfirmForm(request.POST, name=place.pool.name)
+    if form.is_valid():
+        with denied_at(form):
+            taking_over.give_back(actor=request.user, pool=place, **form.cleaned_data)
+            return redirect("hosts:detail", place.host_id)
+    context = {"pool": place, "confirm": form, "denied": taking_over.why_not_given_back(place)}
+    return render(request, "hosts/pool_remove.html", context, status=422)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def take_over(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show what a pool is that somebody else made, and what taking it over means; take it over."""
+    every = FoundPool.objects.restrict(request.user, "administer").select_related("host")
+    found = get_object_or_404(every, pk=pk)
+    denied = taking_over.why_not(found)
+    if request.method == "POST":
+        try:
+            seen = request.POST.get("seen", "")
+            begun = taking_over.take_over(actor=request.user, found=found, seen=seen)
+            return redirect("operations:detail", begun.pk)
+        except Denied as refused:
+            denied = refused.reason
+    context = {
+        "found": found,
+        "kind": label_of(found.observed_kind),
+        "seen": taking_over.seen_as(found),
+        "denied": denied,
+    }
+    status = 422 if request.method == "POST" else 200
+    return render(request, "hosts/pool_take_over.html", context, status=status)
 
 
 def _run(request: HttpRequest, pk: int, act: Callable[..., Operation], **more: Any) -> HttpResponse:

@@ -27,6 +27,8 @@ _SYSTEM = frozenset(
 )
 #: Below these only folders of folders are anybody's own.
 _SHARED = frozenset({"home", "var"})
+#: What makes a pool known, with all that it lies on among its identifiers.
+COMING = (pool_kinds.ADD, pool_kinds.TAKE_OVER)
 #: How many of those that keep a pool are named.
 _NAMED = 5
 
@@ -66,12 +68,12 @@ def add(
         list(Host.objects.select_for_update(no_key=True).order_by("pk"))
         current = locked(host)
         _check_place(current, name, kind, path)
-        _check_alone(current, kind, source, server)
+        check_alone(current, kind, source, server)
         names = {"pool": name, "kind": kind, "path": path, "source": source, "server": server}
         if secret:
             names |= {"user": user, "secret": secret}
         names["uuid"] = str(uuid.uuid4())
-        return _begin(actor, current, pool_kinds.ADD, f"Add the pool {name}", names)
+        return begin(actor, current, pool_kinds.ADD, f"Add the pool {name}", names)
 
 
 def _check_place(host: Host, name: str, kind: str, path: str) -> None:
@@ -80,27 +82,45 @@ def _check_place(host: Host, name: str, kind: str, path: str) -> None:
     if any(other.pool.name == name for other in others):
         raise Denied(_("The host has a pool of this name already."), field="name")
     if kind in FOLDER_KINDS:
-        _check_folder(others, path)
+        _check_folder(host, path)
     elif path:
         raise Denied(_("Such a pool has no folder; leave this empty."), field="path")
 
 
-def _check_folder(others: Iterable[PoolAttachment], path: str) -> None:
-    """Raise Denied unless a pool can be mounted or made at `path`, and none of `others` is."""
+def _check_folder(host: Host, path: str) -> None:
+    """Raise Denied unless a pool can be mounted or made at `path`, as far as the portal knows."""
     pool_sources.check_path(path, "path")
-    parts = path.strip("/").split("/")
-    if parts[0] in _SYSTEM or len(parts) < 2 + (parts[0] in _SHARED):
+    if is_of_system(path):
         raise Denied(
             _("That is a folder of the system. Use one of the pool's own, such as /var/lib/gatehouse-2."),
             field="path",
         )
-    for other in others:
-        if other.path and _overlap(path, other.path):
+    check_no_overlap(path, folders_of(host))
+
+
+def is_of_system(path: str) -> bool:
+    """Tell whether a folder is the system's, or one that everybody's folders lie in."""
+    parts = path.strip("/").split("/")
+    return parts[0] in _SYSTEM or len(parts) < 2 + (parts[0] in _SHARED)
+
+
+def folders_of(host: Host) -> list[tuple[str, str]]:
+    """Return the name and the folder of each pool that a host has, or is about to get."""
+    there = host.pools.exclude(path="").values_list("pool__name", "path")
+    coming = Operation.objects.filter(kind__in=COMING, lane=host.scope, state__in=UNFINISHED)
+    named = [(names["pool"], names["path"]) for names in coming.values_list("identifiers", flat=True)]
+    return [*there, *(pair for pair in named if pair[1])]
+
+
+def check_no_overlap(path: str, folders: Iterable[tuple[str, str]]) -> None:
+    """Raise Denied when one of `folders`, with the names of their pools, is `path`, or in it or around it."""
+    for name, folder in folders:
+        if _overlap(path, folder):
             words = _("The pool %(pool)s has this folder, or one in it or around it.")
-            raise Denied(words % {"pool": other.pool.name}, field="path")
+            raise Denied(words % {"pool": name}, field="path")
 
 
-def _check_alone(host: Host, kind: str, source: str, server: str) -> None:
+def check_alone(host: Host, kind: str, source: str, server: str) -> None:
     """Raise Denied when another pool lies on the same of a server, or the same device or group of the host.
 
     Each pool's host is asked alone who uses a volume: by the other pool, a machine's disk seems nobody's.
@@ -131,18 +151,22 @@ def _is_shared(host: Host, kind: str, source: str, server: str, names: Mapping[s
 
 def source_of(pool: PoolAttachment) -> str:
     """Return what a further pool lies on, as it was asked for, in a line; '' for a folder."""
-    added = Operation.objects.filter(kind=pool_kinds.ADD, identifiers__uuid=str(pool.pool.uuid)).first()
+    known = Operation.objects.filter(kind__in=COMING, identifiers__uuid=str(pool.pool.uuid))
+    added = known.order_by("-pk").first()
     names = added.identifiers if added else {}
     return " ".join(filter(None, (names.get("server", ""), names.get("source", ""))))
 
 
 def _added() -> Iterator[Operation]:
-    """Yield what added each further pool that is there, is coming, or is going and may come back."""
+    """Yield what made each further pool known that is there, is coming, or is going and may come back.
+
+    Of one that was taken over several times the last of these, for it may have lain elsewhere before.
+    """
     there = {str(uuid) for uuid in StoragePool.objects.values_list("uuid", flat=True)}
-    changes = Operation.objects.filter(kind__in=[pool_kinds.ADD, pool_kinds.REMOVE])
+    changes = Operation.objects.filter(kind__in=[*COMING, pool_kinds.REMOVE])
     there |= {change.identifiers["uuid"] for change in changes.filter(state__in=UNFINISHED)}
-    added = changes.filter(kind=pool_kinds.ADD).order_by("pk")
-    return (change for change in added if change.identifiers["uuid"] in there)
+    added = {change.identifiers["uuid"]: change for change in changes.filter(kind__in=COMING).order_by("pk")}
+    return (change for uuid, change in added.items() if uuid in there)
 
 
 def lies_under(volume: Volume) -> bool:
@@ -172,28 +196,37 @@ def remove(*, actor: Any, pool: PoolAttachment, confirm_name: str) -> Operation:
             raise Denied(reason)
         names = {"pool": pool.pool.name, "uuid": str(pool.pool.uuid), "path": pool.path}
         names["kind"] = pool.observed_kind
-        return _begin(actor, current, pool_kinds.REMOVE, f"Remove the pool {pool.pool.name}", names)
+        return begin(actor, current, pool_kinds.REMOVE, f"Remove the pool {pool.pool.name}", names)
 
 
 def why_not_removed(pool: PoolAttachment) -> str:
     """Return why a pool cannot be removed now, by whom it is used; '' when it can."""
+    if pool.taken_over:
+        return _("Somebody else made it, and the portal took it over: it can be given back, not removed.")
     first = PoolAttachment.objects.filter(host=pool.host_id).order_by("pk").first()
     if first is not None and first.pk == pool.pk:
         return _("The host was added with this pool; it goes with the host.")
     if StoragePool.objects.get(pk=pool.pool_id).attachments.count() > 1:
         return _("Other hosts have this pool as well.")
-    uploads = Upload.objects.filter(pool=pool).exclude(state=Upload.State.DONE)
-    coming = uploads.select_related("person").first()
-    if coming is not None:
-        words = _("%(person)s uploads %(name)s into it; wait for that, or throw it away.")
-        return words % {"person": coming.person, "name": coming}
+    if reason := why_uploading(pool):
+        return reason
     # A copy of an image is a copy: the image lies in the other pools.
     images = set(pool.images.values_list("path", flat=True))
     volumes = pool.volumes.exclude(observed_path__in=images).select_related("pool__pool")
-    return _why_busy(pool, uses_of(list(volumes)))
+    return why_busy(pool, uses_of(list(volumes)))
 
 
-def _why_busy(pool: PoolAttachment, uses: Mapping[int, list[Use]]) -> str:
+def why_uploading(pool: PoolAttachment) -> str:
+    """Return who uploads a file into a pool, in a sentence; '' for nobody."""
+    uploads = Upload.objects.filter(pool=pool).exclude(state=Upload.State.DONE)
+    coming = uploads.select_related("person").first()
+    if coming is None:
+        return ""
+    words = _("%(person)s uploads %(name)s into it; wait for that, or throw it away.")
+    return words % {"person": coming.person, "name": coming}
+
+
+def why_busy(pool: PoolAttachment, uses: Mapping[int, list[Use]]) -> str:
     """Return which of `uses`, promised disks or work keep a pool as it is; '' for none."""
     users = {use.words: None for found in uses.values() for use in found}
     if users:
@@ -238,15 +271,15 @@ def set_autostart(*, actor: Any, pool: PoolAttachment, on: bool) -> Operation:
 def why_not_stopped(pool: PoolAttachment) -> str:
     """Return why a pool cannot be stopped now, by which machines it is used; '' when it can."""
     volumes = pool.volumes.select_related("pool__pool")
-    return _why_busy(pool, uses_by_machines(list(volumes)))
+    return why_busy(pool, uses_by_machines(list(volumes)))
 
 
 def _run(actor: Any, pool: PoolAttachment, kind: str, title: str, **more: Any) -> Operation:
     names = {"pool": pool.pool.name, "uuid": str(pool.pool.uuid), "attachment": pool.pk, **more}
-    return _begin(actor, pool.host, kind, title, names, pool.topic)
+    return begin(actor, pool.host, kind, title, names, pool.topic)
 
 
-def _begin(
+def begin(
     actor: Any, host: Host, kind: str, title: str, names: dict[str, Any], subject: str = ""
 ) -> Operation:
     return begin_operation(

@@ -17,11 +17,12 @@ from portal.core.web.lists import ordering, search_of
 from portal.core.web.streaming import stream
 from portal.drivers.types import VolumeVerb, can
 from portal.hosts.live import visible
-from portal.hosts.models import PoolAttachment, Upload, Volume
+from portal.hosts.models import FoundPool, PoolAttachment, Upload, Volume
 from portal.hosts.storage import downloading, moving, pool_words, services, uploading
 from portal.hosts.storage.move_form import ToPool
 from portal.hosts.storage.pools import source_of, why_not_removed, why_not_stopped
 from portal.hosts.storage.room import room_of, with_promised
+from portal.hosts.storage.taking_over import why_not_given_back
 from portal.hosts.storage.upload_views import NewUpload
 from portal.hosts.storage.using import is_orphan, uses_of
 
@@ -70,7 +71,12 @@ def pools(request: HttpRequest) -> HttpResponse:
         raise Http404
     found = _pools(request).order_by("host__name", "pk")
     page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
-    context = {"page": page, "rows": [(pool, room_of(pool)) for pool in page.object_list]}
+    others = FoundPool.objects.restrict(request.user, "operate").values("host", "host__name")
+    context = {
+        "page": page,
+        "rows": [(pool, room_of(pool)) for pool in page.object_list],
+        "others": others.annotate(count=Count("pk")).order_by("host__name")[:PAGE_SIZE],
+    }
     return render(request, "hosts/pools.html", context)
 
 
@@ -111,7 +117,7 @@ def _pool_page(
         "uploads": coming.exclude(state=Upload.State.DONE).select_related("person"),
         "may_administer": may_administer,
         "confirm": ConfirmForm(name=pool.pool.name),
-        "denied": why_not_removed(pool) if may_administer else "",
+        "denied": _why_kept(pool) if may_administer else "",
         "kept_running": why_not_stopped(pool) if pool.observed_active else "",
         "kind": pool_words.label_of(pool.observed_kind),
         "source": source_of(pool),
@@ -120,6 +126,11 @@ def _pool_page(
     }
     status = 422 if form.errors or upload.errors else 200
     return render_page(request, "hosts/pool.html", context, partial="hosts/volumes.html", status=status)
+
+
+def _why_kept(pool: PoolAttachment) -> str:
+    """Return why an admin can neither remove nor give back a pool now, '' when they can."""
+    return (why_not_given_back if pool.taken_over else why_not_removed)(pool)
 
 
 @require_POST

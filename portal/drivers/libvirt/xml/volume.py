@@ -1,5 +1,6 @@
 """The <pool> and <volume> elements."""
 
+from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
 from portal.drivers.libvirt.xml.build import child, parse, serialise, text_at
@@ -16,6 +17,9 @@ from portal.drivers.validation import check_block, check_name, check_pool, check
 
 #: How pools let people in that have a secret of libvirt's.
 _AUTH = {PoolKind.ISCSI: "chap", PoolKind.RBD: "ceph"}
+
+#: Which part of a pool's source says what it lies on; of other kinds its name.
+_SOURCES: Mapping[str, str] = {PoolKind.FS: "device", PoolKind.ISCSI: "device", PoolKind.NETFS: "dir"}
 
 
 class PoolElement:
@@ -65,24 +69,37 @@ class PoolElement:
         root = parse(text)
         kind = PoolKind(root.get("type", ""))
         path = text_at(root, "target/path") if kind in FOLDER_KINDS else ""
-        server = root.find("source/host")
-        name, port = ("", "") if server is None else (server.get("name", ""), server.get("port", ""))
-        sources = [root.find(f"source/{tag}") for tag in ("device", "dir", "name")]
-        source = next((one.get("path") or one.text or "" for one in sources if one is not None), "")
-        where = f"{name}:{port}" if port else name
+        source, where = PoolElement._source(root, kind)
         user = _attribute(root, "source/auth", "username")
         secret = _attribute(root, "source/auth/secret", "uuid")
         name, uuid = text_at(root, "name"), text_at(root, "uuid")
         return PoolSpec(name, uuid, path, kind, source, where, user, secret)
 
     @staticmethod
-    def info(text: str, active: bool, autostart: bool = True) -> PoolInfo:
+    def _source(root: ET.Element, kind: str) -> tuple[str, str]:
+        """Return what a pool lies on and who serves it, '' for what its definition does not say.
+
+        A volume group of somebody else's says its devices as well; its name is what it lies on.
+        """
+        if kind == PoolKind.DIR:
+            return "", ""
+        server = root.find("source/host")
+        name, port = ("", "") if server is None else (server.get("name", ""), server.get("port", ""))
+        found = root.find(f"source/{_SOURCES.get(kind, 'name')}")
+        source = "" if found is None else found.get("path") or found.text or ""
+        return source, f"{name}:{port}" if port else name
+
+    @staticmethod
+    def info(text: str, active: bool, autostart: bool = True, persistent: bool = True) -> PoolInfo:
         """Read what a pool of any type reports (libvirt always does so in bytes)."""
         root = parse(text)
         total, taken, free = (int(root.findtext(tag) or 0) for tag in ("capacity", "allocation", "available"))
         path = root.findtext("target/path") or ""
         name, uuid, kind = text_at(root, "name"), text_at(root, "uuid"), root.get("type", "")
-        return PoolInfo(name, uuid, path, active, total, taken, free, kind, autostart)
+        lies_on = PoolElement._source(root, kind)
+        return PoolInfo(
+            name, uuid, path, active, total, taken, free, kind, autostart, *lies_on, persistent=persistent
+        )
 
     @staticmethod
     def offered(text: str) -> tuple[PoolKind, ...]:
