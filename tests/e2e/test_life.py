@@ -11,7 +11,7 @@ from tests.e2e.portals import remove_domains, wait_until
 from tests.e2e.test_accessibility import keep_picture
 from tests.e2e.test_changes import approve
 from tests.e2e.test_settings import virsh
-from tests.vms.test_adoption_live import MADE
+from tests.vms.adoption.test_adoption_live import MADE
 
 pytestmark = pytest.mark.live
 #: The lease of one machine, as the database would have it after so many days (negative: they are over).
