@@ -14,7 +14,7 @@ class VmsConfig(AppConfig):
         from portal.operations import observers
         from portal.operations.registry import register
         from vms import leases, live, panels, storage
-        from vms.adoption.kind import ADOPT
+        from vms.adoption.kind import ADOPT, LOOK_AGAIN
         from vms.building import CREATE
         from vms.catalogue.images import used_by
         from vms.changes import attaching, disks, moving
@@ -33,7 +33,7 @@ class VmsConfig(AppConfig):
         from vms.starting import AUTOSTART
 
         changes = (*disks.KINDS, *attaching.KINDS, *moving.KINDS, *nics.KINDS, *media.KINDS, *limits.KINDS)
-        built = (CREATE, DEPLOY_SEVERAL, INSTALL, ADOPT)
+        built = (CREATE, DEPLOY_SEVERAL, INSTALL, ADOPT, LOOK_AGAIN)
         whole = (EDIT, AUTOSTART, EXTEND, RESIZE, CLONE, TEMPLATE, EXPORT)
         for kind in (*built, *whole, *changes, *KINDS):
             register(kind)

@@ -83,6 +83,7 @@ urlpatterns = [
     path("<int:pk>/discard/", saved_page.discard, name="discard"),
     path("<int:pk>/delete/", views.delete, name="delete"),
     path("<int:pk>/restore/", views.restore, name="restore"),
+    path("<int:pk>/look-again/", adopted.look_again, name="look_again"),
     path("<int:pk>/release/", adopted.release, name="release"),
     re_path(rf"^(?P<pk>\d+)/(?P<verb>{'|'.join(power.VERBS)})/$", views.act, name="act"),
 ]

@@ -146,6 +146,10 @@ SENTENCES = {
     ),
     "machine_runs": _("A machine becomes smaller only while it is off, and it runs. Nothing was changed."),
     "not_adoptable": _("%(raw)s It was not adopted, and nothing was changed on its host."),
+    "not_taken_anew": _("%(raw)s What the portal wrote down of the machine stayed as it was."),
+    "no_room_anew": _(
+        "%(raw)s What the portal wrote down of the machine stayed as it was; make room, and look again."
+    ),
     "no_room_to_adopt": _("%(raw)s It was not adopted; make room, and adopt it again."),
     "same_image": _(
         "The portal has this very image already: %(raw)s. Nothing was changed in the machine since then, so "
@@ -313,6 +317,8 @@ NAMING = frozenset(
         "cannot_restore",
         "not_adoptable",
         "no_room_to_adopt",
+        "not_taken_anew",
+        "no_room_anew",
         "same_image",
         "volume_in_use",
         "pool_in_use",

@@ -631,6 +631,13 @@ LINES = (
     Line("vms:found", page(ESTATE), NO),
     Line("vms:adopt", page(ESTATE), change(ESTATE), "foreign", data=_adoption),
     Line(
+        "vms:look_again",
+        page(ESTATE),
+        change(ESTATE),
+        "adopted",
+        data=lambda w: {"digest": "a"},
+    ),
+    Line(
         "vms:release",
         NO,
         change(ESTATE, told=SEE),

@@ -150,6 +150,13 @@ def _things(world):
         observed_at=timezone.now(),
     )
     world.adopted = make_machine(world, "adopted", place, adopted=True)
+    Definition.objects.create(
+        host=world.host,
+        uuid=world.adopted.uuid,
+        observed_digest="a",
+        observed_persistent={**defined, "type": "qemu", "vcpus": 1, "memory_bytes": factories.GIB},
+        observed_at=timezone.now(),
+    )
     world.saved = make_machine(world, "saved", place, observed_state=Observed.SAVED)
     world.binned = make_machine(
         world, "binned", place, status=Status.BINNED, bin_until=timezone.now() + timedelta(days=7)

@@ -22,6 +22,8 @@ Defined = Mapping[str, Any]
 DOMAIN_0 = uuid.UUID(int=0)
 #: Of a disk's name in the guest; a longer one is no machine's disk of the portal.
 LONGEST_TARGET = 16
+#: Of a volume's name, as a row holds it.
+LONGEST_VOLUME = 127
 _MOST_VCPUS, _MOST_MEMORY = (1 << 15) - 1, (1 << 63) - 1
 
 
@@ -240,7 +242,7 @@ def own_places(
     shared = used_by_others(own, pools) if pools else set()
     for drive in drives(persistent):
         place = in_pools(drive, pools) if drive.own else None
-        if place is None or not 0 < len(drive.target) <= LONGEST_TARGET:
+        if place is None or not 0 < len(drive.target) <= LONGEST_TARGET or len(place[1]) > LONGEST_VOLUME:
             continue
         # Nothing is counted, and with the machine deleted, but files.
         if not place[0].has_folder:

@@ -16,7 +16,7 @@ from portal.hosts import sharing
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
-from portal.operations.states import State
+from portal.operations.states import UNFINISHED, State
 from vms import noted, power
 from vms.adoption import found, taking
 from vms.building import page_of_machine
@@ -24,16 +24,22 @@ from vms.models import Status, VirtualMachine
 from vms.steps import DomainStep
 
 
-class TakeIn(DomainStep):
+class LookAtIt(DomainStep):
+    """Read what a domain is, and write what of it the portal counts."""
+
     name, title = "look", "Read what it is on its host"
+    #: What is told of a definition that can be no machine, and of what there is no room for.
+    unfit, no_room = "not_adoptable", "no_room_to_adopt"
 
     def do(self, context: StepContext) -> None:
         seen = self._seen(context)
         # Kept with the step, in no reader's language.
         with translation.override("en"):
             if reason := found.cannot_be(seen.persistent, seen.running):
-                raise StepFailed("not_adoptable", reason)
-            machine = VirtualMachine.objects.select_related("host").get(uuid=context.identifiers["uuid"])
+                raise StepFailed(self.unfit, reason)
+            self.check_seen(context, seen)
+            machines = VirtualMachine.objects.select_related("host", "owner", "project", "built_by")
+            machine = machines.get(uuid=context.identifiers["uuid"])
             volumes = taking.volumes_of(
                 machine,
                 seen.persistent or {},
@@ -41,12 +47,25 @@ class TakeIn(DomainStep):
                 sharing.stacked(partial(self.call, context)),
             )
             try:
-                taking.take_in(machine, seen, volumes, context.check)
+                self.write(context, machine, seen, volumes)
             except Denied as denied:
-                raise StepFailed("no_room_to_adopt", denied.reason) from denied
+                raise StepFailed(self.no_room, denied.reason) from denied
             except IntegrityError as error:
                 # Somebody took one of its volumes or addresses at this moment; the next look sees that.
                 raise StepFailed("already_exists", str(error), retryable=True) from error
+
+    def check_seen(self, context: StepContext, seen: DefinitionSeen) -> None:
+        """Raise StepFailed unless the definition is one that may be taken in."""
+
+    def write(
+        self,
+        context: StepContext,
+        machine: VirtualMachine,
+        seen: DefinitionSeen,
+        volumes: Sequence[taking.Volume],
+    ) -> None:
+        """Write what the machine is and count it. Idempotent. Raises Denied, StepFailed."""
+        raise NotImplementedError
 
     def _seen(self, context: StepContext) -> DefinitionSeen:
         """Read the definition, and note it for the pages. Raises StepFailed."""
@@ -73,6 +92,43 @@ class TakeIn(DomainStep):
         return volumes
 
 
+class TakeIn(LookAtIt):
+    """The machine that is being adopted."""
+
+    def write(
+        self,
+        context: StepContext,
+        machine: VirtualMachine,
+        seen: DefinitionSeen,
+        volumes: Sequence[taking.Volume],
+    ) -> None:
+        taking.take_in(machine, seen, volumes, context.check)
+
+
+class TakeAnew(LookAtIt):
+    """A machine that was adopted, as somebody made it since: exactly as it was seen."""
+
+    unfit, no_room = "not_taken_anew", "no_room_anew"
+
+    def check_seen(self, context: StepContext, seen: DefinitionSeen) -> None:
+        names = context.identifiers
+        sizes = found.sizes_of(seen.persistent, seen.running)
+        told = sizes.as_dict() if sizes else {}
+        if seen.digest != names["digest"] or told != names["sizes"]:
+            raise StepFailed("definition_changed", "it is not as it was seen")
+
+    def write(
+        self,
+        context: StepContext,
+        machine: VirtualMachine,
+        seen: DefinitionSeen,
+        volumes: Sequence[taking.Volume],
+    ) -> None:
+        # A machine has one that is not finished: this.
+        operation = Operation.objects.get(subject=machine.topic, state__in=UNFINISHED)
+        taking.take_anew(operation, machine, seen, volumes, context.check)
+
+
 def settle(operation: Operation, state: State) -> None:
     """Make the machine active, or forget it: then it is found on its host as before."""
     machine = VirtualMachine.objects.filter(built_by=operation).first()
@@ -94,4 +150,7 @@ ADOPT = Kind(
     waits_for_host=False,
     announce=gettext_lazy("%(name)s is adopted."),
     page=page_of_machine,
+)
+LOOK_AGAIN = Kind(
+    "vm.look_again", "Look again at a machine", (TakeAnew(),), page=page_of_machine, waits_for_host=False
 )

@@ -1,4 +1,4 @@
-"""Pages of domains that nobody manages, for those who operate the whole estate."""
+"""Pages of domains that nobody manages or that were adopted, for those who operate the whole estate."""
 
 from typing import Any
 
@@ -9,9 +9,11 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.accounts.backends import may
+from portal.core.errors import Denied
 from portal.core.web.htmx import attempt, denied_at, go_to, render_page
 from portal.core.web.lists import ordering, search_of
-from vms.adoption import found, services
+from vms import noted
+from vms.adoption import again, found, services
 from vms.adoption.forms import AdoptForm
 from vms.models import Definition, VirtualMachine
 
@@ -75,3 +77,26 @@ def release(request: HttpRequest, pk: int) -> HttpResponse:
         services.release_machine(actor=request.user, machine=vm, confirm_name=typed)
         released = True
     return go_to(request, "vms:found") if released else go_to(request, "vms:detail", pk)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def look_again(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show what an adopted machine has become on its host, and write it down."""
+    if not may(request.user, "operate", None):
+        raise Http404
+    every = VirtualMachine.objects.restrict(request.user, "view").filter(adopted=True)
+    vm = get_object_or_404(every.select_related("host", "owner", "project"), pk=pk)
+    context: dict[str, Any] = {"vm": vm, "denied": again.why_not(vm)}
+    if request.method == "POST":
+        try:
+            begun = again.look_again(actor=request.user, machine=vm, digest=request.POST.get("digest", ""))
+            return go_to(request, "operations:detail", begun.pk)
+        except Denied as refused:
+            context["refused"] = refused.reason
+    definition = noted.of(vm)
+    if definition is not None:
+        try:
+            context["seen"] = again.outlook(vm, definition)
+        except Denied as refused:
+            context["denied"] = refused.reason
+    return render(request, "vms/look_again.html", context, status=422 if request.method == "POST" else 200)
