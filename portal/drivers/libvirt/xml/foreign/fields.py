@@ -217,7 +217,7 @@ class Attr(Field):
 
 @dataclass(frozen=True)
 class Text(Field):
-    """The text of the element at `path`."""
+    """The text of the element at `path`; one that has attributes alone says nothing."""
 
     path: str
     convert: Callable[[str], Any] = str
@@ -226,7 +226,7 @@ class Text(Field):
         way = _reach(element, self.path)
         owner = (way[-1] if way else element) if way is not None else None
         text = _string(owner) if owner is not None else None
-        if owner is None or text is None:
+        if owner is None or text is None or (not text and owner.attrib):
             return None
         try:
             value = self.convert(text)
