@@ -89,14 +89,12 @@ def _volumes(
 
 def _sizes(machine: VirtualMachine, persistent: found.Defined, sizes: found.Sizes) -> list[Difference]:
     balloon = found.balloon_of(persistent)
-    left = sizes.memory if balloon is None else balloon
     changes = []
-    for label, before, after in (
-        (_("Memory"), machine.memory, sizes.memory),
-        (_("Memory left to the guest"), machine.memory_now, left),
-    ):
-        if before != after:
-            changes.append(Difference(label, gib(before), gib(after)))
+    if machine.memory != sizes.memory:
+        changes.append(Difference(_("Memory"), gib(machine.memory), gib(sizes.memory)))
+    if machine.balloon != balloon:
+        left = gib(sizes.memory if balloon is None else balloon)
+        changes.append(Difference(_("Memory left to the guest"), gib(machine.memory_now), left))
     runs_by = words(str(persistent["type"]), found.devices_of(persistent))
     for label, was, becomes in (
         (_("vCPUs"), str(machine.vcpus), str(sizes.vcpus)),

@@ -67,7 +67,7 @@ def _check(found: FoundPool) -> None:
         raise Denied(_("It is of the kind %(kind)s, and the portal does these: %(known)s.") % told)
     if not has_plain_name(names["pool"]) or len(names["pool"]) > 64:
         raise Denied(
-            _("Its name is more than 64 letters, digits, dots, hyphens and underscores, or has others in it.")
+            _("Its name is not one of at most 64 letters, digits, dots, hyphens and underscores.")
         )
     if found.host.pools.filter(pool__name=names["pool"]).exists():
         raise Denied(_("The portal has another pool of this name on the host."))
