@@ -359,6 +359,18 @@ def test_a_full_pool_refuses_the_approval_and_another_takes_the_disk(cast, machi
     assert Disk.objects.get(target="vdb").pool.pool.name == "second-pool"
 
 
+def test_a_pool_that_was_taken_over_gets_no_disk_by_itself(cast, machine):
+    """Red when _hold() places a disk where somebody else has a pool, or not beside the machine's own."""
+    theirs = make_place(machine.host, "theirs", "/srv/theirs", machine.image)
+    type(theirs).objects.update(observed_available=GIB)
+    type(theirs).objects.filter(pk=theirs.pk).update(observed_available=99 * GIB, taken_over=True)
+    with pytest.raises(Denied, match="not enough disk"):
+        consent(cast, add(cast.requester, machine, 9 * GIB))
+    machine.disks.update(pool=theirs)
+    consent(cast, Operation.objects.get(kind="vm.add_disk"))
+    assert Disk.objects.get(target="vdb").pool == theirs
+
+
 def test_the_disk_that_it_starts_from_stays(cast, machine):
     """Red when the order of boot is not looked at: vda is not always the one."""
     disk = machine.disks.get()

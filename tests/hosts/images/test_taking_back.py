@@ -7,12 +7,20 @@ from django.urls import reverse
 
 from portal.core.errors import Denied
 from portal.drivers.errors import InvalidState
-from portal.drivers.types import VolumeSpec
+from portal.drivers.types import PoolSpec, VolumeSpec
 from portal.hosts import services as hosts
 from portal.hosts.images import importing, services
 from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.images.values import BEING_MADE
-from portal.hosts.models import BegunVolume, Image, ImageAttachment, PoolAttachment, Upload, Volume
+from portal.hosts.models import (
+    BegunVolume,
+    Image,
+    ImageAttachment,
+    PoolAttachment,
+    StoragePool,
+    Upload,
+    Volume,
+)
 from portal.operations.registry import StepContext, StepFailed
 from portal.operations.states import State
 from tests.factories import GIB, make_host, make_image
@@ -62,6 +70,15 @@ def test_nothing_is_made_from_an_image_before_its_import_ends(
     image = Image.objects.get()
     assert seen == [BEING_MADE] and (image.deprecated_at, image.deprecated_reason) == (None, "")
     assert not BegunVolume.objects.exists()
+
+
+def test_an_import_puts_nothing_into_a_pool_that_was_taken_over(chief, uploads, pool, disk, upload):
+    """Red when Copy takes every pool of files for the portal's own."""
+    theirs = StoragePool.objects.create(name="theirs")
+    PoolAttachment.objects.create(host=pool.host, pool=theirs, path="/srv/theirs", taken_over=True)
+    pool.driver.ensure_pool(PoolSpec("theirs", str(theirs.uuid), "/srv/theirs"))
+    assert imported(send(chief, upload, disk)) == (State.SUCCEEDED, [])
+    assert Image.objects.get().attachments.get().pool == pool and pool.driver.list_volumes("theirs") == ()
 
 
 def test_an_import_is_not_taken_back_from_under_what_uses_it(chief, uploads, pool, disk, upload, monkeypatch):

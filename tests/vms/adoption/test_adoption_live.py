@@ -9,13 +9,15 @@ import pytest
 
 from portal.accounts.models import Membership, Role, User
 from portal.hosts.watcher import Watcher
-from portal.operations.models import Operation
+from portal.operations import scopes
+from portal.operations.models import Counter, Operation
 from portal.operations.states import State
 from tests.factories import MIB, make_host
 from tests.vms.real import URI
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
 from vms import editing
-from vms.adoption import found
+from vms.adoption import again, found
+from vms.adoption.kind import LOOK_AGAIN
 from vms.adoption.services import ADOPT, adopt_machine, release_machine
 from vms.models import Definition, Observed, Status, VirtualMachine
 
@@ -182,3 +184,33 @@ def test_an_adoption_that_fails_leaves_the_host_alone_and_it_is_found_again(
     assert worker(begun.pk, failing="look") == 0
     assert Operation.objects.get(pk=begun.pk).state == State.FAILED
     assert not VirtualMachine.objects.exists() and stranger(domain) and texts(domain) == made
+
+
+def test_what_virsh_changed_since_is_written_down_and_counted(cast, operator, worker, watcher, domain):
+    """Whatever dies meanwhile.
+
+    Red when a second look takes again, or anything is changed on the host.
+    """
+    make_host(uri=URI, observed_cpus=64, observed_memory=1 << 40)
+    begun = adopt(cast, operator, watch_until(watcher, lambda: stranger(domain)))
+    carry_out(worker, begun)
+    machine = VirtualMachine.objects.get()
+    domain.setVcpusFlags(3, libvirt.VIR_DOMAIN_AFFECT_CONFIG | libvirt.VIR_DOMAIN_VCPU_MAXIMUM)
+    domain.setVcpusFlags(3, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    domain.setMemoryFlags(96 * 1024, libvirt.VIR_DOMAIN_AFFECT_CONFIG | libvirt.VIR_DOMAIN_MEM_MAXIMUM)
+    changed = texts(domain)
+    definition = Definition.objects.get(uuid=machine.uuid)
+
+    def is_seen():
+        definition.refresh_from_db()
+        return definition.observed_persistent["memory_bytes"] == 96 * MIB
+
+    watch_until(watcher, is_seen)
+    begun = again.look_again(actor=operator, machine=machine, digest=definition.observed_digest)
+    assert [one[:1] for one in begun.frozen["pinned"]["settings"]][0] == ["Memory"]
+    carry_out(worker, begun, *points(LOOK_AGAIN))
+    machine.refresh_from_db()
+    assert (machine.vcpus, machine.memory, machine.memory_now) == (3, 96 * MIB, 64 * MIB)
+    used = Counter.objects.filter(scope=scopes.of_project(cast.project)).values_list("resource", "used")
+    assert dict(used) == {"vcpu": 3, "memory": 96 * MIB, "disk": 0, "machines": 1}
+    assert texts(domain) == changed and domain.isActive()
