@@ -32,6 +32,7 @@ catalogue_urls = [
     path("catalogue/admin/uploads/<int:pk>/start/", handed_in.upload_start, name="upload_start"),
     path("catalogue/admin/uploads/<int:pk>/from/<int:offset>/", handed_in.upload_chunk, name="upload_chunk"),
     path("catalogue/admin/uploads/<int:pk>/retry/", handed_in.upload_retry, name="upload_retry"),
+    path("catalogue/admin/uploads/<int:pk>/choose/", handed_in.upload_choose, name="upload_choose"),
     path("catalogue/admin/uploads/<int:pk>/drop/", handed_in.upload_drop, name="upload_drop"),
     path("catalogue/admin/images/<int:pk>/deprecate/", admin.image_deprecate, name="image_deprecate"),
 ]

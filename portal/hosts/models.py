@@ -267,6 +267,8 @@ class Image(models.Model):
     virtual_size = models.PositiveBigIntegerField()
     login_user = models.CharField(max_length=32)
     min_memory = models.PositiveBigIntegerField()
+    #: What a disk made from it has at least where that is more than the image itself; 0 for that alone.
+    min_disk = models.PositiveBigIntegerField(default=0)
     cloud_init = models.BooleanField(default=True)
     description = models.TextField(blank=True)
     #: The device models that its kernel has drivers for.
@@ -275,13 +277,15 @@ class Image(models.Model):
     source = models.CharField(max_length=255)
     #: What osinfo-db calls the system in it (`debian12`), '' where nobody said.
     os = models.CharField(max_length=64, blank=True)
-    #: What the appliance (OVA) that it came in said of its machine (`images.appliances.said_by`).
+    #: What the appliance (OVA) that it came in said of its machine (`images.appliances.take_disk`).
     told = models.JSONField(default=dict, blank=True)
     #: Its system starts by UEFI, not by a BIOS.
     uefi = models.BooleanField(default=False)
     #: Who may use it: everybody, or the people of `projects`.
     every_project = models.BooleanField(default=True)
     projects = models.ManyToManyField(Project, related_name="images", blank=True)
+    #: What a person said here of it (`images.describing.FIELDS`): no builder's list overrules that.
+    edited = models.JSONField(default=list, blank=True)
     imported_at = models.DateTimeField(auto_now_add=True, null=True)
     #: Since when nothing new is made from it, and why.
     deprecated_at = models.DateTimeField(null=True, blank=True)
@@ -306,6 +310,11 @@ class Image(models.Model):
     def label(self) -> str:
         """Its title with its version, unless the title says that."""
         return self.title if self.version in self.title.split() else f"{self.title} {self.version}"
+
+    @property
+    def least_disk(self) -> int:
+        """The bytes that a disk made from it has at least."""
+        return max(self.virtual_size, self.min_disk)
 
     @property
     def needs_installer(self) -> bool:
@@ -350,8 +359,12 @@ class Upload(models.Model):
     sha256 = models.CharField(max_length=64, blank=True)
     format = models.CharField(max_length=8, blank=True)
     capacity = models.PositiveBigIntegerField(default=0)
-    #: What an appliance says of its machine (`images.appliances.said_by`).
+    #: What an appliance says of its machine (`images.appliances.take_disk`).
     told = models.JSONField(default=dict, blank=True)
+    #: Which disk of an appliance is taken, from 1; None where nobody chose.
+    disk = models.PositiveSmallIntegerField(null=True)
+    #: What there is to choose from (`images.appliances.NoDisk`); none for no appliance, None before a look.
+    disks = models.JSONField(null=True)
     image = models.ForeignKey(Image, on_delete=models.SET_NULL, null=True, related_name="uploads")
     #: The pool that it becomes a volume of; None for what becomes an image.
     pool = models.ForeignKey(PoolAttachment, on_delete=models.PROTECT, null=True, related_name="uploads")

@@ -25,6 +25,7 @@ urlpatterns = [
     path("storage/uploads/<int:pk>/start/", upload_views.start, name="upload-start"),
     path("storage/uploads/<int:pk>/from/<int:offset>/", upload_views.chunk, name="upload-chunk"),
     path("storage/uploads/<int:pk>/retry/", upload_views.retry, name="upload-retry"),
+    path("storage/uploads/<int:pk>/choose/", upload_views.choose, name="upload-choose"),
     path("storage/uploads/<int:pk>/drop/", upload_views.drop, name="upload-drop"),
     path("storage/volumes/<int:pk>/", storage.volume, name="volume"),
     path("storage/volumes/<int:pk>/download/", storage.download, name="volume-download"),

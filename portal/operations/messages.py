@@ -261,8 +261,16 @@ SENTENCES = {
         "The file is an OVA that cannot be taken, and was thrown away. What was found: %(raw)s."
     ),
     "appliance_disks": _(
-        "The OVA holds a machine with %(raw)s disks, and an image is one disk. It was thrown away. Export "
-        "the machine with one disk, or unpack the OVA (tar -xf) and add each disk as an image of its own."
+        "The OVA holds a machine with %(raw)s disks, and one of them is taken. Choose by its number on the "
+        "page of the upload which one; what a browser sent is kept."
+    ),
+    "appliance_no_disk": _(
+        "The OVA has no disk with the number %(raw)s. Choose one that it has on the page of the upload; what "
+        "a browser sent is kept."
+    ),
+    "appliance_none": _(
+        "The disk with the number %(raw)s was to be taken out of an OVA, and the file is none. Import it "
+        "without a number on the page of the upload; what a browser sent is kept."
     ),
     "image_foreign": _(
         "The file is a disk of the format %(raw)s, which the portal does not take. Make a qcow2 of it: "
@@ -334,6 +342,8 @@ NAMING = frozenset(
         "image_packed",
         "appliance_unfit",
         "appliance_disks",
+        "appliance_no_disk",
+        "appliance_none",
         "image_foreign",
         "image_backed",
         "image_huge",

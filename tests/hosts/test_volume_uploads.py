@@ -16,6 +16,8 @@ from django.utils import timezone
 from portal.accounts.models import Membership, Role, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
+from portal.drivers.ova import archive
+from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.drivers.types import VolumeSpec
 from portal.hosts.images import services as images
 from portal.hosts.images import store
@@ -107,6 +109,28 @@ def test_the_disk_of_an_appliance_becomes_a_volume(operator, pool, fake, tmp_pat
     content = packed(tmp_path, disk(tmp_path / "raw", "vmdk"), name="disk.vmdk")
     assert put_in(operator, begin(operator, pool), content).state == State.SUCCEEDED
     assert (row(NAME).observed_format, row(NAME).observed_capacity) == ("qcow2", 2 * MIB)
+
+
+def test_of_an_appliance_with_several_disks_the_chosen_one_becomes_the_volume(
+    client, operator, pool, fake, tmp_path
+):
+    """Red when the page of a volume's upload cannot choose."""
+    disks = {"a.qcow2": disk(tmp_path / "1.raw"), "b.vmdk": disk(tmp_path / "2.raw", "vmdk", bytes(3 * MIB))}
+    paths = {name: tmp_path / name for name in disks}
+    for name, content in disks.items():
+        paths[name].write_bytes(content)
+    machine = Appliance("m", 1, MIB, tuple(PackedDisk(name, MIB) for name in disks))
+    archive.pack(tmp_path / "x.ova", machine, paths, {})
+    upload = begin(operator, pool)
+    operation = put_in(operator, upload, (tmp_path / "x.ova").read_bytes())
+    assert code(operation) == "appliance_disks"
+    client.force_login(operator)
+    assert "b.vmdk" in client.get(reverse("hosts:upload", args=[upload.pk])).content.decode()
+    choose = reverse("hosts:upload-choose", args=[upload.pk])
+    assert client.post(choose, {"disk": "3"}).status_code == 422
+    assert client.post(choose, {"disk": "2"}).status_code == 302
+    assert done(Operation.objects.latest("pk")).state == State.SUCCEEDED
+    assert (row(NAME).observed_format, row(NAME).observed_capacity) == ("qcow2", 3 * MIB)
 
 
 def test_who_may_not_gets_nothing(operator, chief, cast, pool, tmp_path):

@@ -394,6 +394,7 @@ LINES = (
         silent="a part of what was begun",
     ),
     Line("vms:upload_retry", NO, change(EVERY_ADMIN), "failed_upload"),
+    Line("vms:upload_choose", NO, change(EVERY_ADMIN), "two_disks_upload", data=lambda w: {"disk": "2"}),
     Line("vms:upload_drop", NO, change(EVERY_ADMIN), "upload"),
     Line("vms:image_deprecate", NO, change(EVERY_ADMIN), "image", data=lambda w: {"reason": "too old"}),
     # The estate
@@ -468,6 +469,7 @@ LINES = (
         silent="a part of what was begun",
     ),
     Line("hosts:upload-retry", NO, change(ESTATE), "failed_volume_upload"),
+    Line("hosts:upload-choose", NO, change(ESTATE), "two_disks_volume_upload", data=lambda w: {"disk": "2"}),
     Line("hosts:upload-drop", NO, change(ESTATE), "volume_upload"),
     Line("hosts:volume", page(ESTATE), NO, "volume"),
     Line("hosts:volume-download", NO, change(ESTATE), "volume"),

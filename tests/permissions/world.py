@@ -105,7 +105,12 @@ def _things(world):
     world.failed_upload = Upload.objects.create(
         person=chief, wanted=wanted, address="https://example.org/", state=Upload.State.FAILED
     )
+    disks = [{"number": number, "capacity": 1, "format": "vmdk", "file": "a"} for number in (1, 2)]
+    two = {"person": chief, "address": "https://example.org/", "state": Upload.State.FAILED, "disks": disks}
+    world.two_disks_upload = Upload.objects.create(wanted=wanted, **two)
     volume = {"kind": "volume", "title": "up.qcow2", "name": "up.qcow2"}
+    two["wanted"] = volume | {"name": "two.qcow2"}
+    world.two_disks_volume_upload = Upload.objects.create(pool=place, **two)
     told = {"person": chief, "pool": place, "wanted": volume}
     world.volume_upload = Upload.objects.create(**told)
     world.sent_volume_upload = Upload.objects.create(**told, file_name="a", file_size=1 << 20)

@@ -25,12 +25,20 @@ def facts(image: Image) -> list[tuple[str, str]]:
         (_("Name"), told["name"]),
         (_("vCPUs"), str(told["vcpus"]) if told["vcpus"] else ""),
         (_("Memory"), gib(told["memory"], 2) if told["memory"] else ""),
-        (_("Disk"), gib(image.virtual_size, 2)),
+        (_("Disk"), _disk(image)),
         (_("Firmware"), firmware),
         (_("System"), system),
         (_("Networks"), ", ".join(told["networks"])),
     ]
     return [(label, words) for label, words in found if words]
+
+
+def _disk(image: Image) -> str:
+    words = gib(image.virtual_size, 2)
+    if "disk" not in image.told:
+        return words
+    told = {"number": image.told["disk"], "disks": image.told["disks"], "size": words}
+    return _("%(size)s, number %(number)d of %(disks)d") % told
 
 
 def fitting(image: Image | None, sizes: QuerySet[Flavour]) -> list[Flavour]:

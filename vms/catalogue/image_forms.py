@@ -74,8 +74,8 @@ class DescribeForm(SeenForm, _SharedForm):
 
 KINDS = {
     "disk": _(
-        "A qcow2, a raw disk that can be booted, or an OVA with one disk. Machines start from it. What an "
-        "OVA says of its machine is taken where nothing is said here."
+        "A qcow2, a raw disk that can be booted, or an OVA. Machines start from it. What an OVA says of its "
+        "machine is taken where nothing is said here."
     ),
     "iso": _("An ISO 9660 image: an installer, drivers, a rescue system. Machines have it in a drive."),
 }
@@ -111,6 +111,11 @@ class AddForm(_SharedForm):
         choices=Devices.choices,
         initial=[Devices.PARAVIRTUAL.value],
         widget=ExplainedCheckboxes,
+    )
+    disk = forms.IntegerField(
+        label=_("Disk of an OVA, by its number"),
+        required=False,
+        help_text=_("Empty: the only one. Of several you choose when the file is here, from a list of them."),
     )
     sha256 = forms.CharField(
         label=_("SHA-256 of the file"),

@@ -20,8 +20,9 @@ def image_add(request: HttpRequest) -> HttpResponse:
     form = AddForm(request.POST or None, actor=request.user)
     if request.method == "POST" and form.is_valid():
         with denied_at(form):
+            typed = form.cleaned_data
             upload = services.begin_upload(
-                actor=request.user, wanted=form.wanted(), sha256=form.cleaned_data["sha256"]
+                actor=request.user, wanted=form.wanted(), sha256=typed["sha256"], disk=typed["disk"]
             )
         if not form.errors:
             return redirect("vms:upload", upload.pk)
@@ -37,7 +38,11 @@ def image_fetch(request: HttpRequest) -> HttpResponse:
         typed = form.cleaned_data
         with denied_at(form):
             operation = services.begin_import(
-                actor=request.user, wanted=form.wanted(), address=typed["address"], sha256=typed["sha256"]
+                actor=request.user,
+                wanted=form.wanted(),
+                address=typed["address"],
+                sha256=typed["sha256"],
+                disk=typed["disk"],
             )
         if not form.errors:
             return redirect("operations:detail", operation.pk)
@@ -49,7 +54,7 @@ def _form_page(request: HttpRequest, form: AddForm, way: str) -> HttpResponse:
     return render(request, "vms/admin/image_add.html", context, status=422 if form.errors else 200)
 
 
-_ROUTES = {name: f"vms:upload_{name}" for name in ("start", "chunk", "retry", "drop")}
+_ROUTES = {name: f"vms:upload_{name}" for name in ("start", "chunk", "retry", "drop", "choose")}
 
 
 def _upload(request: HttpRequest, pk: int) -> Upload:
@@ -61,7 +66,14 @@ def _upload(request: HttpRequest, pk: int) -> Upload:
 @require_safe
 def upload(request: HttpRequest, pk: int) -> HttpResponse:
     """Show an upload: choose its file, or see how its import goes."""
-    return render(request, "vms/admin/upload.html", receiving.shown(request, _upload(request, pk), _ROUTES))
+    return _upload_page(request, _upload(request, pk))
+
+
+def _upload_page(
+    request: HttpRequest, found: Upload, choice: receiving.DiskForm | None = None
+) -> HttpResponse:
+    context = receiving.shown(request, found, _ROUTES, choice)
+    return render(request, "vms/admin/upload.html", context, status=422 if choice else 200)
 
 
 @require_POST
@@ -82,6 +94,15 @@ def upload_retry(request: HttpRequest, pk: int) -> HttpResponse:
     found = _upload(request, pk)
     with attempt(request, _("%(upload)s is being imported again.") % {"upload": found}):
         services.retry(actor=request.user, upload=found)
+    return redirect("vms:upload", pk)
+
+
+@require_POST
+def upload_choose(request: HttpRequest, pk: int) -> HttpResponse:
+    """Import the disk that was chosen out of an OVA."""
+    found = _upload(request, pk)
+    if refused := receiving.choose(request, found):
+        return _upload_page(request, found, refused)
     return redirect("vms:upload", pk)
 
 

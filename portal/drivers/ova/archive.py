@@ -19,7 +19,7 @@ MOST_FILES = 256
 #: Bytes of headers that are read of an archive, and of anything at once.
 MOST_HEADERS, MOST_AT_ONCE = 4 << 20, 2 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()@+=-]{0,199}")
-_LINE = re.compile(r"(SHA1|SHA256|SHA512) ?\(([^()]{1,200})\) ?= ?([0-9a-fA-F]{40,128})\s*")
+_LINE = re.compile(r"(SHA1|SHA256|SHA512) ?\((.{1,200})\) ?= ?([0-9a-fA-F]{40,128})\s*")
 Check = Callable[[], None]
 
 

@@ -6,14 +6,14 @@ Not for: judging the disk, which `drivers.imagefile` does, nor for the format of
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from portal.core import osinfo
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.imagefile import Unfit
-from portal.drivers.ova.appliance import Appliance
+from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.drivers.ova.archive import Archive, opened
 
 #: What others call systems (VMware's and VirtualBox's names and words, in small letters) -> osinfo-db's ids.
@@ -36,35 +36,62 @@ _WIDTHS = ("64", "32")
 MOST_NETWORKS = 16
 
 
-def take_disk(
-    source: Path, target: Path, *, room_bytes: int, check: Callable[[], None]
-) -> dict[str, Any] | None:
-    """Write the appliance's one disk to `target` and return what it says of its machine, as a row keeps it.
+class NoDisk(Exception):
+    """Which disk it is to be was not said, or is not there; `disks` are those to choose from."""
 
-    None for an archive that is no appliance. `check` ends it by raising. Idempotent. Raises Unfit with the
-    reason, and OSError (ENOSPC) when the disk has more than `room_bytes`.
+    def __init__(self, code: str, raw: str, disks: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__(code)
+        self.code, self.raw, self.disks = code, raw, list(disks)
+
+
+def take_disk(
+    source: Path, target: Path, *, number: int | None, room_bytes: int, check: Callable[[], None]
+) -> dict[str, Any] | None:
+    """Write a disk of the appliance to `target` and return what it says of its machine, as a row keeps it.
+
+    `number` counts the machine's disks from 1; None for the only one. None for an archive that is no
+    appliance. `check` ends it by raising. Idempotent. Raises Unfit with the reason, NoDisk for a number that
+    lacks or is not there, and OSError (ENOSPC) when the disk has more than `room_bytes`.
     """
     try:
         with opened(source) as archive:
             if not archive.descriptors():
                 return None
             found = archive.appliance()
-            _unpack(archive, found, target, room_bytes, check)
+            disk = _chosen(found, number)
+            digest = _unpack(archive, disk, target, room_bytes, check)
     except InvalidSpec as error:
         raise Unfit("appliance_unfit", error.raw) from error
-    return said_by(found)
+    told = said_by(found)
+    if len(found.disks) > 1:
+        # Another disk of the same file is another image.
+        told |= {"disk": number, "disks": len(found.disks), "sha256": digest}
+    return told
+
+
+def _chosen(found: Appliance, number: int | None) -> PackedDisk:
+    disks = [
+        {
+            "number": place,
+            "capacity": disk.capacity_bytes,
+            "format": disk.format,
+            "file": _shown(disk.file),
+        }
+        for place, disk in enumerate(found.disks, 1)
+    ]
+    if number is None and len(disks) > 1:
+        raise NoDisk("appliance_disks", str(len(disks)), disks)
+    if number is not None and not 1 <= number <= len(disks):
+        raise NoDisk("appliance_no_disk", str(number), disks)
+    return found.disks[(number or 1) - 1]
 
 
 def _unpack(
-    archive: Archive, found: Appliance, target: Path, room_bytes: int, check: Callable[[], None]
-) -> None:
-    if len(found.disks) != 1:
-        # A template keeps the first disk of a machine alone; here nobody chose which one that is.
-        raise Unfit("appliance_disks", str(len(found.disks)))
-    [disk] = found.disks
+    archive: Archive, disk: PackedDisk, target: Path, room_bytes: int, check: Callable[[], None]
+) -> str:
     if archive.size_of(disk.file) > room_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
-    archive.unpack(disk.file, target, check)
+    return archive.unpack(disk.file, target, check)
 
 
 def said_by(found: Appliance) -> dict[str, Any]:

@@ -178,13 +178,12 @@ class Check(Step):
         there, told = taken if taken.exists() else image, None
         iso = upload.wanted["kind"] == Image.Kind.ISO
         if there is taken and not iso and imagefile.is_tar(str(taken)):
-            disk = store.unpacked_of(upload)
             # What an earlier attempt left takes room, and is made anew.
-            store.remove(disk, image)
-            told = appliances.take_disk(
-                taken, disk, room_bytes=store.free_bytes(), check=lambda: _look(context)
-            )
-            there = taken if told is None else disk
+            store.remove(store.unpacked_of(upload), image)
+            told = self._take_disk(context, upload)
+            there = taken if told is None else store.unpacked_of(upload)
+        if there is taken and upload.disk is not None:
+            raise self._no_disk(upload, appliances.NoDisk("appliance_none", str(upload.disk)))
         found = imagefile.judge(
             str(there), iso=iso, most_capacity=settings.UPLOAD_MOST_CAPACITY, packed=told is not None
         )
@@ -206,6 +205,23 @@ class Check(Step):
         rows.update(format="raw" if found.format == "iso" else "qcow2", capacity=found.capacity_bytes)
         store.remove(taken, store.unpacked_of(upload))
 
+    def _take_disk(self, context: StepContext, upload: Upload) -> dict[str, Any] | None:
+        try:
+            return appliances.take_disk(
+                store.taken_of(upload),
+                store.unpacked_of(upload),
+                number=upload.disk,
+                room_bytes=store.free_bytes(),
+                check=lambda: _look(context),
+            )
+        except appliances.NoDisk as none:
+            raise self._no_disk(upload, none) from none
+
+    def _no_disk(self, upload: Upload, none: appliances.NoDisk) -> StepFailed:
+        # The file is kept: on the upload's page a person chooses from these.
+        Upload.objects.filter(pk=upload.pk).update(disks=none.disks)
+        return StepFailed(none.code, none.raw)
+
     def undo(self, context: StepContext) -> None:
         upload = Upload.objects.filter(pk=context.identifiers["upload"]).first()
         if upload is not None:
@@ -222,7 +238,7 @@ class Register(Step):
         if upload.image_id is not None:
             return
         wanted = Wanted.of(upload.wanted)
-        known = Image.objects.filter(sha256=upload.sha256).first()
+        known = Image.objects.filter(sha256=_digest_of(upload)).first()
         if known is not None:
             raise StepFailed("image_known", known.label)
         try:
@@ -233,7 +249,7 @@ class Register(Step):
                     actor=upload.person, verb="image.imported", target=image, after={"sha256": image.sha256}
                 )
         except IntegrityError as error:
-            raise StepFailed("image_known", upload.sha256[:12]) from error
+            raise StepFailed("image_known", _digest_of(upload)[:12]) from error
 
     def undo(self, context: StepContext) -> None:
         """Delete the row. Raises StepFailed when something was made from it meanwhile."""
@@ -251,6 +267,11 @@ class Register(Step):
             raise StepFailed("image_used", upload.image.label) from error
 
 
+def _digest_of(upload: Upload) -> str:
+    """Return the image's SHA-256: the file's, or that of the one disk that was chosen of several in it."""
+    return str(upload.told.get("sha256") or upload.sha256)
+
+
 def _make(upload: Upload, wanted: Wanted) -> Image:
     path, told = store.image_of(upload), upload.told
     image = Image.objects.create(
@@ -258,7 +279,7 @@ def _make(upload: Upload, wanted: Wanted) -> Image:
         name=wanted.name,
         title=wanted.title.strip(),
         version=wanted.version,
-        sha256=upload.sha256,
+        sha256=_digest_of(upload),
         format=upload.format,
         size=path.stat().st_size,
         virtual_size=upload.capacity,

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostE
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
+from portal.core.web.htmx import denied_at
 from portal.hosts.images import passing, services, store
 from portal.hosts.models import Upload
 from portal.operations.models import Operation
@@ -30,10 +31,28 @@ class FileForm(forms.Form):
             raise forms.ValidationError(_("The beginning of the file cannot be read.")) from error
 
 
-def shown(request: HttpRequest, upload: Upload, routes: Mapping[str, str]) -> dict[str, Any]:
+class DiskForm(forms.Form):
+    """Which disk of an appliance is taken; nothing for a file as it is."""
+
+    disk = forms.IntegerField(required=False)
+
+
+def choose(request: HttpRequest, upload: Upload) -> DiskForm | None:
+    """Import the file again with the disk that was chosen; return the form when that is refused."""
+    form = DiskForm(request.POST)
+    if form.is_valid():
+        with denied_at(form):
+            services.choose_disk(actor=request.user, upload=upload, number=form.cleaned_data["disk"])
+    return form if form.errors else None
+
+
+def shown(
+    request: HttpRequest, upload: Upload, routes: Mapping[str, str], choice: DiskForm | None = None
+) -> dict[str, Any]:
     """Return what a page says of an upload: how much of it is here, and what is done with it.
 
-    `routes` names the addresses that take its file (`start`, `chunk`) and its buttons (`retry`, `drop`).
+    `routes` names the addresses that take its file (`start`, `chunk`) and its buttons (`retry`, `drop`,
+    `choose`); `choice` is a choice of a disk that was refused.
     """
     there = store.length(store.part_of(upload)) if upload.state == Upload.State.OPEN else upload.file_size
     operations = Operation.objects.restrict(request.user, "view").filter(subject=upload.topic)
@@ -43,7 +62,9 @@ def shown(request: HttpRequest, upload: Upload, routes: Mapping[str, str]) -> di
         "mine": upload.person_id == request.user.pk,
         "there": there,
         "percent": 100 * there // upload.file_size if upload.file_size else 0,
-        "can_retry": services.can_retry(upload),
+        "can_retry": services.can_retry(upload) and not services.must_choose(upload),
+        "must_choose": services.can_retry(upload) and services.must_choose(upload),
+        "choice": choice,
         "operations": operations.select_related("requester").order_by("-pk")[:5],
     }
 

@@ -20,6 +20,7 @@ from portal.hosts.images.values import (
     BEING_DELETED,
     BEING_MADE,
     Wanted,
+    check_disk,
     check_projects,
     check_sha256,
     check_system,
@@ -39,24 +40,33 @@ MOST_CHUNK = passing.MOST_CHUNK
 State = Upload.State
 
 
-def begin_upload(*, actor: Any, wanted: Wanted, sha256: str = "") -> Upload:
-    """Keep what an image will be; its file follows by `start_file` and `receive`. Raises Denied."""
+def begin_upload(*, actor: Any, wanted: Wanted, sha256: str = "", disk: int | None = None) -> Upload:
+    """Keep what an image will be; its file follows by `start_file` and `receive`. Raises Denied.
+
+    `disk` is which one is taken when the file is an OVA, from 1; None for the only one.
+    """
     purposes.check_right(actor, None)
     check_wanted(wanted)
+    check_disk(wanted.kind, disk)
     expected = check_sha256(sha256, needed=False)
     with transaction.atomic():
-        upload = Upload.objects.create(person=actor, wanted=wanted.as_json(), expected_sha256=expected)
+        upload = Upload.objects.create(
+            person=actor, wanted=wanted.as_json(), expected_sha256=expected, disk=disk
+        )
         audit.record(actor=actor, verb="image.upload_begun", target=upload, after=upload.wanted)
     return upload
 
 
-def begin_import(*, actor: Any, wanted: Wanted, address: str, sha256: str) -> Operation:
-    """Queue that an image is fetched from `address` and imported. Raises Denied.
+def begin_import(
+    *, actor: Any, wanted: Wanted, address: str, sha256: str, disk: int | None = None
+) -> Operation:
+    """Queue that an image is fetched from `address` and imported; `disk` as for an upload. Raises Denied.
 
     What the address leads to is looked at when it is fetched, not here: it may lead elsewhere by then.
     """
     purposes.check_right(actor, None)
     check_wanted(wanted)
+    check_disk(wanted.kind, disk)
     expected = check_sha256(sha256, needed=True)
     try:
         fetching.check_url(address)
@@ -73,6 +83,7 @@ def begin_import(*, actor: Any, wanted: Wanted, address: str, sha256: str) -> Op
             address=address,
             file_name=file_name_of(address),
             expected_sha256=expected,
+            disk=disk,
             state=State.HANDED,
         )
         after = upload.wanted | {"address": upload.shown_address, "sha256": expected}
@@ -209,6 +220,8 @@ def retry(*, actor: Any, upload: Upload) -> Operation:
             raise Denied(_("There is nothing to try again."))
         if not can_retry(current):
             raise Denied(_("The file was thrown away. Add it again."))
+        if must_choose(current):
+            raise Denied(_("Choose first which disk of the OVA is taken."))
         # What an address gives may be another length by now; its fetch looks itself.
         if not current.address:
             _check_room(current, room.needed_bytes(current))
@@ -222,6 +235,50 @@ def can_retry(upload: Upload) -> bool:
     if upload.state != State.FAILED:
         return False
     return bool(upload.address) or store.length(store.part_of(upload)) == upload.file_size
+
+
+def must_choose(upload: Upload) -> bool:
+    """Tell whether its import ended for want of a number, or by one that the file has no disk of."""
+    if upload.disks is None:
+        return False
+    if upload.disk is None:
+        return len(upload.disks) > 1
+    return not 1 <= upload.disk <= len(upload.disks)
+
+
+def choose_disk(*, actor: Any, upload: Upload, number: int | None) -> Operation:
+    """Import a file again that is here still, with the disk of that number; None for a file as it is.
+
+    Raises Denied, with the field `disk` for a number that the file has no disk of.
+    """
+    purposes.check_right(actor, upload)
+    with transaction.atomic():
+        _lock_all()
+        current = Upload.objects.select_for_update().filter(pk=upload.pk).first()
+        if current is None or not can_retry(current):
+            raise Denied(_("There is nothing to try again."))
+        if current.disks is None:
+            raise Denied(_("Nobody looked into the file yet: import it first."))
+        most = len(current.disks)
+        if number is None and most > 1:
+            raise Denied(_("Choose which disk of the OVA is taken."), field="disk")
+        if number is not None and not 1 <= number <= most:
+            told = {"number": number, "disks": most}
+            if not most:
+                raise Denied(_("The file is no OVA: leave the number of a disk out."), field="disk")
+            raise Denied(
+                _("There is no disk %(number)d: the OVA has those from 1 to %(disks)d.") % told, field="disk"
+            )
+        before, current.disk = {"disk": current.disk}, number
+        current.save(update_fields=["disk"])
+        audit.record(
+            actor=actor,
+            verb=purposes.verb(current, "disk_chosen"),
+            target=current,
+            before=before,
+            after={"disk": number},
+        )
+        return retry(actor=actor, upload=current)
 
 
 def give_up(*, actor: Any, upload: Upload) -> None:

@@ -14,6 +14,8 @@ from portal.hosts.models import Image
 
 MIB, GIB = 1 << 20, 1 << 30
 LEAST_MEMORY, MOST_MEMORY = 16 * MIB, 1024 * GIB
+#: More than any OVA has that is taken.
+MOST_DISKS = 64
 #: Why nothing is made from an image while an operation makes or deletes it, kept with it until that ends.
 BEING_MADE, BEING_DELETED = "It is still being made.", "It is being deleted."
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -90,6 +92,17 @@ def check_projects(every_project: bool, projects: tuple[int, ...]) -> None:
         raise Denied(_("Choose at least one project, or every project."), field="projects")
     if Project.objects.filter(pk__in=projects).count() != len(set(projects)):
         raise Denied(_("One of the projects is not there any more."), field="projects")
+
+
+def check_disk(kind: str, number: int | None) -> None:
+    """Raise Denied for what cannot be the number of a disk in an OVA."""
+    if number is None:
+        return
+    if kind != Image.Kind.DISK:
+        raise Denied(_("A CD has no disks to choose from; leave the number out."), field="disk")
+    if not 1 <= number <= MOST_DISKS:
+        words = _("The disks of an OVA have numbers from 1 to %(most)d.") % {"most": MOST_DISKS}
+        raise Denied(words, field="disk")
 
 
 def check_sha256(text: str, *, needed: bool) -> str:

@@ -26,7 +26,7 @@ class NewUpload(forms.Form):
     )
 
 
-_ROUTES = {name: f"hosts:upload-{name}" for name in ("start", "chunk", "retry", "drop")}
+_ROUTES = {name: f"hosts:upload-{name}" for name in ("start", "chunk", "retry", "drop", "choose")}
 
 
 def _upload(request: HttpRequest, pk: int) -> Upload:
@@ -38,11 +38,14 @@ def _upload(request: HttpRequest, pk: int) -> Upload:
 @require_safe
 def upload(request: HttpRequest, pk: int) -> HttpResponse:
     """Show an upload: choose its file, or see what becomes of it."""
-    found = _upload(request, pk)
+    return _page(request, _upload(request, pk))
+
+
+def _page(request: HttpRequest, found: Upload, choice: receiving.DiskForm | None = None) -> HttpResponse:
     made = Volume.objects.restrict(request.user, "operate").filter(pool=found.pool, name=found.wanted["name"])
-    context = receiving.shown(request, found, _ROUTES)
+    context = receiving.shown(request, found, _ROUTES, choice)
     context["volume"] = made.first() if found.state == Upload.State.DONE else None
-    return render(request, "hosts/upload.html", context)
+    return render(request, "hosts/upload.html", context, status=422 if choice else 200)
 
 
 @require_POST
@@ -63,6 +66,15 @@ def retry(request: HttpRequest, pk: int) -> HttpResponse:
     found = _upload(request, pk)
     with attempt(request, _("%(upload)s is being imported again.") % {"upload": found}):
         services.retry(actor=request.user, upload=found)
+    return redirect("hosts:upload", pk)
+
+
+@require_POST
+def choose(request: HttpRequest, pk: int) -> HttpResponse:
+    """Make a volume of the disk that was chosen out of an OVA."""
+    found = _upload(request, pk)
+    if refused := receiving.choose(request, found):
+        return _page(request, found, refused)
     return redirect("hosts:upload", pk)
 
 

@@ -99,11 +99,6 @@ VMDK = "old disk1.vmdk"
 LINK = entry(VMDK, kind=tarfile.SYMTYPE, link="/etc/shadow")
 NO_DISK = entry("old.ovf", foreign())
 LIED = f"SHA256({VMDK})= {'0' * 64}\n".encode()
-TWO = foreign(
-    file='/><File ovf:id="f2" ovf:href="b"',
-    disk=' ovf:diskId="d2" ovf:fileRef="f2"/><Disk ovf:capacity="1048576"',
-    item="<Item><rasd:HostResource>/disk/d2</rasd:HostResource><rasd:ResourceType>17</rasd:ResourceType></Item>",
-)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +110,6 @@ TWO = foreign(
         ([NO_DISK, LINK], "appliance_unfit", "no plain file"),
         ([NO_DISK, entry(VMDK, b"x"), entry(VMDK, b"y")], "appliance_unfit", "twice"),
         ([entry("old.ovf", BOMB), entry(VMDK, b"x")], "appliance_unfit", "DTD"),
-        ([entry("old.ovf", TWO), entry(VMDK, b"x"), entry("b", b"x")], "appliance_disks", "with 2 disks"),
         ([NO_DISK, entry(VMDK, b"conectix" + bytes(2000))], "image_foreign", "VHD"),
         ([NO_DISK, entry(VMDK, b"# Disk DescriptorFile" + bytes(2000))], "image_foreign", "VMDK"),
         ([NO_DISK, entry(VMDK, b"\x1f\x8b" + bytes(2000))], "image_packed", "gzip"),
