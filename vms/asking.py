@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from portal.operations.models import Operation, Reservation
 from portal.operations.policies.judging import Forecast, forecast
 from portal.operations.registry import Asking, Outlook, QuotaLeft
 from portal.operations.spec import RequestSpec
-from vms import guidance, placement, profiles, virtualization
+from vms import fitting, guidance, placement, profiles, virtualization
 from vms.models import CatalogueItem, VirtualMachine
 from vms.services import DAY, DEPLOY, cost_month, kind_for, name_is_taken, names_of, quota_amounts, share_of
 from vms.virtualization import Devices, Wanted
@@ -332,7 +332,7 @@ class AskingForMachines(Asking):
         image = Image.objects.filter(sha256=spec["pinned"]["image"]["sha256"]).first()
         if image is None:
             raise Denied(_("The image of this request was removed."))
-        for field, least in {"memory": image.min_memory, "disk": image.virtual_size}.items():
+        for field, least in {"memory": image.min_memory, "disk": image.least_disk}.items():
             if spec["sizes"][field] < least:
                 raise Denied(
                     _("%(image)s needs at least %(least)s.") % {"image": image.title, "least": gib(least, 3)},
@@ -341,7 +341,18 @@ class AskingForMachines(Asking):
 
     def outlooks(self, operations: Sequence[Operation]) -> Mapping[int, Outlook]:
         found = foresee([prospect_of(operation) for operation in operations])
-        return {operation.pk: outlook for operation, outlook in zip(operations, found, strict=True)}
+        pinned = [operation.frozen["pinned"]["image"]["sha256"] for operation in operations]
+        images = Image.objects.filter(sha256__in=pinned).prefetch_related("projects")
+        by_sha256 = {image.sha256: image for image in images}
+        outlooks = {}
+        for operation, sha256, outlook in zip(operations, pinned, found, strict=True):
+            spec = operation.frozen
+            each = {**spec, "sizes": share_of(spec["sizes"])}
+            image = by_sha256.get(sha256)
+            reason = fitting.refusal(each, image, operation.project) if image else ""
+            warnings = [reason, *outlook.warnings] if reason else outlook.warnings
+            outlooks[operation.pk] = replace(outlook, warnings=warnings)
+        return outlooks
 
     def edit_url(self, operation: Operation) -> str:
         return reverse("vms:edit", args=[operation.pk])

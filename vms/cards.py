@@ -55,7 +55,7 @@ def _card(item: CatalogueItem, offer: Offer) -> Card:
 def _tags(item: CatalogueItem, offer: Offer) -> Iterable[str]:
     yield _("up to %(days)d days") % {"days": item.longest_lease_days}
     if item.disk_most is not None:
-        least = max(item.disk_least or 0, item.image.virtual_size)
+        least = max(item.disk_least or 0, item.image.least_disk)
         yield _("disk %(least)s to %(most)s") % {"least": gib(least), "most": gib(item.disk_most)}
     for name in offer.devices:
         yield str(Devices(name).label)

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import Image
-from vms import cloud, offers, profiles
+from vms import cloud, fitting, offers, profiles
 from vms.models import CatalogueItem
 from vms.unattended import Format, takes_user
 
@@ -31,6 +31,8 @@ def refusals(item: CatalogueItem, values: Values) -> dict[str, str]:
         found["item"] = _("%(item)s is not offered any more.") % {"item": item.name}
     elif item.image.deprecated_at is not None:
         found["item"] = offers.refusal(item)
+    elif reason := offers.no_size(item):
+        found["item"] = reason
     elif boards := [profiles.refusal(item, board) for board in profiles.profiles_of(item.image)]:
         # Where no board can be had there is nothing to choose.
         found["item"] = boards[0] if all(boards) else _no_disk(item)
@@ -49,14 +51,14 @@ def _no_disk(item: CatalogueItem) -> str:
 
 def least_disk(item: CatalogueItem) -> int:
     """Return the bytes that a chosen disk has at least; the image must fit."""
-    return max(item.disk_least or 0, item.image.virtual_size, 1)
+    return max(item.disk_least or 0, item.image.least_disk, 1)
 
 
 def _project(item: CatalogueItem, values: Values) -> str:
     project = values["project"]
     if not (item.every_project or item.projects.filter(pk=project.pk).exists()):
         return _("%(item)s is not offered to %(project)s.") % {"item": item.name, "project": project}
-    if not offers.shares_image(item.image, project):
+    if not fitting.shared_with(item.image, project):
         return _("%(item)s is made from an image that %(project)s may not use.") % {
             "item": item.name,
             "project": project,
@@ -85,15 +87,19 @@ def _flavour(item: CatalogueItem, values: Values) -> str:
     if not item.flavours.filter(pk=flavour.pk).exists():
         return _("%(item)s does not come in the size %(size)s.") % names
     if flavour.memory < item.image.min_memory:
-        return _("%(item)s needs more memory than %(size)s has.") % names
+        least = {"least": gib(item.image.min_memory, 2)}
+        return _("%(item)s needs more memory than %(size)s has: %(least)s.") % (names | least)
+    if item.disk_most is None and flavour.disk < item.image.least_disk:
+        least = {"least": gib(item.image.least_disk, 2)}
+        return _("%(item)s needs a larger disk than %(size)s has: %(least)s.") % (names | least)
     return ""
 
 
 def _disk(item: CatalogueItem, values: Values) -> str:
     disk, flavour = values["disk"], values.get("flavour")
-    if disk < max(item.image.virtual_size, 1):
+    if disk < max(item.image.least_disk, 1):
         return _("The disk has at least %(least)s, so that the image fits.") % {
-            "least": gib(item.image.virtual_size, 3)
+            "least": gib(item.image.least_disk, 3)
         }
     if flavour is not None and disk == flavour.disk:
         return ""

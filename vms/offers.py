@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
+from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import GIVEN_BY, Health, Image, ImageAttachment
 from vms.models import CatalogueItem
 from vms.virtualization import Devices, Wanted
@@ -43,9 +44,19 @@ def refusal(item: CatalogueItem, devices: str = "", accelerator: str = "") -> st
     return ""
 
 
-def shares_image(image: Image, project: Any) -> bool:
-    """Tell whether people of `project` may use `image`."""
-    return image.every_project or image.projects.filter(pk=project.pk).exists()
+def no_size(item: CatalogueItem) -> str:
+    """Return that no size of `item` holds what its image needs, '' when one does or it has none."""
+    sizes, image = list(item.flavours.all()), item.image
+    # Where the disk is chosen, a size need not have it.
+    disk = image.least_disk if item.disk_most is None or item.disk_most < image.least_disk else 0
+    if not sizes or any(size.memory >= image.min_memory and size.disk >= disk for size in sizes):
+        return ""
+    told = {"item": item.name, "memory": gib(image.min_memory, 2), "disk": gib(image.least_disk, 2)}
+    words = _(
+        "No size of %(item)s is large enough for its image by now: it needs %(memory)s of memory and a disk "
+        "of %(disk)s."
+    )
+    return words % told
 
 
 def asked_for_by(user: Any) -> QuerySet[CatalogueItem]:
@@ -79,7 +90,7 @@ def _offer(item: CatalogueItem, hosts: list[tuple[str, bool]]) -> Offer:
     accelerators = [wanted for wanted in item.accelerators if _given(wanted, proofs)]
     ready = {proof for proof, free in hosts if proof and free}
     gone = not hosts and not item.image.source
-    obstacle = refusal(item) if item.image.deprecated_at else _replaced(item) if gone else ""
+    obstacle = refusal(item) if item.image.deprecated_at else _replaced(item) if gone else no_size(item)
     closed = bool(obstacle)
     if not obstacle and not hosts:
         obstacle = _("Its image is on no host yet.")

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from portal.drivers.types import FOLDER_KINDS, Accelerator
 from portal.hosts.models import GIVEN_BY, Health, Host, Image, ImageAttachment
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
-from vms import leases, profiles, virtualization
+from vms import fitting, leases, profiles, virtualization
 from vms.models import Disk, Status, VirtualMachine
 from vms.specs import balloon
 from vms.virtualization import Wanted
@@ -113,7 +113,7 @@ def place(operation: Operation) -> None:
     if network is None:
         raise Denied(_("The network of this request was removed."))
     own_network = network.kind == Network.Kind.USER
-    check_image(spec["pinned"]["image"]["sha256"], operation.project)
+    check_image(spec, operation.project)
     places = candidates(spec["pinned"]["image"]["sha256"], wanted, own_network=own_network)
     chosen = _hold(operation, spec["sizes"], [place for place in places if _can_give(place, spec)])
     _make_rows_surely(operation, spec, chosen, network)
@@ -123,12 +123,11 @@ def _can_give(place: ImageAttachment, spec: dict[str, Any]) -> bool:
     return profiles.gives(place.pool.host, spec)
 
 
-def check_image(sha256: str, project: Project | None) -> None:
-    """Raise Denied when `project` may not use the image any more; one that is gone lies on no host."""
-    image = Image.objects.filter(sha256=sha256, every_project=False).first()
-    if image is not None and not image.projects.filter(pk=project.pk if project else 0).exists():
-        told = {"image": image.label, "project": project}
-        raise Denied(_("The people of %(project)s may not use the image %(image)s.") % told)
+def check_image(spec: Mapping[str, Any], project: Project | None) -> None:
+    """Raise Denied when what was frozen goes with its image no more; one that is gone lies on no host."""
+    image = Image.objects.filter(sha256=spec["pinned"]["image"]["sha256"]).first()
+    if image is not None and (reason := fitting.refusal(spec, image, project)):
+        raise Denied(reason)
 
 
 def _make_rows_surely(

@@ -1,6 +1,7 @@
 """Installers that start from a network: a kernel with its initrd, as images. Not for: starting them."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.utils.translation import gettext as _
 from portal.audit import services as audit
 from portal.core import osinfo
 from portal.core.errors import Denied
+from portal.hosts.images import builders
 from portal.hosts.images.values import Wanted, check_wanted
 from portal.hosts.models import Image
 from portal.hosts.services import check_estate
@@ -58,9 +60,19 @@ def _kept(image: Image | None) -> dict[str, Any]:
     return {field: getattr(image, field) for field in fields} if image is not None else {}
 
 
-def add_installer(*, actor: Any, source: str, name: str, title: str, version: str, os: str = "") -> Image:
+def add_installer(
+    *,
+    actor: Any,
+    source: str,
+    name: str,
+    title: str,
+    version: str,
+    os: str = "",
+    typed: Collection[str] = ("title", "version", "os"),
+) -> Image:
     """Make the installer in the folder `source` known. It stays there: each machine's start reads it.
 
+    What people said of it on its page stays, but for what was `typed` here.
     Idempotent by content; the name stays as it was made. Raises Denied, also for a folder that holds none.
     """
     check_estate(actor, "administer", _("add installers"))
@@ -78,9 +90,9 @@ def add_installer(*, actor: Any, source: str, name: str, title: str, version: st
     known = osinfo.knowledge(os) if os else None
     with transaction.atomic():
         before = _kept(_locked(found, name))
-        image, made = Image.objects.update_or_create(
-            sha256=found,
-            defaults={
+        image, made = builders.make_known(
+            found,
+            {
                 "kind": Image.Kind.NETBOOT,
                 "name": name,
                 "title": title,
@@ -95,6 +107,7 @@ def add_installer(*, actor: Any, source: str, name: str, title: str, version: st
                 "device_models": ["paravirtual", "emulated"],
                 "source": source,
             },
+            typed,
         )
         Image.objects.filter(source=source).exclude(pk=image.pk).update(source="")
         if made:

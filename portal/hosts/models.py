@@ -284,7 +284,7 @@ class Image(models.Model):
     #: Who may use it: everybody, or the people of `projects`.
     every_project = models.BooleanField(default=True)
     projects = models.ManyToManyField(Project, related_name="images", blank=True)
-    #: What a person said here of it (`images.describing.FIELDS`): no builder's list overrules that.
+    #: What people said here of it (`images.values.FIELDS`): no builder's list overrules that.
     edited = models.JSONField(default=list, blank=True)
     imported_at = models.DateTimeField(auto_now_add=True, null=True)
     #: Since when nothing new is made from it, and why.
@@ -313,7 +313,10 @@ class Image(models.Model):
 
     @property
     def least_disk(self) -> int:
-        """The bytes that a disk made from it has at least."""
+        """The bytes that a disk of a machine made from it has at least."""
+        # An installer writes onto a disk of its own: what is said of that, is so.
+        if self.needs_installer and self.min_disk:
+            return self.min_disk
         return max(self.virtual_size, self.min_disk)
 
     @property

@@ -16,6 +16,7 @@ from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.drivers.types import POOL_PREFIX, DeviceModel
 from portal.hosts.addresses import check_jump, check_pool_path, check_uri
+from portal.hosts.images import builders
 from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import Host, Image
 from portal.live.publish import publish
@@ -237,6 +238,8 @@ def set_jump(*, actor: Any, host: Host, jump: str) -> None:
 def import_images(*, actor: Any, manifest: Path) -> list[Image]:
     """Make the images that the builder's manifest describes known. Idempotent by content (SHA-256).
 
+    What people said of an image here is not overruled, and holds for its newer versions too.
+
     `actor` is a user, or a string naming the part of the portal that does it by itself, which needs no role.
     Raises Denied, and ValueError for a manifest that names no file beside it.
     """
@@ -248,9 +251,9 @@ def import_images(*, actor: Any, manifest: Path) -> list[Image]:
         if not source.is_file():
             raise ValueError(f"{source} of the image manifest is missing")
         with transaction.atomic():
-            image, created = Image.objects.update_or_create(
-                sha256=entry["sha256"],
-                defaults={
+            image, created = builders.make_known(
+                entry["sha256"],
+                {
                     "name": entry["name"],
                     "title": entry["title"],
                     "version": entry["version"],

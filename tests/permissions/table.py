@@ -15,6 +15,7 @@ from django.core import signing
 
 from portal.hosts.images.services import image_snapshot
 from portal.hosts.storage.taking_over import seen_as
+from portal.hosts.images import describing
 from tests.permissions.answers import (
     ADMINS,
     ALL,
@@ -102,8 +103,11 @@ def _name(world: Any) -> dict[str, Any]:
     return {"name": seen["name"], "labels": "tried", "seen": signing.dumps(seen, salt=NameForm.salt)}
 
 
-def _image_seen(world: Any) -> str:
-    return signing.dumps(image_snapshot(world.image), salt=DescribeForm.salt)
+def _described(world: Any) -> dict[str, Any]:
+    image = world.unused_image
+    told = {"title": image.title, "version": "2", "min_memory": "0.25", "login_user": image.login_user}
+    seen = signing.dumps(describing.snapshot(image), salt=DescribeForm.salt)
+    return {"device_models": image.device_models, "every_project": "1", "seen": seen, **told}
 
 
 def _change(world: Any, salt: str, seen: dict[str, int]) -> dict[str, Any]:
@@ -369,10 +373,10 @@ LINES = (
     ),
     Line(
         "vms:image_describe",
-        NO,
+        page(EVERY_ADMIN),
         change(EVERY_ADMIN),
-        "image",
-        data=lambda w: {"os": "debian12", "every_project": "1", "seen": _image_seen(w)},
+        "unused_image",
+        data=_described,
     ),
     Line(
         "vms:image_delete", NO, change(EVERY_ADMIN), "unused_image", data=lambda w: {"confirm_name": "unused"}

@@ -17,6 +17,8 @@ from portal.drivers.fake import FakeDriver
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.types import PoolSpec
 from portal.hosts import installers
+from portal.hosts.images import describing
+from portal.hosts.images.values import Description
 from portal.hosts.models import Image
 from portal.operations import runner, words
 from portal.operations import services as operations
@@ -337,6 +339,24 @@ def test_an_installer_is_added_by_command_once(chief, folder, capsys):
     assert (image.kind, image.sha256) == (Image.Kind.NETBOOT, installers.digest(str(folder)))
     assert image.volume_name.endswith(".kernel") and image.sha256 in capsys.readouterr().out
     assert AuditEntry.objects.filter(verb="installer.added").count() == 1
+
+
+def test_an_installer_that_is_added_again_keeps_what_was_said_of_it(chief, folder):
+    """Red when the command's defaults count as typed, or what osinfo-db says as what a person said."""
+    call_command("add_installer", str(folder), username="chief")
+    image = Image.objects.get()
+    said = {"title": "Ours", "version": "12-ours", "os": "debian12", "min_memory": 2 * GIB, "min_disk": GIB}
+    values = Description(**said, login_user="root", device_models=("paravirtual", "emulated"))
+    seen = describing.snapshot(image)
+    describing.describe_image(actor=chief, image=image, values=values, seen=seen)
+    call_command("add_installer", str(folder), username="chief")
+    image.refresh_from_db()
+    assert (image.title, image.version, image.min_memory) == ("Ours", "12-ours", 2 * GIB)
+    # An installer's own length says nothing of the disk that it writes to.
+    assert image.virtual_size > image.least_disk == GIB
+    call_command("add_installer", str(folder), "--title=Typed", username="chief")
+    image.refresh_from_db()
+    assert (image.title, image.version) == ("Typed", "12-ours")
 
 
 @pytest.mark.parametrize(

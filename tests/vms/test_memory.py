@@ -272,6 +272,23 @@ def test_what_cannot_be_is_refused_at_its_field(cast, host, now, ceiling, field,
     assert denied.value.field == (field or denied.value.field)
 
 
+def test_an_image_that_needs_more_by_now_leaves_a_machine_what_it_has(cast, host):
+    """Red when a machine below the image's new least can be changed in nothing, or go further down, or when
+    a request that waits is not checked again.
+    """
+    waiting = resize(cast, host, 512 * MIB, 8 * GIB)
+    type(host.vm.image).objects.update(min_memory=3 * GIB)
+    host.vm = VirtualMachine.objects.get()
+    with pytest.raises(Denied, match="needs at least 3 GiB"):
+        consent(cast, waiting)
+    services.withdraw(actor=cast.requester, operation=waiting)
+    with pytest.raises(Denied, match="needs at least 3 GiB"):
+        resize(cast, host, 512 * MIB, 4 * GIB)
+    asked = resize(cast, host, GIB, 8 * GIB)
+    work(consent(cast, asked))
+    assert told(host)[0] == (1, 8)
+
+
 def test_without_a_balloon_a_machine_has_all_of_its_memory(cast, host, client):
     """Red when a ceiling is promised to a machine that starts with all of it and keeps it."""
     VirtualMachine.objects.update(balloon=None, devices="emulated")

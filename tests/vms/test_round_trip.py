@@ -15,6 +15,7 @@ from portal.operations.states import State
 from tests.drivers.test_imagefile import disk_bytes
 from tests.factories import GIB, MIB
 from tests.hosts.images.conftest import WANTED, imported, send
+from tests.vms.catalogue.saying import describe
 from tests.vms.test_changes import machine, off  # noqa: F401 (fixtures)
 from tests.vms.test_cloning import original  # noqa: F401 (a fixture)
 from tests.vms.test_exports import carried_out, export, folder, host  # noqa: F401 (fixtures)
@@ -85,16 +86,11 @@ def test_the_form_of_an_item_begins_with_what_it_said(client, chief, again):
     assert "No size has that" not in page.content.decode()
 
 
-def describe(client, image, told):
-    form = client.get(url("vms:image", args=[image.pk])).context["describe"]
-    client.post(url("vms:image_describe", args=[image.pk]), told | {"seen": form["seen"].value()})
-
-
 def test_an_admin_says_otherwise_how_it_starts(client, chief, again):
     client.force_login(chief)
-    describe(client, again, {"os": "debian11", "every_project": "1"})
+    describe(client, again, os="debian11", uefi=None)
     again.refresh_from_db()
     assert not again.uefi
-    describe(client, again, {"os": "", "every_project": "1", "uefi": "on"})
+    describe(client, again, os="", uefi="on")
     again.refresh_from_db()
     assert again.uefi and again.os == ""

@@ -55,7 +55,7 @@ def _least(image: Image) -> dict[str, int]:
     return {
         "vcpus": max(told["vcpus"], 1),
         "memory": max(told["memory"], image.min_memory),
-        "disk": image.virtual_size,
+        "disk": image.least_disk,
     }
 
 

@@ -7,21 +7,48 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import Project
+from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, SeenForm
-from portal.hosts.images.services import image_snapshot
-from portal.hosts.images.values import Wanted
+from portal.hosts.images.describing import snapshot
+from portal.hosts.images.values import FIELDS, Description, Wanted
 from portal.hosts.models import Image
 from vms.virtualization import HELP, Devices
 
 
-class _SharedForm(forms.Form):
-    """Which system is in it, and who may use it."""
+class _SaidForm(forms.Form):
+    """What is said of an image, whether it is there or comes."""
 
+    title = forms.CharField(label=_("Title"), max_length=100, help_text=_("Such as Debian 12 with Python."))
+    version = forms.CharField(label=_("Version"), max_length=64, initial="1")
+    description = forms.CharField(
+        label=_("Description"), max_length=2000, required=False, widget=forms.Textarea(attrs={"rows": 3})
+    )
     os = forms.CharField(
         label=_("System"),
         max_length=64,
         required=False,
         help_text=_("As osinfo-db calls it: debian12, ubuntu24.04, win2k22. Empty when it is none of those."),
+    )
+    uefi = forms.BooleanField(
+        label=_("It starts by UEFI"),
+        required=False,
+        help_text=_("Machines made from it from now on get that firmware in place of a BIOS."),
+    )
+    min_memory = GibField(label=_("Least memory in GiB"))
+    min_disk = GibField(
+        label=_("Least disk in GiB"),
+        required=False,
+        help_text=_("Empty: as large as the image itself."),
+    )
+    login_user = forms.CharField(label=_("Sign in as"), max_length=32, required=False)
+    cloud_init = forms.BooleanField(
+        label=_("cloud-init is in it, and puts people's SSH keys there"), required=False
+    )
+    device_models = forms.MultipleChoiceField(
+        label=_("Has drivers for"),
+        choices=Devices.choices,
+        initial=[Devices.PARAVIRTUAL.value],
+        widget=ExplainedCheckboxes,
     )
     every_project = forms.TypedChoiceField(
         label=_("Who may use it"),
@@ -38,38 +65,56 @@ class _SharedForm(forms.Form):
         super().__init__(*args, **kwargs)
         projects: Any = self.fields["projects"]
         projects.queryset = Project.objects.restrict(actor, "administer").order_by("name")
+        explained = {value: HELP[Devices(value)] for value in Devices.values}
+        self.fields["device_models"].widget.explained = explained  # type: ignore[attr-defined]
 
-    def chosen(self) -> tuple[int, ...]:
-        """Return the keys of the chosen projects, none when it is for every one."""
-        if self.cleaned_data["every_project"]:
-            return ()
-        return tuple(project.pk for project in self.cleaned_data["projects"])
+    def said(self) -> dict[str, Any]:
+        """Return what was typed, as a `Description` takes it."""
+        typed = {name: self.cleaned_data[name] for name in FIELDS}
+        chosen = () if typed["every_project"] else tuple(project.pk for project in typed["projects"])
+        sizes = {name: typed[name] or 0 for name in ("min_memory", "min_disk")}
+        return typed | sizes | {"device_models": tuple(typed["device_models"]), "projects": chosen}
 
 
-class DescribeForm(SeenForm, _SharedForm):
-    """What may be changed of an image that is there."""
+def said_of(image: Image) -> dict[str, Any]:
+    """Return what is said of an image, as forms begin with it."""
+    said: dict[str, Any] = {name: getattr(image, name) for name in FIELDS}
+    return said | {
+        "min_disk": image.min_disk or None,
+        "every_project": "1" if image.every_project else "0",
+        "projects": list(image.projects.all()),
+    }
+
+
+class DescribeForm(SeenForm, _SaidForm):
+    """What may be said anew of an image that is there."""
 
     salt = "vms.catalogue.image"
     #: What somebody else changed meanwhile: (value, as it was seen, as it is).
     changes: Sequence[tuple[str, Any, Any]] = ()
-
-    uefi = forms.BooleanField(
-        label=_("It starts by UEFI"),
-        required=False,
-        help_text=_("Machines made from it from now on get that firmware in place of a BIOS."),
-    )
-    field_order: Sequence[str] = ("os", "uefi")
+    #: What would follow from it, in sentences, and what tells that they were shown.
+    effects: Sequence[str] = ()
+    agreed = forms.CharField(widget=forms.HiddenInput, required=False)
 
     def __init__(self, data: Any = None, *, actor: Any, image: Image) -> None:
-        initial = {
-            "os": image.os,
-            "uefi": image.uefi,
-            "every_project": "1" if image.every_project else "0",
-            "projects": list(image.projects.all()),
-        }
-        super().__init__(data, initial=initial, actor=actor)
+        super().__init__(data, initial=said_of(image), actor=actor)
+        if not image.needs_installer:
+            self.fields["min_disk"].help_text = _("Empty: as large as the image itself, %(size)s.") % {
+                "size": gib(image.virtual_size, 2)
+            }
         if not self.is_bound:
-            self.show(image_snapshot(image))
+            self.show(snapshot(image))
+
+    def tell(self, effects: Sequence[str], token: str) -> None:
+        """Show what would follow; sent again, the form agrees to that."""
+        self.effects = effects
+        posted: Any = self.data
+        self.data = posted.copy()
+        self.data["agreed"] = token  # type: ignore[index]
+
+    def values(self) -> Description:
+        """Return what was typed, as the service takes it."""
+        return Description(**self.said())
 
 
 KINDS = {
@@ -81,36 +126,16 @@ KINDS = {
 }
 
 
-class AddForm(_SharedForm):
+class AddForm(_SaidForm):
     """An image that a person adds; its file follows from their computer."""
 
     kind = forms.ChoiceField(
         label=_("It is"), choices=Image.Kind.choices, initial="disk", widget=ExplainedRadio
     )
-    title = forms.CharField(label=_("Title"), max_length=100, help_text=_("Such as Debian 12 with Python."))
     name = forms.CharField(
         label=_("Name"),
         max_length=40,
         help_text=_("Small letters, digits and hyphens. Versions of one image have one name."),
-    )
-    version = forms.CharField(label=_("Version"), max_length=64, initial="1")
-    description = forms.CharField(
-        label=_("Description"), max_length=2000, required=False, widget=forms.Textarea(attrs={"rows": 3})
-    )
-    min_memory = GibField(
-        label=_("Least memory in GiB"),
-        required=False,
-        help_text=_("Empty: what an OVA says of its machine, 1 GiB for everything else."),
-    )
-    login_user = forms.CharField(label=_("Sign in as"), max_length=32, required=False)
-    cloud_init = forms.BooleanField(
-        label=_("cloud-init is in it, and puts people's SSH keys there"), required=False
-    )
-    device_models = forms.MultipleChoiceField(
-        label=_("Has drivers for"),
-        choices=Devices.choices,
-        initial=[Devices.PARAVIRTUAL.value],
-        widget=ExplainedCheckboxes,
     )
     disk = forms.IntegerField(
         label=_("Disk of an OVA, by its number"),
@@ -123,25 +148,27 @@ class AddForm(_SharedForm):
         required=False,
         help_text=_("Where you know it: a file with another one is thrown away. It is computed anyway."),
     )
-    field_order: Sequence[str] = ("kind", "title", "name", "version", "description", "os")
+    field_order: Sequence[str] = (
+        "kind", "title", "name", "version", "description", "os", "uefi", "min_memory", "min_disk",
+        "login_user", "cloud_init", "device_models", "disk", "sha256",
+    )  # fmt: skip
 
-    def __init__(self, data: Any = None, *, actor: Any) -> None:
-        super().__init__(data, actor=actor)
+    def __init__(self, data: Any = None, *, actor: Any, older: Image | None = None) -> None:
+        super().__init__(data, actor=actor, initial=_of_newer(older) if older else None)
         self.fields["kind"].widget.explained = KINDS  # type: ignore[attr-defined]
-        explained = {value: HELP[Devices(value)] for value in Devices.values}
-        self.fields["device_models"].widget.explained = explained  # type: ignore[attr-defined]
+        self.fields["min_memory"].required = False
+        self.fields["min_memory"].help_text = _(
+            "Empty: what an OVA says of its machine, 1 GiB for everything else."
+        )
 
     def wanted(self) -> Wanted:
         """Return what was typed, as the service takes it."""
-        typed = self.cleaned_data
-        same = ("kind", "name", "title", "version", "os", "description", "login_user", "cloud_init")
-        return Wanted(
-            **{name: typed[name] for name in same},
-            min_memory=typed["min_memory"] or 0,
-            device_models=tuple(typed["device_models"]),
-            every_project=typed["every_project"],
-            projects=self.chosen(),
-        )
+        return Wanted(kind=self.cleaned_data["kind"], name=self.cleaned_data["name"], **self.said())
+
+
+def _of_newer(older: Image) -> dict[str, Any]:
+    """Return what a newer version of an image begins with; its own version is for the person to say."""
+    return said_of(older) | {"kind": older.kind, "name": older.name, "version": ""}
 
 
 class FetchForm(AddForm):
@@ -155,8 +182,8 @@ class FetchForm(AddForm):
     )
     field_order = ("address", "sha256", *AddForm.field_order)
 
-    def __init__(self, data: Any = None, *, actor: Any) -> None:
-        super().__init__(data, actor=actor)
+    def __init__(self, data: Any = None, *, actor: Any, older: Image | None = None) -> None:
+        super().__init__(data, actor=actor, older=older)
         self.fields["sha256"].required = True
         told = _("Published beside the file. A file with another one is thrown away.")
         self.fields["sha256"].help_text = told

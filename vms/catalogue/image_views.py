@@ -8,16 +8,18 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.core.stale import Changed
 from portal.core.web.htmx import attempt, denied_at
 from portal.hosts.images import receiving, services
+from portal.hosts.images.describing import snapshot
 from portal.hosts.models import Image, Upload
+from vms.catalogue import describing
 from vms.catalogue.image_forms import AddForm, DescribeForm, FetchForm
-from vms.catalogue.views import for_admins, image_page
+from vms.catalogue.views import chosen_image, for_admins
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def image_add(request: HttpRequest) -> HttpResponse:
     """Say what an image will be; its file is chosen on the page that follows."""
     for_admins(request)
-    form = AddForm(request.POST or None, actor=request.user)
+    form = AddForm(request.POST or None, actor=request.user, older=chosen_image(request))
     if request.method == "POST" and form.is_valid():
         with denied_at(form):
             typed = form.cleaned_data
@@ -33,7 +35,7 @@ def image_add(request: HttpRequest) -> HttpResponse:
 def image_fetch(request: HttpRequest) -> HttpResponse:
     """Let the portal fetch an image from an address."""
     for_admins(request)
-    form = FetchForm(request.POST or None, actor=request.user)
+    form = FetchForm(request.POST or None, actor=request.user, older=chosen_image(request))
     if request.method == "POST" and form.is_valid():
         typed = form.cleaned_data
         with denied_at(form):
@@ -50,7 +52,7 @@ def image_fetch(request: HttpRequest) -> HttpResponse:
 
 
 def _form_page(request: HttpRequest, form: AddForm, way: str) -> HttpResponse:
-    context = {"form": form, "way": way}
+    context = {"form": form, "way": way, "older": chosen_image(request)}
     return render(request, "vms/admin/image_add.html", context, status=422 if form.errors else 200)
 
 
@@ -122,32 +124,39 @@ def _image(request: HttpRequest, pk: int) -> Image:
     return image
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def image_describe(request: HttpRequest, pk: int) -> HttpResponse:
-    """Say what system is in an image, and who may use it."""
+    """Say anew what an image is, and who may use it."""
     found = _image(request, pk)
-    form = DescribeForm(request.POST, actor=request.user, image=found)
-    if form.is_valid():
-        typed = form.cleaned_data
-        with denied_at(form):
-            try:
-                services.describe_image(
-                    actor=request.user,
-                    image=found,
-                    system=typed["os"],
-                    uefi=typed["uefi"],
-                    every_project=typed["every_project"],
-                    projects=form.chosen(),
-                    seen=typed["seen"],
-                )
-            except Changed as changed:
-                # What it tells counts as seen from then on.
-                form.changes = changed.changes
-                form.show(services.image_snapshot(_image(request, pk)))
-                raise
-        if not form.errors:
-            return redirect("vms:image", pk)
-    return image_page(request, found, describe=form)
+    form = DescribeForm(request.POST or None, actor=request.user, image=found)
+    if request.method == "POST" and form.is_valid() and _described(request, found, form):
+        return redirect("vms:image", pk)
+    context = {"form": form, "image": found}
+    refused = bool(form.errors or form.effects)
+    return render(request, "vms/admin/image_describe.html", context, status=422 if refused else 200)
+
+
+def _described(request: HttpRequest, found: Image, form: DescribeForm) -> bool:
+    """Save what was typed, or put what stands in its way at the form."""
+    typed = form.cleaned_data
+    with denied_at(form):
+        try:
+            describing.describe(
+                actor=request.user,
+                image=found,
+                values=form.values(),
+                seen=typed["seen"],
+                agreed=typed["agreed"],
+            )
+        except describing.Follows as follows:
+            form.tell(follows.effects, follows.token)
+            return False
+        except Changed as changed:
+            # What it tells counts as seen from then on.
+            form.changes = changed.changes
+            form.show(snapshot(_image(request, found.pk)))
+            raise
+    return not form.errors
 
 
 @require_POST

@@ -12,6 +12,7 @@ from portal.accounts.models import Project
 from portal.core.errors import Denied
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import Image
+from vms.fitting import misfits
 from vms.models import CatalogueItem, Flavour
 from vms.virtualization import Devices, Wanted
 
@@ -145,23 +146,6 @@ def _sizes(values: ItemValues) -> Iterator[Problem]:
         yield "networks", _("Choose at least one network.")
 
 
-def misfits(size: "Flavour | SizeValues", image: Image) -> Iterator[str]:
-    """Yield why a machine of `size` cannot be made from `image`."""
-    told = {"size": size.name, "image": image.title}
-    if size.disk < image.virtual_size:
-        yield _("The disk of %(size)s (%(disk)s) is smaller than %(image)s (%(least)s).") % {
-            **told,
-            "disk": gib(size.disk, 2),
-            "least": gib(image.virtual_size, 2),
-        }
-    if size.memory < image.min_memory:
-        yield _("%(image)s needs %(least)s of memory; %(size)s has %(memory)s.") % {
-            **told,
-            "memory": gib(size.memory, 2),
-            "least": gib(image.min_memory, 2),
-        }
-
-
 def _lease(values: ItemValues) -> Iterator[Problem]:
     if not 1 <= values.longest_lease_days <= MOST_DAYS:
         yield "longest_lease_days", _("The longest lease is 1 to %(most)d days.") % {"most": MOST_DAYS}
@@ -180,7 +164,7 @@ def _disk(values: ItemValues) -> Iterator[Problem]:
         if least is not None:
             yield "disk_most", _("Say how large the disk may be, or leave both empty.")
         return
-    smallest = values.image.virtual_size
+    smallest = values.image.least_disk
     if not smallest <= most <= MOST_DISK:
         yield "disk_most", _("The largest disk is %(least)s (the image's) to %(most)s.") % {
             "least": gib(smallest, 2),
@@ -217,7 +201,7 @@ def check_size(values: SizeValues, before: Flavour | None = None) -> None:
     if before is not None and not problems:
         for item in before.items.select_related("image"):
             for sentence in misfits(values, item.image):
-                field = "disk" if values.disk < item.image.virtual_size else "memory"
+                field = "disk" if values.disk < item.image.least_disk else "memory"
                 problems.append((field, f"{item.name}: {sentence}"))
     if problems:
         raise Refused(problems)

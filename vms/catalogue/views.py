@@ -101,7 +101,7 @@ def _keep(form: Any, save: Callable[[], Any], now: Callable[[], Mapping[str, Any
 def item_add(request: HttpRequest) -> HttpResponse:
     """Offer something new."""
     for_admins(request)
-    chosen = _chosen(request)
+    chosen = chosen_image(request)
     form = ItemForm(request.POST or None, actor=request.user, image=chosen)
     if request.method == "POST" and form.is_valid():
         values = form.values()
@@ -111,8 +111,8 @@ def item_add(request: HttpRequest) -> HttpResponse:
     return _item_page(request, form, None, image=chosen, no_size=appliances.hint(chosen, sizes))
 
 
-def _chosen(request: HttpRequest) -> Image | None:
-    """Return the image that a new item is to be made from, when the person comes from its page."""
+def chosen_image(request: HttpRequest) -> Image | None:
+    """Return the image that something new is to be made like, when the person comes from its page."""
     keys = row_keys([request.GET.get("image", "")])
     found: Image | None = Image.objects.restrict(request.user, "view").filter(pk__in=keys).first()
     return found
@@ -182,7 +182,7 @@ def item_delete(request: HttpRequest, pk: int) -> HttpResponse:
 def sizes(request: HttpRequest) -> HttpResponse:
     """List the sizes and make a new one."""
     for_admins(request)
-    form = SizeForm(request.POST or None, image=_chosen(request))
+    form = SizeForm(request.POST or None, image=chosen_image(request))
     if request.method == "POST" and form.is_valid():
         values = form.values()
         if _keep(form, lambda: services.add_size(actor=request.user, values=values), dict):
@@ -270,25 +270,21 @@ def _image(request: HttpRequest, pk: int) -> Image:
 @require_safe
 def image(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one image."""
-    return image_page(request, _image(request, pk))
+    return _image_page(request, _image(request, pk))
 
 
-def image_page(
-    request: HttpRequest,
-    found: Image,
-    form: DeprecateForm | None = None,
-    describe: DescribeForm | None = None,
-) -> HttpResponse:
+def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None = None) -> HttpResponse:
     """Draw an image's page, with the form on it that was refused."""
-    newer = Image.objects.restrict(request.user, "view").filter(name=found.name, pk__gt=found.pk)
+    versions = _versions(request, found)
     context = {
         "image": found,
         "form": form or DeprecateForm(),
-        "describe": describe or DescribeForm(actor=request.user, image=found),
+        "edited": [str(DescribeForm.base_fields[name].label) for name in found.edited],
         "delete": ConfirmForm(name=found.name),
         "uses": " ".join(uses_of(found) or stood_on(found)),
         "operations": _operations(request, found),
-        "newer": newer.order_by("-pk").first(),
+        "versions": versions,
+        "newer": next((one for one in versions if one.pk > found.pk and not one.deprecated_at), None),
         "drivers": [Devices(name).label for name in found.device_models],
         "places": found.attachments.select_related("pool__host", "pool__pool").order_by("pool__host__name"),
         "shared_with": found.projects.order_by("name"),
@@ -298,8 +294,15 @@ def image_page(
         "no_system": guidance.unknown(found.os),
         "appliance": appliances.facts(found),
     }
-    wrong = bool(form and form.errors) or bool(describe and describe.errors)
+    wrong = bool(form and form.errors)
     return render(request, "vms/admin/image.html", context, status=422 if wrong else 200)
+
+
+def _versions(request: HttpRequest, image: Image) -> list[Image]:
+    """Return the versions of an image, the newest first, each with how many machines were made from it."""
+    found = Image.objects.restrict(request.user, "view").filter(name=image.name, kind=image.kind)
+    counted = found.annotate(made=Count("machines", distinct=True)).order_by("-pk")
+    return list(counted.prefetch_related("items")[:PAGE_SIZE])
 
 
 def _operations(request: HttpRequest, image: Image) -> Any:
@@ -321,4 +324,4 @@ def image_deprecate(request: HttpRequest, pk: int) -> HttpResponse:
         with attempt(request, _("Nothing new is made from %(image)s.") % {"image": found}):
             hosts.deprecate_image(actor=request.user, image=found, reason=reason)
         return redirect("vms:image", pk)
-    return image_page(request, found, form)
+    return _image_page(request, found, form)

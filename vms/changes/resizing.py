@@ -108,12 +108,9 @@ def spec_of(machine: VirtualMachine, sizes: Mapping[str, int], why: str) -> Requ
 
 def _refuse(machine: VirtualMachine, counted: Mapping[str, int], present: int) -> None:
     """Raise Denied for a size that cannot be, of which the guest is left `present` bytes."""
-    least = max(machine.image.min_memory if machine.image else 0, MIB)
     if not 1 <= counted["vcpu"] <= MOST_VCPUS:
         raise Denied(_("A machine has 1 to %(most)d vCPUs.") % {"most": MOST_VCPUS}, field="vcpu")
-    if present < least:
-        names = {"machine": machine.name, "least": gib(least, 3)}
-        raise Denied(_("%(machine)s needs at least %(least)s.") % names, field="memory")
+    _refuse_memory(machine, present)
     if present > counted["memory"]:
         raise Denied(
             _("The ceiling is no less than the memory. Leave it empty, and it is the same."), field="ceiling"
@@ -125,6 +122,14 @@ def _refuse(machine: VirtualMachine, counted: Mapping[str, int], present: int) -
         raise Denied(_("Memory is whole MiB."), field="ceiling")
     if (dict(counted), present) == (_counted(machine), machine.memory_now):
         raise Denied(_("The machine has this size already."))
+
+
+def _refuse_memory(machine: VirtualMachine, present: int) -> None:
+    """Raise Denied when its guest is left less than its image needs, unless it has no more already."""
+    least = max(machine.image.min_memory if machine.image else 0, MIB)
+    if present < min(least, machine.memory_now):
+        names = {"machine": machine.name, "least": gib(least, 3)}
+        raise Denied(_("%(machine)s needs at least %(least)s.") % names, field="memory")
 
 
 def _cost(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
@@ -237,6 +242,7 @@ def place(operation: Operation) -> None:
     machine = asking.claim(operation)
     if (_counted(machine), machine.memory_now) != (frozen["pinned"]["now"], memory.before(frozen)):
         raise Denied(_("The machine has another size by now; it must be asked for anew."))
+    _refuse_memory(machine, guest_memory(frozen))
     operation.identifiers = _names(machine, frozen)
     ledger.hold(operation, asking.capacity(machine, asking.growth(frozen)))
 

@@ -1,4 +1,4 @@
-"""Hand in images, say who may use them, delete them. Not for: the import itself, which a worker does."""
+"""Hand in images, delete them. Not for: the import itself, which a worker does."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,18 +12,17 @@ from portal.audit import services as audit
 from portal.core import queue
 from portal.core.canonical import digest
 from portal.core.errors import Denied
-from portal.core.stale import Snapshot, check_seen
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.images import fetching, passing, purposes, room, store
+from portal.hosts.images.describing import locked
 from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.images.values import (
     BEING_DELETED,
     BEING_MADE,
     Wanted,
     check_disk,
-    check_projects,
     check_sha256,
-    check_system,
+    check_version,
     check_wanted,
     file_name_of,
 )
@@ -47,6 +46,7 @@ def begin_upload(*, actor: Any, wanted: Wanted, sha256: str = "", disk: int | No
     """
     purposes.check_right(actor, None)
     check_wanted(wanted)
+    check_version(wanted.kind, wanted.name, wanted.version)
     check_disk(wanted.kind, disk)
     expected = check_sha256(sha256, needed=False)
     with transaction.atomic():
@@ -66,6 +66,7 @@ def begin_import(
     """
     purposes.check_right(actor, None)
     check_wanted(wanted)
+    check_version(wanted.kind, wanted.name, wanted.version)
     check_disk(wanted.kind, disk)
     expected = check_sha256(sha256, needed=True)
     try:
@@ -334,47 +335,6 @@ def _sweep_files() -> None:
     store.remove(*(path for path, token in there.items() if token not in known and str(path) not in kept))
 
 
-def describe_image(
-    *,
-    actor: Any,
-    image: Image,
-    system: str,
-    every_project: bool,
-    projects: tuple[int, ...],
-    uefi: bool,
-    seen: Snapshot,
-) -> None:
-    """Say what system is in an image, how it starts, and who may use it. Idempotent.
-
-    `seen` is the `image_snapshot` that the actor saw. Raises Denied, Changed when somebody else was faster.
-    """
-    check_estate(actor, "administer", _("change images"))
-    check_system(system)
-    check_projects(every_project, projects)
-    with transaction.atomic():
-        current = _locked_image(image)
-        before = image_snapshot(current)
-        check_seen(current.title, seen, before)
-        current.os, current.every_project, current.uefi = system, every_project, uefi
-        current.save(update_fields=["os", "every_project", "uefi"])
-        current.projects.set([] if every_project else projects)
-        if (after := image_snapshot(current)) != before:
-            audit.record(actor=actor, verb="image.described", target=current, before=before, after=after)
-
-
-def image_snapshot(image: Image) -> dict[str, Any]:
-    """Return what may be changed of an image, as the trail and the page's form keep it."""
-    names = sorted(image.projects.values_list("name", flat=True))
-    return {"os": image.os, "uefi": image.uefi, "every_project": image.every_project, "projects": names}
-
-
-def _locked_image(image: Image) -> Image:
-    current = Image.objects.select_for_update().filter(pk=image.pk).first()
-    if current is None:
-        raise Denied(_("%(image)s was deleted meanwhile.") % {"image": image})
-    return current
-
-
 def _check_whole(image: Image) -> None:
     """Raise Denied while it is being made: of what an import still copies nothing can be deleted."""
     topics = [upload.topic for upload in image.uploads.all()]
@@ -390,7 +350,7 @@ def delete_image(*, actor: Any, image: Image, confirm_name: str) -> Operation:
     """
     check_estate(actor, "administer", _("delete images"))
     with transaction.atomic():
-        current = _locked_image(image)
+        current = locked(image)
         if confirm_name != current.name:
             raise Denied(_("This is not the name. Nothing was done."))
         _check_whole(current)

@@ -14,6 +14,12 @@ from portal.hosts.models import Image
 
 MIB, GIB = 1 << 20, 1 << 30
 LEAST_MEMORY, MOST_MEMORY = 16 * MIB, 1024 * GIB
+MOST_DISK = 64 * 1024 * GIB
+#: What is said of an image and is no content of it: who administers it may say it anew at any time.
+FIELDS = (
+    "title", "version", "description", "os", "uefi", "min_memory", "min_disk", "login_user", "cloud_init",
+    "device_models", "every_project", "projects",
+)  # fmt: skip
 #: More than any OVA has that is taken.
 MOST_DISKS = 64
 #: Why nothing is made from an image while an operation makes or deletes it, kept with it until that ends.
@@ -25,25 +31,36 @@ _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """An image as it will be described; memory in bytes, projects by their keys.
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is said of an image (`FIELDS`); memory and disk in bytes, projects by their keys.
 
-    Without a least memory it is what an appliance says of its machine, and a GiB for everything else.
+    Without a least disk it is what the image itself has.
     """
 
-    kind: str
-    name: str
     title: str
     version: str
     os: str = ""
     description: str = ""
     login_user: str = ""
     min_memory: int = GIB
+    min_disk: int = 0
     cloud_init: bool = False
+    uefi: bool = False
     device_models: tuple[str, ...] = (DeviceModel.PARAVIRTUAL.value,)
     every_project: bool = True
     projects: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted(Description):
+    """An image as it will be described.
+
+    Without a least memory it is what an appliance says of its machine, and a GiB for everything else.
+    """
+
+    kind: str
+    name: str
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a row keeps it."""
@@ -62,14 +79,27 @@ def check_wanted(wanted: Wanted) -> None:
         raise Denied(_("Say whether it is a disk or a CD."), field="kind")
     if not _NAME.fullmatch(wanted.name):
         raise Denied(_("A name has small letters, digits and hyphens, at most 40 of them."), field="name")
+    if wanted.min_memory:
+        check_memory(wanted.min_memory)
+    check_described(wanted)
+
+
+def check_memory(least: int) -> None:
+    """Raise Denied for what no machine has as its memory."""
+    if not LEAST_MEMORY <= least <= MOST_MEMORY:
+        raise Denied(_("A machine has between 16 MiB and 1 TiB of memory."), field="min_memory")
+
+
+def check_described(wanted: Description) -> None:
+    """Raise Denied, with the field, for the first value that is not taken; not of the memory."""
     if not 1 <= len(wanted.title.strip()) <= 100:
         raise Denied(_("Give it a title of at most 100 letters."), field="title")
     if not _VERSION.fullmatch(wanted.version):
         raise Denied(_("A version has letters, digits and . + ~ _ -, at most 64 of them."), field="version")
     if len(wanted.description) > 2000:
         raise Denied(_("Describe it in at most 2000 letters."), field="description")
-    if wanted.min_memory and not LEAST_MEMORY <= wanted.min_memory <= MOST_MEMORY:
-        raise Denied(_("A machine has between 16 MiB and 1 TiB of memory."), field="min_memory")
+    if not 0 <= wanted.min_disk <= MOST_DISK:
+        raise Denied(_("A disk has at most 64 TiB."), field="min_disk")
     if not wanted.device_models or not set(wanted.device_models) <= set(DeviceModel):
         raise Denied(_("Say which devices it has drivers for."), field="device_models")
     if wanted.cloud_init and not wanted.login_user:
@@ -78,6 +108,15 @@ def check_wanted(wanted: Wanted) -> None:
         raise Denied(_("A user has small letters, digits, _ and -, at most 32 of them."), field="login_user")
     check_system(wanted.os)
     check_projects(wanted.every_project, wanted.projects)
+
+
+def check_version(kind: str, name: str, version: str) -> None:
+    """Raise Denied when an image of that name has the version already."""
+    same = Image.objects.filter(kind=kind, name=name, version=version).first()
+    if same is not None:
+        told = {"image": same.title, "version": same.version}
+        words = _("There is version %(version)s of %(image)s already; give this one another.")
+        raise Denied(words % told, field="version")
 
 
 def check_system(system: str) -> None:

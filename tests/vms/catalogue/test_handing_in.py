@@ -6,10 +6,12 @@ import secrets
 import pytest
 from django.urls import reverse
 
-from portal.hosts.images import services, store
+from portal.hosts.images import describing, store
+from portal.hosts.images.values import Description
 from portal.hosts.models import Image, Upload
 from portal.operations.models import Operation
 from tests.factories import make_catalogue, make_host, make_image, make_network, make_place
+from tests.vms.catalogue.saying import describe, typed
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 MIB = 1 << 20
@@ -133,11 +135,12 @@ def test_the_page_of_an_image_says_for_whom_it_is_and_who_uses_it(admin, cast):
     page = reverse("vms:image", args=[image.pk])
     shown = admin.get(page).content.decode()
     assert f"It is the image of {catalogue.item.name}" in shown and "Every project" in shown
-    seen = {"seen": admin.get(page).context["describe"]["seen"].value()}
-    refused = admin.post(reverse("vms:image_describe", args=[image.pk]), seen | {"every_project": "0"})
+    refused = describe(admin, image, every_project="0")
     assert refused.status_code == 422 and "Choose at least one project" in refused.content.decode()
-    told = seen | {"every_project": "0", "projects": [cast.project.pk], "os": "debian12"}
-    admin.post(reverse("vms:image_describe", args=[image.pk]), told)
+    told = {"every_project": "0", "projects": [cast.project.pk], "os": "debian12"}
+    asked = describe(admin, image, **told)
+    assert "is offered to every project, and the others cannot ask for it" in asked.content.decode()
+    describe(admin, image, **told, agreed=asked.context["form"]["agreed"].value())
     shown = admin.get(page).content.decode()
     assert f"<dd>{cast.project.name}</dd>" in shown and "<dd>debian12</dd>" in shown
 
@@ -145,21 +148,20 @@ def test_the_page_of_an_image_says_for_whom_it_is_and_who_uses_it(admin, cast):
 def test_a_page_that_is_out_of_date_opens_no_image_to_everybody_again(admin, chief, cast):
     """Red when describe_image does not compare with what was seen."""
     image = make_image(title="Example")
-    page, describe = reverse("vms:image", args=[image.pk]), reverse("vms:image_describe", args=[image.pk])
-    form = admin.get(page).context["describe"]
-    mine = {"every_project": "1", "os": "debian12", "seen": form["seen"].value()}
-    ours = {"every_project": False, "projects": (cast.project.pk,), "system": "", "uefi": False}
-    services.describe_image(actor=chief, image=image, **ours, seen=services.image_snapshot(image))
-    for told in (mine, mine | {"seen": "forged"}, {"every_project": "1", "os": "debian12"}):
-        answer = admin.post(describe, told)
+    mine = typed(admin, image) | {"os": "debian12"}
+    said = {name: getattr(image, name) for name in ("title", "version", "login_user", "min_memory")}
+    ours = Description(**said, every_project=False, projects=(cast.project.pk,), cloud_init=True)
+    describing.describe_image(actor=chief, image=image, values=ours, seen=describing.snapshot(image))
+    for told in (mine, mine | {"seen": "forged"}, mine | {"seen": ""}):
+        answer = admin.post(reverse("vms:image_describe", args=[image.pk]), told)
         assert answer.status_code == 422
         assert "Somebody changed Example since you opened it" in answer.content.decode()
         image.refresh_from_db()
         assert (image.every_project, image.os) == (False, "")
     assert f"[&#x27;{cast.project.name}&#x27;]" in answer.content.decode()
     # The page that told it counts as seen; so the second time is meant.
-    again = mine | {"seen": answer.context["describe"]["seen"].value()}
-    assert admin.post(describe, again).status_code == 302
+    again = mine | {"seen": answer.context["form"]["seen"].value()}
+    assert admin.post(reverse("vms:image_describe", args=[image.pk]), again).status_code == 302
     image.refresh_from_db()
     assert (image.every_project, image.os) == (True, "debian12")
 

@@ -159,7 +159,7 @@ class Command(BaseCommand):
                     accelerators=Wanted.values,
                     position=position,
                 )
-                fitting = Flavour.objects.filter(memory__gte=image.min_memory, disk__gte=image.virtual_size)
+                fitting = Flavour.objects.filter(memory__gte=image.min_memory, disk__gte=image.least_disk)
                 item.flavours.set(fitting)
                 audit.record(actor=ACTOR, verb="catalogue.added", target=item, after=item_snapshot(item))
 

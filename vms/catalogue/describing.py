@@ -1,0 +1,149 @@
+"""Describe an image anew, and say before what follows for items and requests. Not for: the image's row."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from portal.core.canonical import canonical_json, digest
+from portal.core.errors import Denied
+from portal.core.stale import Snapshot, check_seen
+from portal.core.templatetags.gatehouse import gib
+from portal.hosts.images import describing
+from portal.hosts.images.values import Description
+from portal.hosts.models import Image
+from portal.hosts.services import check_estate
+from portal.operations.models import Operation
+from portal.operations.states import State
+from vms import fitting
+from vms.models import CatalogueItem
+from vms.services import BUILDS, DEPLOY, share_of
+from vms.virtualization import Devices
+
+#: Names that are told; the rest is a number.
+TOLD = 5
+
+
+class Follows(Denied):
+    """What would follow was not agreed to yet; `effects` are sentences, `token` tells them from others."""
+
+    def __init__(self, effects: Sequence[str]) -> None:
+        super().__init__(_("Nothing was saved yet: look at what follows, and save again if you mean it."))
+        self.effects, self.token = effects, token_of(effects)
+
+
+def token_of(effects: Sequence[str]) -> str:
+    """Return what tells effects from others."""
+    return digest(canonical_json(list(effects)))
+
+
+def describe(*, actor: Any, image: Image, values: Description, seen: Snapshot, agreed: str = "") -> None:
+    """Say what an image is from now on. Raises as `describing.describe_image`.
+
+    Items and requests that are impossible then stay, and are refused with the reason: raises Follows until
+    the actor `agreed`, by its token, to what it told.
+    """
+    check_estate(actor, "administer", _("change images"))
+    with transaction.atomic():
+        current = describing.locked(image)
+        check_seen(current.title, seen, describing.snapshot(current))
+        found = effects(current, values)
+        if found and agreed != token_of(found):
+            # What is wrong in itself is told first; nothing of it is kept.
+            describing.check(current, values)
+            raise Follows(found)
+        describing.describe_image(actor=actor, image=current, values=values, seen=seen)
+
+
+def effects(image: Image, values: Description) -> list[str]:
+    """Return in sentences which items and requests would become impossible; three queries and one an item."""
+    after = describing.as_described(image, values)
+    items = image.items.order_by("name").prefetch_related("flavours", "projects")
+    found = [sentence for item in items for sentence in _of_item(item, image, after, values)]
+    return found + list(_waiting(image, after, values))
+
+
+def _of_item(
+    item: CatalogueItem, before: Image, after: Image, values: Description
+) -> Iterator[str]:
+    sizes, name = list(item.flavours.all()), item.name
+    lost = [size for size in sizes if _fits(item, size, before) and not _fits(item, size, after)]
+    if lost and not any(_fits(item, size, after) for size in sizes):
+        yield _("%(item)s cannot be asked for: none of its sizes is large enough.") % {"item": name}
+    elif lost:
+        told = {"item": name, "sizes": _told([size.name for size in lost])}
+        yield _("%(item)s cannot be asked for in the sizes that are too small: %(sizes)s.") % told
+    if item.disk_most is not None and before.least_disk <= item.disk_most < after.least_disk:
+        told = {"item": name, "most": gib(item.disk_most, 2)}
+        yield _("The largest disk of %(item)s, %(most)s, is too small to be chosen.") % told
+    offered = [kind for kind in item.device_models if kind in before.device_models]
+    if gone := [kind for kind in offered if kind not in after.device_models]:
+        labels = _told([str(Devices(kind).label) for kind in gone])
+        if len(gone) == len(offered):
+            yield _("%(item)s cannot be asked for: it comes with %(devices)s alone.") % {
+                "item": name,
+                "devices": labels,
+            }
+        else:
+            yield _("%(item)s does not come with %(devices)s any more.") % {"item": name, "devices": labels}
+    yield from _projects(item, before, values)
+
+
+def _fits(item: CatalogueItem, size: Any, image: Image) -> bool:
+    if item.disk_most is not None and item.disk_most >= image.least_disk:
+        # The disk can be chosen.
+        return bool(size.memory >= image.min_memory)
+    return not any(fitting.misfits(size, image))
+
+
+def _projects(item: CatalogueItem, before: Image, values: Description) -> Iterator[str]:
+    if values.every_project:
+        return
+    if item.every_project:
+        if before.every_project:
+            yield _("%(item)s is offered to every project, and the others cannot ask for it.") % {
+                "item": item.name
+            }
+        return
+    lost = [
+        project.name
+        for project in item.projects.all()
+        if project.pk not in values.projects and fitting.shared_with(before, project)
+    ]
+    if lost:
+        told = {"item": item.name, "projects": _told(sorted(lost))}
+        yield _("The people of %(projects)s cannot ask for %(item)s.") % told
+
+
+def _waiting(before: Image, after: Image, values: Description) -> Iterator[str]:
+    """Yield which requests that wait can be approved now and not any more then."""
+    pinned = f'"sha256":{canonical_json(before.sha256)}'
+    asked = Operation.objects.filter(
+        state=State.AWAITING_APPROVAL, kind__in=[*BUILDS, DEPLOY], spec__contains=pinned
+    )
+    lost = []
+    for operation in asked.select_related("project").order_by("pk"):
+        spec = operation.frozen
+        if spec["pinned"]["image"]["sha256"] != before.sha256:
+            continue
+        spec = {**spec, "sizes": share_of(spec["sizes"])}
+        project = operation.project
+        if fitting.refusal(spec, before, project):
+            continue
+        if fitting.refusal(spec, after, project, projects=values.projects):
+            lost.append(str(spec["pinned"]["name"]))
+    if lost:
+        words = ngettext(
+            "A request that waits can only be approved after it was changed: %(names)s.",
+            "%(count)d requests that wait can only be approved after they were changed: %(names)s.",
+            len(lost),
+        )
+        yield words % {"count": len(lost), "names": _told(lost)}
+
+
+def _told(names: Sequence[str]) -> str:
+    more = len(names) - TOLD
+    listed = ", ".join(names[:TOLD])
+    return _("%(names)s and %(more)d more") % {"names": listed, "more": more} if more > 0 else listed
