@@ -9,14 +9,14 @@ class VmsConfig(AppConfig):
         """Register the kinds of operation that this room owns."""
         from portal.accounts import notices
         from portal.hosts import removal
-        from portal.hosts.images import in_use
+        from portal.hosts.images import in_use, purposes
         from portal.hosts.storage import using
         from portal.operations import observers
         from portal.operations.registry import register
         from vms import leases, live, panels, storage
         from vms.adoption.kind import ADOPT, LOOK_AGAIN
         from vms.building import CREATE
-        from vms.catalogue.images import used_by
+        from vms.catalogue.images import page_of_upload, used_by
         from vms.changes import attaching, disks, moving
         from vms.changes.cloning import CLONE
         from vms.changes.devices import limits, media, nics
@@ -44,3 +44,4 @@ class VmsConfig(AppConfig):
         using.register(storage.users)
         removal.register(machines_on, give_up_machines)
         in_use.register(used_by)
+        purposes.register_page(page_of_upload)

@@ -125,6 +125,8 @@ def test_of_an_appliance_with_several_disks_the_chosen_one_becomes_the_volume(
     operation = put_in(operator, upload, (tmp_path / "x.ova").read_bytes())
     assert code(operation) == "appliance_disks"
     client.force_login(operator)
+    upload_page = reverse("hosts:upload", args=[upload.pk])
+    assert upload_page in client.get(reverse("operations:detail", args=[operation.pk])).content.decode()
     assert "b.vmdk" in client.get(reverse("hosts:upload", args=[upload.pk])).content.decode()
     choose = reverse("hosts:upload-choose", args=[upload.pk])
     assert client.post(choose, {"disk": "3"}).status_code == 422

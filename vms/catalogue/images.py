@@ -1,10 +1,11 @@
-"""What is made from an image, for who wants to delete it. Not for: the deletion, which hosts know."""
+"""What rooms below ask of images: what is made from one, and its pages. Not for: deleting, which hosts do."""
 
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from portal.core.canonical import canonical_json
-from portal.hosts.models import Image
+from portal.hosts.models import Image, Upload
 from portal.operations.models import Operation
 from portal.operations.states import UNFINISHED, State
 from vms.adoption.found import drives
@@ -12,6 +13,11 @@ from vms.models import Definition, VirtualMachine
 
 #: Names that are told; the rest is a number.
 TOLD = 5
+
+
+def page_of_upload(upload: Upload) -> str:
+    """Return the address of the page of a file that becomes an image."""
+    return reverse("vms:upload", args=[upload.pk])
 
 
 def used_by(image: Image) -> str:

@@ -26,7 +26,7 @@ from portal.drivers.types import FOLDER_KINDS, VolumeInfo
 from portal.hosts.calls import call
 from portal.hosts.images import appliances, copies, fetching, passing, room, store
 from portal.hosts.images.in_use import uses_of
-from portal.hosts.images.purposes import IMPORT
+from portal.hosts.images.purposes import IMPORT, page
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
 from portal.hosts.steps import seconds_for
@@ -389,6 +389,7 @@ IMPORT_IMAGE = Kind(
     name=IMPORT,
     title="Import an image",
     steps=(Take(), Check(), Register(), Copy()),
+    page=page,
     settle=_settle_import,
     waits_for_host=False,
     cancellable=True,

@@ -4,6 +4,7 @@ Not for: how the file comes here, which is the same for both (`services`).
 """
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -17,6 +18,20 @@ from portal.operations.spec import RequestSpec
 IMPORT, TO_VOLUME = "hosts.import_image", "storage.upload"
 #: Operations on images, of which some at a time are carried out.
 LANE = "images"
+#: The address of an upload's page, in the room that has one for what becomes an image.
+Page = Callable[[Upload], str]
+_pages: list[Page] = []
+
+
+def register_page(page: Page) -> None:
+    """Let a room say where people see an upload that becomes an image."""
+    _pages.append(page)
+
+
+def page(operation: Operation) -> str:
+    """Return the page of the upload that an operation imports, '' when it was thrown away."""
+    upload = Upload.objects.filter(pk=operation.identifiers["upload"]).first()
+    return _pages[-1](upload) if upload is not None and _pages else ""
 
 
 def check_right(actor: Any, upload: Upload | None) -> None:

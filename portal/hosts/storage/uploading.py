@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.db import transaction
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -82,11 +83,17 @@ def _settle(operation: Operation, state: State) -> None:
     publish(operation.subject)
 
 
+def _page(operation: Operation) -> str:
+    """Return the page of the upload while there is something to do with it, that of its pool then."""
+    upload = Upload.objects.filter(pk=operation.identifiers["upload"], state=Upload.State.FAILED).first()
+    return reverse("hosts:upload", args=[upload.pk]) if upload is not None else page(operation)
+
+
 KIND = Kind(
     purposes.TO_VOLUME,
     "Make a volume of an uploaded file",
     (Take(), Check(), Claim(), Put(), Look()),
-    page=page,
+    page=_page,
     settle=_settle,
     waits_for_host=False,
     cancellable=True,

@@ -14,6 +14,7 @@ from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.hosts.images import services
 from portal.hosts.models import Image
 from portal.operations import messages
+from portal.operations.models import Operation
 from portal.operations.states import State
 from tests.hosts.images.conftest import MIB, WANTED, files, imported, send
 from tests.hosts.images.test_appliances import disk, raw_of
@@ -140,6 +141,8 @@ def test_the_page_lists_the_disks_and_takes_the_number(client, chief, begin, ova
     imported(send(chief, upload, ova))
     client.force_login(chief)
     url = reverse("vms:upload", args=[upload.pk])
+    operation = Operation.objects.get()
+    assert url in client.get(reverse("operations:detail", args=[operation.pk])).content.decode()
     page = client.get(url).content.decode()
     assert "Which disk is taken?" in page and "data.vmdk" in page and "Import it again" not in page
     answer = client.post(reverse("vms:upload_choose", args=[upload.pk]), {"disk": "7"})

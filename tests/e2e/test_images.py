@@ -1,0 +1,100 @@
+"""Admins and images in the browser: one of several disks of an OVA is chosen, and an image is said anew."""
+
+import subprocess
+
+import pytest
+
+from portal.drivers.ova import archive
+from portal.drivers.ova.appliance import Appliance, PackedDisk
+from tests.e2e import people
+from tests.e2e.test_accessibility import keep_picture, look_at
+
+pytestmark = pytest.mark.live
+MIB = 1 << 20
+#: A boot sector's last bytes.
+BOOT = bytes(510) + b"\x55\xaa"
+
+
+@pytest.fixture
+def ova(tmp_path):
+    """An appliance of two disks, the second of 3 MiB."""
+    disks = {}
+    for number, size in enumerate((2 * MIB, 3 * MIB), 1):
+        raw, path = tmp_path / f"{number}.raw", tmp_path / f"gttest disk ({number}).vmdk"
+        raw.write_bytes((BOOT + b"gatehouse").ljust(size, bytes([number])))
+        subprocess.run(
+            ["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, path],
+            check=True,
+        )
+        disks[path.name] = path
+    packed = tuple(PackedDisk(name, 2 * MIB + number * MIB) for number, name in enumerate(disks))
+    archive.pack(tmp_path / "gttest.ova", Appliance("gttest", 1, 64 * MIB, packed), disks, {})
+    return tmp_path / "gttest.ova"
+
+
+def complaints(page, name):
+    return look_at(page, "admin", name)
+
+
+def test_a_disk_of_an_ova_is_chosen_from_the_list(portal, sign_in, ova):
+    """Red when the list does not come, or the first disk is taken whatever is chosen."""
+    page = sign_in("admin")
+    page.goto(f"{portal.url}/machines/catalogue/admin/images/add/")
+    name = people.new_name()
+    for field, value in {"title": "Two disks", "name": name, "version": "1"}.items():
+        page.fill(f"[name={field}]", value)
+    keep_picture(page, "admin", "image-add")
+    people.press(page, "Go on to the file")
+    address = page.url
+    page.set_input_files("#upload-file", ova)
+    page.wait_for_selector("text=Imports")
+    for _turn in range(60):
+        page.goto(address)
+        if page.get_by_text("Which disk is taken?").count():
+            break
+        page.wait_for_timeout(500)
+    assert complaints(page, "choose-disk") == []
+    page.get_by_role("link", name="Import the image Two disks").click()
+    page.wait_for_selector("text=a machine with 2 disks")
+    keep_picture(page, "admin", "choose-operation")
+    page.get_by_role("link", name="Go to what this is about").click()
+    page.check("[name=disk][value='2']")
+    people.press(page, "Take this disk")
+    for _turn in range(60):
+        page.goto(address)
+        if page.get_by_role("link", name="Open the image").count():
+            break
+        page.wait_for_timeout(500)
+    page.get_by_role("link", name="Open the image").click()
+    page.wait_for_selector("text=number 2 of 2")
+    assert complaints(page, "image") == []
+    rows = portal.rows("SELECT virtual_size FROM hosts_image WHERE name = ?", name)
+    assert [size for (size,) in rows] == [3 * MIB]
+
+
+def test_an_image_is_described_anew_and_what_follows_is_told(portal, sign_in):
+    """Red when what follows is not told, or what was said goes with the next start."""
+    page = sign_in("admin")
+    page.goto(f"{portal.url}/machines/catalogue/admin/images/")
+    page.get_by_role("link", name="Tiny Linux").first.click()
+    image = page.url
+    page.get_by_role("link", name="Describe it anew").click()
+    assert complaints(page, "describe") == []
+    least = page.input_value("[name=min_memory]")
+    page.fill("[name=min_memory]", "0.5")
+    people.press(page, "Save")
+    page.wait_for_selector("text=Nothing is saved yet")
+    page.wait_for_selector("text=in the sizes that are too small: Tiny")
+    assert complaints(page, "describe-follows") == []
+    people.press(page, "Save it all the same")
+    assert page.url == image
+    page.wait_for_selector("text=Said here")
+    assert complaints(page, "described") == []
+    page.get_by_role("link", name="Add a newer version").click()
+    assert page.input_value("[name=name]") == "tiny" and page.input_value("[name=version]") == ""
+    assert complaints(page, "newer") == []
+    # As before, for the other tests.
+    page.goto(f"{image}describe/")
+    page.fill("[name=min_memory]", least)
+    people.press(page, "Save")
+    assert page.url == image
