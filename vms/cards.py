@@ -8,6 +8,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from portal.core.templatetags.gatehouse import gib
+from vms import fitting
 from vms.models import CatalogueItem, Flavour
 from vms.offers import Offer, offers
 from vms.services import cost_month
@@ -46,7 +47,10 @@ def cards(items: Iterable[CatalogueItem]) -> list[Card]:
 
 
 def _card(item: CatalogueItem, offer: Offer) -> Card:
-    sizes = [Size(flavour, cost_month(item, flavour)) for flavour in item.flavours.all()]
+    flavours = list(item.flavours.all())
+    # Of what is closed for want of one, people see what there was.
+    given = [flavour for flavour in flavours if fitting.fits(item, flavour, item.image)] or flavours
+    sizes = [Size(flavour, cost_month(item, flavour)) for flavour in given]
     waits = offer.obstacle and not offer.closed
     hint = _("You may ask for it; it is built as soon as a host can.") if waits else ""
     return Card(item, offer, sizes, list(_tags(item, offer)), hint)

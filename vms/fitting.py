@@ -9,6 +9,7 @@ from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import Image
 from vms import profiles, virtualization
+from vms.models import CatalogueItem
 from vms.specs import guest_memory
 from vms.virtualization import Devices
 
@@ -28,6 +29,14 @@ def misfits(size: Any, image: Image) -> Iterator[str]:
             "memory": gib(size.memory, 2),
             "least": gib(image.min_memory, 2),
         }
+
+
+def fits(item: CatalogueItem, size: Any, image: Image) -> bool:
+    """Tell whether a machine of `item` in `size` can be made from `image`."""
+    if item.disk_most is not None and item.disk_most >= image.least_disk:
+        # The disk can be chosen: a size need not have it.
+        return bool(size.memory >= image.min_memory)
+    return not any(misfits(size, image))
 
 
 def shared_with(image: Image, project: Project | None) -> bool:

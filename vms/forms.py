@@ -18,7 +18,7 @@ from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField
 from portal.hosts.models import Image
 from portal.operations.models import Operation
-from vms import checks, profiles
+from vms import checks, fitting, profiles
 from vms.bulk import LOSING
 from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour, InstallTemplate
@@ -127,7 +127,7 @@ class RequestForm(forms.Form):
             "token": uuid.uuid4(),
             "lease_days": item.lease_days,
             "user": item.image.login_user,
-            "flavour": item.flavours.first(),
+            "flavour": _first_size(item),
             "network": item.networks.first(),
             "devices": item.default_devices,
             "accelerator": item.default_accelerator,
@@ -240,6 +240,12 @@ class RequestForm(forms.Form):
         for line in lines:
             found.setdefault(public_keys.same(line), line)
         return list(found.values())
+
+
+def _first_size(item: CatalogueItem) -> Flavour | None:
+    """Return the size that a request begins with: one that its image goes with, where there is one."""
+    sizes = list(item.flavours.all())
+    return next((size for size in sizes if fitting.fits(item, size, item.image)), next(iter(sizes), None))
 
 
 class SeenRequest(forms.Form):

@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import GIVEN_BY, Health, Image, ImageAttachment
+from vms import fitting
 from vms.models import CatalogueItem
 from vms.virtualization import Devices, Wanted
 
@@ -47,9 +48,7 @@ def refusal(item: CatalogueItem, devices: str = "", accelerator: str = "") -> st
 def no_size(item: CatalogueItem) -> str:
     """Return that no size of `item` holds what its image needs, '' when one does or it has none."""
     sizes, image = list(item.flavours.all()), item.image
-    # Where the disk is chosen, a size need not have it.
-    disk = image.least_disk if item.disk_most is None or item.disk_most < image.least_disk else 0
-    if not sizes or any(size.memory >= image.min_memory and size.disk >= disk for size in sizes):
+    if not sizes or any(fitting.fits(item, size, image) for size in sizes):
         return ""
     told = {"item": item.name, "memory": gib(image.min_memory, 2), "disk": gib(image.least_disk, 2)}
     words = _(

@@ -65,12 +65,11 @@ def effects(image: Image, values: Description) -> list[str]:
     return found + list(_waiting(image, after, values))
 
 
-def _of_item(
-    item: CatalogueItem, before: Image, after: Image, values: Description
-) -> Iterator[str]:
-    sizes, name = list(item.flavours.all()), item.name
-    lost = [size for size in sizes if _fits(item, size, before) and not _fits(item, size, after)]
-    if lost and not any(_fits(item, size, after) for size in sizes):
+def _of_item(item: CatalogueItem, before: Image, after: Image, values: Description) -> Iterator[str]:
+    name = item.name
+    given = [size for size in item.flavours.all() if fitting.fits(item, size, before)]
+    lost = [size for size in given if not fitting.fits(item, size, after)]
+    if lost and len(lost) == len(given):
         yield _("%(item)s cannot be asked for: none of its sizes is large enough.") % {"item": name}
     elif lost:
         told = {"item": name, "sizes": _told([size.name for size in lost])}
@@ -89,13 +88,6 @@ def _of_item(
         else:
             yield _("%(item)s does not come with %(devices)s any more.") % {"item": name, "devices": labels}
     yield from _projects(item, before, values)
-
-
-def _fits(item: CatalogueItem, size: Any, image: Image) -> bool:
-    if item.disk_most is not None and item.disk_most >= image.least_disk:
-        # The disk can be chosen.
-        return bool(size.memory >= image.min_memory)
-    return not any(fitting.misfits(size, image))
 
 
 def _projects(item: CatalogueItem, before: Image, values: Description) -> Iterator[str]:

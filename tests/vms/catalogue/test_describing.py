@@ -19,7 +19,9 @@ from tests.factories import make_wish as wish_for
 from tests.vms.catalogue.saying import describe, typed
 from tests.vms.catalogue.test_images import write_manifest
 from vms import asking
+from vms.cards import cards
 from vms.catalogue import describing as catalogue_describing
+from vms.forms import RequestForm
 from vms.models import CatalogueItem, Flavour, VirtualMachine
 from vms.services import request_machine
 
@@ -203,6 +205,10 @@ def test_what_needs_more_is_told_before_refused_at_the_request_and_at_the_approv
     assert waiting.state == "awaiting_approval" and not VirtualMachine.objects.exists()
     [outlook] = asking.AskingForMachines().outlooks([waiting]).values()
     assert "was described anew" in outlook.warnings[0]
+    offered = cards(CatalogueItem.objects.select_related("image"))[0]
+    assert [size.flavour.name for size in offered.sizes] == ["large"]
+    form = RequestForm(item=CatalogueItem.objects.get(), projects=Project.objects.all())
+    assert form["flavour"].initial.name == "large"
     # A larger one is given, and lowering makes all of it possible again.
     large = Flavour.objects.get(name="large")
     ask(cast, catalogue, name="third", flavour=large)
