@@ -26,6 +26,7 @@ catalogue_urls = [
     path("catalogue/admin/images/add/", handed_in.image_add, name="image_add"),
     path("catalogue/admin/images/fetch/", handed_in.image_fetch, name="image_fetch"),
     path("catalogue/admin/images/<int:pk>/", admin.image, name="image"),
+    path("catalogue/admin/images/<int:pk>/use/", admin.image_use, name="image_use"),
     path("catalogue/admin/images/<int:pk>/describe/", handed_in.image_describe, name="image_describe"),
     path("catalogue/admin/images/<int:pk>/delete/", handed_in.image_delete, name="image_delete"),
     path("catalogue/admin/uploads/<int:pk>/", handed_in.upload, name="upload"),

@@ -6,7 +6,7 @@ import pytest
 
 from portal.drivers.ova import archive
 from portal.drivers.ova.appliance import Appliance, PackedDisk
-from tests.e2e import people
+from tests.e2e import axe, people
 from tests.e2e.test_accessibility import keep_picture, look_at
 
 pytestmark = pytest.mark.live
@@ -39,6 +39,7 @@ def complaints(page, name):
 def test_a_disk_of_an_ova_is_chosen_from_the_list(portal, sign_in, ova):
     """Red when the list does not come, or the first disk is taken whatever is chosen."""
     page = sign_in("admin")
+    axe.put_into(page.context)
     page.goto(f"{portal.url}/machines/catalogue/admin/images/add/")
     name = people.new_name()
     for field, value in {"title": "Two disks", "name": name, "version": "1"}.items():
@@ -75,6 +76,7 @@ def test_a_disk_of_an_ova_is_chosen_from_the_list(portal, sign_in, ova):
 def test_an_image_is_described_anew_and_what_follows_is_told(portal, sign_in):
     """Red when what follows is not told, or what was said goes with the next start."""
     page = sign_in("admin")
+    axe.put_into(page.context)
     page.goto(f"{portal.url}/machines/catalogue/admin/images/")
     page.get_by_role("link", name="Tiny Linux").first.click()
     image = page.url

@@ -378,6 +378,7 @@ LINES = (
         "unused_image",
         data=_described,
     ),
+    Line("vms:image_use", NO, change(EVERY_ADMIN), "newer_image", data=lambda w: {"item": [w.item.pk]}),
     Line(
         "vms:image_delete", NO, change(EVERY_ADMIN), "unused_image", data=lambda w: {"confirm_name": "unused"}
     ),

@@ -115,6 +115,9 @@ def _things(world):
     world.volume_upload = Upload.objects.create(**told)
     world.sent_volume_upload = Upload.objects.create(**told, file_name="a", file_size=1 << 20)
     world.failed_volume_upload = Upload.objects.create(**told, state=Upload.State.FAILED)
+    world.newer_image = factories.make_image(
+        name=world.image.name, version="2", virtual_size=world.image.virtual_size
+    )
     world.unused = CatalogueItem.objects.create(name="Unused", description="", image=world.image, position=1)
     world.size = Flavour.objects.create(name="spare", vcpus=1, memory=factories.GIB, disk=factories.GIB)
     wish = factories.make_wish(world.catalogue, name="asked")

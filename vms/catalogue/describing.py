@@ -18,12 +18,10 @@ from portal.hosts.services import check_estate
 from portal.operations.models import Operation
 from portal.operations.states import State
 from vms import fitting
+from vms.catalogue.images import listed
 from vms.models import CatalogueItem
 from vms.services import BUILDS, DEPLOY, share_of
 from vms.virtualization import Devices
-
-#: Names that are told; the rest is a number.
-TOLD = 5
 
 
 class Follows(Denied):
@@ -72,14 +70,14 @@ def _of_item(item: CatalogueItem, before: Image, after: Image, values: Descripti
     if lost and len(lost) == len(given):
         yield _("%(item)s cannot be asked for: none of its sizes is large enough.") % {"item": name}
     elif lost:
-        told = {"item": name, "sizes": _told([size.name for size in lost])}
+        told = {"item": name, "sizes": listed([size.name for size in lost])}
         yield _("%(item)s cannot be asked for in the sizes that are too small: %(sizes)s.") % told
     if item.disk_most is not None and before.least_disk <= item.disk_most < after.least_disk:
         told = {"item": name, "most": gib(item.disk_most, 2)}
         yield _("The largest disk of %(item)s, %(most)s, is too small to be chosen.") % told
     offered = [kind for kind in item.device_models if kind in before.device_models]
     if gone := [kind for kind in offered if kind not in after.device_models]:
-        labels = _told([str(Devices(kind).label) for kind in gone])
+        labels = listed([str(Devices(kind).label) for kind in gone])
         if len(gone) == len(offered):
             yield _("%(item)s cannot be asked for: it comes with %(devices)s alone.") % {
                 "item": name,
@@ -105,7 +103,7 @@ def _projects(item: CatalogueItem, before: Image, values: Description) -> Iterat
         if project.pk not in values.projects and fitting.shared_with(before, project)
     ]
     if lost:
-        told = {"item": item.name, "projects": _told(sorted(lost))}
+        told = {"item": item.name, "projects": listed(sorted(lost))}
         yield _("The people of %(projects)s cannot ask for %(item)s.") % told
 
 
@@ -132,10 +130,4 @@ def _waiting(before: Image, after: Image, values: Description) -> Iterator[str]:
             "%(count)d requests that wait can only be approved after they were changed: %(names)s.",
             len(lost),
         )
-        yield words % {"count": len(lost), "names": _told(lost)}
-
-
-def _told(names: Sequence[str]) -> str:
-    more = len(names) - TOLD
-    listed = ", ".join(names[:TOLD])
-    return _("%(names)s and %(more)d more") % {"names": listed, "more": more} if more > 0 else listed
+        yield words % {"count": len(lost), "names": listed(lost)}

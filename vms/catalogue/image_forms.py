@@ -130,7 +130,11 @@ class AddForm(_SaidForm):
     """An image that a person adds; its file follows from their computer."""
 
     kind = forms.ChoiceField(
-        label=_("It is"), choices=Image.Kind.choices, initial="disk", widget=ExplainedRadio
+        label=_("It is"),
+        # An installer from the network is a folder on the portal's machine.
+        choices=[choice for choice in Image.Kind.choices if choice[0] != Image.Kind.NETBOOT],
+        initial="disk",
+        widget=ExplainedRadio,
     )
     name = forms.CharField(
         label=_("Name"),

@@ -1,5 +1,7 @@
 """What rooms below ask of images: what is made from one, and its pages. Not for: deleting, which hosts do."""
 
+from collections.abc import Sequence
+
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -28,7 +30,7 @@ def used_by(image: Image) -> str:
 
 def _items(image: Image) -> str:
     names = list(image.items.order_by("name").values_list("name", flat=True))
-    return _("It is the image of %(items)s in the catalogue.") % {"items": _told(names)} if names else ""
+    return _("It is the image of %(items)s in the catalogue.") % {"items": listed(names)} if names else ""
 
 
 def _machines(image: Image) -> str:
@@ -36,8 +38,8 @@ def _machines(image: Image) -> str:
     if not names:
         return ""
     if image.needs_installer:
-        return _("%(machines)s began with it as their installer.") % {"machines": _told(names)}
-    return _("The disks of %(machines)s stand on it.") % {"machines": _told(names)}
+        return _("%(machines)s began with it as their installer.") % {"machines": listed(names)}
+    return _("The disks of %(machines)s stand on it.") % {"machines": listed(names)}
 
 
 def _inserted(image: Image) -> str:
@@ -59,7 +61,7 @@ def _inserted(image: Image) -> str:
         names.append(_("domains that are no machines here"))
     if not names:
         return ""
-    return _("It is in the CD drive of %(machines)s; eject it there.") % {"machines": _told(names)}
+    return _("It is in the CD drive of %(machines)s; eject it there.") % {"machines": listed(names)}
 
 
 def _began_with(image: Image) -> str:
@@ -67,7 +69,7 @@ def _began_with(image: Image) -> str:
     began = f'"drivers":{{"sha256":{canonical_json(image.sha256)}'
     found = VirtualMachine.objects.filter(built_by__spec__contains=began).order_by("name")
     names = list(found.values_list("name", flat=True))
-    return _("It is the CD of drivers of %(machines)s.") % {"machines": _told(names)} if names else ""
+    return _("It is the CD of drivers of %(machines)s.") % {"machines": listed(names)} if names else ""
 
 
 def _waiting(image: Image) -> str:
@@ -84,7 +86,7 @@ def _waiting(image: Image) -> str:
     return words % {"count": count}
 
 
-def _told(names: list[str]) -> str:
-    more = len(names) - TOLD
-    listed = ", ".join(names[:TOLD])
-    return _("%(names)s and %(more)d more") % {"names": listed, "more": more} if more > 0 else listed
+def listed(names: Sequence[str]) -> str:
+    """Return names in a sentence, of many the first ones and how many more there are."""
+    more, first = len(names) - TOLD, ", ".join(names[:TOLD])
+    return _("%(names)s and %(more)d more") % {"names": first, "more": more} if more > 0 else first

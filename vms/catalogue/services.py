@@ -4,6 +4,8 @@ Each is for who administers every project, and each leaves what it was before an
 """
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.db import IntegrityError, models, transaction
@@ -14,6 +16,7 @@ from portal.audit import services as audit
 from portal.core.canonical import canonical_json
 from portal.core.errors import Denied
 from portal.core.stale import Snapshot, check_seen
+from portal.hosts.models import Image
 from portal.operations.models import Operation
 from portal.operations.policies import services as policies
 from vms.catalogue.values import (
@@ -73,6 +76,35 @@ def change_item(*, actor: Any, item: CatalogueItem, values: ItemValues, seen: Sn
     except IntegrityError as error:
         raise _taken(values.name) from error
     return current
+
+
+def use_version(*, actor: Any, image: Image, items: Sequence[int]) -> None:
+    """Let items of other versions of `image`, by their keys, be made from it: all or none. Idempotent.
+
+    Requests that wait, and machines, keep the version that they froze. Raises Denied, also for an item that
+    the image does not go with.
+    """
+    _check_right(actor)
+    older = CatalogueItem.objects.filter(image__name=image.name, image__kind=image.kind)
+    with transaction.atomic():
+        for item in older.filter(pk__in=items).exclude(image=image).order_by("pk"):
+            current = _locked(item)
+            before, values = item_snapshot(current), replace(_values_of(current), image=image)
+            try:
+                check_item(values, current)
+            except Refused as refused:
+                told = {"item": current, "reason": refused.reason}
+                raise Denied(_("%(item)s stays with its version. %(reason)s") % told) from refused
+            current.image = image
+            current.save(update_fields=["image"])
+            _record(actor, "catalogue.changed", current, before, item_snapshot(current))
+
+
+def _values_of(item: CatalogueItem) -> ItemValues:
+    values: dict[str, Any] = {
+        field.name: getattr(item, field.name) for field in dataclasses.fields(ItemValues)
+    }
+    return ItemValues(**values | {name: list(values[name].all()) for name in MANY})
 
 
 def _write(item: CatalogueItem, values: ItemValues) -> None:

@@ -284,6 +284,7 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None =
         "uses": " ".join(uses_of(found) or stood_on(found)),
         "operations": _operations(request, found),
         "versions": versions,
+        "older_items": [item for one in versions if one.pk < found.pk for item in one.items.all()],
         "newer": next((one for one in versions if one.pk > found.pk and not one.deprecated_at), None),
         "drivers": [Devices(name).label for name in found.device_models],
         "places": found.attachments.select_related("pool__host", "pool__pool").order_by("pool__host__name"),
@@ -308,6 +309,15 @@ def _versions(request: HttpRequest, image: Image) -> list[Image]:
 def _operations(request: HttpRequest, image: Image) -> Any:
     found = Operation.objects.restrict(request.user, "view").filter(subject=image.topic)
     return found.select_related("requester").order_by("-pk")[:3]
+
+
+@require_POST
+def image_use(request: HttpRequest, pk: int) -> HttpResponse:
+    """Let items of older versions be made from this one."""
+    found = _image(request, pk)
+    with attempt(request, _("The items are made from %(image)s now.") % {"image": found.label}):
+        services.use_version(actor=request.user, image=found, items=row_keys(request.POST.getlist("item")))
+    return redirect("vms:image", pk)
 
 
 @require_POST

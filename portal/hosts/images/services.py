@@ -45,9 +45,7 @@ def begin_upload(*, actor: Any, wanted: Wanted, sha256: str = "", disk: int | No
     `disk` is which one is taken when the file is an OVA, from 1; None for the only one.
     """
     purposes.check_right(actor, None)
-    check_wanted(wanted)
-    check_version(wanted.kind, wanted.name, wanted.version)
-    check_disk(wanted.kind, disk)
+    _check_new(wanted, disk)
     expected = check_sha256(sha256, needed=False)
     with transaction.atomic():
         upload = Upload.objects.create(
@@ -65,9 +63,7 @@ def begin_import(
     What the address leads to is looked at when it is fetched, not here: it may lead elsewhere by then.
     """
     purposes.check_right(actor, None)
-    check_wanted(wanted)
-    check_version(wanted.kind, wanted.name, wanted.version)
-    check_disk(wanted.kind, disk)
+    _check_new(wanted, disk)
     expected = check_sha256(sha256, needed=True)
     try:
         fetching.check_url(address)
@@ -90,6 +86,15 @@ def begin_import(
         after = upload.wanted | {"address": upload.shown_address, "sha256": expected}
         audit.record(actor=actor, verb="image.fetch_begun", target=upload, after=after)
         return purposes.begin(actor, upload)
+
+
+def _check_new(wanted: Wanted, disk: int | None) -> None:
+    check_wanted(wanted)
+    if wanted.kind == Image.Kind.NETBOOT:
+        words = _("A network installer is no single file: add it by manage.py add_installer.")
+        raise Denied(words, field="kind")
+    check_version(wanted.kind, wanted.name, wanted.version)
+    check_disk(wanted.kind, disk)
 
 
 def _check_known(sha256: str) -> None:

@@ -13,6 +13,7 @@ from portal.core.stale import Changed
 from portal.hosts import services
 from portal.hosts.images import describing
 from portal.hosts.images.values import FIELDS, Description
+from portal.hosts.models import Image
 from portal.operations.services import decide
 from tests.factories import GIB, MIB, make_catalogue, make_host, make_image, make_network, make_place
 from tests.factories import make_wish as wish_for
@@ -291,3 +292,27 @@ def test_a_newer_version_begins_with_what_is_said_of_the_older(admin, image, cat
     newer = make_image(name="example", title="Example", version="2")
     page = admin.get(reverse("vms:image", args=[image.pk])).content.decode()
     assert reverse("vms:image", args=[newer.pk]) in page and "Add a newer version" in page
+
+
+def test_items_of_an_older_version_use_the_newer_by_one_button(admin, cast, image, catalogue):
+    """Red when an item gets a version that it does not go with, or one that the page did not name moves."""
+    waiting = ask(cast, catalogue)
+    newer = make_image(name="example", title="Example", version="2", min_memory=GIB)
+    page, use = (reverse(f"vms:image{name}", args=[newer.pk]) for name in ("", "_use"))
+    assert "Let them use this version" in admin.get(page).content.decode()
+    told = {"item": [catalogue.item.pk]}
+    refused = admin.post(use, told, follow=True).content.decode()
+    assert "Tiny stays with its version" in refused and "needs 1 GiB of memory" in refused
+    Image.objects.filter(pk=newer.pk).update(min_memory=64 * MIB)
+    stranger = make_image(name="other", title="Other")
+    for picture, items in ((newer, []), (stranger, [catalogue.item.pk])):
+        admin.post(reverse("vms:image_use", args=[picture.pk]), {"item": items})
+    assert CatalogueItem.objects.get().image == image
+    admin.post(use, told)
+    assert CatalogueItem.objects.get().image == newer
+    entry = AuditEntry.objects.get(verb="catalogue.changed")
+    assert "Example 2" in entry.after["image"] and "Example 1" in entry.before["image"]
+    assert "Let them use this version" not in admin.get(page).content.decode()
+    # What waits keeps the version that it froze.
+    approve(cast, waiting)
+    assert VirtualMachine.objects.get().image == image
