@@ -90,7 +90,7 @@ def test_an_image_is_described_anew_and_what_follows_is_told(portal, sign_in):
     assert complaints(page, "describe-follows") == []
     people.press(page, "Save it all the same")
     assert page.url == image
-    page.wait_for_selector("text=Said here")
+    page.wait_for_selector("text=Edited by hand")
     assert complaints(page, "described") == []
     page.get_by_role("link", name="Add a newer version").click()
     assert page.input_value("[name=name]") == "tiny" and page.input_value("[name=version]") == ""

@@ -14,6 +14,14 @@ from portal.hosts.images.values import FIELDS, Description, Wanted
 from portal.hosts.models import Image
 from vms.virtualization import HELP, Devices
 
+#: What is said of an image, where the form's label would not do by itself.
+SAID = {
+    "min_memory": _("Least memory"),
+    "min_disk": _("Least disk"),
+    "uefi": _("UEFI"),
+    "cloud_init": "cloud-init",
+}
+
 
 class _SaidForm(forms.Form):
     """What is said of an image, whether it is there or comes."""

@@ -132,8 +132,8 @@ def image_describe(request: HttpRequest, pk: int) -> HttpResponse:
     if request.method == "POST" and form.is_valid() and _described(request, found, form):
         return redirect("vms:image", pk)
     context = {"form": form, "image": found}
-    refused = bool(form.errors or form.effects)
-    return render(request, "vms/admin/image_describe.html", context, status=422 if refused else 200)
+    # What follows is a question, and nothing that was wrong.
+    return render(request, "vms/admin/image_describe.html", context, status=422 if form.errors else 200)
 
 
 def _described(request: HttpRequest, found: Image, form: DescribeForm) -> bool:
