@@ -74,6 +74,8 @@ class Port(models.Model):
     #: The domain that the port belongs to.
     domain_uuid = models.UUIDField(db_index=True)
     mac = models.CharField(max_length=17, unique=True)
+    #: The network that the card is being brought to, while an operation does that.
+    joining = models.ForeignKey(Network, on_delete=models.PROTECT, null=True, related_name="arriving")
     observed_address = models.GenericIPAddressField(null=True, blank=True)
     #: On a network of the machine's own: the port of the host's loopback that leads to its SSH.
     ssh_port = models.PositiveIntegerField(null=True)

@@ -94,7 +94,8 @@ def rename_network(*, actor: Any, network: Network, title: str) -> None:
 
 def why_not_removed(network: Network) -> str:
     """Return why a network cannot be removed now, '' when it can."""
-    count = network.ports.count()
+    # A card that is on its way here is none of those that are here.
+    count = network.ports.count() + network.arriving.count()
     if count:
         return _("%(count)s network cards of machines are on it.") % {"count": count}
     return ""

@@ -72,6 +72,7 @@ urlpatterns = [
     path("<int:pk>/cards/", devices.cards, name="cards"),
     path("<int:pk>/cards/<str:mac>/", devices.card, name="card"),
     path("<int:pk>/cards/<str:mac>/link/", devices.card_link, name="card_link"),
+    path("<int:pk>/cards/<str:mac>/network/", devices.card_network, name="card_network"),
     path("<int:pk>/cards/<str:mac>/remove/", devices.card_remove, name="card_remove"),
     path("<int:pk>/host-devices/", hostdevice_views.host_devices, name="host_devices"),
     path("<int:pk>/host-devices/give/", hostdevice_views.give, name="host_device_give"),

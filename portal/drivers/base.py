@@ -28,6 +28,7 @@ from portal.drivers.types import (
     HostReadiness,
     NetworkInfo,
     NetworkSpec,
+    NicPlace,
     NicSpec,
     PoolInfo,
     PoolKind,
@@ -372,6 +373,16 @@ class HypervisorDriver(ABC):
         """Plug the cable of the card of that MAC in or out, in the definition and in what runs.
 
         Idempotent. Raises DeviceNotFound, DomainNotFound.
+        """
+
+    @abstractmethod
+    def rewire_nic(self, uuid: str, mac: str, to: NicPlace, was: NicPlace) -> None:
+        """Bring the card of that MAC from `was` to `to`, in the definition and in what runs; all else stays.
+
+        Both or neither: what runs is put back when the definition cannot be changed. A network is there
+        already (`ensure_network`). Idempotent. Raises AlreadyExists (it is on a third thing; nothing was
+        changed then), NotSupported (it is on neither a network nor a bridge), NetworkNotFound (of a domain
+        that runs), DeviceNotFound, DomainNotFound.
         """
 
     @abstractmethod

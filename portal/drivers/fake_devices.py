@@ -19,6 +19,7 @@ from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.interface import InterfaceElement
 from portal.drivers.libvirt.xml.places import (
     card_with,
+    check_rewired,
     disk_at,
     drive_at,
     file_of,
@@ -26,10 +27,11 @@ from portal.drivers.libvirt.xml.places import (
     set_limits,
     set_link,
     set_medium,
+    set_place,
     with_device,
     without_card,
 )
-from portal.drivers.types import DeviceModel, NicSpec
+from portal.drivers.types import DeviceModel, NicPlace, NicSpec
 
 
 class Defined(Protocol):
@@ -87,6 +89,18 @@ class FakeDevices(HypervisorDriver):
     def set_link(self, uuid: str, mac: str, up: bool) -> None:
         validation.check_mac(mac)
         _change(self._get(uuid), lambda domain: card_with(domain, mac), lambda card: set_link(card, up))
+
+    def rewire_nic(self, uuid: str, mac: str, to: NicPlace, was: NicPlace) -> None:
+        validation.check_mac(mac)
+        validation.check_place(to)
+        validation.check_place(was)
+        domain = self._get(uuid)
+        for text in filter(None, (domain.persistent, domain.running)):
+            if (card := card_with(parse(text), mac)) is not None:
+                check_rewired(card, to, was)
+        if domain.running and to.network and not self._knows(network=to.network):
+            raise NetworkNotFound(to.network)
+        _change(domain, lambda found: card_with(found, mac), lambda card: set_place(card, to))
 
     def change_media(self, uuid: str, target: str, path: str | None, force: bool = False) -> None:
         validation.check_target(target)

@@ -100,6 +100,18 @@ class NicSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class NicPlace:
+    """What a card is on: a libvirt network (`portgroup` is one of its), or a bridge of the host by itself."""
+
+    network: str = ""
+    bridge: str = ""
+    portgroup: str = ""
+
+    def __str__(self) -> str:
+        return self.network or self.bridge
+
+
+@dataclass(frozen=True, slots=True)
 class DirectBoot:
     """A kernel and initrd on the host that the guest boots without a boot loader."""
 

@@ -21,6 +21,7 @@ from portal.drivers.types import (
     DiskSpec,
     DomainSpec,
     NetworkSpec,
+    NicPlace,
     NicSpec,
     PoolKind,
     PoolSpec,
@@ -240,6 +241,15 @@ def check_nic(nic: NicSpec) -> None:
         check_name(nic.network)
     elif nic.network or not 1024 <= nic.ssh_port <= 65535:
         raise InvalidSpec("a card without a network has a port of the host from 1024 to 65535")
+
+
+def check_place(place: NicPlace) -> None:
+    """Raise InvalidSpec unless a card is on one thing: others than the portal named what it may be on."""
+    names = [name for name in (place.network, place.bridge) if name]
+    if len(names) != 1 or (place.portgroup and not place.network):
+        raise InvalidSpec(f"a card is on a network or on a bridge, not on {place}")
+    for name in (*names, *filter(None, [place.portgroup])):
+        check_known(name)
 
 
 def check_pool(spec: PoolSpec) -> None:

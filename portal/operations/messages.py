@@ -70,6 +70,13 @@ SENTENCES = {
     "device_not_found": _(
         "The machine has this device no more: somebody took it away on its host. Nothing was changed."
     ),
+    "card_stays": _(
+        "The hypervisor cannot bring this card to another network as it is, so nothing was changed. It says: "
+        "%(raw)s"
+    ),
+    "card_elsewhere": _(
+        "Somebody brought the card to another network since you saw it. Nothing was changed; look again."
+    ),
     "target_pool_full": _(
         "The pool %(raw)s has no room for the disk. The machine works with the disk where it was, and what "
         "was copied is deleted. Make room in that pool, or choose another one."

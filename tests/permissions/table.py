@@ -610,6 +610,15 @@ LINES = (
     ),
     Line("vms:card", page(SEE), NO, "machine", {"mac": MAC}),
     Line("vms:card_link", NO, change(USE, told=SEE), "machine", {"mac": MAC}, lambda w: {"up": "0"}),
+    Line(
+        "vms:card_network",
+        NO,
+        # Who only looks is offered no network.
+        change(USE, told=SEE, refusal=422),
+        "machine",
+        {"mac": MAC},
+        lambda w: {"network": w.network.pk},
+    ),
     Line("vms:card_remove", NO, change(USE, told=SEE), "machine", {"mac": MAC}),
     Line("vms:host_devices", page(SEE), NO, "with_devices"),
     Line(

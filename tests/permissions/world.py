@@ -135,11 +135,12 @@ def _things(world):
     # Not of `network`, which can be removed.
     other = factories.make_network(78)
     Port.objects.create(network=other, host=world.host, domain_uuid=world.machine.uuid, mac=MAC)
+    card = {"type": "network", "mac": MAC, "source": {"network": other.spec.name}}
     defined = {
         "vcpus": 1,
         "memory_bytes": 128 * factories.MIB,
         "os": {"boot": [{"dev": "hd"}]},
-        "devices": {"interfaces": [{"type": "network", "mac": MAC}], "disks": disks},
+        "devices": {"interfaces": [card], "disks": disks},
     }
     world.definition = Definition.objects.create(
         host=world.machine.host,

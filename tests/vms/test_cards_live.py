@@ -10,19 +10,19 @@ from networks.models import Port
 from portal.drivers.inspection import Kind, inspect
 from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
-from tests.factories import MIB
+from tests.factories import MIB, make_network
 from tests.vms.real import URI, await_agent, inside
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
 from vms import noted, power
-from vms.changes.devices import limits, media, nics
-from vms.models import VirtualMachine
+from vms.changes.devices import limits, media, nics, rewiring
+from vms.models import CatalogueItem, VirtualMachine
 
 pytestmark = [
     pytest.mark.database,
     pytest.mark.live,
     pytest.mark.usefixtures("trail_that_can_be_flushed"),
 ]
-KINDS = {kind.name: kind for kind in (*nics.KINDS, *media.KINDS, *limits.KINDS)}
+KINDS = {kind.name: kind for kind in (*nics.KINDS, *rewiring.KINDS, *media.KINDS, *limits.KINDS)}
 
 
 @pytest.fixture
@@ -103,6 +103,37 @@ def test_a_card_comes_is_pulled_and_goes_while_it_runs_whatever_dies(cast, worke
     assert macs(real, machine, "persistent") == macs(real, machine, "running") == [first.mac]
     eventually("", lambda: seen_in_guest(machine, port.mac))
     assert list(Port.objects.all()) == [first]
+
+
+def test_a_card_comes_to_another_network_while_it_runs_whatever_dies(cast, worker, real, machine, request):
+    """Red when what runs is left out, or a failure leaves either side on the other network."""
+    port, uuid = Port.objects.get(), str(machine.uuid)
+    home, away = port.network, make_network(81)
+    request.addfinalizer(lambda: real[0].remove_network(away.spec.name))
+    CatalogueItem.objects.get().networks.add(away)
+    name = seen_in_guest(machine, port.mac)
+
+    def rewire(network):
+        doing = {"actor": cast.requester, "machine": machine, "mac": port.mac}
+        return rewiring.rewire_card(**doing, network=network)
+
+    def networks():
+        sides = [devices(real, machine, side, "interfaces") for side in ("persistent", "running")]
+        return [card["source"]["network"] for cards in sides for card in cards]
+
+    failed = rewire(away)
+    assert worker(failed.pk, failing="rewire") == 0
+    assert Operation.objects.get(pk=failed.pk).state == State.FAILED
+    assert networks() == [home.spec.name] * 2 and Port.objects.get().network == home
+
+    carry_out(worker, rewire(away), *points(KINDS[rewiring.REWIRE]))
+    assert networks() == [away.spec.name] * 2 and Port.objects.get().network == away
+    # The guest keeps its card, and what it asks there the other network answers.
+    assert seen_in_guest(machine, port.mac) == name
+    shell(machine, f"/bin/busybox udhcpc -n -q -i {name} -s /bin/true; true")
+    eventually(True, lambda: any(one.address.startswith("10.213.81.") for one in real[0].leases(uuid)))
+    carry_out(worker, rewire(home))
+    assert networks() == [home.spec.name] * 2
 
 
 def test_a_card_that_cannot_be_attached_leaves_nothing(cast, worker, real, machine):

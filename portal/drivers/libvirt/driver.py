@@ -36,6 +36,7 @@ from portal.drivers.types import (
     HostReadiness,
     NetworkInfo,
     NetworkSpec,
+    NicPlace,
     NicSpec,
     PoolInfo,
     PoolKind,
@@ -211,6 +212,9 @@ class LibvirtDriver(HypervisorDriver):
 
     def set_link(self, uuid: str, mac: str, up: bool) -> None:
         self._devices.set_link(uuid, mac, up)
+
+    def rewire_nic(self, uuid: str, mac: str, to: NicPlace, was: NicPlace) -> None:
+        self._devices.rewire_nic(uuid, mac, to, was)
 
     def change_media(self, uuid: str, target: str, path: str | None, force: bool = False) -> None:
         self._devices.change_media(uuid, target, path, force)

@@ -12,6 +12,7 @@ from portal.drivers.libvirt.xml.build import need, parse
 from portal.drivers.libvirt.xml.interface import InterfaceElement
 from portal.drivers.libvirt.xml.places import (
     card_with,
+    check_rewired,
     disk_at,
     drive_at,
     file_of,
@@ -19,13 +20,15 @@ from portal.drivers.libvirt.xml.places import (
     network_of,
     set_link,
     set_medium,
+    set_place,
 )
-from portal.drivers.types import DeviceModel, NicSpec
+from portal.drivers.types import DeviceModel, NicPlace, NicSpec
 from portal.drivers.validation import (
     check_limits,
     check_mac,
     check_nic,
     check_path,
+    check_place,
     check_target,
     check_uuid,
 )
@@ -81,6 +84,28 @@ class HotDevices:
         _update(self._get(uuid), lambda domain: card_with(domain, mac), plug, f"card {mac}")
 
     @translated()
+    def rewire_nic(self, uuid: str, mac: str, to: NicPlace, was: NicPlace) -> None:
+        """Bring a card to another network: what runs first, and back when its definition stays."""
+        check_mac(mac)
+        check_place(to)
+        check_place(was)
+        domain = self._get(uuid)
+        found = [(flag, card_with(parse(text), mac)) for flag, text in definitions(domain)]
+        cards = {flag: card for flag, card in found if card is not None}
+        if not cards:
+            raise DeviceNotFound(f"there is no card {mac}")
+        places = {flag: check_rewired(card, to, was) for flag, card in cards.items()}
+        for flag in (LIVE, CONFIG):
+            if flag not in cards or places[flag] == to:
+                continue
+            try:
+                _rewire(domain, cards[flag], to, flag)
+            except libvirt.libvirtError:
+                if flag == CONFIG and places.get(LIVE) == was:
+                    _rewire(domain, cards[LIVE], was, LIVE)
+                raise
+
+    @translated()
     def change_media(self, uuid: str, target: str, path: str | None, force: bool = False) -> None:
         """Change what is in a drive; in the one that runs first, whose guest may refuse; unless forced."""
         check_target(target)
@@ -130,6 +155,11 @@ class HotDevices:
         if not flags:
             raise DeviceNotFound(f"{target} is not {path}")
         domain.setBlockIoTune(target, dict(limits), flags)
+
+
+def _rewire(domain: libvirt.virDomain, card: ET.Element, place: NicPlace, flag: int) -> None:
+    set_place(card, place)
+    domain.updateDeviceFlags(ET.tostring(card, encoding="unicode"), flag)
 
 
 def _update(

@@ -1,19 +1,21 @@
 """The contract: cards, media and limits, changed while a domain runs. What a guest sees, tests/vms shows."""
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from portal.drivers import errors
-from portal.drivers.inspection import Kind, inspect
+from portal.drivers.inspection import Inspection, Kind, inspect
 from portal.drivers.types import (
     LIMITS,
     DeviceModel,
     DiskSpec,
     DomainDefinition,
     DomainSpec,
+    NicPlace,
     NicSpec,
     SeedSpec,
 )
@@ -27,6 +29,11 @@ NONE = dict.fromkeys(LIMITS, 0)
 def devices(text: str) -> dict[str, Any]:
     found: dict[str, Any] = inspect(Kind.DOMAIN, text.encode()).understood["devices"]
     return found
+
+
+def whole(text: str) -> Inspection:
+    """Return all that a definition says, however it is spaced."""
+    return inspect(Kind.DOMAIN, text.encode())
 
 
 def cards(text: str) -> dict[str, dict[str, Any]]:
@@ -151,6 +158,116 @@ def test_a_link_goes_down_and_up_and_nothing_else_changes(bench: Bench, running:
         driver.set_link(running.uuid, MAC, False)
 
 
+@pytest.fixture
+def elsewhere(bench: Bench) -> Iterator[NicPlace]:
+    """Another network of the host."""
+    own = bench.network
+    spec = replace(own, name=f"{bench.prefix}-two", uuid=str(uuid.uuid4()), bridge=f"gv{own.bridge[2:]}")
+    spec = replace(spec, address="10.213.79.1", dhcp_start="10.213.79.10", dhcp_end="10.213.79.20")
+    bench.driver.ensure_network(spec)
+    yield NicPlace(network=spec.name)
+    for info in bench.driver.list_domains():
+        if info.name.startswith(bench.prefix):
+            bench.driver.destroy(info.uuid)
+    bench.driver.remove_network(spec.name)
+
+
+def filtered(bench: Bench, domain: DomainSpec) -> None:
+    """Let a domain's card have a filter, an MTU and a place in the order of starts."""
+    seen = bench.driver.definition(domain.uuid)
+    parameters = [{"name": "IP", "value": "10.213.77.9"}]
+    own = {"mtu": 1400, "boot_order": 3, "filter": {"name": "clean-traffic", "parameters": parameters}}
+    change = {"devices": {"interfaces": [own]}, "os": {"boot": [None]}}
+    bench.driver.redefine(domain.uuid, change, seen.digest)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_card_comes_to_another_network_and_back_and_all_else_stays(
+    bench: Bench, domain: DomainSpec, elsewhere: NicPlace, on: bool
+) -> None:
+    """Red when either side is left out, or anything but the source is written anew."""
+    driver, mac = bench.driver, domain.nics[0].mac
+    filtered(bench, domain)
+    if on:
+        driver.start(domain.uuid)
+    before, home = driver.definition(domain.uuid), NicPlace(network=domain.nics[0].network)
+    for to, was in ((elsewhere, home), (elsewhere, home), (home, elsewhere), (home, elsewhere)):
+        driver.rewire_nic(domain.uuid, mac, to, was)
+        made = driver.definition(domain.uuid)
+        for text, old in zip(both(made), both(before), strict=True):
+            if text:
+                assert cards(text)[mac]["source"]["network"] == to.network
+                assert {**cards(text)[mac], "source": None} == {**cards(old)[mac], "source": None}
+    assert whole(made.persistent) == whole(before.persistent)
+    driver.rewire_nic(domain.uuid, mac, elsewhere, home)
+    if on:
+        driver.destroy(domain.uuid)
+        driver.start(domain.uuid)
+        assert cards(driver.definition(domain.uuid).running)[mac]["source"]["network"] == elsewhere.network
+
+
+def test_a_card_that_was_brought_halfway_is_brought_whole(
+    bench: Bench, running: DomainSpec, elsewhere: NicPlace
+) -> None:
+    """Red when the network of one side counts for both."""
+    driver, mac, home = bench.driver, running.nics[0].mac, NicPlace(network=running.nics[0].network)
+    seen = driver.definition(running.uuid)
+    change = {"devices": {"interfaces": [{"source": {"network": elsewhere.network}}]}}
+    driver.redefine(running.uuid, change, seen.digest)
+    for to, was in ((elsewhere, home), (home, elsewhere)):
+        driver.rewire_nic(running.uuid, mac, to, was)
+        found = driver.definition(running.uuid)
+        assert [cards(text)[mac]["source"]["network"] for text in both(found)] == [to.network] * 2
+
+
+def test_a_card_that_is_elsewhere_or_of_another_kind_stays(
+    bench: Bench, domain: DomainSpec, elsewhere: NicPlace
+) -> None:
+    """Red when the present place is not looked at, or a card on no network gets a source."""
+    driver, mac = bench.driver, domain.nics[0].mac
+    before = driver.definition(domain.uuid)
+    with pytest.raises(errors.AlreadyExists):
+        driver.rewire_nic(domain.uuid, mac, elsewhere, NicPlace(bridge="br9"))
+    with pytest.raises(errors.DeviceNotFound):
+        driver.rewire_nic(domain.uuid, MAC, elsewhere, NicPlace(network=domain.nics[0].network))
+    assert driver.definition(domain.uuid) == before
+    direct = {"type": "direct", "source": {"network": None, "dev": "eth0", "mode": "bridge"}}
+    made = driver.redefine(domain.uuid, {"devices": {"interfaces": [direct]}}, before.digest)
+    with pytest.raises(errors.NotSupported):
+        driver.rewire_nic(domain.uuid, mac, elsewhere, NicPlace(network=domain.nics[0].network))
+    assert driver.definition(domain.uuid) == made
+
+
+def test_a_card_on_a_bridge_comes_to_a_network_and_back(
+    bench: Bench, domain: DomainSpec, elsewhere: NicPlace
+) -> None:
+    """Red when the kind of the card stays, as of a machine that others made."""
+    driver, mac, home = bench.driver, domain.nics[0].mac, NicPlace(bridge=bench.network.bridge)
+    seen = driver.definition(domain.uuid)
+    bridged = {"type": "bridge", "source": {"network": None, "bridge": home.bridge}}
+    before = driver.redefine(domain.uuid, {"devices": {"interfaces": [bridged]}}, seen.digest)
+    driver.start(domain.uuid)
+    driver.rewire_nic(domain.uuid, mac, elsewhere, home)
+    for text in both(driver.definition(domain.uuid)):
+        assert (cards(text)[mac]["type"], cards(text)[mac]["source"]["network"]) == (
+            "network",
+            elsewhere.network,
+        )
+    driver.rewire_nic(domain.uuid, mac, home, elsewhere)
+    assert whole(driver.definition(domain.uuid).persistent) == whole(before.persistent)
+
+
+def test_a_network_that_is_not_made_leaves_a_running_card_where_it_is(
+    bench: Bench, running: DomainSpec
+) -> None:
+    """Red when the definition is changed first."""
+    mac, home = running.nics[0].mac, NicPlace(network=running.nics[0].network)
+    before = bench.driver.definition(running.uuid)
+    with pytest.raises(errors.NetworkNotFound):
+        bench.driver.rewire_nic(running.uuid, mac, NicPlace(network=f"{bench.prefix}-none"), home)
+    assert bench.driver.definition(running.uuid) == before
+
+
 @pytest.mark.parametrize("on", [True, False])
 def test_a_medium_is_taken_out_and_put_in(bench: Bench, domain: DomainSpec, on: bool) -> None:
     """Red when either side is left out, or the drive goes with its medium."""
@@ -215,6 +332,7 @@ def test_what_is_not_there_is_said(bench: Bench, domain: DomainSpec, extra: NicS
         lambda: bench.driver.attach_nic(nobody, extra, MODEL),
         lambda: bench.driver.detach_nic(nobody, MAC),
         lambda: bench.driver.set_link(nobody, MAC, True),
+        lambda: bench.driver.rewire_nic(nobody, MAC, NicPlace(network="a"), NicPlace(network="b")),
         lambda: bench.driver.change_media(nobody, "sda", None),
         lambda: bench.driver.limit_disk(nobody, "vda", path, NONE),
     ):
@@ -241,6 +359,10 @@ def test_hostile_values_are_refused(bench: Bench, running: DomainSpec) -> None:
         lambda: driver.attach_nic(uuid_, NicSpec(MAC, ssh_port=22001), MODEL),
         lambda: driver.detach_nic(uuid_, "52:54:00:AA:BB:01"),
         lambda: driver.set_link(uuid_, "", False),
+        lambda: driver.rewire_nic(uuid_, "", NicPlace(network="a"), NicPlace(network="b")),
+        lambda: driver.rewire_nic(uuid_, MAC, NicPlace(), NicPlace(network="b")),
+        lambda: driver.rewire_nic(uuid_, MAC, NicPlace(network="a", bridge="b"), NicPlace(network="b")),
+        lambda: driver.rewire_nic(uuid_, MAC, NicPlace(network="a"), NicPlace(bridge="b", portgroup="c")),
         lambda: driver.change_media(uuid_, "sda", "../x.iso"),
         lambda: driver.change_media(uuid_, "sda'/>", None),
         lambda: driver.limit_disk(uuid_, "vda", path, {}),

@@ -96,8 +96,8 @@ def cards_of(machine: VirtualMachine) -> list[Card]:
     """Return the cards of a machine, the portal's first; three queries."""
     ports = reach.ports_of([machine])[machine.uuid]
     found = noted.of(machine)
-    defined = _by_mac(found.observed_persistent if found else None)
-    running = _by_mac(found.observed_running if found else None)
+    defined = by_mac(found.observed_persistent if found else None)
+    running = by_mac(found.observed_running if found else None)
     there = {**defined, **running}
     runs = bool(found and found.observed_running)
     cards = [
@@ -121,7 +121,8 @@ def cards_of(machine: VirtualMachine) -> list[Card]:
     return cards
 
 
-def _by_mac(defined: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+def by_mac(defined: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """Return the cards of a definition by their MAC, in lower case."""
     return {str(one.get("mac", "")).lower(): one for one in devices(defined, "interfaces")}
 
 
@@ -202,7 +203,7 @@ def _names(machine: VirtualMachine, port: Port) -> dict[str, Any]:
     }
 
 
-def _usable(actor: Any, machine: VirtualMachine, mac: str) -> tuple[VirtualMachine, Port]:
+def usable_card(actor: Any, machine: VirtualMachine, mac: str) -> tuple[VirtualMachine, Port]:
     """Return the machine as it is now, locked, and its card. Raises Denied when it is none to change."""
     current = power.usable(actor, machine, "edit")
     port = Port.objects.filter(domain_uuid=current.uuid, mac=mac).first()
@@ -216,7 +217,7 @@ def _usable(actor: Any, machine: VirtualMachine, mac: str) -> tuple[VirtualMachi
 def remove_card(*, actor: Any, machine: VirtualMachine, mac: str) -> Operation:
     """Queue the end of a card that the portal made. Raises Denied."""
     with transaction.atomic():
-        current, port = _usable(actor, machine, mac)
+        current, port = usable_card(actor, machine, mac)
         title = f"Remove a network card of {current.name}"
         told = [("Network card", f"{port.mac} on {port.network.name}", "")]
         return begin(actor, current, REMOVE, title, told=told, names=_names(current, port))
@@ -225,9 +226,9 @@ def remove_card(*, actor: Any, machine: VirtualMachine, mac: str) -> Operation:
 def set_link(*, actor: Any, machine: VirtualMachine, mac: str, up: bool) -> Operation:
     """Queue that the cable of a card is plugged in (`up`) or out. Raises Denied."""
     with transaction.atomic():
-        current, port = _usable(actor, machine, mac)
+        current, port = usable_card(actor, machine, mac)
         found = known(current)
-        there = {**_by_mac(found.observed_running), **_by_mac(found.observed_persistent)}
+        there = {**by_mac(found.observed_running), **by_mac(found.observed_persistent)}
         if mac not in there:
             raise Denied(_("The machine has this card no more."))
         back = there[mac].get("link") != "down"
@@ -258,11 +259,16 @@ def settle_removal(operation: Operation, state: State) -> None:
     if port is None or state != State.SUCCEEDED:
         return
     port.delete()
-    left = Port.objects.filter(domain_uuid=port.domain_uuid).exclude(observed_address=None).order_by("pk")
-    address = left.values_list("observed_address", flat=True).first()
-    of_card = VirtualMachine.objects.filter(uuid=port.domain_uuid, observed_address=port.observed_address)
-    of_card.update(observed_address=address)
+    forget_address(port)
     publish(operation.subject)
+
+
+def forget_address(port: Port) -> None:
+    """Give the machine another card's address, where it has that of a card which has it no more."""
+    others = Port.objects.filter(domain_uuid=port.domain_uuid).exclude(mac=port.mac)
+    address = others.exclude(observed_address=None).order_by("pk").values_list("observed_address", flat=True)
+    of_card = VirtualMachine.objects.filter(uuid=port.domain_uuid, observed_address=port.observed_address)
+    of_card.update(observed_address=address.first())
 
 
 #: Nobody wants a card of last week to come or go when the host comes back today.

@@ -8,16 +8,18 @@ from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from networks.models import Port
 from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
 from portal.operations.models import Operation
-from vms import live, power
+from vms import live, noted, power
 from vms.changes.devices import limits as service
 from vms.changes.devices import media as cds
-from vms.changes.devices import nics
+from vms.changes.devices import nics, rewiring
 from vms.changes.devices.forms import CardForm, LimitsForm
 from vms.changes.views import disk_page
 from vms.editing import Clash
+from vms.models import VirtualMachine
 
 _FORMS = ["GET", "HEAD", "POST"]
 
@@ -45,17 +47,47 @@ def cards(request: HttpRequest, pk: int) -> HttpResponse:
 def card(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Show one network card."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
+    return _card_page(request, vm, mac)
+
+
+def _card_page(
+    request: HttpRequest, vm: VirtualMachine, mac: str, form: CardForm | None = None
+) -> HttpResponse:
+    """Show one network card, with the `form` of its network where somebody filled that in."""
     found = nics.cards_of(vm)
-    shown = next((one for one in found if one.mac == mac and one.port is not None), None)
-    if shown is None or shown.port is None:
-        raise Http404
+    shown, port = _card_of(found, mac)
+    denied = power.why_not(request.user, vm, "edit")
     context = {
         "vm": vm,
         "card": shown,
         "last": len(found) == 1,
-        "denied": power.why_not(request.user, vm, "edit") or nics.why_fixed(shown.port),
+        "denied": denied or nics.why_fixed(port),
+        "form": form or CardForm(networks=rewiring.networks_for(request.user, vm, port)),
+        "stays": denied or rewiring.why_not(vm, port, noted.of(vm)),
     }
-    return render(request, "vms/card.html", context)
+    return render(request, "vms/card.html", context, status=422 if form else 200)
+
+
+def _card_of(found: list[nics.Card], mac: str) -> tuple[nics.Card, Port]:
+    """Return the card of the portal's that has this MAC, and its row. Raises Http404."""
+    for one in found:
+        if one.mac == mac and one.port is not None:
+            return one, one.port
+    raise Http404
+
+
+@require_POST
+def card_network(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
+    """Bring a card to another network."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    _card, port = _card_of(nics.cards_of(vm), mac)
+    form = CardForm(request.POST, networks=rewiring.networks_for(request.user, vm, port))
+    if form.is_valid():
+        with denied_at(form):
+            network = form.cleaned_data["network"]
+            begun = rewiring.rewire_card(actor=request.user, machine=vm, mac=mac, network=network)
+            return go_to(request, "operations:detail", begun.pk)
+    return _card_page(request, vm, mac, form)
 
 
 @require_POST

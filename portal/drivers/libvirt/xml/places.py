@@ -1,9 +1,12 @@
 """Find devices of a definition by what tells them apart, and change one. Not for: reading all of one."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from xml.etree import ElementTree as ET
 
+from portal.drivers.errors import AlreadyExists, NotSupported
 from portal.drivers.libvirt.xml.build import child, need, parse
+from portal.drivers.types import NicPlace
 
 
 def disk_at(domain: ET.Element, target: str) -> ET.Element | None:
@@ -73,6 +76,38 @@ def network_of(card: ET.Element) -> str:
     """Return the libvirt network of an <interface>, '' for a card on something else."""
     source = card.find("source")
     return "" if source is None else source.get("network", "")
+
+
+def place_of(card: ET.Element) -> NicPlace | None:
+    """Return what an <interface> is on, None for one that is on neither a network nor a bridge."""
+    source, kind = card.find("source"), card.get("type", "")
+    if source is None or kind not in {"network", "bridge"}:
+        return None
+    # What runs tells the bridge of its network beside it.
+    place = NicPlace(**{kind: source.get(kind, "")})
+    return replace(place, portgroup=source.get("portgroup", "")) if place.network else place
+
+
+def check_rewired(card: ET.Element, to: NicPlace, was: NicPlace) -> NicPlace:
+    """Return what an <interface> is on, `to` or `was`. Raises NotSupported and AlreadyExists."""
+    place = place_of(card)
+    if place is None:
+        raise NotSupported(f"a card of the kind {card.get('type', '')} is on no network")
+    if place not in (to, was):
+        raise AlreadyExists(f"the card is on {place} and not on {was}")
+    return place
+
+
+def set_place(card: ET.Element, place: NicPlace) -> None:
+    """Let an <interface> be on something else; all but its source stays."""
+    source = need(card, "source")
+    # What a running card was told of its network, as its port's ID, goes with the network.
+    for name in list(source.attrib):
+        del source.attrib[name]
+    card.set("type", "network" if place.network else "bridge")
+    for name, value in asdict(place).items():
+        if value:
+            source.set(name, value)
 
 
 def is_linked(card: ET.Element) -> bool:
