@@ -637,6 +637,8 @@ LINES = (
     ),
     Line("vms:media", page(SEE), NO, "machine"),
     Line("vms:media_change", NO, change(USE, told=SEE), "machine", {"target": "sda"}),
+    Line("vms:drive_add", NO, change(USE, told=SEE), "machine", data=lambda w: {"bus": "sata"}),
+    Line("vms:drive_remove", NO, change(USE, told=SEE), "machine", {"target": "sdb"}),
     Line("vms:export", NO, change(USE, told=SEE), "machine"),
     Line("vms:exports", page(ALL), NO),
     Line("vms:export_take", NO, change(USE, told=SEE, status=200, refusal=403), "export"),

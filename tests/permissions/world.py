@@ -131,7 +131,8 @@ def _things(world):
         for disk in world.machine.disks.order_by("target")
     ]
     seed = {"file": f"{place.path}/{world.machine.domain_name}-seed.iso"}
-    disks.append({"device": "cdrom", "target": {"dev": "sda"}, "source": seed})
+    disks.append({"device": "cdrom", "target": {"dev": "sda", "bus": "scsi"}, "source": seed})
+    disks.append({"device": "cdrom", "target": {"dev": "sdb", "bus": "sata"}})
     # Not of `network`, which can be removed.
     other = factories.make_network(78)
     Port.objects.create(network=other, host=world.host, domain_uuid=world.machine.uuid, mac=MAC)
@@ -139,7 +140,8 @@ def _things(world):
     defined = {
         "vcpus": 1,
         "memory_bytes": 128 * factories.MIB,
-        "os": {"boot": [{"dev": "hd"}]},
+        "type": "qemu",
+        "os": {"boot": [{"dev": "hd"}], "machine": "pc-q35-7.2"},
         "devices": {"interfaces": [card], "disks": disks},
     }
     world.definition = Definition.objects.create(

@@ -14,7 +14,7 @@ from tests.factories import MIB, make_network
 from tests.vms.real import URI, await_agent, inside
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
 from vms import noted, power
-from vms.changes.devices import limits, media, nics, rewiring
+from vms.changes.devices import drives, limits, media, nics, rewiring
 from vms.models import CatalogueItem, VirtualMachine
 
 pytestmark = [
@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.usefixtures("trail_that_can_be_flushed"),
 ]
-KINDS = {kind.name: kind for kind in (*nics.KINDS, *rewiring.KINDS, *media.KINDS, *limits.KINDS)}
+ROOMS = (nics, rewiring, drives, media, limits)
+KINDS = {kind.name: kind for room in ROOMS for kind in room.KINDS}
 
 
 @pytest.fixture
@@ -214,6 +215,40 @@ def test_the_seed_is_taken_out_and_put_in_whatever_dies(cast, worker, real, mach
     carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="start"))
     await_agent(real[0], machine.uuid)
     assert readable(machine) is True
+
+
+def test_a_drive_comes_and_goes_at_the_next_start_whatever_dies(cast, worker, real, machine):
+    """Red when what runs is asked for it, or the new drive takes a name or place of another."""
+    doing = {"actor": cast.requester, "machine": machine}
+
+    def names(side):
+        found = [disk["target"] for disk in devices(real, machine, side, "disks")]
+        return sorted((one["dev"], one["bus"]) for one in found)
+
+    def again():
+        see(real, machine)
+        carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="destroy"))
+        see(real, machine)
+        carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="start"))
+        await_agent(real[0], machine.uuid)
+        see(real, machine)
+
+    before = names("running")
+    failed = drives.add_drive(**doing, bus="scsi")
+    assert worker(failed.pk, failing="redefine") == 0
+    assert Operation.objects.get(pk=failed.pk).state == State.FAILED and names("persistent") == before
+    carry_out(worker, drives.add_drive(**doing, bus="scsi"), *points(KINDS[drives.ADD]))
+    carry_out(worker, drives.add_drive(**doing, bus="sata"))
+    both = [("sda", "scsi"), ("sdb", "scsi"), ("sdc", "sata"), ("vda", "virtio")]
+    assert names("running") == before and names("persistent") == both
+    again()
+    assert names("running") == both and shell(machine, "ls -d /sys/block/sr1") == "/sys/block/sr1"
+    seed = media.seed_path(machine)
+    carry_out(worker, drives.remove_drive(**doing, target="sdb"), *points(KINDS[drives.REMOVE]))
+    assert names("running") == both and [seed, None] == media_in(real, machine, "persistent")
+    carry_out(worker, drives.remove_drive(**doing, target="sdc"))
+    again()
+    assert names("running") == names("persistent") == before and readable(machine) is True
 
 
 def readable(machine):

@@ -24,6 +24,7 @@ from portal.operations.states import State
 from vms import noted, placement, power, power_steps
 from vms.building import page_of_machine
 from vms.changes import asking
+from vms.changes.devices import places
 from vms.changes.disk_steps import Attach, Detach, Grow, MakeVolume
 from vms.editing import Clash
 from vms.models import Disk, VirtualMachine
@@ -133,6 +134,8 @@ def free_target(machine: VirtualMachine) -> str:
     found = noted.of(machine)
     for defined in (found.observed_persistent, found.observed_running) if found else ():
         taken |= {name for name, _disk in _disks(defined)}
+        # A disk that is attached by its name alone stands where its name says.
+        taken |= {places.name_at(places.SATA, place) for place in places.taken(defined or {}, places.SATA)}
     for letter in _LETTERS[devices]:
         if (name := _PREFIX[devices] + letter) not in taken:
             return name

@@ -88,6 +88,37 @@ def test_devices_of_the_host_come_and_go_one_by_one(bench: Bench) -> None:
     assert understood(one.persistent)["devices"]["host_devices"] == [stick]
 
 
+def drive(target: str, unit: int) -> dict[str, Any]:
+    """Return an empty drive in a place of the board's SATA controller."""
+    address = {"type": "drive", "controller": "0", "bus": "0", "target": "0", "unit": str(unit)}
+    driver = {"name": "qemu", "type": "raw"}
+    target_ = {"dev": target, "bus": "sata"}
+    values = {"type": "file", "device": "cdrom", "driver": driver, "target": target_, "address": address}
+    return {**values, "readonly": True}
+
+
+def test_a_drive_comes_at_the_next_start_where_it_was_said_and_goes(bench: Bench) -> None:
+    """Red when an address is not understood, or what runs gets the drive."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    driver.start(spec.uuid)
+    seen = driver.definition(spec.uuid)
+    there = understood(seen.persistent)["devices"]["disks"]
+    # Out of the order of its name, as beside a disk that somebody moved.
+    wanted = drive("sdb", 4)
+    change = {"devices": {"disks": [*({} for _one in there), wanted]}}
+    made = driver.redefine(spec.uuid, change, seen.digest)
+    assert understood(made.persistent)["devices"]["disks"] == [*there, wanted]
+    assert made.running == seen.running
+    driver.destroy(spec.uuid)
+    driver.start(spec.uuid)
+    now = understood(driver.definition(spec.uuid).running)["devices"]["disks"]
+    assert [disk["target"]["dev"] for disk in now] == ["vda", "sda", "sdb"]
+    gone = {"devices": {"disks": [*({} for _one in there), None]}}
+    left = driver.redefine(spec.uuid, gone, made.digest)
+    assert understood(left.persistent) == understood(seen.persistent)
+
+
 def test_a_firmware_forgets_once_what_another_one_kept(bench: Bench) -> None:
     """Red when start() does not look for the trace, or leaves it for the start after."""
     driver, spec = bench.driver, bench.domain()

@@ -1,4 +1,4 @@
-"""Put a CD into a machine's drive, or take it out. Not for: drives, which a machine has from its start on.
+"""Put a CD into a machine's drive, or take it out. Not for: the drives themselves (`drives`).
 
 What can be put in is the machine's own seed, and ISO images of the catalogue. The seeds of others lie in the
 same pools and hold their keys, so a list of files in a pool is no list of what may be put in.
@@ -57,6 +57,8 @@ class Drive:
     seed: bool
     #: The title of the image that is in it, '' for what is none of the portal's.
     image: str = ""
+    #: The machine runs without it so far.
+    waits: bool = False
 
     @property
     def medium(self) -> str:
@@ -69,14 +71,15 @@ def drives_of(machine: VirtualMachine) -> list[Drive] | None:
     found = noted.of(machine)
     if found is None or found.observed_persistent is None:
         return None
-    seed, running = seed_path(machine), media_of(found.observed_running)
+    seed, running, runs = seed_path(machine), media_of(found.observed_running), bool(found.observed_running)
     copies = ImageAttachment.objects.filter(pool__host=machine.host_id, image__kind=Image.Kind.ISO)
     titles = {copy.path: copy.image.label for copy in copies.select_related("image")}
     drives = []
     for target, defined in media_of(found.observed_persistent).items():
         path = running.get(target, defined)
         own = bool(path) and path == seed
-        drives.append(Drive(target, path, defined, seed=own, image=titles.get(path, "")))
+        waits = runs and target not in running
+        drives.append(Drive(target, path, defined, seed=own, image=titles.get(path, ""), waits=waits))
     return drives
 
 

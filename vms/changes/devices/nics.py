@@ -123,7 +123,12 @@ def cards_of(machine: VirtualMachine) -> list[Card]:
 
 def by_mac(defined: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
     """Return the cards of a definition by their MAC, in lower case."""
-    return {str(one.get("mac", "")).lower(): one for one in devices(defined, "interfaces")}
+    return {mac_of(one): one for one in devices(defined, "interfaces")}
+
+
+def mac_of(card: Mapping[str, Any]) -> str:
+    """Return the MAC of a card of a definition, '' for one without."""
+    return str(card.get("mac", "")).lower()
 
 
 def why_fixed(port: Port) -> str:

@@ -13,9 +13,9 @@ from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
 from portal.operations.models import Operation
 from vms import live, noted, power
+from vms.changes.devices import drives, nics, rewiring
 from vms.changes.devices import limits as service
 from vms.changes.devices import media as cds
-from vms.changes.devices import nics, rewiring
 from vms.changes.devices.forms import CardForm, LimitsForm
 from vms.changes.views import disk_page
 from vms.editing import Clash
@@ -115,13 +115,39 @@ def card_remove(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
 def media(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a machine's CD drives."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
+    found, there = noted.of(vm), cds.drives_of(vm)
+    denied = power.why_not(request.user, vm, "edit")
     context = {
         "vm": vm,
-        "drives": cds.drives_of(vm),
+        "drives": [(drive, denied or drives.why_stays(found, drive.target)) for drive in there or ()],
+        "known": there is not None,
+        "leaving": drives.leaving(vm),
+        "buses": drives.buses_of(vm, found),
+        "full": denied or drives.why_no_more(vm, found),
         "images": cds.images_for(request.user, vm),
-        "denied": power.why_not(request.user, vm, "edit"),
+        "denied": denied,
     }
     return render(request, "vms/media.html", context)
+
+
+@require_POST
+def drive_add(request: HttpRequest, pk: int) -> HttpResponse:
+    """Give a machine another drive for CDs."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    with attempt(request):
+        begun = drives.add_drive(actor=request.user, machine=vm, bus=request.POST.get("bus", ""))
+        return go_to(request, "operations:detail", begun.pk)
+    return go_to(request, "vms:media", pk)
+
+
+@require_POST
+def drive_remove(request: HttpRequest, pk: int, target: str) -> HttpResponse:
+    """Take a drive for CDs from a machine."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    with attempt(request):
+        begun = drives.remove_drive(actor=request.user, machine=vm, target=target)
+        return go_to(request, "operations:detail", begun.pk)
+    return go_to(request, "vms:media", pk)
 
 
 @require_POST

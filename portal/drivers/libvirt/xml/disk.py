@@ -36,7 +36,9 @@ class DiskElement:
         told = source.get("file") or source.get("dev"), like.get("target", {}).get("dev")
         if told != (spec.path, spec.target):
             raise InvalidSpec(f"{spec.target} was {told}")
-        whole = changed(Kind.DOMAIN, b"<domain><devices/></domain>", {"devices": {"disks": [dict(like)]}})
+        # Its slot can be another's by now, and another one in what runs than in the definition.
+        kept = {name: value for name, value in like.items() if name != "address" or _is_on_a_bus(value)}
+        whole = changed(Kind.DOMAIN, b"<domain><devices/></domain>", {"devices": {"disks": [kept]}})
         return serialise(need(need(parse(whole), "devices"), "disk"))
 
     @classmethod
@@ -69,6 +71,11 @@ class DiskElement:
             format=need(disk, "driver").get("type", ""),
             serial=disk.findtext("serial") or "",
         )
+
+
+def _is_on_a_bus(address: Mapping[str, Any]) -> bool:
+    """Tell whether an address is that of a disk at a controller for disks, and no slot of the machine's."""
+    return address.get("type") == "drive"
 
 
 class SeedElement:

@@ -20,6 +20,17 @@ from portal.drivers.types import LIMITS
 TRACES = "urn:gatehouse:traces"
 
 _TYPE_MODEL: Fields = {"type": Attr("", "type"), "model": Attr("", "model")}
+#: By its `type`: of a drive controller to unit, of a PCI device domain to function, and so on.
+_ADDRESS: Field = One(
+    "address",
+    {
+        name: Attr("", name)
+        for name in (
+            *("type", "controller", "bus", "target", "unit", "port"),
+            *("domain", "slot", "function", "multifunction", "cssid", "ssid", "devno"),
+        )
+    },
+)
 _BOOT_ORDER: Field = Attr("boot", "order", whole)
 
 #: Where a disk's bytes are, whatever kind of place it is.
@@ -55,6 +66,7 @@ _DISK: Fields = {
     "readonly": Present("readonly"),
     "shareable": Present("shareable"),
     "boot_order": _BOOT_ORDER,
+    "address": _ADDRESS,
 }
 
 _INTERFACE: Fields = {
@@ -77,6 +89,7 @@ _INTERFACE: Fields = {
     ),
     "vlan": Many("vlan/tag", {"id": Attr("", "id", whole)}),
     "boot_order": _BOOT_ORDER,
+    "address": _ADDRESS,
 }
 
 _GRAPHICS: Fields = {
