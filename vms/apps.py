@@ -19,7 +19,7 @@ class VmsConfig(AppConfig):
         from vms.catalogue.images import page_of_upload, used_by
         from vms.changes import attaching, disks, moving
         from vms.changes.cloning import CLONE
-        from vms.changes.devices import drives, limits, media, nics, rewiring
+        from vms.changes.devices import buses, cardmodels, drives, limits, media, nics, rewiring
         from vms.changes.resizing import RESIZE
         from vms.changes.templates import TEMPLATE
         from vms.deploying import DEPLOY_SEVERAL
@@ -32,7 +32,8 @@ class VmsConfig(AppConfig):
         from vms.power import KINDS, give_up_machines
         from vms.starting import AUTOSTART
 
-        devices = (*nics.KINDS, *rewiring.KINDS, *drives.KINDS, *media.KINDS, *limits.KINDS)
+        rooms = (nics, rewiring, cardmodels, drives, media, limits, buses)
+        devices = (kind for room in rooms for kind in room.KINDS)
         changes = (*disks.KINDS, *attaching.KINDS, *moving.KINDS, *devices)
         built = (CREATE, DEPLOY_SEVERAL, INSTALL, ADOPT, LOOK_AGAIN)
         whole = (EDIT, AUTOSTART, EXTEND, RESIZE, CLONE, TEMPLATE, EXPORT)

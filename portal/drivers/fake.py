@@ -103,7 +103,8 @@ class FakeDriver(FakeStorage):
     def readiness(self) -> HostReadiness:
         host, machines = self.host_info(), ("pc", "q35")
         told = HostReadiness(host, "x86_64", "fake", "", "", True, True, 255, machines, None, ("none",))
-        able = (DomainAbilities("qemu", "x86_64", "q35", "pc-q35-7.2", 255, cpu_modes=("host-model",)),)
+        can = {"cpu_modes": ("host-model",), "disk_buses": ("virtio", "scsi", "sata")}
+        able = (DomainAbilities("qemu", "x86_64", "q35", "pc-q35-7.2", 255, **can),)
         uuid = validation.host_uuid(self.host_uuid)
         return replace(told, uuid=uuid, abilities=able)
 

@@ -465,6 +465,7 @@ class DomainAbilities:
     videos: tuple[str, ...] = ()
     graphics: tuple[str, ...] = ()
     host_devices: tuple[str, ...] = ()
+    disk_buses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ def test_emulation_has_no_processor_to_hand_through() -> None:
 
 def test_the_older_board_has_no_secure_boot() -> None:
     able = recorded("qemu-pc")
+    assert "ide" in able.disk_buses and "ide" not in recorded("qemu-q35").disk_buses
     assert able.uefi and not able.secure_boot and able.machine.startswith("pc-i440fx-")
 
 

@@ -619,6 +619,8 @@ LINES = (
         {"mac": MAC},
         lambda w: {"network": w.network.pk},
     ),
+    Line("vms:card_model", NO, change(USE, told=SEE), "machine", {"mac": MAC}, lambda w: {"model": "e1000e"}),
+    Line("vms:disk_bus", NO, change(USE, told=SEE), "machine", {"target": "vdb"}, lambda w: {"bus": "sata"}),
     Line("vms:card_remove", NO, change(USE, told=SEE), "machine", {"mac": MAC}),
     Line("vms:host_devices", page(SEE), NO, "with_devices"),
     Line(

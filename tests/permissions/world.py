@@ -2,6 +2,7 @@
 
 import secrets
 import uuid
+from dataclasses import asdict
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from portal.accounts import notices, public_keys
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
 from portal.hosts.models import FoundPool, Health, PoolAttachment, StoragePool, Upload
+from portal.drivers.fake import FakeDriver
+from portal.hosts.models import Health, PoolAttachment, StoragePool, Upload
 from portal.operations import quotas, scopes
 from portal.operations.models import Delegation, Operation
 from portal.operations.policies import services as policies
@@ -73,7 +76,8 @@ def make_world():
 
 def _things(world):
     owner, chief = world.people["owner"], world.people["admin_everywhere"]
-    world.host = factories.make_host(uri="fake://permissions/")
+    told = asdict(FakeDriver().readiness())
+    world.host = factories.make_host(uri="fake://permissions/", readiness=told)
     # Away, as one must be to be given up; nothing else looks at that.
     world.ssh_host = factories.make_ssh_host(observed_health=Health.STALE)
     place = factories.make_place(world.host)
@@ -127,7 +131,7 @@ def _things(world):
         pool=place, target="vdb", volume_name=f"extra-{secrets.token_hex(4)}", capacity=factories.GIB
     )
     disks = [
-        {"device": "disk", "target": {"dev": disk.target}, "source": {"file": disk.path}}
+        {"device": "disk", "target": {"dev": disk.target, "bus": "virtio"}, "source": {"file": disk.path}}
         for disk in world.machine.disks.order_by("target")
     ]
     seed = {"file": f"{place.path}/{world.machine.domain_name}-seed.iso"}
@@ -141,7 +145,7 @@ def _things(world):
         "vcpus": 1,
         "memory_bytes": 128 * factories.MIB,
         "type": "qemu",
-        "os": {"boot": [{"dev": "hd"}], "machine": "pc-q35-7.2"},
+        "os": {"boot": [{"dev": "hd"}], "machine": "pc-q35-7.2", "architecture": "x86_64"},
         "devices": {"interfaces": [card], "disks": disks},
     }
     world.definition = Definition.objects.create(

@@ -1,20 +1,24 @@
 """Cards, CDs and limits of a real machine on the real libvirt, changed while it runs, whatever dies."""
 
+import json
 import subprocess
 import time
+from dataclasses import asdict
 
 import pytest
 from django.utils import timezone
 
 from networks.models import Port
 from portal.drivers.inspection import Kind, inspect
+from portal.drivers.registry import driver_for
+from portal.hosts.models import Host
 from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
 from tests.factories import MIB, make_network
 from tests.vms.real import URI, await_agent, inside
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
 from vms import noted, power
-from vms.changes.devices import drives, limits, media, nics, rewiring
+from vms.changes.devices import buses, cardmodels, drives, limits, media, nics, rewiring
 from vms.models import CatalogueItem, VirtualMachine
 
 pytestmark = [
@@ -22,7 +26,7 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.usefixtures("trail_that_can_be_flushed"),
 ]
-ROOMS = (nics, rewiring, drives, media, limits)
+ROOMS = (nics, rewiring, cardmodels, drives, media, limits, buses)
 KINDS = {kind.name: kind for room in ROOMS for kind in room.KINDS}
 
 
@@ -249,6 +253,40 @@ def test_a_drive_comes_and_goes_at_the_next_start_whatever_dies(cast, worker, re
     carry_out(worker, drives.remove_drive(**doing, target="sdc"))
     again()
     assert names("running") == names("persistent") == before and readable(machine) is True
+
+
+def test_a_disk_and_a_card_change_at_the_next_start_whatever_dies(cast, worker, real, machine):
+    """Red when what runs is asked for it, the undo does not restore the slot, or the guest does not boot."""
+    told = driver_for(URI).readiness()
+    Host.objects.update(readiness=json.loads(json.dumps(asdict(told))))
+    disk, port = machine.disks.get(), Port.objects.get()
+    doing = {"actor": cast.requester}
+
+    def sides(side):
+        [hard] = [one for one in devices(real, machine, side, "disks") if one["target"]["dev"] == "vda"]
+        [card] = devices(real, machine, side, "interfaces")
+        return hard["target"]["bus"], card["model"], hard["address"], card["address"]
+
+    before = sides("persistent")
+    card = {**doing, "machine": machine, "mac": port.mac}
+    for begin in (
+        lambda: buses.set_bus(**doing, disk=disk, bus="scsi"),
+        lambda: cardmodels.set_model(**card, model="e1000"),
+    ):
+        begun = begin()
+        assert worker(begun.pk, failing="redefine") == 0
+        assert Operation.objects.get(pk=begun.pk).state == State.FAILED and sides("persistent") == before
+    carry_out(worker, buses.set_bus(**doing, disk=disk, bus="scsi"), *points(KINDS[buses.BUS]))
+    carry_out(worker, cardmodels.set_model(**card, model="e1000e"), *points(KINDS[cardmodels.MODEL]))
+    assert sides("persistent")[:2] == ("scsi", "e1000e") and sides("persistent")[3] == before[3]
+    assert sides("running")[:2] == ("virtio", "virtio")
+    carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="destroy"))
+    see(real, machine)
+    carry_out(worker, power.act(actor=cast.requester, machine=machine, verb="start"))
+    assert sides("running")[:2] == ("scsi", "e1000e")
+    # The tiny guest has virtio-scsi's driver: it starts from the disk, and its agent answers.
+    await_agent(real[0], machine.uuid)
+    assert shell(machine, "ls /sys/block | grep -c ^vd; true") == "0"
 
 
 def readable(machine):

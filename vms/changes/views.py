@@ -14,9 +14,9 @@ from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.live.panels import row_keys
 from portal.operations import words
 from portal.operations.models import Operation
-from vms import live, power
+from vms import live, noted, power
 from vms.changes import attaching, cloning, disks, memory, moving, resizing, templates, twins
-from vms.changes.devices import limits
+from vms.changes.devices import buses, limits
 from vms.changes.devices.forms import LimitsForm
 from vms.changes.forms import AttachForm, ChangeForm, CloneForm, DiskForm, MoveForm, ResizeForm, TemplateForm
 from vms.editing import Clash
@@ -251,7 +251,8 @@ def disk_move(request: HttpRequest, pk: int, target: str) -> HttpResponse:
 
 def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
     """Return what a disk's page shows, with forms that nobody filled in."""
-    now, places = limits.limits_of(found), moving.places(found)
+    now, places, seen = limits.limits_of(found), moving.places(found), noted.of(found.machine)
+    denied = power.why_not(request.user, found.machine, "edit")
     return {
         "disk": found,
         "vm": found.machine,
@@ -263,7 +264,11 @@ def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
         "may_move": may(request.user, "operate", found.machine.project),
         "may_detach": not attaching.right_lacks(request.user),
         "linked": moving.is_linked(found.machine, found),
-        "denied": power.why_not(request.user, found.machine, "edit"),
+        "bus": buses.bus_of(found, seen),
+        "buses": buses.choices(found.machine, found, seen),
+        "bus_waits": buses.waits(found, seen),
+        "bus_fixed": denied or buses.why_fixed(found.machine, found, seen),
+        "denied": denied,
     }
 
 

@@ -119,6 +119,62 @@ def test_a_drive_comes_at_the_next_start_where_it_was_said_and_goes(bench: Bench
     assert understood(left.persistent) == understood(seen.persistent)
 
 
+def disk_named(name: str, text: str) -> tuple[dict[str, Any], int]:
+    """Return a disk of a definition, and its place: libvirt sorts them."""
+    disks = understood(text)["devices"]["disks"]
+    [place] = [at for at, disk in enumerate(disks) if disk["target"]["dev"] == name]
+    return disks[place], place
+
+
+@pytest.mark.parametrize("bus", ["sata", "scsi"])
+def test_a_disk_comes_onto_another_bus_and_back(bench: Bench, bus: str) -> None:
+    """Red when parts of an address stay of the one before, or the disk takes another name or order."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    seen = driver.definition(spec.uuid)
+    order = {"os": {"boot": [None]}, "devices": {"disks": [{"boot_order": 1}]}}
+    first = driver.redefine(spec.uuid, order, seen.digest)
+    disk = understood(first.persistent)["devices"]["disks"][0]
+    slot = disk.get("address", {})
+    address = {"type": "drive", "controller": "0", "bus": "0", "target": "0", "unit": "3"}
+    whole = {**dict.fromkeys(slot), **address}
+    change = {"devices": {"disks": [{"target": {"bus": bus}, "address": whole}]}}
+    made = driver.redefine(spec.uuid, change, first.digest)
+    found, place = disk_named("vda", made.persistent)
+    assert found == {**disk, "target": {"dev": "vda", "bus": bus}, "address": address}
+    driver.start(spec.uuid)
+    driver.destroy(spec.uuid)
+    back = {"target": {"bus": "virtio"}, "address": None}
+    left = driver.redefine(spec.uuid, {"devices": {"disks": [{}] * place + [back]}}, made.digest)
+    found, _place = disk_named("vda", left.persistent)
+    assert {**found, "address": None} == {**disk, "address": None}
+    assert found.get("address", {}).get("type", "pci") == "pci"
+    driver.start(spec.uuid)
+
+
+@pytest.mark.parametrize("model", ["e1000e", "e1000", "rtl8139"])
+def test_a_card_becomes_of_another_model_and_starts(bench: Bench, model: str) -> None:
+    """Red when a hypervisor keeps a slot that does not fit, or does not know the model."""
+    driver, spec = bench.driver, bench.domain()
+    driver.define(spec)
+    seen = driver.definition(spec.uuid)
+    [card] = understood(seen.persistent)["devices"]["interfaces"]
+    moved = {} if model == "e1000e" else {"address": None}
+    made = driver.redefine(spec.uuid, {"devices": {"interfaces": [{"model": model, **moved}]}}, seen.digest)
+    driver.start(spec.uuid)
+    [found] = understood(driver.definition(spec.uuid).persistent)["devices"]["interfaces"]
+    assert {**found, "address": None} == {**card, "model": model, "address": None}
+    if not moved:
+        assert found.get("address") == card.get("address")
+    driver.destroy(spec.uuid)
+    back = {"model": "virtio", "address": card.get("address")}
+    if card.get("address"):
+        back["address"] = {**dict.fromkeys(found["address"]), **card["address"]}
+    left = driver.redefine(spec.uuid, {"devices": {"interfaces": [back]}}, made.digest)
+    assert understood(left.persistent)["devices"]["interfaces"] == [card]
+    driver.start(spec.uuid)
+
+
 def test_a_firmware_forgets_once_what_another_one_kept(bench: Bench) -> None:
     """Red when start() does not look for the trace, or leaves it for the start after."""
     driver, spec = bench.driver, bench.domain()

@@ -11,15 +11,12 @@ from portal.operations.models import Operation
 from portal.operations.registry import Kind
 from vms import noted, power, settings
 from vms.building import page_of_machine
-from vms.changes.devices import media, places, redefining
+from vms.changes.devices import buses, media, places, redefining
 from vms.changes.devices.shared import begin, devices, known
 from vms.models import Definition, VirtualMachine
-from vms.settings.abilities import board_of
-from vms.settings.model import Choices, Ground
+from vms.settings.model import Choices
 
 ADD, REMOVE = "vm.add_drive", "vm.remove_drive"
-#: The bus that every system knows, by the board.
-_PLAIN = {"q35": places.SATA, "pc": places.IDE}
 _WORDS: Choices = [
     (places.SATA, gettext_lazy("SATA, which installers and most systems know")),
     (places.IDE, gettext_lazy("IDE, which every system knows")),
@@ -38,26 +35,16 @@ def buses_of(machine: VirtualMachine, found: Definition | None) -> Choices:
     if found is None or found.observed_persistent is None:
         return []
     ground = settings.ground_of(found.observed_persistent, machine.host.readiness)
-    return [(bus, word) for bus, word in _WORDS if _has(ground, bus)]
-
-
-def _has(ground: Ground, bus: str) -> bool:
-    """Tell whether a machine has a controller for a bus, as its board brings it or its definition says it."""
-    if bus == places.SCSI:
-        return any(one.get("type") == "scsi" for one in ground.devices("controllers"))
-    return _PLAIN.get(board_of(ground.defined)) == bus
+    return [(bus, word) for bus, word in _WORDS if buses.has(ground, bus)]
 
 
 def why_no_more(machine: VirtualMachine, found: Definition | None) -> str:
     """Return why a machine cannot have another drive, '' when it can."""
     if found is None or found.observed_persistent is None:
         return _("The host has not told this machine's settings yet; try again in a moment.")
-    if found.observed_persistent.get("type") not in {"kvm", "qemu"}:
-        return _("The portal makes drives for machines of QEMU alone.")
-    buses = buses_of(machine, found)
-    if not buses:
-        return _("The portal knows no bus for a drive of a machine of this type.")
-    if not any(_free(found, bus) for bus, _word in buses):
+    if why := buses.why_unlike(settings.ground_of(found.observed_persistent, machine.host.readiness)):
+        return why
+    if not any(_free(found, bus) for bus, _word in buses_of(machine, found)):
         return _("Each place of the machine's controllers is taken.")
     return ""
 

@@ -29,9 +29,13 @@ def bus_of(disk: Defined) -> str:
 
 
 def rank_of(name: str) -> int:
-    """Return which of its bus a device name counts as, from 0; -1 for no such name."""
-    letter = name[2:]
-    return ascii_lowercase.index(letter) if len(letter) == 1 and letter in ascii_lowercase else -1
+    """Return which of its bus a device name counts as, from 0 (`aa` is behind `z`); -1 for no such name."""
+    rank, letters = 0, name.removeprefix("x")[2:]
+    if not set(letters) <= set(ascii_lowercase):
+        return -1
+    for letter in letters:
+        rank = rank * len(ascii_lowercase) + ascii_lowercase.index(letter) + 1
+    return rank - 1
 
 
 def name_at(bus: str, place: int) -> str:

@@ -52,9 +52,19 @@ def change_of(defined: Defined, wanted: Wish) -> dict[str, Any]:
     place = place_of(defined, wanted)
     if place is None:
         every.append(wanted["values"])
+    elif wanted["values"] is None:
+        every[place] = None
     else:
-        every[place] = wanted["values"]
+        every[place] = _whole(devices(defined, wanted["kind"])[place], wanted["values"])
     return {"devices": {wanted["kind"]: every}}
+
+
+def _whole(present: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of which an address is a whole one: parts of the one before say nothing beside it."""
+    address, before = values.get("address"), present.get("address", {})
+    if address is None:
+        return dict(values)
+    return {**values, "address": {**dict.fromkeys(before), **address}}
 
 
 class RedefineDevice(DeviceStep):

@@ -13,7 +13,7 @@ from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
 from portal.operations.models import Operation
 from vms import live, noted, power
-from vms.changes.devices import drives, nics, rewiring
+from vms.changes.devices import buses, cardmodels, drives, nics, rewiring
 from vms.changes.devices import limits as service
 from vms.changes.devices import media as cds
 from vms.changes.devices.forms import CardForm, LimitsForm
@@ -56,14 +56,18 @@ def _card_page(
     """Show one network card, with the `form` of its network where somebody filled that in."""
     found = nics.cards_of(vm)
     shown, port = _card_of(found, mac)
-    denied = power.why_not(request.user, vm, "edit")
+    denied, seen = power.why_not(request.user, vm, "edit"), noted.of(vm)
     context = {
         "vm": vm,
         "card": shown,
         "last": len(found) == 1,
         "denied": denied or nics.why_fixed(port),
         "form": form or CardForm(networks=rewiring.networks_for(request.user, vm, port)),
-        "stays": denied or rewiring.why_not(vm, port, noted.of(vm)),
+        "stays": denied or rewiring.why_not(vm, port, seen),
+        "model": cardmodels.model_of(port, seen),
+        "models": cardmodels.choices(port, seen),
+        "model_waits": cardmodels.waits(port, seen),
+        "model_fixed": denied or cardmodels.why_fixed(vm, port, seen),
     }
     return render(request, "vms/card.html", context, status=422 if form else 200)
 
@@ -99,6 +103,17 @@ def card_link(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
         begun = nics.set_link(actor=request.user, machine=vm, mac=mac, up=up)
         return go_to(request, "operations:detail", begun.pk)
     return go_to(request, "vms:cards", pk)
+
+
+@require_POST
+def card_model(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
+    """Let a card be of another model."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    model = request.POST.get("model", "")
+    with attempt(request):
+        begun = cardmodels.set_model(actor=request.user, machine=vm, mac=mac, model=model)
+        return go_to(request, "operations:detail", begun.pk)
+    return go_to(request, "vms:card", pk, mac)
 
 
 @require_POST
@@ -164,6 +179,17 @@ def media_change(request: HttpRequest, pk: int, target: str) -> HttpResponse:
             begun = cds.change_media(**doing, seed=medium == "seed")
         return _begun_or(request, begun, "vms:media", pk)
     return go_to(request, "vms:media", pk)
+
+
+@require_POST
+def disk_bus(request: HttpRequest, pk: int, target: str) -> HttpResponse:
+    """Let a machine have a disk on another bus."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    disk = get_object_or_404(vm.disks.select_related("machine__host"), target=target)
+    with attempt(request):
+        begun = buses.set_bus(actor=request.user, disk=disk, bus=request.POST.get("bus", ""))
+        return go_to(request, "operations:detail", begun.pk)
+    return go_to(request, "vms:disk", pk, target)
 
 
 @require_POST

@@ -32,6 +32,7 @@ def abilities_of(text: str, board: str) -> DomainAbilities:
         videos=_device(root, "video", "modelType"),
         graphics=_device(root, "graphics", "type"),
         host_devices=_device(root, "hostdev", "subsysType"),
+        disk_buses=_device(root, "disk", "bus"),
     )
 
 
