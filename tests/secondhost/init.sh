@@ -53,7 +53,11 @@ start
 while read -r order; do
   case $order in
     start) start ;;
-    libvirtd-kill) kill -9 "$(cat /run/libvirtd.pid)" ;;
+    libvirtd-kill)
+      kill -9 "$(cat /run/libvirtd.pid)"
+      # While it is dying it seems up, and would not be started again.
+      while up /run/libvirtd.pid; do sleep 0.01; done
+      ;;
     libvirtd-stop) kill -STOP "$(cat /run/libvirtd.pid)" ;;
     libvirtd-continue) kill -CONT "$(cat /run/libvirtd.pid)" ;;
   esac
