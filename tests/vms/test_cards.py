@@ -7,12 +7,15 @@ from django.utils import timezone
 from networks import services as networks
 from networks.models import Network, Port
 from portal.core.errors import Denied
+from portal.drivers.errors import DomainNotFound
 from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.types import Accelerator, AddressInfo, DiskSpec, DomainDefinition, DomainSpec, NicSpec
+from portal.hosts import steps
 from portal.hosts.models import Health, Host
 from portal.operations import words
 from portal.operations.models import Operation
+from portal.operations.registry import StepContext
 from portal.operations.services import claim
 from portal.operations.states import State
 from portal.operations.transitions import move
@@ -220,6 +223,24 @@ def test_a_link_knows_its_way_back(cast, machine):
     see(machine, {"devices": {"interfaces": [None]}}, running=False)
     with pytest.raises(Denied, match="has this card no more"):
         nics.set_link(actor=cast.requester, machine=machine, mac=MAC, up=False)
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_card_that_comes_back_has_its_cable_as_it_was(cast, machine, monkeypatch, linked):
+    """Red when DetachCard.undo() leaves the link: what was pulled would be on its network again."""
+    calls = []
+
+    def call(_host, verb, *args, timeout):
+        if verb == "definition":
+            raise DomainNotFound("nobody asked")
+        calls.append((verb, args[1:]))
+
+    monkeypatch.setattr(steps, "call", call)
+    see(machine, {"devices": {"interfaces": [{"link": "up" if linked else "down"}]}}, running=False)
+    begun = nics.remove_card(actor=cast.requester, machine=machine, mac=MAC)
+    nics.DetachCard().undo(StepContext(begun.frozen, begun.identifiers, check=lambda: None))
+    assert [verb for verb, _args in calls] == ["attach_nic", *([] if linked else ["set_link"])]
+    assert linked or calls[-1] == ("set_link", (MAC, False))
 
 
 @pytest.mark.parametrize("who", ["approver", "auditor"])

@@ -54,8 +54,9 @@ def _unplug(domain: libvirt.virDomain, find: Find, name: str) -> None:
     try:
         domain.detachDeviceFlags(ET.tostring(there, encoding="unicode"), LIVE)
     except libvirt.libvirtError as error:
-        # An earlier call may have asked the guest already.
-        if "in the process of unplug" not in str(error):
+        # An earlier call may have asked the guest already, and it may let go at this very moment.
+        gone = error.get_error_code() == libvirt.VIR_ERR_DEVICE_MISSING
+        if not gone and "in the process of unplug" not in str(error):
             raise
     if not wait_until(lambda: find(parse(domain.XMLDesc())) is None):
         raise GuestIgnores(f"{name} is still there {PATIENCE:g} s after the guest was asked")

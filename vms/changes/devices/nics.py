@@ -19,7 +19,7 @@ from portal.operations.states import State
 from vms import noted, placement, power, reach
 from vms.building import MakeNetwork, page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
-from vms.models import CatalogueItem, VirtualMachine
+from vms.models import CatalogueItem, Definition, VirtualMachine
 
 ADD, REMOVE, LINK = "vm.add_nic", "vm.remove_nic", "vm.set_link"
 #: Of a machine; each takes a slot of its bus, and most an address of its network.
@@ -51,6 +51,8 @@ class DetachCard(DeviceStep):
 
     def undo(self, context: StepContext) -> None:
         self.call_if_there(context, "attach_nic", *_card(context))
+        if not context.identifiers.get("linked", True):
+            self.call_if_there(context, "set_link", context.identifiers["mac"], False)
         self.look(context)
 
 
@@ -129,6 +131,16 @@ def by_mac(defined: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
 def mac_of(card: Mapping[str, Any]) -> str:
     """Return the MAC of a card of a definition, '' for one without."""
     return str(card.get("mac", "")).lower()
+
+
+def _there(found: Definition | None) -> dict[str, Mapping[str, Any]]:
+    """Return the cards of a machine by their MAC: as it is defined, else as it runs."""
+    return {**by_mac(found.observed_running), **by_mac(found.observed_persistent)} if found else {}
+
+
+def _is_linked(found: Definition | None, mac: str) -> bool:
+    """Tell whether a card's cable is plugged in, as far as its host said."""
+    return _there(found).get(mac, {}).get("link") != "down"
 
 
 def why_fixed(port: Port) -> str:
@@ -225,7 +237,8 @@ def remove_card(*, actor: Any, machine: VirtualMachine, mac: str) -> Operation:
         current, port = usable_card(actor, machine, mac)
         title = f"Remove a network card of {current.name}"
         told = [("Network card", f"{port.mac} on {port.network.name}", "")]
-        return begin(actor, current, REMOVE, title, told=told, names=_names(current, port))
+        names = {**_names(current, port), "linked": _is_linked(noted.of(current), mac)}
+        return begin(actor, current, REMOVE, title, told=told, names=names)
 
 
 def set_link(*, actor: Any, machine: VirtualMachine, mac: str, up: bool) -> Operation:
@@ -233,10 +246,9 @@ def set_link(*, actor: Any, machine: VirtualMachine, mac: str, up: bool) -> Oper
     with transaction.atomic():
         current, port = usable_card(actor, machine, mac)
         found = known(current)
-        there = {**by_mac(found.observed_running), **by_mac(found.observed_persistent)}
-        if mac not in there:
+        if mac not in _there(found):
             raise Denied(_("The machine has this card no more."))
-        back = there[mac].get("link") != "down"
+        back = _is_linked(found, mac)
         words = {True: "up", False: "down"}
         return begin(
             actor,
