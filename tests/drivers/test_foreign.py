@@ -60,6 +60,7 @@ def test_a_rich_domain_is_understood():
         "current_vcpus": 2,
         "cpu": {
             "mode": "custom", "match": "exact", "check": "partial", "model": "Nehalem", "fallback": "forbid",
+            "vendor": "Intel",
             "topology": {"sockets": 1, "dies": 1, "cores": 2, "threads": 2},
             "features": [{"name": "vmx", "policy": "disable"}],
         },

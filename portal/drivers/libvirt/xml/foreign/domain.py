@@ -200,6 +200,7 @@ DOMAIN: Fields = {
             # Before the text: an element that keeps an attribute would not go with its text.
             "fallback": Attr("model", "fallback"),
             "model": Text("model"),
+            "vendor": Text("vendor"),
             "topology": One(
                 "topology",
                 {name: Attr("", name, whole) for name in ("sockets", "dies", "clusters", "cores", "threads")},
