@@ -2,7 +2,7 @@
 
 from vms.settings.abilities import ground_of
 from vms.settings.model import Choices, Defined, Ground, Setting
-from vms.settings.table import SETTINGS, Changed, differences, patch_of, values, waiting
+from vms.settings.table import SETTINGS, Changed, check, differences, merged, patch_of, values
 
 __all__ = [
     "SETTINGS",
@@ -11,9 +11,10 @@ __all__ = [
     "Defined",
     "Ground",
     "Setting",
+    "check",
     "differences",
     "ground_of",
+    "merged",
     "patch_of",
     "values",
-    "waiting",
 ]

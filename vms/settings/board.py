@@ -64,6 +64,21 @@ def _read_firmware(defined: Defined) -> str:
     return BY_HAND if "loader" in system else BIOS
 
 
+def firmware_of_run(running: Defined, persistent: Defined) -> str:
+    """Return the firmware that what runs was started with, as `persistent` would be read.
+
+    libvirt writes the files that it chose into what runs, and up to 9.1 at least it leaves out that it chose.
+    """
+    value, then = _read_firmware(running), _read_firmware(persistent)
+    if value != BY_HAND or then == BY_HAND:
+        return value
+    told, wanted = (_os(side).get("firmware_features") for side in (running, persistent))
+    if told:
+        return _read_firmware({"os": {"firmware": "efi", "firmware_features": told}})
+    # Nothing tells one that was chosen without conditions from one that somebody named.
+    return then if then != BIOS and not wanted else BY_HAND
+
+
 def _patch_firmware(ground: Ground, value: str) -> dict[str, Any]:
     system = _os(ground.defined)
     # What libvirt chose for the firmware before goes with it.

@@ -16,16 +16,22 @@ _PLACES: Choices = [
 ]
 
 
-def _boot(defined: Defined) -> list[str]:
+def boot_places(defined: Defined) -> list[str]:
+    """Return the kinds of devices that a definition starts from, in their order."""
     return [place.get("dev", "") for place in defined.get("os", {}).get("boot", ())]
 
 
+def boot_words(defined: Defined) -> str:
+    """Return those as people read them."""
+    return ", ".join(str(dict(_PLACES).get(place, place)) for place in boot_places(defined))
+
+
 def _read_boot(defined: Defined) -> str:
-    return next(iter(_boot(defined)), "")
+    return next(iter(boot_places(defined)), "")
 
 
 def _patch_boot(ground: Ground, value: str) -> dict[str, Any]:
-    order = [value, *(place for place in _boot(ground.defined) if place != value)]
+    order = [value, *(place for place in boot_places(ground.defined) if place != value)]
     return {"os": {"boot": [{"dev": place} for place in order]}}
 
 

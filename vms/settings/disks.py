@@ -49,11 +49,22 @@ def _common(defined: Defined, value_of: Callable[[Any], str], none: str) -> str:
     return found.pop() if len(found) == 1 else MIXED if found else none
 
 
-def _patch(ground: Ground, change: dict[str, Any]) -> dict[str, Any]:
+def patch_drivers(ground: Ground, change_of: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Return the change that makes to each disk's driver what `change_of` says of its device name."""
     every: list[Any] = [{} for _one in ground.devices("disks")]
-    for at, _disk in _disks(ground.defined):
-        every[at] = {"driver": change}
+    for at, disk in _disks(ground.defined):
+        if change := change_of(_target(disk)):
+            every[at] = {"driver": change}
     return {"devices": {"disks": every}}
+
+
+def drivers(defined: Defined) -> dict[str, Any]:
+    """Return the driver of each disk that is written, by the disk's device name."""
+    return {target: _driver(disk) for _at, disk in _disks(defined) if (target := _target(disk))}
+
+
+def _target(disk: Any) -> str:
+    return str((disk.get("target") or {}).get("dev", ""))
 
 
 def _fixed(ground: Ground) -> str:
@@ -65,7 +76,7 @@ def _read_cache(defined: Defined) -> str:
 
 
 def _patch_cache(ground: Ground, value: str) -> dict[str, Any]:
-    return _patch(ground, {"cache": None if value == DEFAULT else value})
+    return patch_drivers(ground, lambda _disk: {"cache": None if value == DEFAULT else value})
 
 
 def _is_native(ground: Ground) -> bool:
@@ -87,7 +98,7 @@ def _read_trim(defined: Defined) -> str:
 
 
 def _patch_trim(ground: Ground, value: str) -> dict[str, Any]:
-    return _patch(ground, {"discard": "unmap" if value == ON else "ignore"})
+    return patch_drivers(ground, lambda _disk: {"discard": "unmap" if value == ON else "ignore"})
 
 
 CACHE = Setting(

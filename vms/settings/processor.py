@@ -13,9 +13,10 @@ from vms.settings.model import Choices, Defined, Ground, Setting
 PLAIN = "default"
 #: Before the name of a model.
 NAMED = "model:"
+HOST_MODEL = "host-model"
 _MODES: Choices = [
     (PLAIN, gettext_lazy("The hypervisor's plain one")),
-    ("host-model", gettext_lazy("Like the host's, as far as it can be moved")),
+    (HOST_MODEL, gettext_lazy("Like the host's, as far as it can be moved")),
     ("host-passthrough", gettext_lazy("The host's own, as it is")),
     ("maximum", gettext_lazy("Everything that the hypervisor can")),
 ]
@@ -31,6 +32,17 @@ def _read_cpu(defined: Defined) -> str:
     if cpu.get("model") and cpu.get("mode", "custom") == "custom":
         return f"{NAMED}{cpu['model']}"
     return str(cpu.get("mode", PLAIN))
+
+
+def cpu_of_run(running: Defined, persistent: Defined) -> str:
+    """Return the processor that what runs was started with, as `persistent` would be read.
+
+    Of the host's model libvirt makes a custom one at the start, with the vendor, which no model has that is
+    chosen by its name.
+    """
+    value, then, told = _read_cpu(running), _read_cpu(persistent), _cpu(running)
+    expanded = value.startswith(NAMED) and told.get("check") == "full" and told.get("vendor")
+    return HOST_MODEL if expanded and value != then else value
 
 
 def _cpu_word(value: str) -> Any:

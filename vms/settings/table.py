@@ -55,13 +55,6 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Cha
     ]
 
 
-def waiting(running: Defined, persistent: Defined) -> list[Changed]:
-    """Return what a machine that runs gets at its next start alone."""
-    starting = [setting for setting in SETTINGS if setting.at_next_start]
-    runs, waits = ({one.name: one.read(side) for one in starting} for side in (running, persistent))
-    return differences(runs, waits)
-
-
 def patch_of(ground: Ground, wanted: Mapping[str, str]) -> dict[str, Any]:
     """Return the change that makes the settings what is `wanted`; empty when they are so already.
 
@@ -72,32 +65,33 @@ def patch_of(ground: Ground, wanted: Mapping[str, str]) -> dict[str, Any]:
     patch: dict[str, Any] = {}
     for setting in differ:
         value = wanted[setting.name]
-        _check(setting, ground, value)
+        check(setting, ground, value)
         if others := [other for other in differ if other.name in setting.excludes]:
             words = _("Change this or “%(other)s”, not both at once.")
             raise Denied(words % {"other": others[0].label}, field=setting.name)
-        patch = _merged(patch, setting.patch(ground, value))
+        patch = merged(patch, setting.patch(ground, value))
     return patch
 
 
-def _merged(patch: Any, other: Any) -> Any:
+def merged(patch: Any, other: Any) -> Any:
     """Return two changes as one: they share names and the places of a list, and never a value.
 
     A place that one of them takes away is named by that one alone.
     """
     if _is_places(patch) and _is_places(other):
         pairs: Iterator[tuple[Any, Any]] = zip_longest(patch, other, fillvalue={})
-        return [_merged(first, second) for first, second in pairs]
+        return [merged(first, second) for first, second in pairs]
     if not isinstance(patch, Mapping) or not isinstance(other, Mapping):
         return other
-    return {**patch, **{name: _merged(patch.get(name), part) for name, part in other.items()}}
+    return {**patch, **{name: merged(patch.get(name), part) for name, part in other.items()}}
 
 
 def _is_places(part: Any) -> bool:
     return isinstance(part, list) and all(isinstance(one, Mapping) for one in part)
 
 
-def _check(setting: Setting, ground: Ground, value: str) -> None:
+def check(setting: Setting, ground: Ground, value: str) -> None:
+    """Raise Denied, with the setting as its field, for a value that it cannot have."""
     if reason := setting.fixed(ground):
         raise Denied(reason, field=setting.name)
     if setting.choices is not None and value not in dict(setting.choices(ground)):
