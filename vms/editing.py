@@ -36,12 +36,22 @@ class Redefine(DomainStep):
     name, title = "redefine", "Change the machine's definition"
 
     def do(self, context: StepContext) -> str | None:
+        self._check_runs(context)
         try:
             self._redefine(context, _change(context), context.identifiers["digest"])
         except StepFailed as failure:
             if failure.code not in _NOT_AS_SEEN or not self._found_made(context):
                 raise
         return None
+
+    def _check_runs(self, context: StepContext) -> None:
+        """Refuse what was to be as in what ran, when the machine was started anew since."""
+        names = context.identifiers
+        if "runs" not in names:
+            return
+        seen = DefinitionSeen.of(self.call(context, "definition", names["uuid"]))
+        if seen.running is None or settings.values(seen.running) != names["runs"]:
+            raise StepFailed("definition_changed", "what runs is not what was seen")
 
     def _found_made(self, context: StepContext) -> bool:
         """Tell, and note, whether the definition reads as it will: an earlier call may have made it so."""
@@ -121,11 +131,14 @@ def begin(
     found: Definition,
     change: Mapping[str, Any],
     told: Sequence[tuple[str, str, str]],
+    as_it_runs: bool = False,
 ) -> Operation:
     """Queue `change` of the definition `found`; the caller has checked the verb, in this transaction.
 
-    `told` is what people read of it, in English: what is changed, before and after. Raises Denied.
+    `told` is what people read of it, in English: what is changed, before and after. With `as_it_runs`, it is
+    made only while the machine runs with the settings that `found` tells. Raises Denied.
     """
+    runs = {"runs": settings.values(found.observed_running or {})} if as_it_runs else {}
     pinned = {
         "machine": str(machine.uuid),
         "name": machine.name,
@@ -144,6 +157,7 @@ def begin(
             "digest": found.observed_digest,
             "back": reverse(found.observed_persistent, change),
             "after": outcome(found.observed_persistent, change),
+            **runs,
         },
         lane=machine.host.scope,
     )

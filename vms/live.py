@@ -6,7 +6,7 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from portal.live.panels import Panel, register, row_keys
-from vms import noted, power, reach, suspending
+from vms import noted, pending, power, reach, suspending
 from vms.changes import memory
 from vms.models import Definition, VirtualMachine
 
@@ -51,12 +51,14 @@ def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
     found = list(visible(user).filter(pk__in=row_keys(ids)))
     ports, memories = reach.ports_of(found), memory.sights(found)
     for vm in found:
-        buttons = actions_for(vm, power.right_lacks(user, vm), noted.of(vm))
+        seen = noted.of(vm)
+        buttons = actions_for(vm, power.right_lacks(user, vm), seen)
         context = {
             "vm": vm,
             "power_buttons": buttons,
             "ways": reach.ways(vm, ports[vm.uuid]),
             "memory": memories[vm.pk],
+            "pending": pending.look(vm, seen),
             "live": True,
         }
         shown[str(vm.pk)] = render_to_string("vms/status.html", context)

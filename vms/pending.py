@@ -6,8 +6,9 @@ firmware, and how far a guest heeds its balloon. Not for: asking a host; both de
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -16,18 +17,19 @@ from django.utils.translation import ngettext
 from networks.models import Network
 from portal.core.errors import Denied
 from portal.core.templatetags.gatehouse import gib
+from portal.drivers.types import LEFT
 from portal.hosts.models import ImageAttachment
 from vms import settings
 from vms.changes.devices.limits import differences as limits_differ
 from vms.changes.devices.media import seed_path
+from vms.elements import differing, mac_of, pairs
 from vms.hostdevice_keys import Told, keys_of, told_of
 from vms.models import Definition, VirtualMachine
 from vms.observer import OFF
 from vms.settings import Defined, Ground
 from vms.settings.board import FIRMWARE, firmware_of_run
 from vms.settings.booting import BOOT, boot_places, boot_words
-from vms.settings.disks import CACHE, TRIM, drivers, patch_drivers
-from vms.settings.hardware import AGENT
+from vms.settings.disks import CACHE, TRIM, drivers, patch_drivers, target_of
 from vms.settings.model import Setting, devices
 from vms.settings.order import ORDER
 from vms.settings.processor import CPU, cpu_of_run
@@ -129,7 +131,7 @@ def compare(running: Defined, ground: Ground, names: Names) -> Pending:
         *_cards(*sides, names),
         *_host_devices(*sides, names),
     ]
-    return Pending(rows, sorted({*_others(*sides, names)}))
+    return Pending(rows, sorted({*differing(*sides, names.devices)}))
 
 
 # Sizes
@@ -235,32 +237,29 @@ def _part_back(setting: Setting, running: Defined, ground: Ground) -> dict[str, 
             return {name: runs[target].get(name)} if target in runs else {}
 
         return patch_drivers(ground, change)
-    return setting.patch(ground, as_run(setting, running, ground.defined))
+    if setting.name in _DEVICES_BACK:
+        return _devices_back(*_DEVICES_BACK[setting.name], running, ground)
+    patch = setting.patch(ground, as_run(setting, running, ground.defined))
+    return {**patch, "traces": {"firmware": _trace("firmware", running)}} if setting is FIRMWARE else patch
+
+
+#: Settings that make a device of their own: back comes the one that runs.
+_DEVICES_BACK = {"tpm": ("tpms", "tpm"), "video": ("videos", ""), "watchdog": ("watchdogs", "")}
+
+
+def _devices_back(kind: str, trace: str, running: Defined, ground: Ground) -> dict[str, Any]:
+    pairs = zip_longest(ground.devices(kind), devices(running, kind))
+    places = [None if wanted is None else {**dict.fromkeys(there or {}), **wanted} for there, wanted in pairs]
+    traces = {"traces": {trace: _trace(trace, running)}} if trace else {}
+    return {"devices": {kind: places}, **traces}
+
+
+def _trace(name: str, running: Defined) -> str | None:
+    """Return what was on the host for earlier definitions when this one started; what it has is kept."""
+    return LEFT if (running.get("traces") or {}).get(name) == LEFT else None
 
 
 # Disks and drives
-
-
-def _by(kind: str, key: Callable[[Any], str], defined: Defined) -> dict[str, Any]:
-    """Return the devices of a kind by what tells them apart; the first where two have the same."""
-    found: dict[str, Any] = {}
-    for device in devices(defined, kind):
-        if name := key(device):
-            found.setdefault(name, device)
-    return found
-
-
-def _pairs(
-    kind: str, key: Callable[[Any], str], running: Defined, persistent: Defined
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the devices of a kind as (name, running, persistent), None where a side has none."""
-    runs, waits = (_by(kind, key, side) for side in (running, persistent))
-    for name in {**runs, **waits}:
-        yield name, runs.get(name), waits.get(name)
-
-
-def _target(disk: Any) -> str:
-    return str((disk.get("target") or {}).get("dev", ""))
 
 
 def _source(disk: Any) -> tuple[str, ...]:
@@ -271,7 +270,7 @@ def _source(disk: Any) -> tuple[str, ...]:
 
 
 def _disks(running: Defined, persistent: Defined, names: Names) -> Iterator[Row]:
-    for target, runs, waits in _pairs("disks", _target, running, persistent):
+    for target, runs, waits in pairs("disks", target_of, running, persistent):
         is_drive = (waits or runs).get("device") in ("cdrom", "floppy")
         label = (_("Drive %(target)s") if is_drive else _("Disk %(target)s")) % {"target": target}
         before, after = (_medium(one, is_drive, names) for one in (runs, waits))
@@ -300,12 +299,8 @@ def _medium(disk: Any, is_drive: bool, names: Names) -> str:
 # Network cards
 
 
-def _mac(card: Any) -> str:
-    return str(card.get("mac", "")).lower()
-
-
 def _cards(running: Defined, persistent: Defined, names: Names) -> Iterator[Row]:
-    for mac, runs, waits in _pairs("interfaces", _mac, running, persistent):
+    for mac, runs, waits in pairs("interfaces", mac_of, running, persistent):
         told = {"mac": mac}
         before, after = (_network(one, names) for one in (runs, waits))
         if runs is None or waits is None or _net(runs) != _net(waits):
@@ -344,60 +339,3 @@ def _host_devices(running: Defined, persistent: Defined, names: Names) -> Iterat
             label = labels.get(key, key)
             sides = (label if side[key] else "" for side in (runs, waits))
             yield Row(_("Device of the host"), *sides)
-
-
-# What no page of a machine sets
-
-_VALUES = ("features", "on_poweroff", "on_reboot", "on_crash")
-_PARTS: Mapping[str, tuple[str, ...]] = {
-    "os": ("kernel", "initrd", "cmdline", "init", "boot_menu"),
-    "clock": ("timezone", "timers"),
-}
-#: What is compared of devices that the portal understands and has no page for; the rest libvirt fills in.
-_DEVICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "filesystem": ("filesystems", ("type", "source", "target", "readonly")),
-    "graphics": ("graphics", ("type", "keymap")),
-    "serial": ("serials", ("type",)),
-    "console": ("consoles", ("type",)),
-    "input": ("inputs", ("type", "bus")),
-    "sound": ("sounds", ("model",)),
-    "rng": ("rngs", ("model", "backend", "source")),
-}
-
-
-def _others(running: Defined, persistent: Defined, names: Names) -> Iterator[str]:
-    """Yield the elements that differ and that the rows say nothing of, by libvirt's names."""
-    runs, waits = (_elements(side, names) for side in (running, persistent))
-    yield from (element for element in runs if runs[element] != waits[element])
-    for target, one, other in _pairs("disks", _target, running, persistent):
-        if one and other and _bare(one) != _bare(other):
-            yield f"disk {target}"
-    for mac, one, other in _pairs("interfaces", _mac, running, persistent):
-        if one and other and one.get("filter") != other.get("filter"):
-            yield f"interface {mac}"
-
-
-def _elements(defined: Defined, names: Names) -> dict[str, Any]:
-    """Return what is compared of each element."""
-    channels = [one.get("target") or {} for one in devices(defined, "channels")]
-    return {
-        **{name: defined.get(name) for name in _VALUES},
-        **{part: _some(defined.get(part) or {}, wanted) for part, wanted in _PARTS.items()},
-        **{
-            element: [_some(one, wanted) for one in devices(defined, kind)]
-            for element, (kind, wanted) in _DEVICES.items()
-        },
-        "maxMemory": [defined.get(name) for name in ("memory_ceiling_bytes", "memory_slots")],
-        "channel": [one.get("name") for one in channels if one.get("name") != AGENT],
-        "memballoon": (defined.get("devices") or {}).get("balloon"),
-        "hostdev": keys_of(defined, names.devices).count(""),
-    }
-
-
-def _bare(disk: Any) -> dict[str, Any]:
-    bus = (disk.get("target") or {}).get("bus")
-    return {"bus": bus, **_some(disk, ("readonly", "shareable", "serial"))}
-
-
-def _some(values: Mapping[str, Any], wanted: tuple[str, ...]) -> dict[str, Any]:
-    return {name: values.get(name) for name in wanted}

@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 from portal.core.web.forms import SeenForm
 from vms import settings
 from vms.models import Definition
+from vms.pending import Pending
 from vms.settings.order import ORDER, names
 
 
@@ -86,6 +87,26 @@ class SettingsForm(SeenForm):
             ranked = sorted((int(number), name) for number, name in numbers if number)
             typed[ORDER.name] = " ".join(name for _rank, name in ranked)
         return typed
+
+
+class BackForm(SeenForm):
+    """What waits, as it was on the page: settings are set back to nothing else."""
+
+    salt = "vms.settings.back"
+
+    def look_at(self, found: Definition, waits: Pending) -> None:
+        """Be about this definition, and what of it waits."""
+        self.show({"digest": found.observed_digest, "back": waits.back})
+
+    @property
+    def seen_digest(self) -> str:
+        """Return the digest of the definition that was on the page, '' for none."""
+        return str(self.cleaned_data["seen"].get("digest", ""))
+
+    @property
+    def seen_values(self) -> list[list[str]]:
+        """Return to what its settings were to be set back."""
+        return list(self.cleaned_data["seen"].get("back", []))
 
 
 def _when(setting: settings.Setting) -> str:

@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from vms import hostdevice_views, naming_page, power, saved_page, views
+from vms import hostdevice_views, naming_page, pending_page, power, saved_page, views
 from vms import install_views as installs
 from vms.adoption import views as adopted
 from vms.catalogue import image_views as handed_in
@@ -55,6 +55,7 @@ urlpatterns = [
     path("<int:pk>/", views.machine, name="detail"),
     path("<int:pk>/settings/", views.settings, name="settings"),
     path("<int:pk>/autostart/", views.autostart, name="autostart"),
+    path("<int:pk>/settings/back/", pending_page.set_back, name="settings_back"),
     path("<int:pk>/name/", naming_page.naming_page, name="name"),
     path("<int:pk>/clone/", changes.clone, name="clone"),
     path("<int:pk>/template/", changes.template, name="template"),

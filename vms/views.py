@@ -31,6 +31,8 @@ from vms import (
     live,
     noted,
     offers,
+    pending,
+    pending_page,
     power,
     prefill,
     reach,
@@ -93,6 +95,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "power_buttons": live.actions_for(vm, stranger, seen),
         "ways": reach.ways(vm, ports),
         "memory": memory.sights([vm])[vm.pk],
+        "pending": pending.look(vm, seen),
         "ports": ports,
         "host_devices": hostdevices.matters(vm, seen),
         "disks": vm.disks.select_related("pool__pool"),
@@ -148,8 +151,7 @@ def settings(request: HttpRequest, pk: int) -> HttpResponse:
                 messages.info(request, _("Nothing was changed: it is set so already."))
                 return go_to(request, "vms:settings", pk)
             return go_to(request, "operations:detail", begun.pk)
-    waits = sets.waiting(found.observed_running, form.defined) if found.observed_running else []
-    context |= {"form": form, "found": found, "waits": waits}
+    context |= {"form": form, "found": found, **pending_page.context_of(vm, found)}
     verb = "no_autostart" if found.observed_autostart else "autostart"
     context["autostart_denied"] = power.why_not(request.user, vm, verb)
     return render(request, "vms/settings.html", context, status=422 if form.errors else 200)

@@ -59,3 +59,18 @@ def test_settings_are_changed_seen_on_the_host_and_not_overwritten(portal, sign_
     wait_until(
         lambda: page.reload() and not page.get_by_text("At the next start").count(), 20, "all of it runs"
     )
+
+    # What somebody thinks better of is set back before it ever counted.
+    page.get_by_label("Clock").select_option("localtime")
+    page.get_by_role("button", name="Change the settings").click()
+    people.once(page, "Succeeded", 30)
+    assert "offset='localtime'" in virsh("dumpxml", "--inactive", machine.uuid)
+    page.goto(address)
+    people.once(page, "1 thing changes", 5)
+    page.get_by_role("link", name="1 thing changes").click()
+    people.once(page, "UTC, as Linux expects", 5)
+    people.press(page, "Set these settings back")
+    people.once(page, "Succeeded", 30)
+    assert "offset='utc'" in virsh("dumpxml", "--inactive", machine.uuid)
+    page.goto(f"{address}settings/")
+    assert not page.get_by_text("At the next start").count()

@@ -40,7 +40,7 @@ from tests.permissions.answers import (
     public,
 )
 from tests.permissions.world import ANONYMOUS, BATCH, MAC
-from vms import naming, settings
+from vms import naming, noted, pending, settings
 from vms.catalogue.forms import SALT
 from vms.catalogue.image_forms import DescribeForm
 from vms.catalogue.values import item_snapshot, size_snapshot
@@ -50,7 +50,7 @@ from vms.changes.resizing import sizes_of
 from vms.install_templates import snapshot
 from vms.install_views import SALT as TEMPLATE_SALT
 from vms.naming_page import NameForm
-from vms.settings_form import SettingsForm
+from vms.settings_form import BackForm, SettingsForm
 
 ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO3pRSmoEbnApkTfXeqmr+G9jgvKZmVNfC69Nf1c60Rk one@example"
 
@@ -96,6 +96,13 @@ def _settings(world: Any) -> dict[str, Any]:
     seen = {"digest": world.definition.observed_digest, "values": {}}
     now = settings.values(world.definition.observed_persistent)
     return {**now, "boot": "network", "seen": signing.dumps(seen, salt=SettingsForm.salt)}
+
+
+def _back(world: Any) -> dict[str, Any]:
+    form = BackForm()
+    found = noted.of(world.waiting)
+    form.look_at(found, pending.look(world.waiting, found))
+    return {"seen": form.initial["seen"]}
 
 
 def _name(world: Any) -> dict[str, Any]:
@@ -560,6 +567,7 @@ LINES = (
     Line("vms:many", NO, change(USE, told=SEE, refusal=422), data=_many),
     Line("vms:settings", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_settings),
     Line("vms:autostart", NO, change(USE, told=SEE), "machine", data=lambda w: {"on": "1"}),
+    Line("vms:settings_back", NO, change(USE, told=SEE), "waiting", data=_back),
     Line("vms:name", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_name),
     Line("vms:clone", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_clone),
     Line("vms:template", page(SEE), change(USE - OWNER, told=SEE, refusal=422), "machine", data=_template),

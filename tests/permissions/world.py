@@ -156,6 +156,7 @@ def _things(world):
         observed_at=timezone.now(),
     )
     world.with_devices = _with_devices(world)
+    world.waiting = _waiting(world)
     world.foreign = Definition.objects.create(
         host=world.machine.host,
         uuid=uuid.uuid4(),
@@ -276,6 +277,22 @@ def _with_devices(world):
         uuid=machine.uuid,
         observed_digest="d",
         observed_persistent={"devices": {"host_devices": [mouse]}},
+        observed_at=timezone.now(),
+    )
+    return machine
+
+
+def _waiting(world):
+    """A machine that runs, whose clock is another from its next start on."""
+    host = factories.make_host("waiting", "fake://waiting/")
+    place = factories.make_place(host, "waiting-pool", "/waiting")
+    machine = make_machine(world, "waiting", place, observed_state=Observed.RUNNING)
+    Definition.objects.create(
+        host=host,
+        uuid=machine.uuid,
+        observed_digest="d",
+        observed_persistent={"clock": {"offset": "localtime"}},
+        observed_running={"clock": {"offset": "utc"}},
         observed_at=timezone.now(),
     )
     return machine

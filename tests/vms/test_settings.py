@@ -327,15 +327,15 @@ def test_a_form_that_nobody_signed_saw_nothing(client, cast, machine, digest):
 
 
 def test_what_waits_for_the_next_start_is_shown(client, cast, machine):
-    """Red when waiting() tells the description, or nothing."""
+    """Red when pending tells the description, or nothing."""
     see(machine, {"description": "new", "clock": {"offset": "localtime"}}, running=definition())
     client.force_login(cast.requester)
     page = client.get(url("vms:settings", args=[machine.pk]))
-    assert [(one.label, one.after) for one in page.context["waits"]] == [
+    assert [(one.label, one.after) for one in page.context["pending"].rows] == [
         ("Clock", "The host's local time, as Windows expects")
     ]
     see(machine, running=definition())
-    assert client.get(url("vms:settings", args=[machine.pk])).context["waits"] == []
+    assert client.get(url("vms:settings", args=[machine.pk])).context["pending"].total == 0
 
 
 def test_who_may_look_but_not_change_reads_why(client, cast, machine, digest):

@@ -14,7 +14,7 @@ from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
 from tests.vms.real import URI
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
-from vms import editing, noted, power, settings
+from vms import editing, noted, pending, power, settings
 from vms.models import Definition, VirtualMachine
 
 pytestmark = [
@@ -74,9 +74,9 @@ def test_settings_are_changed_for_the_next_start_whatever_dies(cast, worker, rea
     assert {line.strip() for line in gone} == {"<clock offset='utc'/>", disk}
     assert now.running == before.running and driver.domain_info(uuid).state is DomainState.RUNNING
     row = Definition.objects.get(uuid=uuid)
-    assert row.observed_digest == now.digest and settings.waiting(
-        row.observed_running, row.observed_persistent
-    )
+    assert row.observed_digest == now.digest
+    waits = {one.setting for one in pending.look(machine, row).rows}
+    assert waits == WANTED.keys() - {"description"}
 
     # And all the way back, by workers that die as well: what was taken away is not there a second time.
     carry_out(worker, edit(cast, machine, **PLAIN), *points(editing.EDIT))

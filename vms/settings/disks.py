@@ -53,17 +53,18 @@ def patch_drivers(ground: Ground, change_of: Callable[[str], dict[str, Any]]) ->
     """Return the change that makes to each disk's driver what `change_of` says of its device name."""
     every: list[Any] = [{} for _one in ground.devices("disks")]
     for at, disk in _disks(ground.defined):
-        if change := change_of(_target(disk)):
+        if change := change_of(target_of(disk)):
             every[at] = {"driver": change}
     return {"devices": {"disks": every}}
 
 
 def drivers(defined: Defined) -> dict[str, Any]:
     """Return the driver of each disk that is written, by the disk's device name."""
-    return {target: _driver(disk) for _at, disk in _disks(defined) if (target := _target(disk))}
+    return {target: _driver(disk) for _at, disk in _disks(defined) if (target := target_of(disk))}
 
 
-def _target(disk: Any) -> str:
+def target_of(disk: Any) -> str:
+    """Return a disk's device name in the guest, '' where it is not understood."""
     return str((disk.get("target") or {}).get("dev", ""))
 
 
