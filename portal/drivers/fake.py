@@ -103,10 +103,10 @@ class FakeDriver(FakeStorage):
     def readiness(self) -> HostReadiness:
         host, machines = self.host_info(), ("pc", "q35")
         told = HostReadiness(host, "x86_64", "fake", "", "", True, True, 255, machines, None, ("none",))
-        can = {"cpu_modes": ("host-model",), "disk_buses": ("virtio", "scsi", "sata")}
-        able = (DomainAbilities("qemu", "x86_64", "q35", "pc-q35-7.2", 255, **can),)
+        board = DomainAbilities("qemu", "x86_64", "q35", "pc-q35-7.2", 255, cpu_modes=("host-model",))
+        board = replace(board, disk_buses=("virtio", "scsi", "sata"))
         uuid = validation.host_uuid(self.host_uuid)
-        return replace(told, uuid=uuid, abilities=able)
+        return replace(told, uuid=uuid, abilities=(board,))
 
     def host_devices(self) -> tuple[HostDevice, ...]:
         self._touch()

@@ -13,9 +13,8 @@ from typing import Any
 
 from django.core import signing
 
-from portal.hosts.images.services import image_snapshot
-from portal.hosts.storage.taking_over import seen_as
 from portal.hosts.images import describing
+from portal.hosts.storage.taking_over import seen_as
 from tests.permissions.answers import (
     ADMINS,
     ALL,

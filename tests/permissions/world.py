@@ -12,9 +12,8 @@ from networks.models import Port
 from portal.accounts import notices, public_keys
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
-from portal.hosts.models import FoundPool, Health, PoolAttachment, StoragePool, Upload
 from portal.drivers.fake import FakeDriver
-from portal.hosts.models import Health, PoolAttachment, StoragePool, Upload
+from portal.hosts.models import FoundPool, Health, PoolAttachment, StoragePool, Upload
 from portal.operations import quotas, scopes
 from portal.operations.models import Delegation, Operation
 from portal.operations.policies import services as policies
