@@ -61,6 +61,7 @@ def progress(operation: Operation) -> dict[str, Any]:
         else [],
         "lost": _lost(operation),
         "together": batches.batch_of(operation),
+        "leads_to": kind_of(operation.kind).page(operation),
     }
 
 

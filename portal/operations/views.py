@@ -68,7 +68,6 @@ def operation(request: HttpRequest, pk: int) -> HttpResponse:
         "raw": Operation.objects.restrict(request.user, "operate").filter(pk=pk).exists(),
         "actions": live.actions(request.user, found),
         "discussed": asked,
-        "leads_to": kind_of(found.kind).page(found),
         **live.asked(found),
         **live.comments(found),
     }

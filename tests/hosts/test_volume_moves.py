@@ -391,6 +391,8 @@ def test_the_page_says_what_is_done_and_does_it(fake, pool, other, volume, chief
         assert sent.status_code == 302
         begun = Operation.objects.latest("pk")
         assert begun.kind == kind and done(begun).state == State.SUCCEEDED
+        shown = client.get(reverse("operations:detail", args=[begun.pk])).content.decode()
+        assert reverse("hosts:volume", args=[row(f"{what}.qcow2").pk]) in shown
     assert names(fake, other) == ["copy.qcow2", "move.qcow2"] and names(fake, pool) == []
 
 
