@@ -60,7 +60,12 @@ def test_settings_are_changed_seen_on_the_host_and_not_overwritten(portal, sign_
         lambda: page.reload() and not page.get_by_text("At the next start").count(), 20, "all of it runs"
     )
 
-    # What somebody thinks better of is set back before it ever counted.
+    # What somebody thinks better of is set back before it ever counted. libvirt may order what it tells
+    # otherwise once the machine runs, which makes it another definition: that one must be on the page.
+    ran = "SELECT observed_running FROM vms_definition WHERE uuid = ?"
+    own = machine.uuid.replace("-", "")
+    wait_until(lambda: "reset" in (portal.one(ran, own) or ""), 30, "the watcher saw it run")
+    page.reload()
     page.get_by_label("Clock").select_option("localtime")
     page.get_by_role("button", name="Change the settings").click()
     people.once(page, "Succeeded", 30)
