@@ -4,7 +4,7 @@ import pytest
 from django.urls import reverse as url
 
 from portal.core.errors import Denied
-from portal.drivers.errors import CallTimeout
+from portal.drivers.errors import CallTimeout, InvalidSpec
 from portal.operations.models import Operation
 from portal.operations.states import State
 from tests.factories import GIB
@@ -100,6 +100,24 @@ def test_a_late_answer_is_taken_back_whole(cast, machine):
     machine.driver.redefine = late
     assert work(set_model(cast.requester, machine, "rtl8139")).state == State.FAILED
     assert side(machine, kind="interfaces") == before
+
+
+def test_what_is_taken_back_stands_elsewhere_when_its_slot_is_taken(cast, machine):
+    """Red when the undo insists on the slot: libvirt puts the bridge there that older models need."""
+    before, done = side(machine, kind="interfaces"), machine.driver.redefine
+
+    def taken(uuid, wanted, digest):
+        if (wanted["devices"]["interfaces"][0].get("address") or {}).get("slot"):
+            raise InvalidSpec("XML error: Attempted double use of PCI Address 0000:01:00.0")
+        made = done(uuid, wanted, digest)
+        if wanted["devices"]["interfaces"][0]["model"] == "e1000":
+            raise CallTimeout("too long")
+        return made
+
+    machine.driver.redefine = taken
+    assert work(set_model(cast.requester, machine, "e1000")).state == State.FAILED
+    left = {name: value for name, value in before.items() if name != "address"}
+    assert side(machine, kind="interfaces") == left
 
 
 @pytest.mark.parametrize(

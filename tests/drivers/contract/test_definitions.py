@@ -160,18 +160,19 @@ def test_a_card_becomes_of_another_model_and_starts(bench: Bench, model: str) ->
     seen = driver.definition(spec.uuid)
     [card] = understood(seen.persistent)["devices"]["interfaces"]
     moved = {} if model == "e1000e" else {"address": None}
-    made = driver.redefine(spec.uuid, {"devices": {"interfaces": [{"model": model, **moved}]}}, seen.digest)
+    driver.redefine(spec.uuid, {"devices": {"interfaces": [{"model": model, **moved}]}}, seen.digest)
     driver.start(spec.uuid)
+    # libvirt may write more into a definition at its first start.
     [found] = understood(driver.definition(spec.uuid).persistent)["devices"]["interfaces"]
     assert {**found, "address": None} == {**card, "model": model, "address": None}
     if not moved:
         assert found.get("address") == card.get("address")
     driver.destroy(spec.uuid)
-    back = {"model": "virtio", "address": card.get("address")}
-    if card.get("address"):
-        back["address"] = {**dict.fromkeys(found["address"]), **card["address"]}
-    left = driver.redefine(spec.uuid, {"devices": {"interfaces": [back]}}, made.digest)
-    assert understood(left.persistent)["devices"]["interfaces"] == [card]
+    # Where it stood can stand the bridge that libvirt adds for older models.
+    now, back = driver.definition(spec.uuid), {"model": "virtio", **moved}
+    left = driver.redefine(spec.uuid, {"devices": {"interfaces": [back]}}, now.digest)
+    [found] = understood(left.persistent)["devices"]["interfaces"]
+    assert {**found, "address": None} == {**card, "address": None}
     driver.start(spec.uuid)
 
 

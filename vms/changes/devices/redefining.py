@@ -92,7 +92,18 @@ class RedefineDevice(DeviceStep):
             return
         # What somebody else made of it meanwhile is not this operation's to take back.
         if digest != names["digest"] and is_so(found, names["wish"]):
-            self._redefine(context, change_of(found, names["back"]), digest)
+            self._put_back(context, found, digest)
+
+    def _put_back(self, context: StepContext, found: Defined, digest: str) -> None:
+        back = context.identifiers["back"]
+        try:
+            self._redefine(context, change_of(found, back), digest)
+        except StepFailed as failure:
+            if failure.code != "invalid_spec" or not back["values"]:
+                raise
+            # Where it stood stands what libvirt added for the other model: it chooses another slot.
+            anywhere = {**back, "values": {**back["values"], "address": None}}
+            self._redefine(context, change_of(found, anywhere), digest)
 
     def _seen(self, context: StepContext) -> tuple[Defined, str]:
         """Return what the domain is defined as now, and note it."""
