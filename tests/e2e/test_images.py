@@ -47,8 +47,9 @@ def test_a_disk_of_an_ova_is_chosen_from_the_list(portal, sign_in, ova):
     keep_picture(page, "admin", "image-add")
     people.press(page, "Go on to the file")
     address = page.url
-    page.set_input_files("#upload-file", ova)
-    page.wait_for_selector("text=Imports")
+    # The page is loaded anew when the file is there in full.
+    with page.expect_navigation():
+        page.set_input_files("#upload-file", ova)
     for _turn in range(60):
         page.goto(address)
         if page.get_by_text("Which disk is taken?").count():

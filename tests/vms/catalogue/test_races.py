@@ -6,9 +6,14 @@ import pytest
 
 from portal.audit.models import AuditEntry
 from portal.core.stale import Changed
+from portal.hosts import services as hosts
+from portal.hosts.images import describing
 from tests.factories import make_catalogue, make_image, make_network
 from tests.racing import race
+from tests.vms.catalogue.test_describing import said
+from tests.vms.catalogue.test_images import write_manifest
 from tests.vms.catalogue.values import values_of
+from vms.catalogue import describing as catalogue_describing
 from vms.catalogue import services
 from vms.catalogue.values import Refused, SizeValues, item_snapshot, size_snapshot
 from vms.models import CatalogueItem, Flavour
@@ -57,6 +62,27 @@ def test_who_changes_what_gets_another_image_is_not_told_that_it_is_gone(chief, 
 
         results = race([change, offer] * 3)
         assert not [found for found in results if "deleted" in str(found)], results
+
+
+def test_of_racing_descriptions_one_is_kept_and_no_builders_list_comes_between(chief, cast, tmp_path):
+    """Red when describe or make_known reads the image without a lock (on PostgreSQL)."""
+    path = write_manifest(tmp_path, b"one")
+    (image,) = hosts.import_images(actor=chief, manifest=path)
+    seen = describing.snapshot(image)
+
+    def say(title):
+        return lambda: catalogue_describing.describe(
+            actor=chief, image=image, values=said(image, title=title), seen=seen
+        )
+
+    def read():
+        return hosts.import_images(actor=chief, manifest=path)
+
+    results = race([*[say(f"Ours {number}") for number in range(4)], read, read, read])
+    assert (counted(results, Changed), counted(results, list)) == (3, 3), results
+    image.refresh_from_db()
+    (entry,) = AuditEntry.objects.filter(verb="image.described")
+    assert image.title == entry.after["title"] and image.edited == ["title"]
 
 
 def test_of_racing_names_one_is_given(chief, item):
