@@ -79,6 +79,7 @@ def _page(
         "findings": report(host),
         "rooms": [room_of(pool) for pool in with_promised(host.pools.select_related("pool").order_by("pk"))],
         "others": taking_over.rows(host),
+        "others_left_out": taking_over.left_out(host),
         "operations": operations.select_related("requester").order_by("-pk")[:RECENT],
         "pieces": pieces("hosts.detail", request, host),
         "form": form,

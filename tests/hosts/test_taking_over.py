@@ -72,14 +72,19 @@ def test_what_a_host_has_and_the_portal_does_not_is_found(fake, pool, theirs):  
     assert not FoundPool.objects.exists()
 
 
-def test_a_host_that_tells_of_no_end_of_pools_fills_nothing(fake, pool):  # noqa: F811
-    """Red when MOST, or the cuts of values_of(), are left out."""
+def test_a_host_that_tells_of_no_end_of_pools_fills_nothing(fake, pool, chief, client):  # noqa: F811
+    """Red when MOST, or the cuts of values_of(), are left out, or the page hides that it leaves some out."""
     [info] = fake.list_pools()
     long = replace(info, name="x" * 5000, path="/" + "y" * 9000, kind="z" * 99, capacity_bytes=1 << 70)
     told = [replace(long, uuid=str(uuid.UUID(int=number))) for number in range(1, MOST + 50)]
     for _turn in range(2):
         note(pool.host_id, HostTold(*now(), pools=(info, *told)))
     assert FoundPool.objects.count() == MOST
+    client.force_login(chief)
+    page = client.get(reverse("hosts:detail", args=[pool.host_id]))
+    left_out = MOST - taking_over.SHOWN
+    assert len(page.context["others"]) == taking_over.SHOWN
+    assert f"{left_out} more are not shown" in page.content.decode()
     assert "It is of the kind zzz" in taking_over.why_not(FoundPool.objects.first())
 
 

@@ -186,6 +186,11 @@ class Row:
     denied: str
 
 
+def left_out(host: Host) -> int:
+    """Return how many pools that the portal does not know a host's page leaves out."""
+    return max(0, host.found_pools.count() - SHOWN)
+
+
 def rows(host: Host) -> list[Row]:
     """Return the first pools, by name, that a host has and the portal does not know."""
     # One that is being added, or is on its way out, is not somebody else's.
