@@ -96,7 +96,7 @@ def test_who_may_not_use_a_machine_does_not_say_when_it_starts(cast, host):
 def test_a_machine_whose_lease_ended_can_only_stop_starting(cast, host):
     """Red when the lease is not asked, or keeps one from starting no more."""
     work(put(cast, host, True))
-    VirtualMachine.objects.update(lease_end=timezone.now())
+    VirtualMachine.objects.update(lease_until=timezone.now())
     assert work(put(cast, host, False)).state == State.SUCCEEDED
     with pytest.raises(Denied, match="lease of this machine ended"):
         put(cast, host, True)
