@@ -69,7 +69,7 @@ def _replaced(item: CatalogueItem) -> str:
 
 
 def offers(items: Iterable[CatalogueItem]) -> dict[int, Offer]:
-    """Return the offer of each of `items` by its key, whose images were fetched with them; one query."""
+    """Return the offer of each of `items` by its key, fetched with image and flavours; one query."""
     items = list(items)
     columns = ("image", "pool__host__accelerator", "pool__host__observed_health", "pool__host__maintenance")
     hosts: dict[int, list[tuple[str, bool]]] = {item.image_id: [] for item in items}

@@ -216,7 +216,7 @@ def test_an_item_that_no_host_gives_now_says_why(catalogue, change, obstacle):
 def test_offers_cost_one_query_however_many_items(catalogue):
     for number in range(5):
         CatalogueItem.objects.create(name=f"Item {number}", description="", image=make_image())
-    items = list(CatalogueItem.objects.select_related("image"))
+    items = list(CatalogueItem.objects.select_related("image").prefetch_related("flavours"))
     with CaptureQueriesContext(
         connection,
     ) as queries:
