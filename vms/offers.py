@@ -80,7 +80,7 @@ def offers(items: Iterable[CatalogueItem]) -> dict[int, Offer]:
 
 
 def offer(item: CatalogueItem) -> Offer:
-    """Return the offer of one item; one query."""
+    """Return the offer of one item; two queries."""
     return offers([item])[item.pk]
 
 
