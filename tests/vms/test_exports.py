@@ -75,6 +75,8 @@ def test_a_file_holds_the_machine_and_says_what_is_in_it(cast, original, host, f
     """Red when the disk that is packed is not the copy, or the digest is not the file's."""
     begun = export(cast.requester, original)
     assert used("disk")["pool"] == (2 * GIB, 2 * GIB)
+    taken, download = [], host.download_volume
+    host.download_volume = lambda pool, name, target: taken.append(name) or download(pool, name, target)
     made = carried_out(begun)
     path = folder / made.path
     assert made.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() and made.size == path.stat().st_size
@@ -86,8 +88,9 @@ def test_a_file_holds_the_machine_and_says_what_is_in_it(cast, original, host, f
         assert set(found.checksums()) == {"example.ovf", "domain.xml", disk.file}
         found.unpack("domain.xml", folder / "xml")
         assert (folder / "xml").read_text() == host.definition(str(original.uuid)).persistent
-        copy = begun.identifiers["disks"][0]["volume"]
-        assert copy.encode() in _unpacked(found, disk.file, folder)
+        # A copy holds what the disk does, which the fake host tells by its path.
+        assert taken == [begun.identifiers["disks"][0]["volume"]] != ["example-vda.qcow2"]
+        assert b"/example-vda.qcow2 " in _unpacked(found, disk.file, folder)
     # Nothing is left but the file, neither here nor on the host, nor what it took there.
     assert [one.name for one in path.parent.iterdir()] == ["example.ova"]
     assert [one.name for one in host.list_volumes(POOL)] == ["example-vda.qcow2"]
