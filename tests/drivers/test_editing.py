@@ -317,3 +317,12 @@ def test_what_a_change_comes_to_is_told_before_and_recognised_after(change):
     wanted = outcome(before, change)
     assert not agrees(before, wanted)
     assert agrees(understood(edited(SMALL, change)), wanted)
+
+
+def test_several_new_ones_stand_in_their_order_also_where_the_last_goes():
+    """Red when a new one is put behind the last that was there alone, or behind one that was taken away."""
+    more = [{"target": {"dev": dev}} for dev in ("vdc", "vdd", "vde")]
+    made = edited(SMALL, {"devices": {"disks": [{}, None, *more]}})
+    disks = understood(made)["devices"]["disks"]
+    assert [disk["target"]["dev"] for disk in disks] == ["vda", "vdc", "vdd", "vde"]
+    assert "ua-first" in made and "ua-second" not in made

@@ -376,13 +376,17 @@ class Many(Field):
         wanted = [None] * len(present) if value is None else list(value)
         if len(wanted) < len(present):
             raise ValueError(f"there are {len(present)}, and None is said for each that goes")
+        last = present[-1:]
         for number, values in enumerate(wanted):
             if values is None:
-                if number < len(present):
-                    take_away(present[number])
                 continue
-            twin = present[number] if number < len(present) else append(parent, tag, present[-1:])
-            put_all(self.fields, twin, values)
+            if number >= len(present):
+                last = [append(parent, tag, last)]
+            put_all(self.fields, present[number] if number < len(present) else last[0], values)
+        # Not before: new ones stand behind the last of those that were there.
+        for child, values in zip(present, wanted, strict=False):
+            if values is None:
+                take_away(child)
 
 
 @dataclass(frozen=True)
