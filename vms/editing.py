@@ -98,12 +98,18 @@ def _is_so(definition: DomainDefinition, change: Mapping[str, Any]) -> bool:
 
 
 def edit_machine(
-    *, actor: Any, machine: VirtualMachine, values: Mapping[str, str], digest: str
+    *,
+    actor: Any,
+    machine: VirtualMachine,
+    values: Mapping[str, str],
+    digest: str,
+    seen: Mapping[str, str] | None = None,
 ) -> Operation | None:
     """Queue a change of a machine's settings to `values`, which names those that may change.
 
-    `digest` tells the definition that was seen. Returns None when all of it is so already. Raises Clash when
-    it is another by now, and Denied, with the setting as its field, for a value that it cannot have.
+    `digest` tells the definition that was seen, and `seen` all settings of that. Returns None when all of it
+    is so already. Raises Clash when it is another by now, with other settings (at a start the hypervisor may
+    write the same otherwise), and Denied, with the setting as its field, for a value that it cannot have.
     """
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
@@ -114,9 +120,9 @@ def edit_machine(
         change = settings.patch_of(settings.ground_of(defined, current.host.readiness), values)
         if not change:
             return None
-        if found.observed_digest != digest:
-            raise Clash(_("Somebody changed this machine since you opened its settings; look again."))
         before = settings.values(defined)
+        if found.observed_digest != digest and (seen is None or dict(seen) != before):
+            raise Clash(_("Somebody changed this machine since you opened its settings; look again."))
         # Kept with the request, in no reader's language.
         with translation.override("en"):
             changed = settings.differences(before, {**before, **values})

@@ -141,7 +141,11 @@ def settings(request: HttpRequest, pk: int) -> HttpResponse:
         with denied_at(form, form.FIELDS):
             try:
                 begun = editing.edit_machine(
-                    actor=request.user, machine=vm, values=form.values(), digest=form.seen_digest
+                    actor=request.user,
+                    machine=vm,
+                    values=form.values(),
+                    digest=form.seen_digest,
+                    seen=form.seen_values,
                 )
             except editing.Clash:
                 context["changes"] = sets.differences(form.seen_values, sets.values(form.defined))
