@@ -330,6 +330,8 @@ class VolumeInfo:
     backing_path: str | None = None
     format: str = "qcow2"
     length_bytes: int = 0
+    #: When its file was written last, in the host's words; '' where the host does not say.
+    written: str = field(default="", compare=False)
 
 
 class CopyStage(StrEnum):

@@ -213,12 +213,12 @@ SENTENCES = {
         "stays where it was; look into both pools."
     ),
     "volume_left": _(
-        "The volume is in its new pool, but the one that it was copied from is left: something on the host "
-        "uses it by now, or the host did not delete it. Look at it there."
+        "The volume is in its new pool, but something of its name is left in the old one: the host uses it "
+        "by now, did not delete it, or it is another volume. Look at it there."
     ),
     "volume_moved_already": _(
         "It was too late to take this back: the copy was whole, and the old volume was being deleted. The "
-        "volume is in its new pool."
+        "volume is in its new pool; what may be left in the old one is listed there."
     ),
     "volume_pool_full": _("The pool has no room for the volume. Make room in it, then try again."),
     "strange_format": _(

@@ -22,7 +22,7 @@ from portal.hosts.limits import count_present
 from portal.hosts.models import Image, PoolAttachment, Volume
 from portal.hosts.services import check_estate
 from portal.hosts.steps import HostStep
-from portal.hosts.storage.pools import lies_under
+from portal.hosts.storage.further import lies_under
 from portal.hosts.storage.services import has_plain_name, why_without_base, works_on
 from portal.hosts.storage.using import uses_of
 from portal.live.publish import publish

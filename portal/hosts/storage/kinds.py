@@ -161,6 +161,8 @@ class Make(StorageStep):
             forget_begun(names["mark"])
             raise StepFailed("name_taken", f"a volume {there.name} is there")
         if there is None or is_mark(context, there) or names.get("source"):
+            # Not by a worker that lost the operation: another one may have made it whole by now.
+            context.check()
             # A copy that a worker left behind looks like a whole one.
             if there is not None or has_marks(context):
                 delete_waiting(self, context, names["pool"], names["name"], size=names["capacity"])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from django.db import transaction
 from django.urls import reverse
 from django.utils.translation import gettext_lazy
 
@@ -72,11 +73,16 @@ def check_free(step: StorageStep, context: StepContext) -> VolumeInfo:
     """Return what the host says of the original. Raises StepFailed when it has users, or is another one."""
     names = context.identifiers
     info: VolumeInfo = step.call(context, "volume_info", *_source(names))
-    seen = (info.path, info.capacity_bytes, info.format, info.backing_path or "")
-    if seen != (names["source"], names["capacity"], names["format"], ""):
+    if not _is_seen(info, names):
         raise StepFailed("volume_other")
     refuse_used(_users(step, context))
     return info
+
+
+def _is_seen(info: VolumeInfo, names: Mapping[str, Any]) -> bool:
+    """Tell whether what has the original's name may be the original."""
+    told = (info.path, info.capacity_bytes, info.format, info.backing_path or "")
+    return told == (names["source"], names["capacity"], names["format"], "")
 
 
 def _users(step: StorageStep, context: StepContext) -> list[str]:
@@ -107,10 +113,10 @@ class CopyOver(Make):
         if self._there(context) != before:
             raise StepFailed("volume_changed", context.identifiers["source_name"])
 
-    def _there(self, context: StepContext) -> VolumeInfo:
+    def _there(self, context: StepContext) -> tuple[VolumeInfo, str]:
         info: VolumeInfo = self.call(context, "volume_info", *_source(context.identifiers))
         # File systems correct by themselves what a file takes.
-        return replace(info, allocation_bytes=0)
+        return replace(info, allocation_bytes=0), info.written
 
     def undo(self, context: StepContext) -> None:
         if not is_leaving(context):
@@ -133,7 +139,11 @@ class DeleteSource(StorageStep):
             if self.find(context, name, pool):
                 check_free(self, context)
             self._check_copy(context)
-            note_begun(context.identifiers["leaving"])
+            with transaction.atomic():
+                # Behind this lock of the operation's row nobody takes it back: a worker that stood still, and
+                # lost it meanwhile, would delete the original of a copy that another one deletes.
+                context.check()
+                note_begun(context.identifiers["leaving"])
         return self._delete(context)
 
     def _check_copy(self, context: StepContext) -> None:
@@ -141,6 +151,8 @@ class DeleteSource(StorageStep):
         copy = self.find(context, names["name"])
         whole = copy is not None and copy.capacity_bytes >= names["capacity"] and not copy.backing_path
         if copy is None or not whole or copy.format != names["format"]:
+            # What has its name by now is somebody else's: no undo takes it.
+            forget_begun(names["mark"])
             raise StepFailed("copy_gone", names["name"])
 
     def _delete(self, context: StepContext) -> str | None:
@@ -148,11 +160,17 @@ class DeleteSource(StorageStep):
 
         The volume is where it should be: that the old one is left over takes nothing of it back.
         """
+        pool, name = _source(context.identifiers)
         try:
-            if _users(self, context):
+            there = self.find(context, name, pool)
+            if there is None:
+                return None
+            # Of another one of its name too: a worker may have died once the original was gone.
+            if not _is_seen(there, context.identifiers) or _users(self, context):
                 return "volume_left"
+            context.check()
             size = context.identifiers["capacity"]
-            delete_waiting(self, context, *_source(context.identifiers), size=size)
+            delete_waiting(self, context, pool, name, size=size)
         except StepFailed as failure:
             if failure.retryable:
                 raise

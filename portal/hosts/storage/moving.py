@@ -11,7 +11,7 @@ from portal.drivers.types import VolumeVerb, can
 from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.services import check_estate
 from portal.hosts.storage import move_kinds, pool_kinds, pool_words
-from portal.hosts.storage.pools import lies_under
+from portal.hosts.storage.further import lies_under
 from portal.hosts.storage.services import (
     begin_copy,
     check_can,
@@ -65,7 +65,7 @@ def why_not(volume: Volume) -> str:
             "that copy stands by itself, and can go to another pool."
         )
         return words % {"path": volume.observed_backing}
-    if not volume.pool.has_folder and lies_under(volume):
+    if lies_under(volume):
         return _("Another pool of the host lies on it.")
     return ""
 
@@ -88,8 +88,12 @@ def why_not_into(pool: PoolAttachment, volume: Volume) -> str:
 
 
 def needs(volume: Volume, pool: PoolAttachment) -> int:
-    """Return how much of a pool a volume takes there at most, in bytes: in a folder what is written in it."""
-    return max(1, volume.observed_allocation if pool.has_folder else volume.observed_capacity)
+    """Return how much of a pool a volume takes there at most, in bytes: of a file what is written in it.
+
+    Of a device hosts tell what is reserved for it (nothing for a sparse one of ZFS), not what is written.
+    """
+    files = pool.has_folder and volume.pool.has_folder
+    return max(1, volume.observed_allocation if files else volume.observed_capacity)
 
 
 def _begin(

@@ -2,17 +2,18 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import transaction
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
-from portal.drivers.types import FOLDER_KINDS, SERVED_KINDS, PoolKind, names_of
-from portal.hosts.models import Host, PoolAttachment, StoragePool, Upload, Volume
+from portal.drivers.types import FOLDER_KINDS, SERVED_KINDS, PoolKind
+from portal.hosts.models import FoundPool, Host, PoolAttachment, StoragePool, Upload
 from portal.hosts.services import check_estate, locked
 from portal.hosts.storage import pool_kinds, pool_sources
+from portal.hosts.storage.further import COMING, added
 from portal.hosts.storage.services import has_plain_name
 from portal.hosts.storage.using import Use, uses_by_machines, uses_of
 from portal.operations import ledger
@@ -27,8 +28,6 @@ _SYSTEM = frozenset(
 )
 #: Below these only folders of folders are anybody's own.
 _SHARED = frozenset({"home", "var"})
-#: What makes a pool known, with all that it lies on among its identifiers.
-COMING = (pool_kinds.ADD, pool_kinds.TAKE_OVER)
 #: How many of those that keep a pool are named.
 _NAMED = 5
 
@@ -125,7 +124,7 @@ def check_alone(host: Host, kind: str, source: str, server: str) -> None:
 
     Each pool's host is asked alone who uses a volume: by the other pool, a machine's disk seems nobody's.
     """
-    for other in _added() if kind != PoolKind.DIR else ():
+    for other in added() if kind != PoolKind.DIR else ():
         names = other.identifiers
         if kind == names["kind"] and _is_shared(host, kind, source, server, names):
             words = _(
@@ -135,6 +134,20 @@ def check_alone(host: Host, kind: str, source: str, server: str) -> None:
             )
             on = Host.objects.filter(pk=names["host"]).first()
             raise Denied(words % {"pool": names["pool"], "host": on or names["host"]}, field="source")
+    if kind in SERVED_KINDS:
+        _check_unshared(host, kind, source, server)
+
+
+def _check_unshared(host: Host, kind: str, source: str, server: str) -> None:
+    """Raise Denied when another host has what a server serves in a pool that the portal does not know."""
+    for found in FoundPool.objects.filter(observed_kind=kind).exclude(host=host).select_related("host"):
+        names = {"host": found.host_id, "source": found.observed_source, "server": found.observed_server}
+        if _is_shared(host, kind, source, server, names):
+            words = _(
+                "%(host)s has a pool there, %(pool)s, that the portal does not know: what the domains of "
+                "that host have in it would seem nobody's here, and could be deleted."
+            )
+            raise Denied(words % {"pool": found.observed_name, "host": found.host}, field="source")
 
 
 def _is_shared(host: Host, kind: str, source: str, server: str, names: Mapping[str, Any]) -> bool:
@@ -155,25 +168,6 @@ def source_of(pool: PoolAttachment) -> str:
     added = known.order_by("-pk").first()
     names = added.identifiers if added else {}
     return " ".join(filter(None, (names.get("server", ""), names.get("source", ""))))
-
-
-def _added() -> Iterator[Operation]:
-    """Yield what made each further pool known that is there, is coming, or is going and may come back.
-
-    Of one that was taken over several times the last of these, for it may have lain elsewhere before.
-    """
-    there = {str(uuid) for uuid in StoragePool.objects.values_list("uuid", flat=True)}
-    changes = Operation.objects.filter(kind__in=[*COMING, pool_kinds.REMOVE])
-    there |= {change.identifiers["uuid"] for change in changes.filter(state__in=UNFINISHED)}
-    added = {change.identifiers["uuid"]: change for change in changes.filter(kind__in=COMING).order_by("pk")}
-    return (change for uuid, change in added.items() if uuid in there)
-
-
-def lies_under(volume: Volume) -> bool:
-    """Tell whether a further pool of its host lies on a volume that is a device, as a file system does."""
-    names = names_of(volume.observed_path)
-    others = (change.identifiers for change in _added())
-    return any(other["host"] == volume.pool.host_id and other.get("source") in names for other in others)
 
 
 def _overlap(one: str, other: str) -> bool:

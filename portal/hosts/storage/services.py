@@ -15,6 +15,7 @@ from portal.hosts.images.purposes import TO_VOLUME
 from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.services import check_estate
 from portal.hosts.storage import downloading, kinds, move_kinds, pool_words
+from portal.hosts.storage.further import lies_under
 from portal.hosts.storage.using import uses_by_machines, uses_of
 from portal.operations import ledger
 from portal.operations.models import Operation
@@ -110,7 +111,9 @@ def why_not(volume: Volume) -> str:
     if not _NAME.fullmatch(volume.name):
         return _("Its name has characters that the portal passes on to no host; change it there.")
     users = ", ".join(use.words for use in uses_of([volume])[volume.pk])
-    return _("It is in use: %(users)s.") % {"users": users} if users else ""
+    if users:
+        return _("It is in use: %(users)s.") % {"users": users}
+    return _("Another pool of the host lies on it.") if lies_under(volume) else ""
 
 
 def _check_free(volume: Volume, more: str = "") -> None:
@@ -197,6 +200,12 @@ def _check_idle(pool: PoolAttachment, name: str, *, reading: bool) -> None:
             raise Denied(_("%(operation)s is not finished; wait for its end.") % {"operation": work})
 
 
+def _check_known(pool: PoolAttachment) -> None:
+    """Raise Denied for a pool that was given back or removed meanwhile; the caller holds its lock."""
+    if not PoolAttachment.objects.filter(pk=pool.pk).exists():
+        raise Denied(_("The pool is gone."))
+
+
 def _own(pool: PoolAttachment) -> dict[str, str]:
     """Draw what tells the volume that an operation makes from everybody else's, and say how far it does."""
     return {"mark": str(uuid.uuid4()), "pool_kind": pool.observed_kind}
@@ -207,6 +216,7 @@ def _change(actor: Any, pool: PoolAttachment, kind: str, title: str, name: str, 
     with transaction.atomic():
         # Of two who begin something with one volume at once, the second sees what the first began.
         ledger.lock([pool.pool.scope])
+        _check_known(pool)
         # Who works on this very volume has its subject.
         if works_on(pool, name).exclude(subject=subject).exists():
             _check_idle(pool, name, reading=kind == downloading.FETCH)
@@ -228,6 +238,7 @@ def begin_copy(
     }
     with transaction.atomic():
         ledger.lock([volume.pool.pool.scope, pool.pool.scope])
+        _check_known(volume.pool)
         _check_idle(volume.pool, volume.name, reading=kind != move_kinds.MOVE)
         return _change(actor, pool, kind, title, name, **told)
 

@@ -73,6 +73,9 @@ def _check(found: FoundPool) -> None:
         raise Denied(_("The portal has another pool of this name on the host."))
     _check_uuid(names["uuid"])
     _check_place(found.host, names)
+    # A host's first pool is the one that it was added with, and an enrolment may be making just this one.
+    if not found.host.pools.filter(taken_over=False).exists():
+        raise Denied(_("The host has no pool of the portal's own yet; wait for the end of its enrolment."))
 
 
 def _check_uuid(uuid: str) -> None:

@@ -188,4 +188,6 @@ class VolumeElement:
             backing_path=root.findtext("backingStore/path"),
             format=form if kind in FOLDER_KINDS else "raw",
             length_bytes=int(root.findtext("physical") or 0),
+            # Of a device it tells when its node was made.
+            written=(root.findtext("target/timestamps/mtime") or "") if kind in FOLDER_KINDS else "",
         )
