@@ -78,8 +78,7 @@ def _elements(defined: Defined, told: Sequence[Told]) -> dict[str, Any]:
 
 
 def _bare(disk: Any) -> dict[str, Any]:
-    bus = (disk.get("target") or {}).get("bus")
-    return {"bus": bus, **_some(disk, ("readonly", "shareable", "serial"))}
+    return _some(disk, ("readonly", "shareable", "serial"))
 
 
 def _some(values: Mapping[str, Any], wanted: tuple[str, ...]) -> dict[str, Any]:

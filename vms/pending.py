@@ -240,6 +240,9 @@ def _part_back(setting: Setting, running: Defined, ground: Ground) -> dict[str, 
     if setting.name in _DEVICES_BACK:
         return _devices_back(*_DEVICES_BACK[setting.name], running, ground)
     patch = setting.patch(ground, as_run(setting, running, ground.defined))
+    if setting is ORDER and boot_places(running):
+        # Its row for the kinds of devices brings those back.
+        return {"devices": patch["devices"]}
     return {**patch, "traces": {"firmware": _trace("firmware", running)}} if setting is FIRMWARE else patch
 
 
@@ -281,6 +284,9 @@ def _disks(running: Defined, persistent: Defined, names: Names) -> Iterator[Row]
             if before == after:
                 before, after = (":".join(_source(one)) for one in (runs, waits))
             yield Row(label, before, after)
+        before, after = (str((one.get("target") or {}).get("bus", "")) for one in (runs, waits))
+        if before != after:
+            yield Row(_("Bus of %(target)s") % {"target": target}, before, after)
         limits = (one.get("limits") or {} for one in (runs, waits))
         for limit in limits_differ(*limits):
             yield Row(f"{label}: {limit.label}", limit.before, limit.after)

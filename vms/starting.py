@@ -9,6 +9,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
+from portal.operations.states import UNFINISHED
 from vms import noted, power
 from vms.building import page_of_machine
 from vms.models import VirtualMachine
@@ -37,7 +38,9 @@ def set_autostart(*, actor: Any, machine: VirtualMachine, on: bool) -> Operation
     with transaction.atomic():
         current = power.usable(actor, machine, "autostart" if on else "no_autostart")
         found = noted.of(current)
-        if found is not None and found.observed_autostart == on:
+        # What is on its way may say otherwise: to begin is refused then.
+        coming = Operation.objects.filter(subject=current.topic, kind=NAME, state__in=UNFINISHED)
+        if found is not None and found.observed_autostart == on and not coming.exists():
             return None
         title = f"Start {current.name} with its host" if on else f"Do not start {current.name} with its host"
         pinned = {"machine": str(current.uuid), "name": current.name, "on": on}

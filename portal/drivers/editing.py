@@ -38,7 +38,7 @@ class Edit:
         A hypervisor may write a value in its own way (`q35` becomes `pc-q35-7.2`); one that it does not know
         it leaves out, and says nothing.
         """
-        found = _understood(made)
+        found = _in_places(_understood(made), self._after)
         for difference in differences(self._before, self._after):
             if _at(found, difference.at) == difference.before:
                 place = ".".join(map(str, difference.at))
@@ -47,6 +47,19 @@ class Edit:
 
 def _understood(text: str) -> dict[str, Any]:
     return inspect(Kind.DOMAIN, text.encode()).understood
+
+
+def _in_places(found: dict[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was made with its disks in the places of `wanted`: libvirt sorts them by bus and name."""
+    made, names = _disks(found), list(_disks(wanted))
+    if not names or len(made) != len(found["devices"]["disks"]) or set(made) != set(names):
+        return found
+    return {**found, "devices": {**found["devices"], "disks": [made[name] for name in names]}}
+
+
+def _disks(values: Mapping[str, Any]) -> dict[str, Any]:
+    disks = values.get("devices", {}).get("disks", ())
+    return {((disk or {}).get("target") or {}).get("dev", ""): disk for disk in disks}
 
 
 def _at(values: Any, path: tuple[str | int, ...]) -> Any:

@@ -82,3 +82,34 @@ def test_a_domain_that_is_only_while_it_runs_is_not_defined_by_a_change(libvirtd
         assert not passing.isPersistent()
     finally:
         passing.destroy()
+
+
+def disk(dev, bus, device="disk"):
+    at = f"<target dev='{dev}' bus='{bus}'/>"
+    return f"<disk type='file' device='{device}'><source file='/x/{dev}'/>{at}</disk>"
+
+
+@pytest.mark.parametrize(
+    ("disks", "name", "bus"),
+    [
+        ([disk("sda", "sata"), disk("sdb", "sata"), disk("sdc", "sata", "cdrom")], "sdb", "virtio"),
+        ([disk("vda", "virtio"), disk("sda", "scsi", "cdrom"), disk("vdb", "scsi")], "vdb", "virtio"),
+        ([disk("vda", "virtio"), disk("sda", "sata", "cdrom"), disk("vdb", "virtio")], "vdb", "sata"),
+    ],
+    ids=["another of its bus slides into its place", "back", "there"],
+)
+def test_a_disk_that_libvirt_puts_into_another_place_was_heeded(libvirtd, definitions, disks, name, bus):  # noqa: F811
+    """Red when the places of disks are compared as they stand: libvirt sorts them by bus and name."""
+    head = "<domain type='test'><name>sorted</name><memory>65536</memory><os><type>hvm</type></os><devices>"
+    made = libvirtd.defineXML(f"{head}{''.join(disks)}</devices></domain>")
+    try:
+        seen = definitions.read(made.UUIDString())
+        there = inspect(Kind.DOMAIN, seen.persistent.encode()).understood["devices"]["disks"]
+        names = [one["target"]["dev"] for one in there]
+        change = [{} for _one in names]
+        change[names.index(name)] = {"target": {"bus": bus}, "address": None}
+        told = definitions.change(made.UUIDString(), {"devices": {"disks": change}}, seen.digest)
+        after = inspect(Kind.DOMAIN, told.persistent.encode()).understood["devices"]["disks"]
+        assert {one["target"]["dev"]: one["target"]["bus"] for one in after}[name] == bus
+    finally:
+        made.undefine()

@@ -71,3 +71,23 @@ def test_what_nobody_knows_of_a_card_stays_and_its_port_goes():
     assert all('<unknown to="us"' in text and "portid" not in text for text in domain.texts.values())
     HotDevices(domain).rewire_nic(UUID, MAC, AWAY, HOME)
     assert domain.calls == [LIVE, CONFIG]
+
+
+class OnLan(Domain):
+    """What runs on the network `away`, a bridge of the host, is of that kind, as libvirt prints it."""
+
+    def updateDeviceFlags(self, text, flag):  # noqa: N802 (libvirt's name)
+        super().updateDeviceFlags(text, flag)
+        if flag == LIVE and 'network="away"' in text:
+            bridged = self.texts[LIVE].replace('type="network"', 'type="bridge"')
+            self.texts[LIVE] = bridged.replace('network="away"', 'network="away" portid="2" bridge="br0"')
+
+
+def test_what_runs_on_a_network_that_is_a_bridge_is_on_that_network():
+    """Red when place_of() goes by the kind of the card alone: a worker that died finds it elsewhere."""
+    domain = OnLan()
+    for _again in range(2):
+        HotDevices(domain).rewire_nic(UUID, MAC, AWAY, HOME)
+    assert domain.networks() == [["away"], ["away"]]
+    HotDevices(domain).rewire_nic(UUID, MAC, HOME, AWAY)
+    assert domain.networks() == [["home"], ["home"]]

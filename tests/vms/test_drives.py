@@ -136,6 +136,7 @@ def test_a_disk_that_is_added_later_takes_neither_name_nor_place_of_a_drive(here
     ("there", "changes", "why"),
     [
         ([disk("sda", "sata", source={"file": "/x.iso"})], {}, "eject it first"),
+        ([disk("sda", "sata", source={"dev": "/dev/sr0"})], {}, "is no file"),
         ([disk("sda", "sata", boot_order=2)], {}, "starts from this drive"),
         ([disk("sda", "sata")], {"os": {"boot": [{"dev": "cdrom"}]}}, "starts from this drive"),
         ([disk("sda", "sata", device="disk")], {}, "no such drive"),

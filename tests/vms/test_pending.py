@@ -9,7 +9,7 @@ from django.utils import timezone
 from networks.models import Network
 from portal.core.errors import Denied
 from portal.drivers.fake import FakeDriver
-from portal.drivers.inspection import Kind, changed, inspect
+from portal.drivers.inspection import Kind, changed, inspect, outcome
 from portal.drivers.types import Accelerator, DiskSpec, DomainDefinition, DomainSpec
 from portal.hosts import steps
 from portal.operations.models import Operation
@@ -464,3 +464,29 @@ def test_hostile_definitions_are_text(cast, fake, machine, client):
     client.force_login(cast.requester)
     shown = client.get(url("vms:settings", args=[machine.pk])).content.decode()
     assert "<script>alert" not in shown and shown.count("&lt;script&gt;") >= 4
+
+
+def side(bus="virtio", boot=("hd",), order=None):
+    """A definition with one disk and one drive."""
+    own = {"type": "file", "device": "disk", "source": {"file": "/p/vda"}}
+    own["target"] = {"dev": "vda", "bus": bus}
+    if order:
+        own["boot_order"] = order
+    drive = {"type": "file", "device": "cdrom", "target": {"dev": "sda", "bus": "sata"}}
+    board = {"machine": "pc-q35-7.2", "architecture": "x86_64", "boot": [{"dev": one} for one in boot]}
+    sizes = {"type": "kvm", "vcpus": 1, "memory_bytes": 1 << 30}
+    return {**sizes, "os": board, "devices": {"disks": [own, drive]}}
+
+
+def test_kinds_of_devices_come_back_where_an_order_of_devices_waits():
+    """Red when the order's own change brings a kind of device back beside that of the kinds."""
+    runs, waits_for = side(boot=("cdrom", "hd")), side(boot=(), order=1)
+    made = outcome(waits_for, pending.patch_back(runs, settings.ground_of(waits_for, {})))
+    assert made["os"]["boot"] == [{"dev": "cdrom"}, {"dev": "hd"}]
+
+
+def test_the_bus_of_a_disk_is_a_row_of_its_own():
+    """Red when a bus is summed up among what no page sets."""
+    found = pending.compare(side(), settings.ground_of(side("sata"), {}), pending.Names())
+    [row] = found.rows
+    assert (str(row.label), row.before, row.after) == ("Bus of vda", "virtio", "sata") and not found.others

@@ -9,7 +9,7 @@ from django.utils import timezone
 from networks import services as networks
 from networks.models import Network, Port
 from portal.core.errors import Denied
-from portal.drivers.errors import AlreadyExists, DriverError, NotSupported
+from portal.drivers.errors import AlreadyExists, DriverError, GuestIgnores, NotSupported
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import Accelerator, DomainSpec, NicSpec
 from portal.hosts import steps
@@ -240,3 +240,20 @@ def test_the_page_says_when_and_begins_it(client, cast, here):
     assert "it starts on the other network" in client.get(card).content.decode()
     unknown = url("vms:card_network", args=[here.machine.pk, "52:54:00:00:00:0f"])
     assert client.post(unknown, {"network": here.home.pk}).status_code == 404
+
+
+def test_a_card_on_a_bridge_that_the_guest_keeps_blocks_nothing(cast, here, monkeypatch):
+    """Red when the undo of a removal insists on the network: an adopted card is on a bridge by itself."""
+    here.home.kind, here.home.bridge = Network.Kind.BRIDGE, "br9"
+    here.home.save()
+    here.driver.destroy(here.uuid)
+    change(here, {"type": "bridge", "source": {"network": None, "bridge": "br9"}})
+    here.driver.start(here.uuid)
+    look(here)
+
+    def keeps(*_told):
+        raise GuestIgnores("it holds it")
+
+    monkeypatch.setattr(here.driver, "detach_nic", keeps)
+    ended = work(nics.remove_card(actor=cast.requester, machine=here.machine, mac=MAC))
+    assert ended.state == State.FAILED

@@ -20,7 +20,7 @@ from portal.operations.states import UNFINISHED, State
 from vms import noted, power
 from vms.adoption import found, taking
 from vms.building import page_of_machine
-from vms.models import Status, VirtualMachine
+from vms.models import Disk, Status, VirtualMachine
 from vms.steps import DomainStep
 
 
@@ -79,13 +79,18 @@ class LookAtIt(DomainStep):
         return seen
 
     def _list(self, context: StepContext) -> taking.Lister:
-        """Return what lists the volumes of a pool; none where the host has no such pool any more."""
+        """Return what lists the volumes of a pool; none where the host has no such pool any more.
+
+        One that has disks of the machine is needed: without it they would seem to be gone.
+        """
+        own = Disk.objects.filter(machine__uuid=context.identifiers["uuid"])
+        needed = set(own.values_list("pool__pool__name", flat=True))
 
         def volumes(pool: str) -> Sequence[Any]:
             try:
                 return list(self.call(context, "list_volumes", pool))
             except StepFailed as failure:
-                if failure.code != "pool_not_found":
+                if failure.code != "pool_not_found" or pool in needed:
                     raise
                 return []
 

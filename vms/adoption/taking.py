@@ -15,6 +15,7 @@ from portal.hosts.models import Host, ImageAttachment, PoolAttachment, StoragePo
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from vms.adoption import found
+from vms.changes.devices.nics import forget_address
 from vms.models import Disk, VirtualMachine
 from vms.services import quota_amounts
 
@@ -227,6 +228,8 @@ def _write_ports(machine: VirtualMachine, cards: Sequence[found.Card]) -> None:
     Port.objects.filter(pk__in=[port.pk for port in go]).delete()
     for port in new:
         port.save()
+    for port in go:
+        forget_address(port)
 
 
 def _is_on(card: found.Card, network: Network) -> bool:

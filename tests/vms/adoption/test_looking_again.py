@@ -331,3 +331,22 @@ def test_a_pool_that_was_taken_over_since_makes_its_disk_count(operator, driver,
     assert finish(look(operator, machine)).state == State.SUCCEEDED
     assert machine.disks.get(target="vdb").pool == other
     agree(machine)
+
+
+def test_a_card_that_went_takes_its_address_along(operator, driver, machine, network, place):
+    """Red when the machine keeps the address of a card that it has no more."""
+    Port.objects.filter(domain_uuid=machine.uuid).update(observed_address="10.1.1.9")
+    VirtualMachine.objects.filter(pk=machine.pk).update(observed_address="10.1.1.9")
+    cards = Definition.objects.get(uuid=machine.uuid).observed_persistent["devices"]["interfaces"]
+    redefine(driver, machine, {"devices": {"interfaces": [None] * len(cards)}})
+    finish(look(operator, machine))
+    machine.refresh_from_db()
+    assert not Port.objects.filter(domain_uuid=machine.uuid).exists() and machine.observed_address is None
+
+
+def test_a_pool_that_is_gone_takes_no_disk_along(operator, driver, machine, place):
+    """Red when a pool with disks of the machine counts as an empty one once its host has it no more."""
+    redefine(driver, machine, {"title": "changed"})
+    begun = look(operator, machine)
+    driver.remove_pool(place.pool.name)
+    assert code(finish(begun)) == "pool_not_found" and machine.disks.exists()

@@ -63,6 +63,9 @@ def why_stays(found: Definition | None, target: str) -> str:
     sides = (found.observed_persistent, found.observed_running)
     if any(media.media_of(side).get(target) for side in sides):
         return _("There is a CD in the drive; eject it first.")
+    theirs = [one for side in sides for one in devices(side or {}, "disks") if places.name_of(one) == target]
+    if any(one.get("device") == "cdrom" and one.get("source") for one in theirs):
+        return _("What is in the drive is no file, and kept as it is: take it out on its host first.")
     defined = found.observed_persistent or {}
     drives = [one for one in devices(defined, "disks") if one.get("device") == "cdrom"]
     own = next((one for one in drives if places.name_of(one) == target), None)

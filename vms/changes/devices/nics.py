@@ -14,7 +14,7 @@ from portal.core.errors import Denied
 from portal.drivers.types import DeviceModel, NicSpec
 from portal.live.publish import publish
 from portal.operations.models import Operation
-from portal.operations.registry import Kind, StepContext
+from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
 from vms import noted, placement, power, reach
 from vms.building import MakeNetwork, page_of_machine
@@ -50,7 +50,12 @@ class DetachCard(DeviceStep):
         self.look(context)
 
     def undo(self, context: StepContext) -> None:
-        self.call_if_there(context, "attach_nic", *_card(context))
+        try:
+            self.call_if_there(context, "attach_nic", *_card(context))
+        except StepFailed as failure:
+            # It is there still, on what others put it on: an adopted one on a bridge by itself.
+            if failure.code != "already_exists":
+                raise
         if not context.identifiers.get("linked", True):
             self.call_if_there(context, "set_link", context.identifiers["mac"], False)
         self.look(context)

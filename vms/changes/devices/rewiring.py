@@ -63,11 +63,12 @@ def _places(names: Mapping[str, Any], *keys: str) -> list[NicPlace]:
 def place_of(card: Mapping[str, Any]) -> NicPlace | None:
     """Return what a card of a definition is on, None for one that is on neither a network nor a bridge."""
     kind, source = card.get("type", ""), card.get("source", {})
-    if kind not in {"network", "bridge"} or not source.get(kind):
+    if kind not in {"network", "bridge"}:
         return None
-    if kind == "bridge":
-        return NicPlace(bridge=source["bridge"])
-    return NicPlace(network=source["network"], portgroup=source.get("portgroup", ""))
+    # What runs on a network that is a bridge of the host is of the kind `bridge`, and names both.
+    if source.get("network"):
+        return NicPlace(network=source["network"], portgroup=source.get("portgroup", ""))
+    return NicPlace(bridge=source["bridge"]) if kind == "bridge" and source.get("bridge") else None
 
 
 def networks_for(actor: Any, machine: VirtualMachine, port: Port) -> QuerySet[Network]:

@@ -1,7 +1,7 @@
 """Find devices of a definition by what tells them apart, and change one. Not for: reading all of one."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from xml.etree import ElementTree as ET
 
 from portal.drivers.errors import AlreadyExists, NotSupported
@@ -83,9 +83,10 @@ def place_of(card: ET.Element) -> NicPlace | None:
     source, kind = card.find("source"), card.get("type", "")
     if source is None or kind not in {"network", "bridge"}:
         return None
-    # What runs tells the bridge of its network beside it.
-    place = NicPlace(**{kind: source.get(kind, "")})
-    return replace(place, portgroup=source.get("portgroup", "")) if place.network else place
+    # What runs tells the bridge of its network beside it, and is of that kind where the network is a bridge.
+    if network := source.get("network"):
+        return NicPlace(network=network, portgroup=source.get("portgroup", ""))
+    return NicPlace(bridge=source.get("bridge", ""))
 
 
 def check_rewired(card: ET.Element, to: NicPlace, was: NicPlace) -> NicPlace:
