@@ -2,7 +2,7 @@
 
 import pytest
 
-from portal.drivers.errors import CallTimeout
+from portal.drivers.errors import CallTimeout, HostUnreachable
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import DiskSpec, DomainSpec, PoolSpec, VolumeSpec
 from portal.hosts.models import Health, Host
@@ -10,6 +10,7 @@ from portal.operations import messages
 from portal.operations.registry import StepContext, StepFailed, kind_of
 from tests.factories import GIB
 from tests.vms.test_changes import consent, finish, grow, machine, resize, used  # noqa: F401 (a fixture)
+from vms import steps as vm_steps
 from vms.changes import disks, resizing
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -69,3 +70,23 @@ def test_processors_count_though_the_host_never_said_whether_it_gave_them(cast, 
     Host.objects.update(observed_health=Health.STALE)
     with pytest.raises(StepFailed):
         step.do(context_of(asked))
+
+
+def test_processors_are_asked_for_again_once_libvirt_is_back(cast, machine, late, monkeypatch):  # noqa: F811
+    """Red when PlugVcpus makes a remark of what only has to be asked once more."""
+    driver, _names = late
+    asked = resize(cast.requester, machine, vcpu=2)
+    consent(cast, asked)
+    asked.refresh_from_db()
+    dead, told = [HostUnreachable("libvirtd was killed")], []
+
+    def plug(_uuid, count):
+        if dead:
+            raise dead.pop()
+        told.append(count)
+        return count
+
+    monkeypatch.setattr(vm_steps, "PAUSE", 0)
+    monkeypatch.setattr(driver, "plug_vcpus", plug)
+    assert kind_of(resizing.KIND).steps[1].do(context_of(asked)) is None
+    assert (dead, told) == ([], [2])

@@ -19,6 +19,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.states import State
 from tests.factories import GIB, MIB, make_host, make_machine
 from vms import live, noted
+from vms import steps as vm_steps
 from vms.adoption.found import balloon_of
 from vms.changes import memory, resizing
 from vms.editing import Clash
@@ -234,7 +235,10 @@ def test_what_cannot_go_on_is_taken_back_also_from_the_guest(cast, host):
 
 
 @pytest.mark.parametrize("error", [CallTimeout("too long"), HostUnreachable("for a moment")], ids=str)
-def test_a_host_that_does_not_say_is_told_of(cast, host, error):
+def test_a_host_that_does_not_say_is_told_of(cast, host, error, monkeypatch):
+    monkeypatch.setattr(vm_steps, "AGAIN", 0)
+    monkeypatch.setattr(vm_steps, "PAUSE", 0)
+
     def before(called):
         if called == "set_balloon":
             raise error
@@ -243,6 +247,20 @@ def test_a_host_that_does_not_say_is_told_of(cast, host, error):
     ended = work(resize(cast, host, 3 * GIB, 4 * GIB))
     assert (ended.state, remarks(ended)) == (State.SUCCEEDED, ["memory_unsure"])
     assert told(host)[:2] == [(3, 4)] * 2
+
+
+def test_a_libvirt_that_starts_again_is_asked_again(cast, host, monkeypatch):
+    """Red when SetBalloon makes a remark of what only has to be asked once more."""
+    monkeypatch.setattr(vm_steps, "PAUSE", 0)
+    dead = [HostUnreachable("libvirtd was killed")]
+
+    def before(called):
+        if called == "set_balloon" and dead:
+            raise dead.pop()
+
+    host.before = before
+    ended = work(resize(cast, host, 3 * GIB, 4 * GIB))
+    assert not dead and (ended.state, remarks(ended)) == (State.SUCCEEDED, [])
 
 
 def test_one_that_goes_off_meanwhile_has_it_at_its_start(cast, host):

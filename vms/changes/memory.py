@@ -16,7 +16,7 @@ from portal.operations.registry import StepContext, StepFailed
 from vms import noted
 from vms.models import Definition, VirtualMachine
 from vms.specs import guest_memory
-from vms.steps import DomainStep
+from vms.steps import DomainStep, once_reached
 
 OFF = (DomainState.SHUTOFF, DomainState.CRASHED)
 #: Bytes by which what a guest has may differ from what it was told: guests count in pages of their own.
@@ -44,7 +44,7 @@ class SetBalloon(DomainStep):
 
     def do(self, context: StepContext) -> str | None:
         try:
-            return self._tell(context)
+            return once_reached(context, self._tell)
         except StepFailed as failure:
             if failure.away or failure.code == "domain_not_found":
                 raise

@@ -28,7 +28,7 @@ from vms.editing import Clash, Redefine
 from vms.models import CatalogueItem, Flavour, Observed, VirtualMachine
 from vms.services import cost_month
 from vms.specs import balloon, guest_memory, vcpu_ceiling
-from vms.steps import DomainStep
+from vms.steps import DomainStep, once_reached
 
 KIND = "vm.resize"
 MIB = 1 << 20
@@ -54,7 +54,7 @@ class PlugVcpus(DomainStep):
 
     def do(self, context: StepContext) -> str | None:
         try:
-            return self._plug(context)
+            return once_reached(context, self._plug)
         except StepFailed as failure:
             if failure.away or failure.code == "domain_not_found":
                 raise

@@ -16,8 +16,8 @@ from portal.drivers.libvirt.xml.places import disk_at, file_of
 from portal.drivers.types import DiskSpec
 from portal.drivers.validation import check_disk, check_path, check_positive, check_target, check_uuid
 
-#: KiB; how near a balloon comes to what it was told: guests count in pages of their own size.
-NEAR = 1 << 10
+#: How near a balloon comes to what it was told: guests count in pages of their own size.
+NEAR = 1 << 20
 
 
 class Hot:
@@ -66,13 +66,12 @@ class Hot:
         balloon = parse(domain.XMLDesc()).find("devices/memballoon")
         if balloon is None or balloon.get("model") == "none":
             raise NotSupported("the domain runs without a balloon")
-        wanted = memory_bytes // 1024
-        if _near(_left_by_guest(domain), wanted) and not _near(domain.info()[2], wanted):
-            # The guest followed while libvirt was dead, which believes the old size until it changes again.
-            domain.setMemoryFlags(wanted - 2 * NEAR, LIVE)
-            wait_until(lambda: not _near(_left_by_guest(domain), wanted))
-        domain.setMemoryFlags(wanted, LIVE)
-        wait_until(lambda: _near(domain.info()[2], wanted))
+        domain.setMemoryFlags(memory_bytes // 1024, LIVE)
+
+        def near() -> bool:
+            return abs(domain.info()[2] * 1024 - memory_bytes) <= NEAR
+
+        wait_until(near)
         return int(domain.info()[2]) * 1024
 
     @translated()
@@ -119,21 +118,6 @@ class Hot:
             volume.storagePoolLookupByVolume().refresh()
         elif capacity_bytes > volume.info()[1]:
             volume.resize(capacity_bytes)
-
-
-def _near(kib: int, wanted: int) -> bool:
-    return abs(kib - wanted) <= NEAR
-
-
-def _left_by_guest(domain: libvirt.virDomain) -> int:
-    """Return what the balloon leaves the guest, in KiB, by its emulator where that can be asked."""
-    try:
-        told = domain.memoryStats()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-            raise
-        told = {}
-    return int(told.get("actual", domain.info()[2]))
 
 
 def _own(domain: ET.Element, target: str, path: str) -> ET.Element | None:
