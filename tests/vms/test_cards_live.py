@@ -307,6 +307,17 @@ def tray_open(real, machine):
     return "tray='open'" in real[0].definition(str(machine.uuid)).running
 
 
+def test_what_was_forced_out_comes_back_when_the_change_fails(cast, worker, real, machine):
+    """Red when undo() puts nothing back. The way back needs no force, though the guest holds the tray."""
+    seed = media.seed_path(machine)
+    shell(machine, "mkdir -p /run/cd && mount -t iso9660 -o ro /dev/sr0 /run/cd")
+    doing = {"actor": cast.requester, "machine": machine, "target": "sda"}
+    begun = media.change_media(**doing, seed=False, force=True)
+    assert worker(begun.pk, failing="media") == 0
+    assert Operation.objects.get(pk=begun.pk).state == State.FAILED
+    assert media_in(real, machine, "running") == media_in(real, machine, "persistent") == [seed]
+
+
 def test_a_tray_that_the_guest_holds_or_opened(cast, worker, real, machine):
     """Red when a refusal counts as done, or a tray that stands open as one with its medium in it."""
     seed = media.seed_path(machine)

@@ -15,7 +15,7 @@ from portal.operations.models import StepRecord
 from portal.operations.states import State
 from tests.factories import MIB
 from tests.vms import killed_libvirt
-from tests.vms.killed_stage import There, agree, differences, kills, opened, stage, state, worker  # noqa: F401 (fixtures)
+from tests.vms.killed_stage import There, agree, differences, kills, number, opened, stage, state, worker  # noqa: F401 (fixtures)
 from tests.vms.test_changes_live import consent, resize
 from tests.vms.test_settings_live import edit
 from vms import power
@@ -32,7 +32,9 @@ pytestmark = [
 ]
 #: libvirt 9.0 writes `<mirror job=''>` while a disk changes over to its copy, and does not read that
 #: again: when it starts it does not know the domain, whose emulator goes on.
-LOSES = {("during", "blockJobAbort")}
+LEFT_OUT = {("during", "blockJobAbort")}
+#: Of a volume that is read, once at its beginning and once at its end.
+LEFT_OUT |= {("during", "download"), ("after", "finish")}
 
 
 # What is done
@@ -200,10 +202,13 @@ OFF = {
 def deaths(calls, reads):
     """Return when libvirtd dies: before the first call, in the middle of each, and after each."""
     if reads:
-        return [("before", number) for number, _name in enumerate(calls, 1)]
+        return [("before", place) for place, _name in enumerate(calls, 1)]
     found = [("before", 1)] if calls else []
-    for number, name in enumerate(calls, 1):
-        found += [(when, number) for when in ("during", "after") if (when, name) not in LOSES]
+    if "setVcpusFlags" in calls:
+        # QEMU 7.2 itself dies when it emulates a processor too many, so that few can be given.
+        return [(when, calls.index("setVcpusFlags") + 1) for when in ("before", "during", "after")]
+    for place, name in enumerate(calls, 1):
+        found += [(when, place) for when in ("during", "after") if (when, name) not in LEFT_OUT]
     return found
 
 
@@ -220,8 +225,7 @@ def go_through(there, acts, *, reads=False):
         for step, (act, point) in enumerate(zip(acts, turn, strict=True)):
             before, at = state(there), (step, point)
             ended = there.carry_out(act, *point or (), reads=reads)
-            calls = killed_libvirt.called(there.stage.folder)
-            print(at, calls, ended.state)
+            print(at, killed_libvirt.called(there.stage.folder), ended.state)
             assert not point or killed_libvirt.is_dead(there.stage.folder), at
             if ended.state != State.SUCCEEDED:
                 assert ended.state == State.FAILED and point, (at, problems(ended))
@@ -244,7 +248,10 @@ def there(stage, worker, cast, chief):  # noqa: F811
 
 @pytest.mark.parametrize("verb", RUNNING)
 def test_what_runs_goes_on_and_its_change_is_done_or_undone(there, verb):
+    """Red when what a guest let go at that moment is an error, or PlugVcpus or SetBalloon asks but once."""
     there.domain = str(there.stage.on)
+    # What is suspended gets another number when it goes on.
+    there.number = number(there.stage.uri, there.domain) if verb != "save" else ""
     assert there.carry_out(adopt).state == State.SUCCEEDED
     if verb in ("volume", "growth"):
         assert there.carry_out(add_disk).state == State.SUCCEEDED
@@ -254,12 +261,17 @@ def test_what_runs_goes_on_and_its_change_is_done_or_undone(there, verb):
 
 
 @pytest.mark.parametrize("verb", OFF)
-def test_what_is_copied_is_whole_or_not_there(there, verb):
+def test_what_is_copied_is_there_or_not(there, verb):
+    """Red when undefine() of a domain that is gone is an error.
+
+    What libvirtd's own child copies, it copies to its end, so no half copy is left here.
+    """
     there.domain = str(there.stage.off)
     assert there.carry_out(adopt).state == State.SUCCEEDED
     go_through(there, OFF[verb])
 
 
 def test_an_adoption_is_done_or_undone(there):
+    """Red when HostUnreachable is not retryable."""
     there.domain = str(there.stage.on)
     go_through(there, (adopt, release), reads=True)
