@@ -57,12 +57,14 @@ def _card_page(
     found = nics.cards_of(vm)
     shown, port = _card_of(found, mac)
     denied, seen = power.why_not(request.user, vm, "edit"), noted.of(vm)
+    networks = rewiring.networks_for(request.user, vm, port)
     context = {
         "vm": vm,
         "card": shown,
         "last": len(found) == 1,
         "denied": denied or nics.why_fixed(port),
-        "form": form or CardForm(networks=rewiring.networks_for(request.user, vm, port)),
+        "form": form or CardForm(networks=networks),
+        "offered": networks.exists(),
         "stays": denied or rewiring.why_not(vm, port, seen),
         "model": cardmodels.model_of(port, seen),
         "models": cardmodels.choices(port, seen),
