@@ -31,9 +31,9 @@ def put_into(context: BrowserContext) -> None:
     context.add_init_script(path=SCRIPT)
 
 
-def complaints(page: Page, rules: list[str] | None = None) -> list[str]:
-    """Return what is serious or critical on the page as it is now; `rules` picks some, else all of TAGS."""
-    only = {"type": "rule", "values": rules} if rules else {"type": "tag", "values": TAGS}
+def complaints(page: Page) -> list[str]:
+    """Return what is serious or critical on the page as it is now."""
+    only = {"type": "tag", "values": TAGS}
     options: dict[str, Any] = {"runOnly": only, "resultTypes": ["violations"]}
     found = page.evaluate("(options) => axe.run(document, options)", options)
     return [
