@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from vms.changes.devices.nics import mac_of
 from vms.hostdevice_keys import Told, keys_of
 from vms.settings.disks import target_of
 from vms.settings.hardware import AGENT
@@ -41,11 +42,6 @@ def pairs(
     runs, waits = (_by(kind, key, side) for side in (running, persistent))
     for name in {**runs, **waits}:
         yield name, runs.get(name), waits.get(name)
-
-
-def mac_of(card: Any) -> str:
-    """Return a card's address, '' where it is not understood."""
-    return str(card.get("mac", "")).lower()
 
 
 def differing(running: Defined, persistent: Defined, told: Sequence[Told]) -> Iterator[str]:

@@ -22,7 +22,8 @@ from portal.hosts.models import ImageAttachment
 from vms import settings
 from vms.changes.devices.limits import differences as limits_differ
 from vms.changes.devices.media import seed_path
-from vms.elements import differing, mac_of, pairs
+from vms.changes.devices.nics import mac_of
+from vms.elements import differing, pairs
 from vms.hostdevice_keys import Told, keys_of, told_of
 from vms.models import Definition, VirtualMachine
 from vms.observer import OFF

@@ -1,5 +1,6 @@
 """How a domain becomes a machine: the look at its host, and what settles it. Not for: who may do it."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -57,6 +58,7 @@ class LookAtIt(DomainStep):
     def check_seen(self, context: StepContext, seen: DefinitionSeen) -> None:
         """Raise StepFailed unless the definition is one that may be taken in."""
 
+    @abstractmethod
     def write(
         self,
         context: StepContext,
@@ -65,7 +67,6 @@ class LookAtIt(DomainStep):
         volumes: Sequence[taking.Volume],
     ) -> None:
         """Write what the machine is and count it. Idempotent. Raises Denied, StepFailed."""
-        raise NotImplementedError
 
     def _seen(self, context: StepContext) -> DefinitionSeen:
         """Read the definition, and note it for the pages. Raises StepFailed."""

@@ -13,6 +13,7 @@ from portal.hosts.services import check_estate
 from portal.hosts.storage import move_kinds, pool_kinds, pool_words
 from portal.hosts.storage.further import lies_under
 from portal.hosts.storage.services import (
+    FORMATS,
     begin_copy,
     check_can,
     check_new,
@@ -24,8 +25,6 @@ from portal.hosts.storage.using import uses_of
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from portal.operations.states import UNFINISHED
-
-_FORMATS = ("qcow2", "raw")
 
 
 def copy(*, actor: Any, volume: Volume, to: PoolAttachment, name: str) -> Operation:
@@ -51,7 +50,7 @@ def why_not(volume: Volume) -> str:
     """
     if reason := pool_words.why_not(volume.pool.observed_kind, VolumeVerb.COPY_FROM):
         return reason
-    if volume.observed_format not in _FORMATS or not (has_plain_name(volume.name) or is_lun(volume.name)):
+    if volume.observed_format not in FORMATS or not (has_plain_name(volume.name) or is_lun(volume.name)):
         return _("Only volumes in the formats qcow2 and raw, with plain names, are copied.")
     if not volume.pool.observed_active:
         return _("The volume's pool does not run.")

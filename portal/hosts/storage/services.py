@@ -27,7 +27,7 @@ from portal.operations.states import UNFINISHED
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 #: What libvirt calls a LUN of a target.
 _LUN = re.compile(r"unit(:[0-9]{1,9}){3}")
-_FORMATS = ("qcow2", "raw")
+FORMATS = ("qcow2", "raw")
 _SECTOR = 512
 
 
@@ -42,7 +42,7 @@ def create(*, actor: Any, pool: PoolAttachment, name: str, capacity: int, form: 
     check_estate(actor, "operate", _("make volumes"))
     check_can(pool, VolumeVerb.CREATE)
     check_new(pool, name)
-    if form not in _FORMATS:
+    if form not in FORMATS:
         raise Denied(_("Choose one of the formats."), field="form")
     if form != "raw" and not pool.has_folder:
         raise Denied(_("Volumes of this pool are raw."), field="form")
@@ -56,7 +56,7 @@ def clone(*, actor: Any, volume: Volume, name: str) -> Operation:
     check_estate(actor, "operate", _("copy volumes"))
     check_can(volume.pool, VolumeVerb.CLONE)
     check_new(volume.pool, name)
-    if volume.observed_format not in _FORMATS or not _NAME.fullmatch(volume.name):
+    if volume.observed_format not in FORMATS or not _NAME.fullmatch(volume.name):
         raise Denied(_("Only volumes in the formats qcow2 and raw, with plain names, are copied."))
     if reason := why_without_base(volume):
         raise Denied(reason)

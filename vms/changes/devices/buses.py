@@ -19,6 +19,7 @@ from vms.changes.devices import places, redefining
 from vms.changes.devices.shared import begin, devices, known
 from vms.models import Definition, Disk, VirtualMachine
 from vms.settings.abilities import board_of, unknown
+from vms.settings.disks import target_of
 from vms.settings.model import Choices, Ground
 
 BUS = "vm.set_disk_bus"
@@ -47,11 +48,11 @@ def in_libvirts_order(disks: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of disks as libvirt lists them: those of one bus together, by their names."""
     found: list[Mapping[str, Any]] = []
     for disk in disks:
-        bus, rank = places.bus_of(disk), places.rank_of(places.name_of(disk))
+        bus, rank = places.bus_of(disk), places.rank_of(target_of(disk))
         alike = [at for at, one in enumerate(found) if places.bus_of(one) == bus]
-        later = [at for at in alike if places.rank_of(places.name_of(found[at])) > rank]
+        later = [at for at in alike if places.rank_of(target_of(found[at])) > rank]
         found.insert(later[0] if later else alike[-1] + 1 if alike else len(found), disk)
-    return [places.name_of(disk) for disk in found]
+    return [target_of(disk) for disk in found]
 
 
 # What may be
@@ -65,12 +66,12 @@ def bus_of(disk: Disk, found: Definition | None) -> str:
 
 def waits(disk: Disk, found: Definition | None) -> bool:
     """Tell whether a disk is on another bus as long as its machine runs."""
-    running = [one for one in _disks(found.observed_running if found else None, disk.target)]
+    running = _disks(found.observed_running if found else None, disk.target)
     return bool(running) and places.bus_of(running[0]) != bus_of(disk, found)
 
 
 def _disks(defined: Mapping[str, Any] | None, target: str) -> list[Mapping[str, Any]]:
-    return [one for one in devices(defined, "disks") if places.name_of(one) == target]
+    return [one for one in devices(defined, "disks") if target_of(one) == target]
 
 
 def _own(found: Definition | None, target: str) -> Mapping[str, Any] | None:
@@ -161,7 +162,7 @@ def _check_first(defined: Mapping[str, Any], target: str, bus: str) -> None:
     if any("boot_order" in one for kind in ("disks", "interfaces") for one in devices(defined, kind)):
         return
     moved = [
-        {**one, "target": {**one["target"], "bus": bus}} if places.name_of(one) == target else one
+        {**one, "target": {**one["target"], "bus": bus}} if target_of(one) == target else one
         for one in every
     ]
     if in_libvirts_order(every)[:1] != in_libvirts_order(moved)[:1]:

@@ -14,6 +14,7 @@ from vms.building import page_of_machine
 from vms.changes.devices import buses, media, places, redefining
 from vms.changes.devices.shared import begin, devices, known
 from vms.models import Definition, VirtualMachine
+from vms.settings.disks import target_of
 from vms.settings.model import Choices
 
 ADD, REMOVE = "vm.add_drive", "vm.remove_drive"
@@ -63,12 +64,12 @@ def why_stays(found: Definition | None, target: str) -> str:
     sides = (found.observed_persistent, found.observed_running)
     if any(media.media_of(side).get(target) for side in sides):
         return _("There is a CD in the drive; eject it first.")
-    theirs = [one for side in sides for one in devices(side or {}, "disks") if places.name_of(one) == target]
+    theirs = [one for side in sides for one in devices(side or {}, "disks") if target_of(one) == target]
     if any(one.get("device") == "cdrom" and one.get("source") for one in theirs):
         return _("What is in the drive is no file, and kept as it is: take it out on its host first.")
     defined = found.observed_persistent or {}
     drives = [one for one in devices(defined, "disks") if one.get("device") == "cdrom"]
-    own = next((one for one in drives if places.name_of(one) == target), None)
+    own = next((one for one in drives if target_of(one) == target), None)
     if own is None:
         return _("The machine has no such drive.")
     first = next((one.get("dev") for one in defined.get("os", {}).get("boot", ())), "")
@@ -123,7 +124,7 @@ def remove_drive(*, actor: Any, machine: VirtualMachine, target: str) -> Operati
         if reason := why_stays(found, target):
             raise Denied(reason)
         there = devices(found.observed_persistent, "disks")
-        drive = next(one for one in there if places.name_of(one) == target)
+        drive = next(one for one in there if target_of(one) == target)
         return begin(
             actor,
             current,

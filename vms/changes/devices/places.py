@@ -9,6 +9,7 @@ from string import ascii_lowercase
 from typing import Any
 
 from vms.changes.devices.shared import devices
+from vms.settings.disks import target_of
 
 SATA, IDE, SCSI, VIRTIO = "sata", "ide", "scsi", "virtio"
 #: What the first controller of a bus has room for, as libvirt counts.
@@ -16,11 +17,6 @@ ROOM = {SATA: 6, IDE: 4, SCSI: 7}
 PREFIX = {SATA: "sd", IDE: "hd", SCSI: "sd", VIRTIO: "vd"}
 
 Defined = Mapping[str, Any]
-
-
-def name_of(disk: Defined) -> str:
-    """Return the device name of a disk of a definition, '' for one without."""
-    return str((disk.get("target") or {}).get("dev", ""))
 
 
 def bus_of(disk: Defined) -> str:
@@ -53,7 +49,7 @@ def _places(disk: Defined, bus: str) -> Iterator[int]:
     address = disk.get("address") or {}
     if address.get("type") != "drive":
         # Seen before the portal looked for addresses: where libvirt puts it by its name.
-        yield rank_of(name_of(disk))
+        yield rank_of(target_of(disk))
         return
     controller, upper, unit = (_whole(address.get(name)) for name in ("controller", "bus", "unit"))
     if controller == 0:
@@ -84,7 +80,7 @@ def free_drive(bus: str, *sides: Defined | None) -> tuple[str, int] | None:
     `sides` are the definition and what runs of it. Behind what is there, so that the first to start from
     stays the first; else the last that is free, since disks are given the first ones.
     """
-    names = {name_of(disk) for side in sides for disk in devices(side, "disks")}
+    names = {target_of(disk) for side in sides for disk in devices(side, "disks")}
     used = {place for side in sides if side is not None for place in taken(side, bus)}
     places = [place for place in range(ROOM[bus]) if place not in used]
     if not places:

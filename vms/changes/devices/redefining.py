@@ -14,8 +14,9 @@ from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import DomainDefinition
 from portal.operations.registry import StepContext, StepFailed
 from vms import noted
-from vms.changes.devices import nics, places
+from vms.changes.devices import nics
 from vms.changes.devices.shared import DeviceStep, devices
+from vms.settings.disks import target_of
 
 DISKS, CARDS = "disks", "interfaces"
 Wish = Mapping[str, Any]
@@ -33,7 +34,7 @@ def wish(kind: str, name: str, values: Mapping[str, Any] | None) -> dict[str, An
 def place_of(defined: Defined, wanted: Wish) -> int | None:
     """Return the place among its kind where the device stands, None when it is not there."""
     every = devices(defined, wanted["kind"])
-    names = [nics.mac_of(one) if wanted["kind"] == CARDS else places.name_of(one) for one in every]
+    names = [nics.mac_of(one) if wanted["kind"] == CARDS else target_of(one) for one in every]
     return names.index(wanted["name"]) if wanted["name"] in names else None
 
 
