@@ -193,6 +193,8 @@ class _Fetch:
             return self._talk(talk, parts)
         finally:
             watchdog.cancel()
+            # An answer that is still held, as by an error, keeps its connection open when that is closed.
+            _cut(line)
             line.close()
             connection.close()
 
