@@ -38,7 +38,9 @@ class Operation(models.Model):
     identifiers = models.JSONField(default=dict)
     #: What it is about, such as `vms.machine:12`, once that exists.
     subject = models.CharField(max_length=64, blank=True, db_index=True)
-    title = models.CharField(max_length=120, blank=True)
+    #: Whoever makes one cuts it to this: names of others are in it.
+    TITLE_LONGEST = 250
+    title = models.CharField(max_length=TITLE_LONGEST, blank=True)
     #: Where it is carried out, such as `host:2`; one lane holds a limited number at a time.
     lane = models.CharField(max_length=64, blank=True)
     revision = models.PositiveIntegerField(default=1)

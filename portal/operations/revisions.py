@@ -45,7 +45,7 @@ def edit(
         spec,
         author=actor,
         change=Change.EDITED,
-        title=title or current.title,
+        title=(title or current.title)[: Operation.TITLE_LONGEST],
         asked_revision=current.revision + 1,
     )
     # What is asked for now may be another policy's, and other people's, to decide.

@@ -3,6 +3,8 @@
 import uuid
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse as url
 
 from networks.models import Port
@@ -202,6 +204,28 @@ def test_an_approver_may_shorten_it_and_not_make_it_smaller(cast, original):
     consent(cast, lowered)
     twin = VirtualMachine.objects.get(name="twin")
     assert (twin.lease_until - twin.created_at).days == 0
+
+
+def test_names_of_any_length_make_a_title(cast, original):
+    """Red on PostgreSQL when the column is shorter than what is said with two names."""
+    VirtualMachine.objects.update(name="a" * 63)
+    original.refresh_from_db()
+    asked = clone(cast.requester, original, name="b" * 63)
+    assert asked.title.endswith(f" as {'b' * 63}")
+    with pytest.raises(Denied, match="taken"):
+        clone(cast.requester, original, name="b" * 63)
+
+
+def test_many_requests_for_clones_are_weighed_by_few_queries(cast, original):
+    """Red when each reads the disks of its original anew."""
+    counts = []
+    for number in range(3):
+        clone(cast.requester, original, name=f"twin{number}")
+        waiting = list(Operation.objects.filter(kind="vm.clone").select_related("requester", "project"))
+        with CaptureQueriesContext(connection) as seen:
+            kind_of("vm.clone").asking.outlooks(waiting)
+        counts.append(len(seen))
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_a_full_pool_refuses_the_approval(cast, original):

@@ -92,7 +92,8 @@ def ask(
             identifiers=begin,
             lane=machine.host.scope,
         )
-    waiting = Operation.objects.filter(kind=spec.kind, state=State.AWAITING_APPROVAL, title=title)
+    titled = title[: Operation.TITLE_LONGEST]
+    waiting = Operation.objects.filter(kind=spec.kind, state=State.AWAITING_APPROVAL, title=titled)
     if waiting.exclude(token=token).exists():
         raise Denied(_("Such a change of it waits for approval already; withdraw or edit that one."))
     amounts = quotas(machine, growth(spec.as_dict()))

@@ -175,7 +175,7 @@ def request_attachment(
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
         spec = attach_spec(current, volume, why)
-        title = f"Attach {volume.name} to {current.name}"[:120]
+        title = f"Attach {volume.name} to {current.name}"
         return asking.ask(actor=actor, machine=current, spec=spec, title=title, token=token)
 
 
@@ -186,7 +186,7 @@ def edit_request(*, actor: Any, operation: Operation, volume: Volume, why: str, 
     if machine is None:
         raise Denied(_("The machine is gone."))
     spec = attach_spec(machine, volume, why)
-    title = f"Attach {volume.name} to {machine.name}"[:120]
+    title = f"Attach {volume.name} to {machine.name}"
     return asking.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash, title=title)
 
 

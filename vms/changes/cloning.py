@@ -199,7 +199,7 @@ class AskingForClones(Asking):
         frozen = {operation.pk: operation.frozen for operation in operations}
         uuids = {one["pinned"]["source"] for one in frozen.values()}
         found = VirtualMachine.objects.filter(uuid__in=uuids).select_related("host", "project")
-        sources = {str(source.uuid): source for source in found}
+        sources = {str(source.uuid): source for source in found.prefetch_related(twins.COPIED)}
         taken = {operation.pk: self.amounts(operation, operation.frozen["sizes"]) for operation in operations}
         rooms = {uuid: twins.room_for(source) for uuid, source in sources.items()}
         left = Left(key for amounts in (*taken.values(), *rooms.values()) for key in amounts)

@@ -20,10 +20,13 @@ from vms import leases, noted, placement, power, seeds
 from vms.models import Disk, Observed, Status, VirtualMachine
 from vms.services import name_taken
 
+#: What `obstacle` and `room_for` read of a machine, by name for `prefetch_related`.
+COPIED = "disks__pool__pool"
+
 
 def size_of(machine: VirtualMachine) -> dict[str, int]:
     """Return what a machine takes, its disks together; bytes."""
-    disk = sum(machine.disks.values_list("capacity", flat=True))
+    disk = sum(disk.capacity for disk in machine.disks.all())
     return {"vcpu": machine.vcpus, "memory": machine.memory, **({"disk": disk} if disk else {})}
 
 
@@ -57,8 +60,8 @@ def obstacle(source: VirtualMachine | None, frozen: Mapping[str, Any]) -> str:
         return reason
     if source.host.maintenance:
         return _("Its host is in maintenance, and takes no other machine until that is over.")
-    disks = [[disk.target, disk.capacity] for disk in source.disks.order_by("target")]
-    if size_of(source) != frozen["pinned"]["now"] or disks != frozen["pinned"]["disks"]:
+    disks = sorted([disk.target, disk.capacity] for disk in source.disks.all())
+    if size_of(source) != frozen["pinned"]["now"] or disks != sorted(frozen["pinned"]["disks"]):
         return _("The original has another size by now; it must be asked for anew.")
     return ""
 
@@ -75,9 +78,12 @@ def room_for(source: VirtualMachine) -> dict[tuple[str, str], int]:
 
 
 def room_for_disks(source: VirtualMachine) -> dict[tuple[str, str], int]:
-    """Return what copies of a machine's disks take of the pools that these lie in; bytes."""
+    """Return what copies of a machine's disks take of the pools that these lie in; bytes.
+
+    Whoever asks for several fetches them with COPIED.
+    """
     room: dict[tuple[str, str], int] = {}
-    for disk in source.disks.select_related("pool__pool"):
+    for disk in source.disks.all():
         key = disk.pool.pool.scope, Counter.Resource.DISK.value
         room[key] = room.get(key, 0) + disk.capacity
     return room

@@ -64,7 +64,7 @@ def begin(actor: Any, upload: Upload) -> Operation:
         project=None,
         spec=RequestSpec(kind=kind, sizes={}, pinned=pinned),
         subject=upload.topic,
-        title=title[:120],
+        title=title,
         identifiers={"upload": upload.pk, **names},
         lane=lane,
     )

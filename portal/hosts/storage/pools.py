@@ -281,7 +281,7 @@ def begin(
         project=None,
         spec=RequestSpec(kind=kind, sizes={}, pinned={**names, "host": host.name}),
         subject=subject or f"hosts.pool:{host.pk}:{names['pool']}",
-        title=title[:120],
+        title=title,
         identifiers={**names, "host": host.pk},
         lane=host.scope,
     )

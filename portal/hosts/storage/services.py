@@ -253,7 +253,7 @@ def _begin(
             project=None,
             spec=RequestSpec(kind=kind, sizes={}, pinned=told),
             subject=subject,
-            title=title[:120],
+            title=title,
             identifiers={**told, "host": pool.host_id, "attachment": pool.pk},
             lane=pool.host.scope,
         )

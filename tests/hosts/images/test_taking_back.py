@@ -293,6 +293,13 @@ def test_it_is_not_restored_while_it_is_deleted_and_is_after_a_failure(chief, up
     assert (image.deprecated_at, image.deprecated_reason) == (None, "")
 
 
+def test_an_image_of_the_longest_names_is_deleted(chief, db):
+    """Red on PostgreSQL when the operation's title has no room for the names in it."""
+    image = make_image(title="t" * 100, version="v" * 64)
+    operation = services.delete_image(actor=chief, image=image, confirm_name=image.name)
+    assert operation.title.endswith("v" * 64)
+
+
 def refuse(*_):
     raise InvalidState("not now")
 
