@@ -29,7 +29,7 @@ from vms.catalogue.values import (
     size_snapshot,
 )
 from vms.models import CatalogueItem, Flavour, VirtualMachine
-from vms.services import BUILDS
+from vms.services import BUILDS, DEPLOY
 
 #: Fields of ItemValues that are rows of other tables.
 MANY = ("flavours", "networks", "projects")
@@ -183,7 +183,7 @@ def uses_of(item: CatalogueItem) -> int:
     # The frozen request is canonical JSON: a person's text cannot hold these quotes unescaped.
     by_key = models.Q(spec__contains=f'"item_id":{item.pk},')
     by_name = models.Q(spec__contains=f'"item":{canonical_json(item.name)},')
-    asked = Operation.objects.filter(by_key | by_name, kind__in=BUILDS).count()
+    asked = Operation.objects.filter(by_key | by_name, kind__in=[*BUILDS, DEPLOY]).count()
     made = VirtualMachine.objects.filter(item_name=item.name).exclude(built_by__kind__in=BUILDS).count()
     return asked + made
 

@@ -255,6 +255,13 @@ def test_only_what_nobody_asked_for_is_deleted(cast, chief, catalogue):
     assert AuditEntry.objects.get(verb="catalogue.deleted").before["name"] == "Unused"
 
 
+def test_what_was_asked_for_several_times_at_once_counts_as_used(cast, chief, catalogue):
+    """Red when uses_of counts what builds one machine alone: a request that waits could not be edited then."""
+    ask(cast, catalogue, count=2)
+    with pytest.raises(Denied, match="asked for 1 times"):
+        services.delete_item(actor=chief, item=catalogue.item, confirm_name=catalogue.item.name)
+
+
 def test_what_a_person_writes_does_not_count_as_a_use(cast, chief, catalogue):
     """Red when uses_of looks for words that a text can hold."""
     other = services.add_item(actor=chief, values=values_of(catalogue.item, name="Other"))
