@@ -17,7 +17,7 @@ from portal.core.errors import Denied
 from portal.drivers.types import POOL_PREFIX, DeviceModel
 from portal.hosts.addresses import check_jump, check_pool_path, check_uri
 from portal.hosts.images import builders
-from portal.hosts.images.values import BEING_MADE
+from portal.hosts.images.values import BEING_DELETED, BEING_MADE
 from portal.hosts.models import Host, Image
 from portal.live.publish import publish
 from portal.operations.models import Operation
@@ -179,6 +179,8 @@ def deprecate_image(*, actor: Any, image: Image, reason: str) -> None:
     reason = reason.strip()
     if not 1 <= len(reason) <= 200:
         raise Denied(_("Say in at most 200 letters why nothing new is made from this image."))
+    if reason in {BEING_MADE, BEING_DELETED}:
+        raise Denied(_("The portal itself says this of images, and would take it for that; use other words."))
     _set_deprecated(actor, image, timezone.now(), reason)
 
 

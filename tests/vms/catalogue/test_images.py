@@ -13,6 +13,7 @@ from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.drivers.types import VolumeInfo
 from portal.hosts import enrolment, services
+from portal.hosts.images.values import BEING_DELETED, BEING_MADE
 from portal.hosts.models import Image, ImageAttachment
 from portal.operations.registry import StepContext, StepFailed
 from portal.operations.services import decide
@@ -56,6 +57,13 @@ def test_nothing_new_is_made_from_a_deprecated_image(client, cast, chief, catalo
     services.restore_image(actor=chief, image=image)
     verbs = list(AuditEntry.objects.filter(verb__startswith="image.").values_list("verb", flat=True))
     assert sorted(verbs) == ["image.deprecated", "image.restored"]
+
+
+@pytest.mark.parametrize("reason", [BEING_MADE, f" {BEING_DELETED}"])
+def test_words_of_the_portal_itself_are_no_reason(catalogue, chief, reason):
+    """Red when they are taken: nobody could restore or delete the image any more."""
+    with pytest.raises(Denied, match="other words"):
+        services.deprecate_image(actor=chief, image=Image.objects.get(), reason=reason)
 
 
 @pytest.mark.parametrize("role", list(Role))
