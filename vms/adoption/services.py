@@ -22,7 +22,7 @@ from portal.operations.models import Operation
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED
-from vms import cloud, power
+from vms import cloud, leases, power
 from vms.adoption import found, taking
 from vms.adoption.found import Sizes
 from vms.adoption.kind import ADOPT
@@ -121,6 +121,7 @@ def _begin(
         accelerator=persistent["type"],
         devices=found.devices_of(persistent),
         lease_until=timezone.now() + timedelta(days=lease_days),
+        lease_warned=leases.nearest(timedelta(days=lease_days)),
     )
     operation.subject = machine.topic
     operation.save(update_fields=["subject"])

@@ -17,6 +17,7 @@ from portal.operations.states import State
 from tests import factories
 from tests.factories import GIB, MIB
 from tests.vms.adoption.making import FOLDER, adopt, adopted, finish, left, listed, make, see, taken
+from vms import leases
 from vms.adoption import found
 from vms.adoption.services import release_machine
 from vms.models import Disk, Observed, Status, VirtualMachine
@@ -53,6 +54,7 @@ def test_an_adopted_domain_is_a_machine_that_takes_what_any_takes(cast, operator
     assert machine.memory_now == GIB // 4
     assert machine.devices == "paravirtual" and machine.owner == cast.requester
     assert timedelta(days=29) < machine.lease_until - timezone.now() < timedelta(days=31)
+    assert machine.lease_warned is None
     disks = machine.disks.values_list("pool", "volume_name", "target", "capacity").order_by("target")
     assert list(disks) == [
         (place.pk, "volume-a", "vda", 2 * GIB),
@@ -222,3 +224,9 @@ def test_a_card_whose_address_another_has_gets_no_port(cast, operator, driver, h
     nics = (NicSpec(mac, network.spec.name),)
     machine = adopted(operator, make(driver, host, nics=nics), cast)
     assert list(Port.objects.all()) == [other] and machine.status == Status.ACTIVE
+
+
+def test_who_adopts_for_a_few_days_is_not_told_at_once_that_they_are_few(place, driver, operator, cast):
+    """Red when nothing is said of `lease_warned`: the warning of two weeks came at the next sweep."""
+    machine = adopted(operator, make(driver, place.host, disks=[], runs=False), cast, lease_days=10)
+    assert leases.warn() == 0 and machine.lease_warned == 14
