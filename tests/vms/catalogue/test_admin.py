@@ -256,7 +256,7 @@ def test_only_what_nobody_asked_for_is_deleted(cast, chief, catalogue):
 
 
 def test_what_was_asked_for_several_times_at_once_counts_as_used(cast, chief, catalogue):
-    """Red when uses_of counts what builds one machine alone: a request that waits could not be edited then."""
+    """Red when uses_of counts what builds one machine alone: one that waits could not be edited then."""
     ask(cast, catalogue, count=2)
     with pytest.raises(Denied, match="asked for 1 times"):
         services.delete_item(actor=chief, item=catalogue.item, confirm_name=catalogue.item.name)
