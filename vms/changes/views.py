@@ -75,7 +75,13 @@ def clone(request: HttpRequest, pk: int) -> HttpResponse:
                 token = form.cleaned_data["token"]
                 begun = cloning.request_clone(actor=request.user, machine=vm, token=token, **form.values)
             return go_to(request, "operations:detail", begun.pk)
-    context = {"vm": vm, "form": form, "edited": edited, "size": twins.size_of(vm)}
+    context = {
+        "vm": vm,
+        "form": form,
+        "edited": edited,
+        "size": twins.size_of(vm),
+        "may_template": not templates.right_lacks(request.user, vm),
+    }
     return _page(request, "vms/clone.html", context, verb="clone")
 
 
