@@ -65,6 +65,15 @@ def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
     return shown
 
 
+def _exports(user: Any, ids: Sequence[str]) -> dict[str, str]:
+    shown: dict[str, str] = {}
+    for vm in visible(user).filter(pk__in=row_keys(ids)):
+        denied = power.right_lacks(user, vm) or power.state_forbids(vm, "export")
+        context = {"vm": vm, "no_export": denied}
+        shown[str(vm.pk)] = render_to_string("vms/export_button.html", context)
+    return shown
+
+
 def _topics(identity: str) -> list[str]:
     return [f"vms.machine:{identity}"]
 
@@ -74,3 +83,4 @@ def register_panels() -> None:
     register(Panel("vms.row", _rows, _topics))
     register(Panel("vms.state", _states, _topics))
     register(Panel("vms.status", _heads, _topics))
+    register(Panel("vms.export", _exports, _topics))

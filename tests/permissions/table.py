@@ -703,4 +703,5 @@ PANELS = {
     "vms.row": ("machine", SEE),
     "vms.state": ("machine", SEE),
     "vms.status": ("machine", SEE),
+    "vms.export": ("machine", SEE),
 }

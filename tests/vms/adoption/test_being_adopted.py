@@ -37,7 +37,7 @@ def test_every_page_of_it_works_without_image_disks_and_cards(client, cast, oper
         for name in ("vnc", "serial"):
             assert client.get(url(f"console:{name}", args=[machine.pk])).status_code == 200
         assert "Adopted" in client.get(url("vms:list")).content.decode()
-        for panel in ("vms.row", "vms.state", "vms.status"):
+        for panel in ("vms.row", "vms.state", "vms.status", "vms.export"):
             assert live_render(person.pk, [f"{panel}:{machine.pk}"])[0]
     detail = client.get(url("vms:detail", args=[machine.pk])).content.decode()
     assert "as the domain Old_Web.1" in detail
