@@ -12,19 +12,23 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
+from networks.models import Port
 from portal.core.errors import Denied
-from portal.drivers.observations import Snapshot
+from portal.drivers.observations import AddressesSeen, Snapshot
+from portal.drivers.types import AddressInfo, DomainInfo, DomainState, PoolInfo
 from portal.hosts import observations
+from portal.hosts.models import PoolAttachment, StoragePool
+from portal.hosts.watcher import Watcher
 from portal.operations import ledger, revisions
 from portal.operations.models import Counter, Operation
 from portal.operations.policies.judging import Verdict
 from portal.operations.services import claim
 from portal.operations.states import State
 from portal.operations.transitions import move
-from tests.factories import GIB
+from tests.factories import GIB, make_host
 from tests.racing import cross
 from tests.vms.test_changes import add, consent, finish, machine, off, resize  # noqa: F401 (a fixture)
-from tests.vms.test_cloning import clone, original  # noqa: F401 (a fixture)
+from tests.vms.test_cloning import MAC, clone, original  # noqa: F401 (a fixture)
 from vms import extending, power
 from vms.exports import services as exports
 from vms.models import Status, VirtualMachine
@@ -66,8 +70,12 @@ def purging(cast, vm):
     return power.purge_machine(actor=cast.requester, machine=vm, confirm_name=vm.name)
 
 
-def snapshot():
-    return Snapshot(time.time(), 1, (), {}, (), (), None)
+def pool_seen(place):
+    return PoolInfo(place.pool.name, str(place.pool.uuid), place.path, True, 10 * GIB, GIB, 9 * GIB)
+
+
+def snapshot(*domains, pools=()):
+    return Snapshot(time.time(), 1, domains, {}, pools, (), None)
 
 
 def without_errors(results):
@@ -131,9 +139,52 @@ def test_an_end_that_takes_of_one_and_gives_back_of_another(cast, machine, monke
     without_errors(cross(monkeypatch, ended(asked), locking_ahead(cast), ledger, "reduce"))
 
 
-def test_the_watcher_and_the_end_of_a_machine(cast, original, monkeypatch):  # noqa: F811
-    """Red when move() does not lock_to_end()."""
+@pytest.mark.parametrize("told", ["list", "addresses"])
+def test_the_watcher_and_the_end_of_a_machine(cast, original, monkeypatch, told):  # noqa: F811
+    """Red when move() does not lock_to_end(), and for addresses when the observer locks no machine."""
     VirtualMachine.objects.update(observed_state="running")
     worker = ended(purging(cast, original))
-    watcher = partial(observations.note, original.host_id, snapshot())
-    without_errors(cross(monkeypatch, worker, watcher, power, "forget"))
+    if told == "list":
+        watcher = partial(observations.note, original.host_id, snapshot())
+        without_errors(cross(monkeypatch, worker, watcher, power, "forget"))
+        return
+    lease = {str(original.uuid): (AddressInfo(MAC, "10.213.77.20", 24),)}
+    watcher = partial(observations.note, original.host_id, AddressesSeen(time.time(), 1, lease))
+    cards = type(Port.objects)
+    without_errors(cross(monkeypatch, watcher, worker, cards, "bulk_update", after=True))
+
+
+def test_a_machine_is_free_while_the_watcher_waits_to_count_its_host(cast, machine, monkeypatch):  # noqa: F811
+    """Red on PostgreSQL when write() does all in one transaction."""
+    place = PoolAttachment.objects.get(host=machine.host)
+    info = DomainInfo("example", str(machine.uuid), DomainState.RUNNING, 1, GIB)
+    watcher = partial(observations.note, machine.host_id, snapshot(info, pools=(pool_seen(place),)))
+
+    def locking():
+        with transaction.atomic():
+            return VirtualMachine.objects.select_for_update(nowait=True).get(pk=machine.pk)
+
+    without_errors(cross(monkeypatch, watcher, locking, observations, "_write_size", limit=0.3))
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_the_watcher_and_an_approval_of_everything(cast, machine, monkeypatch, hosts):  # noqa: F811
+    """Red when _write_room() locks no counters, and for two hosts when flush() writes in one transaction."""
+    other = machine.host if hosts == 1 else make_host("other", "fake://other/")
+    places = [
+        PoolAttachment.objects.create(host=host, pool=StoragePool.objects.create(), path=f"/{host.pk}")
+        for host in (other, machine.host)
+    ]
+    # They are seen against the order of their counters.
+    for place in reversed(places):
+        Counter.objects.create(scope=place.pool.scope, resource="disk", limit=GIB)
+    watcher = Watcher()
+    for host in (other, machine.host):
+        watcher._hosts[host.uri] = host.pk
+        seen = [pool_seen(place) for place in places if place.host == host]
+        watcher.hear(host.uri, snapshot(pools=tuple(seen)))
+    crossed = cross(
+        monkeypatch, watcher.flush, locking_ahead(cast), observations, "note_pool", after=True
+    )
+    without_errors(crossed)
+    assert not watcher._pending
