@@ -27,7 +27,7 @@ class VmsConfig(AppConfig):
         from vms.exports.kind import EXPORT
         from vms.extending import EXTEND
         from vms.installing import KIND as INSTALL
-        from vms.locking import lock_machine
+        from vms.locking import lock_machine, lock_machines_on
         from vms.observer import MachineObserver
         from vms.placement import machines_on
         from vms.power import KINDS, give_up_machines
@@ -46,6 +46,6 @@ class VmsConfig(AppConfig):
         panels.register_panels()
         observers.register(MachineObserver())
         using.register(storage.users)
-        removal.register(machines_on, give_up_machines)
+        removal.register(machines_on, give_up_machines, lock_machines_on)
         in_use.register(used_by)
         purposes.register_page(page_of_upload)

@@ -13,11 +13,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from networks.models import Port
+from portal.accounts.models import Membership
 from portal.core.errors import Denied
 from portal.drivers.observations import AddressesSeen, Snapshot
 from portal.drivers.types import AddressInfo, DomainInfo, DomainState, PoolInfo
-from portal.hosts import observations
-from portal.hosts.models import PoolAttachment, StoragePool
+from portal.hosts import observations, removal
+from portal.hosts.models import Health, Host, PoolAttachment, StoragePool
 from portal.hosts.watcher import Watcher
 from portal.operations import ledger, revisions
 from portal.operations.models import Counter, Operation
@@ -188,3 +189,17 @@ def test_the_watcher_and_an_approval_of_everything(cast, machine, monkeypatch, h
     )
     without_errors(crossed)
     assert not watcher._pending
+
+
+def test_a_lost_host_that_is_removed_and_a_machine_that_is_restored(cast, original, monkeypatch):  # noqa: F811
+    """Red when remove_host() locks no machines before the counters."""
+    Membership.objects.filter(user=cast.admin).update(project=None)
+    finish(binned(cast, original))
+    Host.objects.update(observed_health=Health.STALE)
+    host = Host.objects.get()
+    remove = partial(
+        removal.remove_host, actor=cast.admin, host=host, confirm_name=host.name, give_up=True
+    )
+    restore = partial(power.restore_machine, actor=cast.requester, machine=original)
+    removed, restored = cross(monkeypatch, remove, restore, ledger, "lock", after=True)
+    assert removed is None and isinstance(restored, Denied), (removed, restored)
