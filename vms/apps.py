@@ -12,7 +12,7 @@ class VmsConfig(AppConfig):
         from portal.hosts.images import in_use, purposes
         from portal.hosts.storage import using
         from portal.operations import observers
-        from portal.operations.registry import register
+        from portal.operations.registry import register, register_lock
         from vms import leases, live, panels, storage
         from vms.adoption.kind import ADOPT, LOOK_AGAIN
         from vms.building import CREATE
@@ -27,6 +27,7 @@ class VmsConfig(AppConfig):
         from vms.exports.kind import EXPORT
         from vms.extending import EXTEND
         from vms.installing import KIND as INSTALL
+        from vms.locking import lock_machine, lock_machines_on
         from vms.observer import MachineObserver
         from vms.placement import machines_on
         from vms.power import KINDS, give_up_machines
@@ -39,11 +40,12 @@ class VmsConfig(AppConfig):
         whole = (EDIT, AUTOSTART, EXTEND, RESIZE, CLONE, TEMPLATE, EXPORT)
         for kind in (*built, *whole, *changes, *KINDS):
             register(kind)
+        register_lock(lock_machine)
         notices.register(leases.NOTICE)
         live.register_panels()
         panels.register_panels()
         observers.register(MachineObserver())
         using.register(storage.users)
-        removal.register(machines_on, give_up_machines)
+        removal.register(machines_on, give_up_machines, lock_machines_on)
         in_use.register(used_by)
         purposes.register_page(page_of_upload)

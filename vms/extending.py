@@ -162,9 +162,6 @@ def place(operation: Operation) -> None:
     Raises Denied when it is gone, in the bin, busy with other work, or would run too long.
     """
     found = _machines([operation]).filter(project=operation.project_id)
-    # First without the lock: who bins or restores the machine holds it and waits for counters, which an
-    # approver may hold already. Behind these refusals nobody does.
-    _extendable(found.first())
     machine = _extendable(found.select_for_update().first())
     lease = operation.frozen["sizes"]["lease"]
     if refusal := _too_long(-(-lease // DAY), most_days(machine)):

@@ -29,7 +29,7 @@ class MachineObserver(Observer):
     ) -> None:
         by_uuid = {domain.uuid: domain for domain in seen}
         # Locked, so that what is compared here is what is overwritten (SQLite locks at BEGIN).
-        rows = VirtualMachine.objects.select_for_update().filter(host=host_id)
+        rows = VirtualMachine.objects.select_for_update().filter(host=host_id).order_by("pk")
         if not complete:
             rows = rows.filter(uuid__in=by_uuid)
         changed, same, gone = [], [], []
@@ -58,7 +58,9 @@ class MachineObserver(Observer):
 
     def addresses(self, host_id: int, addresses: Mapping[str, tuple[AddressInfo, ...]]) -> None:
         # A lease outlives the machine that had it: one that is off is told no address.
-        told = VirtualMachine.objects.filter(host=host_id, uuid__in=list(addresses))
+        # Locked before their cards, as by whoever takes a machine out of the portal.
+        told = VirtualMachine.objects.select_for_update().filter(host=host_id, uuid__in=list(addresses))
+        told = told.order_by("pk")
         on = {machine.uuid: machine for machine in told.exclude(observed_state__in=OFF)}
         # The first card's address is the machine's.
         ports = Port.objects.filter(host=host_id, domain_uuid__in=list(on)).order_by("pk")
@@ -86,7 +88,7 @@ class MachineObserver(Observer):
 
     def host_stale(self, host_id: int, began: datetime) -> None:
         older = Q(observed_at=None) | Q(observed_at__lt=began)
-        rows = VirtualMachine.objects.select_for_update().filter(older, host=host_id)
+        rows = VirtualMachine.objects.select_for_update().filter(older, host=host_id).order_by("pk")
         known = list(rows.exclude(observed_state=Observed.UNKNOWN))
         VirtualMachine.objects.filter(pk__in=[machine.pk for machine in known]).update(
             observed_state=Observed.UNKNOWN, observed_at=began

@@ -26,6 +26,7 @@ from portal.hosts.limits import note_pool, note_stopped, set_limits
 from portal.hosts.models import Health, Host, PoolAttachment
 from portal.hosts.storage.found import note_found
 from portal.live.publish import publish
+from portal.operations import ledger
 from portal.operations.observers import DefinitionAt, DomainSeen, observers
 
 #: States in which a domain holds its memory and processors.
@@ -122,12 +123,22 @@ def note(host_id: int, message: Observation) -> None:
     """Write what a host answered to somebody else than the watcher, as the watcher would. Idempotent."""
     seen = Seen()
     seen.take(message)
-    with transaction.atomic():
-        write(Host.objects.get(pk=host_id), seen)
+    write(Host.objects.get(pk=host_id), seen)
 
 
 def write(host: Host, seen: Seen) -> None:
-    """Write what `seen` holds of `host`. Joins the caller's transaction; idempotent."""
+    """Write what `seen` holds of `host`: first what it does, then what it has to give. Idempotent.
+
+    In two transactions, so that nobody who takes of it waits for its machines, or the other way round.
+    """
+    with transaction.atomic():
+        _write_doings(host, seen)
+    if seen.host is not None or seen.listed is not None or seen.pools is not None:
+        with transaction.atomic():
+            _write_room(host, seen)
+
+
+def _write_doings(host: Host, seen: Seen) -> None:
     _write_health(host, seen)
     for observer in observers():
         if seen.stale_began is not None:
@@ -143,9 +154,18 @@ def write(host: Host, seen: Seen) -> None:
             observer.addresses(host.pk, seen.addresses)
         if seen.definitions:
             observer.definitions(host.pk, seen.definitions)
-    _write_size(host, seen)
+
+
+def _write_room(host: Host, seen: Seen) -> None:
+    """Write what the host and its pools can give, their counters locked first and in everybody's order."""
+    current = Host.objects.select_for_update(no_key=True).filter(pk=host.pk).first()
+    if current is None:
+        return
+    pools = [] if seen.pools is None else current.pools.select_related("pool")
+    ledger.lock([current.scope, *(attachment.pool.scope for attachment in pools)])
+    _write_size(current, seen)
     if seen.pools is not None:
-        _write_pools(host, {pool.uuid: pool for pool in seen.pools})
+        _write_pools(current, {pool.uuid: pool for pool in seen.pools})
 
 
 def _write_health(host: Host, seen: Seen) -> None:
@@ -182,6 +202,7 @@ def _write_size(host: Host, seen: Seen) -> None:
 
 
 def _write_pools(host: Host, found: Mapping[str, PoolInfo]) -> None:
+    # Behind their lock: whoever forgets one holds it as well.
     known = list(PoolAttachment.objects.filter(host=host).select_related("pool"))
     if note_found(host, {attachment.pool.uuid for attachment in known}, found.values()):
         publish(host.topic)

@@ -24,17 +24,19 @@ REMOVED = "host.removed"
 Occupants = Callable[[Host], str]
 #: How a room forgets what it has on a host that is lost, in the caller's transaction: (actor, host).
 GiveUp = Callable[[Any, Host], None]
-_rooms: list[tuple[Occupants, GiveUp | None]] = []
+#: How a room locks what it would forget of a lost host; returns the keys of the operations that count it.
+LockAll = Callable[[Host], Sequence[int]]
+_rooms: list[tuple[Occupants, GiveUp | None, LockAll | None]] = []
 
 
-def register(occupants: Occupants, give_up: GiveUp | None = None) -> None:
+def register(occupants: Occupants, give_up: GiveUp | None = None, lock: LockAll | None = None) -> None:
     """Let a room say what of its own keeps a host from being removed, and how that goes with a lost host."""
-    _rooms.append((occupants, give_up))
+    _rooms.append((occupants, give_up, lock))
 
 
 def why_not_removed(host: Host) -> str:
     """Return what keeps `host` from being removed now, in sentences with numbers; '' when nothing does."""
-    reasons = [occupants(host) for occupants, _give_up in _rooms]
+    reasons = [occupants(host) for occupants, _give_up, _lock in _rooms]
     reasons.append(_coming(host))
     reasons.append(_unfinished(_on_it(host).exclude(_waits_for_it())))
     return " ".join(reason for reason in reasons if reason)
@@ -101,8 +103,9 @@ def remove_host(*, actor: Any, host: Host, confirm_name: str, give_up: bool = Fa
             current = locked(host)
             pools = [attachment.pool for attachment in current.pools.select_related("pool")]
             scopes = [current.scope, *(pool.scope for pool in pools)]
+            gone_with_it = _lock_what_is_on_it(current) if give_up else []
             # Whoever places a machine takes capacity first: behind this lock nobody comes onto the host.
-            ledger.lock(scopes)
+            ledger.lock(scopes, taken_by=gone_with_it)
             if reason := why_not_given_up(current) if give_up else why_not_removed(current):
                 raise Denied(reason)
             _cancel_what_waits(actor, current)
@@ -115,6 +118,17 @@ def remove_host(*, actor: Any, host: Host, confirm_name: str, give_up: bool = Fa
         raise Denied(_("Something came onto the host meanwhile; look at it again.")) from error
 
 
+def _lock_what_is_on_it(host: Host) -> list[int]:
+    """Lock the work that waits for a host, its uploads and what rooms have on it.
+
+    Returns the keys of the operations that count what goes with the host.
+    """
+    waiting = _on_it(host).filter(state=State.LOST).select_for_update().order_by("pk")
+    keys = list(waiting.values_list("pk", flat=True))
+    list(_uploads(host).select_for_update(of=("self",)).order_by("pk"))
+    return keys + [key for _occupants, _give_up, lock in _rooms if lock is not None for key in lock(host)]
+
+
 def _told(host: Host) -> dict[str, Any]:
     folders = list(host.pools.exclude(path="").order_by("pk").values_list("path", flat=True))
     return {"uri": host.uri, "fingerprint": host.fingerprint, "folders": folders}
@@ -124,7 +138,7 @@ def _give_up(actor: Any, host: Host) -> None:
     """Let each room forget what it has on the lost host. Raises Denied for what no room gives up."""
     # Their files the sweep of uploads takes.
     _uploads(host).delete()
-    for _occupants, give_up in _rooms:
+    for _occupants, give_up, _lock in _rooms:
         if give_up is not None:
             give_up(actor, host)
     if reason := why_not_removed(host):

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 
-from django.db import IntegrityError, InterfaceError, OperationalError, close_old_connections, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, close_old_connections
 
 from portal.drivers.errors import HostKeyUnconfirmed, NoIdentity
 from portal.drivers.observations import Observation, ObservationFailed
@@ -101,30 +101,31 @@ class Watcher:
             _log.exception("an observation of %s makes no sense", uri)
 
     def flush(self) -> None:
-        """Write what hosts told, in one transaction. It is kept while the database is locked or away."""
+        """Write what hosts told, one after the other. It is kept while the database is locked or away."""
         if not self._pending:
             return
         try:
-            with transaction.atomic():
-                hosts = Host.objects.in_bulk(list(self._pending))
-                for pk, host in hosts.items():
-                    self._write_one(host, self._pending[pk])
-        except (OperationalError, InterfaceError, IntegrityError) as error:
-            # Of these the last: a host was removed meanwhile, and the next turn leaves it out.
+            hosts = Host.objects.in_bulk(list(self._pending))
+            for pk in list(self._pending):
+                # One that is not there was removed.
+                if pk in hosts:
+                    self._write_one(hosts[pk], self._pending[pk])
+                del self._pending[pk]
+        except (OperationalError, InterfaceError) as error:
             self._write_at = time.monotonic() + RETRY_SECONDS
             _log.warning("observations wait for the database: %s", error)
             # A connection that broke never heals; the next query opens another.
             close_old_connections()
-            return
-        self._pending = {}
 
     @staticmethod
     def _write_one(host: Host, seen: Seen) -> None:
         try:
-            with transaction.atomic():
-                write(host, seen)
+            write(host, seen)
         except (OperationalError, InterfaceError):
             raise
+        except IntegrityError as error:
+            # As when it was removed meanwhile.
+            _log.warning("what %s told is not written: %s", host, error)
         except Exception:
             # Dropped, not tried again: the host's next list says all of it anew.
             _log.exception("what %s told cannot be written", host)

@@ -17,6 +17,7 @@ from portal.live.publish import publish
 from portal.operations import scopes
 from portal.operations.counters import Key, counters
 from portal.operations.models import Counter, Operation, Reservation
+from portal.operations.registry import lock_subject
 
 Amounts = Mapping[Key, int]
 #: Where a counter without a limit ends, so that the column cannot overflow.
@@ -89,20 +90,31 @@ def shrink(operation: Operation, amounts: Amounts) -> None:
 def lock_ahead(operation: Operation, amounts: Amounts | None = None) -> None:
     """Lock whatever a transaction may touch that first changes quota and then takes capacity.
 
-    `amounts` are those of quotas that it will take from beside what `operation` holds already.
+    That is what `operation` is about, and then counters. `amounts` are those of quotas that it will take
+    from beside what `operation` holds already.
 
     Counters are locked in order of their key within one call, but not over two: two such transactions
     could each wait for the other. SQLite has one writer at a time and locks nothing here.
     """
+    lock_subject(operation)
     mine = Q(reservations__operation=operation) | Q(scope__startswith="host:") | Q(scope__startswith="pool:")
     # Made before anything is locked: whoever makes the same at the same moment may wait for what is locked.
     named = [counter.pk for counter in counters(amounts or {})]
     _lock(Q(pk__in=Counter.objects.filter(mine | Q(pk__in=named)).values("pk")))
 
 
-def lock(scopes: Collection[str]) -> None:
-    """Let nobody take from the counters of `scopes` until the caller's transaction ends."""
-    _lock(Q(scope__in=scopes))
+def lock_to_end(operation: Operation) -> None:
+    """Lock whatever the end of `operation` may touch: what it is about, then the counters of both."""
+    lock([], taken_by=[operation.pk, *lock_subject(operation)])
+
+
+def lock(scopes: Collection[str], *, taken_by: Collection[int] = ()) -> None:
+    """Let nobody take from the counters of `scopes` until the caller's transaction ends.
+
+    Nor from those of which the operations `taken_by`, by their keys, have something.
+    """
+    taken = Reservation.objects.filter(operation__in=taken_by).values("counter")
+    _lock(Q(scope__in=scopes) | Q(pk__in=taken))
 
 
 def _lock(which: Q) -> None:

@@ -193,7 +193,12 @@ class Kind:
     slow: bool = False
 
 
+#: Locks what an operation works on, or what a request is about, and returns the keys of the operations
+#: whose reservations count that.
+Lock = Callable[["Operation"], Sequence[int]]
+
 _kinds: dict[str, Kind] = {}
+_locks: list[Lock] = []
 
 
 def register(kind: Kind) -> None:
@@ -208,6 +213,19 @@ def register(kind: Kind) -> None:
 def kind_of(name: str) -> Kind:
     """Return the kind called `name`. Raises KeyError."""
     return _kinds[name]
+
+
+def register_lock(lock: Lock) -> None:
+    """Let a room lock what operations are about; `lock` accepts operations of every kind."""
+    _locks.append(lock)
+
+
+def lock_subject(operation: "Operation") -> list[int]:
+    """Lock what `operation` is about until the transaction ends; return the keys of those that count it.
+
+    After the operation's own row, before any counter: so does everybody, or two could wait for each other.
+    """
+    return [key for lock in _locks for key in lock(operation)]
 
 
 def may_ask(person: Any, kind: str, project: Any) -> bool:

@@ -16,7 +16,7 @@ from portal.live.publish import publish
 from portal.operations import ledger, notifying, services
 from portal.operations.models import Operation, RequestRevision
 from portal.operations.policies import consent
-from portal.operations.registry import Asking, kind_of, may_ask
+from portal.operations.registry import Asking, kind_of, lock_subject, may_ask
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 
@@ -38,6 +38,8 @@ def edit(
     if spec.kind != operation.kind:
         raise Denied(_("A request cannot become one of another kind."))
     current = _waiting(operation, spec_hash)
+    # A policy may approve the edit at once, in this transaction.
+    lock_subject(current)
     if spec.hash() == current.spec_hash:
         return current
     _replace(
@@ -96,7 +98,7 @@ def lower_and_approve(
     *, actor: Any, operation: Operation, spec_hash: str, sizes: Mapping[str, int], reason: str = ""
 ) -> Operation:
     """Lower a request and approve what is left of it: both, or neither. Raises Denied as both do."""
-    # The operation first, as everywhere, then the counters: two approvers must not wait for each other.
+    # The operation first, as everywhere, then the others: two approvers must not wait for each other.
     current = Operation.objects.select_for_update().get(pk=operation.pk)
     ledger.lock_ahead(current)
     current = _lower(actor, current, spec_hash, sizes, reason)

@@ -44,6 +44,8 @@ def move(operation: Operation, to: State, *, actor: Any, **changes: Any) -> None
         ).update(state=to, **changes)
         if not moved:
             raise StaleAttempt(f"{operation} changed since it was read")
+        if to in FINAL:
+            ledger.lock_to_end(operation)
         if to == State.SUCCEEDED:
             ledger.use(operation)
         elif to in NOTHING_LEFT:

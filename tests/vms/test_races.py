@@ -220,12 +220,14 @@ def test_a_click_while_a_worker_ends_a_change_to_the_machine_stops_neither(cast,
     ending.refresh_from_db()
     moved, go = threading.Event(), threading.Event()
 
-    def use(operation):
+    def lock_late(operation):
         moved.set()
         # SQLite lets nobody write meanwhile.
         go.wait(1.5)
+        return lock(operation)
 
-    monkeypatch.setattr(ledger, "use", use)
+    lock = ledger.lock_to_end
+    monkeypatch.setattr(ledger, "lock_to_end", lock_late)
 
     def worker():
         return move(ending, State.SUCCEEDED, actor="worker")

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
-from portal.operations import ledger, revisions
+from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from portal.operations.registry import Asking, Outlook
 from portal.operations.services import begin_operation, request_operation
@@ -108,32 +108,13 @@ def waiting_for(machine: VirtualMachine) -> Any:
     return Operation.objects.filter(state=State.AWAITING_APPROVAL, spec__contains=about)
 
 
-def edit(
-    *, actor: Any, operation: Operation, spec: RequestSpec, spec_hash: str, title: str = ""
-) -> Operation:
-    """Ask for something else in place of one's own request that waits, as it was seen. Raises Denied."""
-    named = operation.frozen["pinned"]
-    with transaction.atomic():
-        # The request, the machine, the counters: in this order, as whoever approves, or two would wait for
-        # each other where a policy approves the edit at once.
-        Operation.objects.select_for_update().filter(pk=operation.pk).first()
-        own = named.get("machine") or named["source"]
-        VirtualMachine.objects.select_for_update().filter(uuid=own).first()
-        return revisions.edit(
-            actor=actor, operation=operation, spec=spec, spec_hash=spec_hash, title=title
-        )
-
-
 def claim(operation: Operation) -> VirtualMachine:
     """Make the machine the request's own until it ends, in the transaction of the final approval.
 
     Its row is locked. Raises Denied when it is gone, cannot be changed now, is being cloned, or is in the
     middle of another change.
     """
-    # First without the lock: who bins or restores the machine holds it and waits for counters, which an
-    # approver may hold already. Behind these refusals nobody does.
-    machine = _claimable(operation, machine_of(operation.frozen))
-    machine = _claimable(operation, _locked(machine))
+    machine = _claimable(operation, _locked(machine_of(operation.frozen)))
     try:
         with transaction.atomic():
             Operation.objects.filter(pk=operation.pk).update(subject=machine.topic)
@@ -144,8 +125,10 @@ def claim(operation: Operation) -> VirtualMachine:
     return machine
 
 
-def _locked(machine: VirtualMachine) -> VirtualMachine | None:
+def _locked(machine: VirtualMachine | None) -> VirtualMachine | None:
     """Return the machine as it is now, its row locked until the transaction ends; None when it is gone."""
+    if machine is None:
+        return None
     try:
         machine.refresh_from_db(from_queryset=VirtualMachine.objects.select_for_update())
     except VirtualMachine.DoesNotExist:

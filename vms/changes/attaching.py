@@ -26,7 +26,7 @@ from portal.hosts.storage.further import lies_under
 from portal.hosts.storage.services import has_plain_name, why_without_base, works_on
 from portal.hosts.storage.using import uses_of
 from portal.live.publish import publish
-from portal.operations import ledger
+from portal.operations import ledger, revisions
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.spec import RequestSpec
@@ -187,7 +187,7 @@ def edit_request(*, actor: Any, operation: Operation, volume: Volume, why: str, 
         raise Denied(_("The machine is gone."))
     spec = attach_spec(machine, volume, why)
     title = f"Attach {volume.name} to {machine.name}"
-    return asking.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash, title=title)
+    return revisions.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash, title=title)
 
 
 def place(operation: Operation) -> None:

@@ -16,7 +16,7 @@ from portal.accounts.models import Project
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, TwinSpec, VolumeSpec
 from portal.hosts.steps import HostStep, copy_volume
-from portal.operations import ledger
+from portal.operations import ledger, revisions
 from portal.operations.models import Operation
 from portal.operations.registry import Asking, Kind, Outlook, StepContext
 from portal.operations.services import request_operation
@@ -24,7 +24,7 @@ from portal.operations.spec import RequestSpec
 from vms import cloud, power
 from vms.asking import Left, held_by
 from vms.building import WriteSeed, page_of_machine
-from vms.changes import asking, twins
+from vms.changes import twins
 from vms.models import CatalogueItem, VirtualMachine
 from vms.services import DAY, name_is_taken, name_taken, quota_amounts
 from vms.steps import DomainStep
@@ -117,7 +117,7 @@ def edit_clone(
     spec = spec_of(source, name, lease_days, why)
     if name_is_taken(name, besides=operation):
         raise name_taken(name)
-    return asking.edit(
+    return revisions.edit(
         actor=actor,
         operation=operation,
         spec=spec,

@@ -15,7 +15,7 @@ from portal.core.templatetags.gatehouse import gib
 from portal.drivers.types import FOLDER_KINDS, VolumeVerb, can
 from portal.hosts.models import PoolAttachment
 from portal.live.publish import publish
-from portal.operations import ledger
+from portal.operations import ledger, revisions
 from portal.operations.models import Operation
 from portal.operations.registry import Kind
 from portal.operations.services import begin_operation
@@ -124,7 +124,7 @@ def edit_request(*, actor: Any, operation: Operation, capacity: int, why: str, s
         if disk is None:
             raise Denied(_("The machine has this disk no more."))
         spec = grow_spec(machine, disk, capacity, why)
-    return asking.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash)
+    return revisions.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash)
 
 
 def free_target(machine: VirtualMachine) -> str:

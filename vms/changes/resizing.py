@@ -16,7 +16,7 @@ from portal.core.templatetags.gatehouse import gib
 from portal.drivers.inspection import reverse
 from portal.drivers.types import MOST_VCPUS, DomainInfo
 from portal.live.publish import publish
-from portal.operations import ledger
+from portal.operations import ledger, revisions
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.spec import RequestSpec
@@ -181,7 +181,7 @@ def edit_resize(
     _names(machine, spec.as_dict())
     if not asking.growth(spec.as_dict()):
         raise Denied(_("This takes nothing that must be approved; withdraw the request and ask anew."))
-    return asking.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash)
+    return revisions.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash)
 
 
 def _names(machine: VirtualMachine, frozen: Mapping[str, Any]) -> dict[str, Any]:
