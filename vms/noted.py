@@ -89,9 +89,3 @@ def format_of(found: Definition | None, target: str) -> str:
     disks = ((found.observed_persistent if found else None) or {}).get("devices", {}).get("disks", ())
     there = [disk for disk in disks if disk.get("target", {}).get("dev") == target]
     return str(there[0].get("driver", {}).get("type") or "qcow2") if there else "qcow2"
-
-
-def starts_with_host(machine: VirtualMachine) -> bool:
-    """Tell whether a machine was seen to start with its host."""
-    found = of(machine)
-    return found is not None and found.observed_autostart
