@@ -413,4 +413,4 @@ class ImageAttachment(models.Model):
         return f"{self.image} in {self.pool}"
 
 
-from portal.hosts.storage.models import FoundPool  # noqa: E402, F401 (Django looks here for models)
+from portal.hosts.storage.models import FoundPool, MadeBefore  # noqa: E402, F401 (Django looks here for models)

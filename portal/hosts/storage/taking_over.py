@@ -17,6 +17,7 @@ from portal.drivers.types import FOLDER_KINDS, PoolKind
 from portal.hosts.models import FoundPool, Host, PoolAttachment, StoragePool
 from portal.hosts.services import check_estate, locked
 from portal.hosts.storage import pool_kinds, pool_sources, pools
+from portal.hosts.storage.looking import keep_made
 from portal.hosts.storage.pool_words import label_of
 from portal.hosts.storage.services import has_plain_name
 from portal.hosts.storage.using import uses_of
@@ -140,6 +141,7 @@ def give_back(*, actor: Any, pool: PoolAttachment, confirm_name: str) -> None:
         names = {"name": current.pool.name, "uuid": str(current.pool.uuid), "place": current.place}
         audit.record(actor=actor, verb="pool.given_back", target=host, before=names)
         _find_again(current)
+        keep_made(current)
         try:
             pool_kinds.forget(str(current.pool.uuid))
         except StepFailed as failure:
