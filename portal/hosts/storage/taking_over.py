@@ -26,6 +26,7 @@ from portal.operations import ledger
 from portal.operations.models import Operation
 from portal.operations.registry import StepFailed
 from portal.operations.states import UNFINISHED
+from portal.operations.words import not_finished
 
 #: Pools of a host that its page shows.
 SHOWN = 30
@@ -87,7 +88,7 @@ def _check_uuid(uuid: str) -> None:
     # A pool that is being added, or is on its way out, is on its host and has no row.
     work = Operation.objects.filter(state__in=UNFINISHED, identifiers__uuid=uuid).first()
     if work is not None:
-        raise Denied(_("%(operation)s is not finished; wait for its end.") % {"operation": work})
+        raise Denied(not_finished(work))
 
 
 def _check_place(host: Host, names: Mapping[str, str]) -> None:
