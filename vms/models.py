@@ -242,6 +242,8 @@ class Definition(models.Model):
     observed_running = models.JSONField(null=True)
     #: How many things in it the portal does not understand, and keeps.
     observed_kept = models.PositiveIntegerField(default=0)
+    #: What of that differs from what runs: by element, as it runs and from the next start on.
+    observed_unread = models.JSONField(default=dict)
     #: Whether the domain starts with its host.
     observed_autostart = models.BooleanField(default=False)
     observed_at = models.DateTimeField()

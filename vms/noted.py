@@ -20,6 +20,7 @@ _VALUES = (
     "observed_persistent",
     "observed_running",
     "observed_kept",
+    "observed_unread",
     "observed_autostart",
 )
 
@@ -45,7 +46,7 @@ def write(host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
         row.observed_name = str((seen.persistent or seen.running or {}).get("name", ""))[:LONGEST_NAME]
         row.observed_digest, row.observed_kept = seen.digest, seen.kept
         row.observed_persistent, row.observed_running = seen.persistent, seen.running
-        row.observed_autostart = seen.autostart
+        row.observed_autostart, row.observed_unread = seen.autostart, seen.unread
         row.observed_at = told.began
         if row.pk is None:
             made.append(row)
