@@ -169,6 +169,8 @@ class VirtualMachine(models.Model):
     lease_warned = models.PositiveSmallIntegerField(null=True)
     lease_bin_at = models.DateTimeField(null=True)
     bin_until = models.DateTimeField(null=True)
+    #: In the bin: that its host started it by itself before, and does so again once it is taken out.
+    binned_autostart = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     observed_state = models.CharField(max_length=16, choices=Observed.choices, default=Observed.UNKNOWN)
@@ -240,6 +242,8 @@ class Definition(models.Model):
     observed_running = models.JSONField(null=True)
     #: How many things in it the portal does not understand, and keeps.
     observed_kept = models.PositiveIntegerField(default=0)
+    #: What of that differs from what runs: by element, as it runs and from the next start on.
+    observed_unread = models.JSONField(default=dict)
     #: Whether the domain starts with its host.
     observed_autostart = models.BooleanField(default=False)
     observed_at = models.DateTimeField()

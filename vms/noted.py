@@ -20,6 +20,7 @@ _VALUES = (
     "observed_persistent",
     "observed_running",
     "observed_kept",
+    "observed_unread",
     "observed_autostart",
 )
 
@@ -45,7 +46,7 @@ def write(host_id: int, definitions: Mapping[str, DefinitionAt]) -> None:
         row.observed_name = str((seen.persistent or seen.running or {}).get("name", ""))[:LONGEST_NAME]
         row.observed_digest, row.observed_kept = seen.digest, seen.kept
         row.observed_persistent, row.observed_running = seen.persistent, seen.running
-        row.observed_autostart = seen.autostart
+        row.observed_autostart, row.observed_unread = seen.autostart, seen.unread
         row.observed_at = told.began
         if row.pk is None:
             made.append(row)
@@ -89,9 +90,3 @@ def format_of(found: Definition | None, target: str) -> str:
     disks = ((found.observed_persistent if found else None) or {}).get("devices", {}).get("disks", ())
     there = [disk for disk in disks if disk.get("target", {}).get("dev") == target]
     return str(there[0].get("driver", {}).get("type") or "qcow2") if there else "qcow2"
-
-
-def starts_with_host(machine: VirtualMachine) -> bool:
-    """Tell whether a machine was seen to start with its host."""
-    found = of(machine)
-    return found is not None and found.observed_autostart

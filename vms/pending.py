@@ -2,11 +2,12 @@
 
 Compared is what people set, value by value. What a hypervisor fills in by itself when a domain starts is not:
 aliases, addresses, controllers, ports, sockets, labels, the model behind the host's processor, the file of a
-firmware, and how far a guest heeds its balloon. Not for: asking a host; both definitions were read already.
+firmware, and how far a guest heeds its balloon. Of elements that the portal does not read, whoever read the
+definitions wrote down what differs (`Definition.observed_unread`). Not for: asking a host.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
@@ -108,7 +109,8 @@ def look(machine: VirtualMachine, found: Definition | None, names: Names | None 
     if not running or persistent is None:
         return Pending()
     ground = settings.ground_of(persistent, machine.host.readiness)
-    return compare(running, ground, names or Names(told_of(machine.host)))
+    found_names = names or Names(told_of(machine.host))
+    return compare(running, ground, found_names, found.observed_unread)
 
 
 def names_for(machine: VirtualMachine) -> Names:
@@ -122,8 +124,13 @@ def names_for(machine: VirtualMachine) -> Names:
     )
 
 
-def compare(running: Defined, ground: Ground, names: Names) -> Pending:
-    """Return what differs between what runs and the persistent definition of `ground`."""
+def compare(
+    running: Defined, ground: Ground, names: Names, unread: Mapping[str, Sequence[str]] | None = None
+) -> Pending:
+    """Return what differs between what runs and the persistent definition of `ground`.
+
+    `unread` is what differs in elements that the portal does not read (`Definition.observed_unread`).
+    """
     sides = (running, ground.defined)
     rows = [
         *_sizes(*sides),
@@ -131,6 +138,7 @@ def compare(running: Defined, ground: Ground, names: Names) -> Pending:
         *_disks(*sides, names),
         *_cards(*sides, names),
         *_host_devices(*sides, names),
+        *_unread(unread or {}),
     ]
     return Pending(rows, sorted({*differing(*sides, names.devices)}))
 
@@ -346,3 +354,12 @@ def _host_devices(running: Defined, persistent: Defined, names: Names) -> Iterat
             label = labels.get(key, key)
             sides = (label if side[key] else "" for side in (runs, waits))
             yield Row(_("Device of the host"), *sides)
+
+
+# What the portal does not read
+
+
+def _unread(unread: Mapping[str, Sequence[str]]) -> Iterator[Row]:
+    for element, (before, after) in unread.items():
+        name = element.rpartition("/")[2]
+        yield Row(_("Other settings: %(element)s") % {"element": f"<{name}>"}, before, after)

@@ -27,10 +27,10 @@ from portal.operations.registry import Kind
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
-from vms import noted, seeds, suspending
+from vms import seeds, suspending
 from vms.building import page_of_machine
 from vms.models import Definition, Observed, Status, VirtualMachine
-from vms.power_steps import CallVerb, DeleteVolumes, ForceOff, Save, Start, StayOff, Undefine
+from vms.power_steps import Autostart, CallVerb, DeleteVolumes, ForceOff, Save, Start, StayOff, Undefine
 
 #: How long a deleted machine can be had back.
 BIN_DAYS = 7
@@ -71,6 +71,8 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
+#: Lets a host start what was taken out of the bin, as it did before.
+RESTORE = "vm.restore"
 #: Steps of vm.purge after which there is nothing whole to restore.
 _LOSING = (Undefine().name, DeleteVolumes.name)
 
@@ -151,7 +153,7 @@ def _begin(
             "uuid": str(machine.uuid),
             "volumes": volumes_of(machine),
             "saved": machine.observed_state == Observed.SAVED,
-            "autostart": kind == "vm.bin" and noted.starts_with_host(machine),
+            "on": kind == RESTORE,
         },
         lane=machine.host.scope,
     )
@@ -229,10 +231,11 @@ def being_cloned(machine: VirtualMachine) -> str:
     return ""
 
 
-def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
+def restore_machine(*, actor: Any, machine: VirtualMachine) -> Operation | None:
     """Take a machine out of the bin, off as it is; its share of the host and quota is taken again.
 
-    Raises Denied when there is no room any more.
+    Returns the operation that lets its host start it by itself as before, None where it did not. Raises
+    Denied when there is no room any more.
     """
     if reason := right_lacks(actor, machine):
         raise Denied(reason)
@@ -243,10 +246,12 @@ def restore_machine(*, actor: Any, machine: VirtualMachine) -> None:
         current.status, current.bin_until = Status.ACTIVE, None
         # One whose lease is over gets its days of grace anew, or the scheduler would bin it at once.
         current.lease_bin_at = None
-        current.save(update_fields=["status", "bin_until", "lease_bin_at"])
+        started, current.binned_autostart = current.binned_autostart, False
+        current.save(update_fields=["status", "bin_until", "lease_bin_at", "binned_autostart"])
         ledger.take_again(machine.built_by)
         audit.record(actor=actor, verb="machine.restored", target=machine)
         publish(machine.topic)
+        return _begin(actor, current, RESTORE, "Start with its host again:") if started else None
 
 
 def purge_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> Operation:
@@ -382,5 +387,7 @@ KINDS = (
         waits_for_host=False,
     ),
     Kind("vm.bin", "Delete a machine", (StayOff(), ForceOff()), settle=settle_bin, waits_for_host=False),
+    # One whose host does not answer comes back all the same: its host is told once it is there.
+    Kind(RESTORE, "Start with its host as before", (Autostart(),), page=page_of_machine),
     Kind("vm.purge", "Delete for good", (ForceOff(), Undefine(), DeleteVolumes()), settle=settle_purge),
 )

@@ -1,11 +1,18 @@
 """Steps of power actions and of deleting. Not for: who may begin them, and when."""
 
+from contextlib import suppress
 from functools import partial
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils import timezone
 
 from portal.drivers.types import DomainInfo, DomainState
 from portal.hosts import sharing
 from portal.hosts.steps import HostStep
 from portal.operations.registry import StepContext, StepFailed
+from vms import noted
+from vms.models import VirtualMachine
 from vms.steps import DomainStep
 
 #: Seconds that writing a machine's memory to its host's disk, or reading it, may take.
@@ -68,25 +75,50 @@ class ForceOff(DomainStep):
         self.force_off(context)
 
 
+class Autostart(DomainStep):
+    """Tell the host, and note what it says then; the watcher would see it some rounds later."""
+
+    name, title = "autostart", "Tell the host whether it starts the machine"
+
+    def do(self, context: StepContext) -> None:
+        names = context.identifiers
+        self.call(context, "autostart_domain", names["uuid"], names["on"])
+        began = timezone.now()
+        noted.note(names["host"], names["uuid"], self.call(context, "definition", names["uuid"]), began)
+
+
 class StayOff(DomainStep):
-    """Let the host not start what lies in the bin."""
+    """Let the host not start what lies in the bin, and remember in the machine's row that it did before."""
 
     name, title = "stay_off", "Let its host not start it"
 
     def do(self, context: StepContext) -> None:
-        self._set(context, False)
+        with suppress(_NoneToStart):
+            # Written down first: a worker that comes after this one finds it off.
+            if self._ask(context, "definition").autostart:
+                self._row(context).update(binned_autostart=True)
+                self._ask(context, "autostart_domain", False)
 
     def undo(self, context: StepContext) -> None:
-        if context.identifiers.get("autostart"):
-            self._set(context, True)
+        if self._row(context).filter(binned_autostart=True).exists():
+            with suppress(_NoneToStart):
+                self._ask(context, "autostart_domain", True)
+            self._row(context).update(binned_autostart=False)
 
-    def _set(self, context: StepContext, on: bool) -> None:
+    def _ask(self, context: StepContext, verb: str, *args: bool) -> Any:
         try:
-            self.call(context, "autostart_domain", context.identifiers["uuid"], on)
+            return self.call(context, verb, context.identifiers["uuid"], *args)
         except StepFailed as failure:
-            # Gone, or only there while it runs: its host starts no such domain.
-            if failure.code not in ("domain_not_found", "invalid_state"):
-                raise
+            if failure.code in ("domain_not_found", "invalid_state"):
+                raise _NoneToStart from failure
+            raise
+
+    def _row(self, context: StepContext) -> QuerySet[VirtualMachine]:
+        return VirtualMachine.objects.filter(uuid=context.identifiers["uuid"])
+
+
+class _NoneToStart(Exception):
+    """The domain is gone, or only there while it runs: its host starts no such by itself."""
 
 
 class Undefine(CallVerb):

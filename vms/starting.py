@@ -3,31 +3,20 @@
 from typing import Any
 
 from django.db import transaction
-from django.utils import timezone
 
 from portal.operations.models import Operation
-from portal.operations.registry import Kind, StepContext
+from portal.operations.registry import Kind
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED
 from vms import noted, power
 from vms.building import page_of_machine
 from vms.models import VirtualMachine
-from vms.steps import DomainStep
+from vms.power_steps import Autostart
 
 NAME = "vm.autostart"
-
-
-class Autostart(DomainStep):
-    """Tell the host, and note what it says then; the watcher would see it some rounds later."""
-
-    name, title = "autostart", "Tell the host whether it starts the machine"
-
-    def do(self, context: StepContext) -> None:
-        names = context.identifiers
-        self.call(context, "autostart_domain", names["uuid"], names["on"])
-        began = timezone.now()
-        noted.note(names["host"], names["uuid"], self.call(context, "definition", names["uuid"]), began)
+#: The kinds that tell a host whether it starts a machine that is in use.
+_SAYING = (NAME, power.RESTORE)
 
 
 def set_autostart(*, actor: Any, machine: VirtualMachine, on: bool) -> Operation | None:
@@ -39,7 +28,7 @@ def set_autostart(*, actor: Any, machine: VirtualMachine, on: bool) -> Operation
         current = power.usable(actor, machine, "autostart" if on else "no_autostart")
         found = noted.of(current)
         # What is on its way may say otherwise: to begin is refused then.
-        coming = Operation.objects.filter(subject=current.topic, kind=NAME, state__in=UNFINISHED)
+        coming = Operation.objects.filter(subject=current.topic, kind__in=_SAYING, state__in=UNFINISHED)
         if found is not None and found.observed_autostart == on and not coming.exists():
             return None
         title = f"Start {current.name} with its host" if on else f"Do not start {current.name} with its host"

@@ -288,7 +288,8 @@ def restore(request: HttpRequest, pk: int) -> HttpResponse:
     """Take a machine out of the bin."""
     vm = get_object_or_404(VirtualMachine.objects.restrict(request.user, "view"), pk=pk)
     with attempt(request, _("The machine is back, switched off.")):
-        power.restore_machine(actor=request.user, machine=vm)
+        if power.restore_machine(actor=request.user, machine=vm):
+            messages.info(request, _("Its host is told to start it by itself again, as before."))
     return go_to(request, "vms:detail", vm.pk)
 
 

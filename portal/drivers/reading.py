@@ -7,10 +7,11 @@ So those that were touched are read first, then those that nobody read yet, then
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from portal.drivers.inspection import Kind, inspect
+from portal.drivers.libvirt.xml.foreign.unread import waiting
 from portal.drivers.types import DomainDefinition
 
 #: Read in a round at most, and of those that were read before. Few: whoever writes them down writes nothing
@@ -32,6 +33,8 @@ class DefinitionSeen:
     kept: int
     #: Whether the domain starts with its host.
     autostart: bool = False
+    #: What differs between the two beyond what is understood: by element, as it runs and as it will.
+    unread: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, definition: DomainDefinition) -> "DefinitionSeen":
@@ -46,6 +49,7 @@ class DefinitionSeen:
             running=runs.understood if runs else None,
             kept=len(defined.kept) if defined else 0,
             autostart=definition.autostart,
+            unread=waiting(runs.kept, defined.kept) if runs and defined else {},
         )
 
 

@@ -286,6 +286,8 @@ class Image(models.Model):
     projects = models.ManyToManyField(Project, related_name="images", blank=True)
     #: What people said here of it (`images.values.FIELDS`): no builder's list overrules that.
     edited = models.JSONField(default=list, blank=True)
+    #: What a builder's list said of these last, by name, whether it counts or people said otherwise.
+    listed = models.JSONField(default=dict, blank=True)
     imported_at = models.DateTimeField(auto_now_add=True, null=True)
     #: Since when nothing new is made from it, and why.
     deprecated_at = models.DateTimeField(null=True, blank=True)
@@ -411,4 +413,4 @@ class ImageAttachment(models.Model):
         return f"{self.image} in {self.pool}"
 
 
-from portal.hosts.storage.models import FoundPool  # noqa: E402, F401 (Django looks here for models)
+from portal.hosts.storage.models import FoundPool, MadeBefore  # noqa: E402, F401 (Django looks here for models)

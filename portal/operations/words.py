@@ -16,7 +16,7 @@ from django.utils.translation import ngettext
 
 from portal.core.canonical import canonical_json
 from portal.operations.ledger import amount_text
-from portal.operations.models import Counter, RequestRevision
+from portal.operations.models import Counter, Operation, RequestRevision
 
 DAY = 86_400
 
@@ -38,6 +38,11 @@ class Difference:
     before: str
     after: str
     lines: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+
+def not_finished(operation: Operation) -> str:
+    """Return that an operation is not finished and keeps others waiting, in a sentence."""
+    return _("%(operation)s is not finished; wait for its end.") % {"operation": operation}
 
 
 def facts(frozen: Mapping[str, Any]) -> list[Fact]:

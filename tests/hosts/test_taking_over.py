@@ -12,10 +12,19 @@ from portal.core.errors import Denied
 from portal.drivers.observations import HostTold
 from portal.drivers.types import DiskSpec, DomainSpec, PoolKind, PoolSpec, VolumeSpec
 from portal.hosts import enrolment
-from portal.hosts.models import FoundPool, ImageAttachment, PoolAttachment, StoragePool, Upload, Volume
+from portal.hosts.models import (
+    FoundPool,
+    ImageAttachment,
+    MadeBefore,
+    PoolAttachment,
+    StoragePool,
+    Upload,
+    Volume,
+)
 from portal.hosts.observations import note, now
 from portal.hosts.storage import pools, services, taking_over, taking_over_kind
 from portal.hosts.storage.found import MOST
+from portal.hosts.storage.looking import note_volumes
 from portal.hosts.storage.using import is_orphan, uses_of
 from portal.operations.models import Counter
 from portal.operations.registry import StepContext, StepFailed
@@ -110,6 +119,41 @@ def test_one_is_taken_over_used_and_given_back_as_it_was(fake, pool, theirs, chi
     see(fake, pool.host)
     assert taking_over.seen_as(again) == taking_over.seen_as(theirs)
     taken(chief, FoundPool.objects.get())
+
+
+def orphans():
+    return {one.name for one in Volume.objects.all() if is_orphan(one, uses_of([one])[one.pk])}
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_people_made_in_it_is_no_orphan_when_it_is_taken_over_again(
+    fake, pool, theirs, chief, runs  # noqa: F811
+):
+    """Red when give_back() keeps no marks, or the first look does not heed them, or believes a name alone.
+
+    While such a pool does not run nobody can look into it: it is looked into once it does.
+    """
+    place = taken(chief, theirs)
+    assert done(make(chief, place)).state == State.SUCCEEDED
+    assert done(make(chief, place, "other.qcow2")).state == State.SUCCEEDED
+    assert orphans() == {"left.qcow2"}
+    give(chief, place)
+    # By other means somebody makes another one of the name.
+    fake.delete_volume("theirs", "other.qcow2")
+    fake.create_volume(VolumeSpec("theirs", "other.qcow2", 7 * MIB))
+    if not runs:
+        fake.stop_pool("theirs")
+        see(fake, pool.host)
+        place = taken(chief, FoundPool.objects.get())
+        # Nobody looked into it meanwhile, and what was kept is not lost.
+        give(chief, place)
+    place = taken(chief, FoundPool.objects.get())
+    if not runs:
+        assert not Volume.objects.exists()
+        fake.start_pool("theirs")
+        note_volumes(place.pk, fake.list_volumes("theirs"), timezone.now())
+    assert orphans() == {"left.qcow2", "other.qcow2"}
+    assert not MadeBefore.objects.exists()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ THROUGH_ANOTHER = {
     "audit.AuditSeal": "the chain behind the trail, shown with entries alone",
     "hosts.BegunVolume": "what a worker notes for the next one, never shown",
     "hosts.ImageAttachment": "through its image or pool",
+    "hosts.MadeBefore": "what is written down for a pool that may come back, never shown",
     "hosts.PoolAttachment": "through its host",
     "networks.Port": "through its network or machine",
     "operations.Comment": "through its operation",

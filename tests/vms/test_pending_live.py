@@ -88,3 +88,26 @@ def test_what_libvirt_fills_in_at_a_start_waits_for_nothing(cast, worker, real, 
     assert {row.setting for row in waits(real, machine).settable} == set(wanted)
     off_and_on(cast, worker, machine)
     assert waits(real, machine) == pending.Pending()
+
+
+#: By libvirt's element, what virsh says to set it for the next start alone. The host need not be able to.
+UNREAD = {
+    "cputune": ("schedinfo", "--set", "cpu_shares=2048"),
+    "memtune": ("memtune", "--hard-limit", "8388608"),
+    "blkiotune": ("blkiotune", "--weight", "500"),
+    "numatune": ("numatune", "--mode", "preferred", "--nodeset", "0"),
+}
+
+
+def test_what_the_portal_does_not_read_waits_until_the_next_start(cast, worker, real, machine):
+    """Red when DefinitionSeen compares nothing that no field reads, or libvirt fills in a part of it."""
+    uuid = str(machine.uuid)
+    virsh("iothreadadd", uuid, "1", "--config")
+    assert "Other settings: <iothreads>" in labels(real, machine)
+    off_and_on(cast, worker, machine)
+    assert waits(real, machine) == pending.Pending()
+    for verb, *options in UNREAD.values():
+        virsh(verb, uuid, *options, "--config")
+    rows = waits(real, machine).rows
+    assert {row.label for row in rows} == {f"Other settings: <{name}>" for name in UNREAD}
+    assert {(row.before, row.setting) for row in rows} == {("", "")} and all(row.after for row in rows)

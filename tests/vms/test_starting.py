@@ -106,11 +106,90 @@ def bin_it(cast, host):
     return work(power.bin_machine(actor=cast.requester, machine=host.machine, confirm_name="example"))
 
 
-def test_what_lies_in_the_bin_does_not_start_with_its_host(cast, host):
-    """Red when vm.bin has no StayOff: the machine would run in the bin after its host's next start."""
+def take_out(cast, host):
+    return power.restore_machine(actor=cast.requester, machine=VirtualMachine.objects.get())
+
+
+def autostart(host):
+    return host.driver.definition(host.uuid).autostart
+
+
+def test_what_lies_in_the_bin_does_not_start_with_its_host_and_comes_back_as_it_was(client, cast, host):
+    """Red when vm.bin has no StayOff (the machine would run in the bin after its host's next start), or
+    restore_machine() begins nothing.
+
+    The watcher did not see yet that somebody said so on the host: it is asked.
+    """
     host.driver.autostart_domain(host.uuid, True)
-    assert bin_it(cast, host).state == State.SUCCEEDED
-    assert not host.driver.definition(host.uuid).autostart
+    assert bin_it(cast, host).state == State.SUCCEEDED and not autostart(host)
+    client.force_login(cast.requester)
+    assert "once it is taken out" in client.get(url("vms:detail", args=[host.machine.pk])).content.decode()
+    answer = client.post(url("vms:restore", args=[host.machine.pk]), follow=True)
+    assert "start it by itself again" in answer.content.decode()
+    begun = Operation.objects.get(kind=power.RESTORE)
+    assert not autostart(host) and work(begun).state == State.SUCCEEDED
+    assert starts(host) == (True, True)
+
+
+def test_what_did_not_start_with_its_host_does_not_after_the_bin(cast, host):
+    """Red when restore_machine() leaves the mark in the row: it would say so after the second bin."""
+    host.driver.autostart_domain(host.uuid, True)
+    bin_it(cast, host)
+    work(take_out(cast, host))
+    assert work(put(cast, host, False)).state == State.SUCCEEDED
+    bin_it(cast, host)
+    assert take_out(cast, host) is None and not autostart(host)
+
+
+def test_a_worker_that_died_while_it_put_a_machine_into_the_bin_forgot_nothing(cast, host):
+    """Red when StayOff writes down what its host says after it told the host."""
+    host.driver.autostart_domain(host.uuid, True)
+    begun = power.bin_machine(actor=cast.requester, machine=host.machine, confirm_name="example")
+    claimed = services.claim(begun.pk, worker="dies")
+    StepRecord.objects.create(operation=claimed, index=0, name="stay_off")
+    real, host.driver.autostart_domain = host.driver.autostart_domain, _dies(host.driver.autostart_domain)
+    with pytest.raises(KeyboardInterrupt):
+        runner.carry_on(claimed, worker="dies")
+    host.driver.autostart_domain = real
+    runner.carry_on(claimed, worker="dies")
+    assert not autostart(host)
+    work(take_out(cast, host))
+    assert autostart(host)
+
+
+def _dies(call):
+    """Return `call`, after which its worker is dead."""
+
+    def dying(*args):
+        call(*args)
+        raise KeyboardInterrupt
+
+    return dying
+
+
+def test_a_host_that_does_not_answer_is_told_when_it_is_back(cast, host):
+    """Red when vm.restore does not wait for its host."""
+    host.driver.autostart_domain(host.uuid, True)
+    bin_it(cast, host)
+    begun = take_out(cast, host)
+    Host.objects.update(observed_health=Health.STALE)
+    host.fail = "autostart_domain"
+    assert work(begun).state == State.LOST
+    host.fail = ""
+    services.find_lost(lanes=[host.machine.host.scope], worker="watch")
+    again = Operation.objects.get(pk=begun.pk)
+    runner.carry_on(again, worker="worker")
+    assert Operation.objects.get(pk=begun.pk).state == State.SUCCEEDED and autostart(host)
+
+
+def test_while_a_host_is_told_again_nobody_is_told_that_it_is_so_already(cast, host):
+    """Red when set_autostart() looks for its own kind alone: what it said would be overruled in silence."""
+    host.driver.autostart_domain(host.uuid, True)
+    bin_it(cast, host)
+    take_out(cast, host)
+    Definition.objects.update(observed_autostart=False)
+    with pytest.raises(Denied, match="not finished"):
+        put(cast, host, False)
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -120,7 +199,7 @@ def test_a_deletion_that_fails_leaves_it_as_it_was(cast, host, on):
         work(put(cast, host, True))
     host.fail = "destroy"
     assert bin_it(cast, host).state == State.FAILED
-    assert host.driver.definition(host.uuid).autostart == on
+    assert autostart(host) == on and not VirtualMachine.objects.get().binned_autostart
 
 
 def test_a_machine_that_is_gone_from_its_host_can_be_deleted(cast, host):

@@ -1,6 +1,6 @@
 """Describe an image anew, and say before what follows for items and requests. Not for: the image's row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -37,8 +37,16 @@ def token_of(effects: Sequence[str]) -> str:
     return digest(canonical_json(list(effects)))
 
 
-def describe(*, actor: Any, image: Image, values: Description, seen: Snapshot, agreed: str = "") -> None:
-    """Say what an image is from now on. Raises as `describing.describe_image`.
+def describe(
+    *,
+    actor: Any,
+    image: Image,
+    values: Description,
+    seen: Snapshot,
+    given_back: Collection[str] = (),
+    agreed: str = "",
+) -> None:
+    """Say what an image is from now on. Arguments and errors are those of `describing.describe_image`.
 
     Items and requests that are impossible then stay, and are refused with the reason: raises Follows until
     the actor `agreed`, by its token, to what it told.
@@ -47,12 +55,15 @@ def describe(*, actor: Any, image: Image, values: Description, seen: Snapshot, a
     with transaction.atomic():
         current = describing.locked(image)
         check_seen(current.title, seen, describing.snapshot(current))
-        found = effects(current, values)
+        then = describing.as_listed(current, values, given_back)
+        found = effects(current, then)
         if found and agreed != token_of(found):
             # What is wrong in itself is told first; nothing of it is kept.
-            describing.check(current, values)
+            describing.check(current, then)
             raise Follows(found)
-        describing.describe_image(actor=actor, image=current, values=values, seen=seen)
+        describing.describe_image(
+            actor=actor, image=current, values=values, seen=seen, given_back=given_back
+        )
 
 
 def effects(image: Image, values: Description) -> list[str]:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, SeenForm
-from portal.hosts.images.describing import snapshot
+from portal.hosts.images.describing import returnable, snapshot
 from portal.hosts.images.values import FIELDS, Description, Wanted
 from portal.hosts.models import Image
 from vms.virtualization import HELP, Devices
@@ -103,15 +104,35 @@ class DescribeForm(SeenForm, _SaidForm):
     #: What would follow from it, in sentences, and what tells that they were shown.
     effects: Sequence[str] = ()
     agreed = forms.CharField(widget=forms.HiddenInput, required=False)
+    given_back = forms.MultipleChoiceField(
+        label=_("Give back to the image builder's list"),
+        required=False,
+        widget=ExplainedCheckboxes,
+        help_text=_(
+            "Edited by hand. What is chosen here becomes what the list says, whatever is typed above, and "
+            "follows the list from then on."
+        ),
+    )
 
     def __init__(self, data: Any = None, *, actor: Any, image: Image) -> None:
         super().__init__(data, initial=said_of(image), actor=actor)
+        self._offer_back(image)
         if not image.needs_installer:
             self.fields["min_disk"].help_text = _("Empty: as large as the image itself, %(size)s.") % {
                 "size": gib(image.virtual_size, 2)
             }
         if not self.is_bound:
             self.show(snapshot(image))
+
+    def _offer_back(self, image: Image) -> None:
+        names = returnable(image)
+        if not names:
+            del self.fields["given_back"]
+            return
+        field: Any = self.fields["given_back"]
+        field.choices = [(name, label_of(name)) for name in names]
+        said = {name: {"said": _in_words(name, image.listed[name])} for name in names}
+        field.widget.explained = {name: gettext("The list says: %(said)s") % said[name] for name in names}
 
     def tell(self, effects: Sequence[str], token: str) -> None:
         """Show what would follow; sent again, the form agrees to that."""
@@ -123,6 +144,22 @@ class DescribeForm(SeenForm, _SaidForm):
     def values(self) -> Description:
         """Return what was typed, as the service takes it."""
         return Description(**self.said())
+
+
+def label_of(name: str) -> str:
+    """Return what people call a value that is said of an image."""
+    return str(SAID.get(name, DescribeForm.base_fields[name].label))
+
+
+def _in_words(name: str, value: Any) -> str:
+    """Return a value that a list says, for people."""
+    if name == "device_models":
+        return ", ".join(str(Devices(one).label) for one in value)
+    if isinstance(value, bool):
+        return gettext("yes") if value else gettext("no")
+    if name in ("min_memory", "min_disk"):
+        return gib(value, 2)
+    return str(value) or gettext("nothing")
 
 
 KINDS = {

@@ -146,6 +146,7 @@ def _described(request: HttpRequest, found: Image, form: DescribeForm) -> bool:
                 image=found,
                 values=form.values(),
                 seen=typed["seen"],
+                given_back=typed.get("given_back", ()),
                 agreed=typed["agreed"],
             )
         except describing.Follows as follows:

@@ -24,7 +24,7 @@ from portal.operations.models import Operation
 from vms import guidance
 from vms.catalogue import appliances, services
 from vms.catalogue.forms import DeprecateForm, ItemForm, SizeForm
-from vms.catalogue.image_forms import SAID, DescribeForm
+from vms.catalogue.image_forms import label_of
 from vms.catalogue.values import Refused, item_snapshot, size_snapshot
 from vms.models import CatalogueItem, Flavour
 from vms.offers import offers
@@ -279,7 +279,7 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None =
     context = {
         "image": found,
         "form": form or DeprecateForm(),
-        "edited": [str(SAID.get(name, DescribeForm.base_fields[name].label)) for name in found.edited],
+        "edited": [label_of(name) for name in found.edited],
         "delete": ConfirmForm(name=found.name),
         "uses": " ".join(uses_of(found) or stood_on(found)),
         "operations": _operations(request, found),

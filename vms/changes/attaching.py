@@ -19,11 +19,16 @@ from portal.drivers.qcow2 import SECTOR, has_external_data
 from portal.drivers.types import DomainInfo, VolumeInfo, is_device
 from portal.hosts import sharing
 from portal.hosts.limits import count_present
-from portal.hosts.models import Image, PoolAttachment, Volume
+from portal.hosts.models import Image, Volume
 from portal.hosts.services import check_estate
 from portal.hosts.steps import HostStep
 from portal.hosts.storage.further import lies_under
-from portal.hosts.storage.services import has_plain_name, why_without_base, works_on
+from portal.hosts.storage.services import (
+    has_plain_name,
+    why_without_base,
+    why_worked_on,
+    works_on,
+)
 from portal.hosts.storage.using import uses_of
 from portal.live.publish import publish
 from portal.operations import ledger, revisions
@@ -87,16 +92,12 @@ def _check_as_seen(step: HostStep, context: StepContext) -> None:
 def _check_unused(step: HostStep, context: StepContext, but: str = "") -> None:
     """Raise StepFailed when anybody has the volume, or works on it, `but` the domain of that name."""
     names = context.identifiers
-    if work := _work_on(Disk.objects.select_related("pool").get(pk=names["disk"]).pool, names["volume"]):
+    pool = Disk.objects.select_related("pool").get(pk=names["disk"]).pool
+    if work := works_on(pool, names["volume"]).first():
         raise StepFailed("volume_in_use", str(work))
     users = sharing.users_of(partial(step.call, context), names["pool"], names["volume"])
     if others := ", ".join(user for user in users if user != but):
         raise StepFailed("volume_in_use", others)
-
-
-def _work_on(pool: PoolAttachment, name: str) -> Operation | None:
-    """Return what is being done to a volume where pools are looked after, None for nothing."""
-    return works_on(pool, name).first()
 
 
 # Attaching
@@ -137,8 +138,8 @@ def why_not(machine: VirtualMachine, volume: Volume) -> str:
         return _("The volume is no file and no device of the host, and others are not attached.")
     if users := ", ".join(use.words for use in uses_of([volume])[volume.pk]):
         return _("It is in use: %(users)s.") % {"users": users}
-    if work := _work_on(volume.pool, volume.name):
-        return _("%(operation)s is not finished; wait for its end.") % {"operation": work}
+    if reason := why_worked_on(volume.pool, volume.name):
+        return reason
     return _why_strange(volume)
 
 

@@ -20,6 +20,7 @@ def make_known(
     A newer version, which is of the same name and kind, begins with what people said of the one before it.
     What a person `typed` for this call counts. Joins the transaction. Idempotent by content.
     """
+    told = {**told, "listed": {name: told[name] for name in FIELDS if name in told}}
     current = Image.objects.select_for_update().filter(sha256=sha256).first()
     if current is not None:
         kept = set(current.edited) - set(typed)
@@ -30,7 +31,7 @@ def make_known(
     builds = Image.objects.filter(name=told["name"], kind=kind, uploads=None).exclude(source="")
     older = builds.order_by("-pk").first()
     if older is None:
-        return Image.objects.update_or_create(sha256=sha256, defaults=dict(told))
+        return Image.objects.update_or_create(sha256=sha256, defaults=told)
     inherited = (set(older.edited) | _OURS) - _OWN - set(typed)
     values = {name: getattr(older, name) for name in FIELDS if name in inherited - {"projects"}}
     values["edited"] = [name for name in older.edited if name in inherited]

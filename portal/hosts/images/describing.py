@@ -1,6 +1,8 @@
 """Say anew what is in an image and who may use it. Not for: what follows for items (`vms.catalogue`)."""
 
 import copy
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from django.db import transaction
@@ -15,25 +17,48 @@ from portal.hosts.models import Image
 from portal.hosts.services import check_estate
 
 
-def describe_image(*, actor: Any, image: Image, values: Description, seen: Snapshot) -> None:
+def describe_image(
+    *, actor: Any, image: Image, values: Description, seen: Snapshot, given_back: Collection[str] = ()
+) -> None:
     """Say what an image is from now on; what was edited so, no builder's list overrules. Idempotent.
 
-    Machines and requests keep what they froze. `seen` is the `snapshot` that the actor saw. Raises Denied,
-    with the field, and Changed when somebody else was faster.
+    Of what is `given_back` the list's own value counts, now and at whatever it says later. Machines and
+    requests keep what they froze. `seen` is the `snapshot` that the actor saw. Raises Denied, with the field,
+    and Changed when somebody else was faster.
     """
     check_estate(actor, "administer", _("change images"))
     with transaction.atomic():
         current = locked(image)
         before = snapshot(current)
         check_seen(current.title, seen, before)
+        values = as_listed(current, values, given_back)
         check(current, values)
         described = as_described(current, values)
         current.projects.set([] if values.every_project else values.projects)
         after = snapshot(described)
-        if changed := {name for name in FIELDS if before[name] != after[name]}:
-            described.edited = sorted(changed.union(current.edited))
+        changed = {name for name in FIELDS if before[name] != after[name]}
+        if changed or given_back:
+            described.edited = sorted(changed.union(current.edited) - set(given_back))
             described.save(update_fields=["edited", *(name for name in FIELDS if name != "projects")])
+            if given_back:
+                before, after = before | {"edited": current.edited}, after | {"edited": described.edited}
             audit.record(actor=actor, verb="image.described", target=current, before=before, after=after)
+
+
+def returnable(image: Image) -> list[str]:
+    """Return what people said of an image that its builder's list says something of too."""
+    return [name for name in FIELDS if name in image.edited and name in image.listed]
+
+
+def as_listed(image: Image, values: Description, names: Collection[str]) -> Description:
+    """Return `values` with what the builder's list says of `names`. Raises Denied for what is not edited."""
+    if not set(names) <= set(returnable(image)):
+        words = _("The image builder's list has one of the values already, or says nothing of it.")
+        raise Denied(words, field="given_back")
+    said: dict[str, Any] = {name: image.listed[name] for name in names}
+    if "device_models" in said:
+        said["device_models"] = tuple(said["device_models"])
+    return replace(values, **said)
 
 
 def as_described(image: Image, values: Description) -> Image:

@@ -2,7 +2,7 @@
 
 What the browser sent is sealed before the worker looks at it (`keeper`), or copied where the web process
 can still write to it. A file that is wrong in itself is thrown away at once. After any other failure what the
-browser sent is kept, to be imported again.
+browser sent is kept, to be imported again; so is what was fetched, once its checksum was right.
 """
 
 import errno
@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -47,11 +46,6 @@ def _upload(context: StepContext) -> Upload:
     if upload is None:
         raise StepFailed("upload_gone")
     return upload
-
-
-def _sent(upload: Upload) -> Path | None:
-    """Return what a browser sent, None for what is fetched."""
-    return None if upload.address else store.part_of(upload)
 
 
 @contextmanager
@@ -93,10 +87,20 @@ class Take(Step):
         if upload.expected_sha256 and found != upload.expected_sha256:
             store.forget(upload)
             raise StepFailed("image_checksum", found)
-        Upload.objects.filter(pk=upload.pk).update(sha256=found, file_size=target.stat().st_size)
+        whole = store.part_of(upload) if upload.address else target
+        # Before it gets its second name: from here on it need not be fetched again.
+        Upload.objects.filter(pk=upload.pk).update(sha256=found, file_size=store.length(whole))
+        if upload.address:
+            store.name_fetched(upload)
 
     def _fetch(self, context: StepContext, upload: Upload) -> str:
-        target = store.taken_of(upload)
+        if not store.is_fetched(upload):
+            self._fetch_from(upload, context)
+        with store.open_part(upload) as file:
+            return self._digest(context, file, None)
+
+    def _fetch_from(self, upload: Upload, context: StepContext) -> None:
+        target = store.part_of(upload)
         room_bytes = room.free_bytes(upload) + store.length(target)
         most = min(settings.UPLOAD_MOST_BYTES, room_bytes)
         limits = fetching.Limits(most, settings.IMPORT_SECONDS, settings.IMPORT_NETWORKS, settings.IMPORT_CA)
@@ -106,8 +110,6 @@ class Take(Step):
             if failed.code == "image_long" and most == room_bytes:
                 raise StepFailed("store_full", failed.raw) from failed
             raise StepFailed(failed.code, failed.raw, retryable=failed.retryable) from failed
-        with target.open("rb") as file:
-            return self._digest(context, file, None)
 
     def _take(self, context: StepContext, upload: Upload) -> str:
         if store.length(store.part_of(upload)) != upload.file_size:
@@ -154,6 +156,9 @@ class Take(Step):
         upload = Upload.objects.filter(pk=context.identifiers["upload"]).first()
         if upload is not None:
             store.remove(store.taken_of(upload))
+            # What was not fetched whole goes on from nowhere; else whoever tries again has it.
+            if not store.is_fetched(upload):
+                store.remove(store.fetched_of(upload))
 
 
 class Check(Step):

@@ -22,10 +22,9 @@ def files_of(upload: Upload, head: bytes) -> int:
     A qcow2 and a CD become the image as they are, a raw disk becomes a qcow2, and out of an appliance comes
     a disk before that. What is packed inside may need more, which only the worker sees.
     """
-    sent = 0 if upload.address else 1
     if upload.wanted["kind"] == Image.Kind.ISO or head.startswith(MAGIC):
-        return sent + 1
-    return sent + (3 if begins_as_tar(head) else 2)
+        return 2
+    return 4 if begins_as_tar(head) else 3
 
 
 def needed_bytes(upload: Upload) -> int:
@@ -33,9 +32,8 @@ def needed_bytes(upload: Upload) -> int:
     if not upload.file_size or upload.image_id is not None:
         return 0
     head = b""
-    if not upload.address:
-        with suppress(OSError), store.open_part(upload) as file:
-            head = file.read(HEAD)
+    with suppress(OSError), store.open_part(upload) as file:
+        head = file.read(HEAD)
     places = (store.part_of, store.taken_of, store.unpacked_of, store.image_of)
     there = sum(store.length(place(upload)) for place in places)
     return max(0, files_of(upload, head) * upload.file_size - there)

@@ -229,7 +229,7 @@ def retry(*, actor: Any, upload: Upload) -> Operation:
         if must_choose(current):
             raise Denied(_("Choose first which disk of the OVA is taken."))
         # What an address gives may be another length by now; its fetch looks itself.
-        if not current.address:
+        if not current.address or store.is_fetched(current):
             _check_room(current, room.needed_bytes(current))
         current.state = State.HANDED
         current.save(update_fields=["state"])

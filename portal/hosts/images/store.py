@@ -2,8 +2,8 @@
 
 `sent` is written by the keeper, to which the web process passes what browsers send: what is sealed there
 changes no more, and the worker goes on with it as it is. `parts` is written by the web process itself, where
-no keeper answers: what it holds may change until the worker has copied it. `images` is the worker's own; what
-is checked there stays as it was checked.
+no keeper answers: what it holds may change until the worker has copied it. `images` is the worker's own, with
+what it fetched; what is checked there stays as it was checked.
 """
 
 import errno
@@ -28,7 +28,7 @@ PIECE = 1 << 20
 SPARE = 1 << 30
 #: The mode of a file to which nobody writes any more; the group may read it.
 SEALED = 0o440
-_SUFFIXES = frozenset({".part", ".taken", ".disk", ".iso", ".qcow2"})
+_SUFFIXES = frozenset({".part", ".fetched", ".taken", ".disk", ".iso", ".qcow2"})
 
 
 class WrongOffset(Exception):
@@ -65,8 +65,15 @@ def is_kept(upload: Upload) -> bool:
 
 
 def part_of(upload: Upload) -> Path:
-    """Return where the file lies while a browser sends it."""
+    """Return where the file lies while a browser sends it, or the worker fetches it."""
+    if upload.address:
+        return fetched_of(upload)
     return kept_of(upload.token) if is_kept(upload) else own_part_of(upload)
+
+
+def fetched_of(upload: Upload) -> Path:
+    """Return where the worker writes what it fetches; kept as long as what a browser sent."""
+    return Path(settings.UPLOADS) / "images" / f"{upload.token}.fetched"
 
 
 def taken_of(upload: Upload) -> Path:
@@ -180,8 +187,26 @@ def seal(upload: Upload, check: Callable[[], None]) -> None:
     os.link(kept_of(upload.token), taken, follow_symlinks=False)
 
 
+def name_fetched(upload: Upload) -> None:
+    """Name what was fetched as taken; it takes no more room by that. Idempotent. Raises OSError.
+
+    Where the file system gives no second name, it loses its first: to try again is to fetch it again.
+    """
+    fetched, taken = fetched_of(upload), taken_of(upload)
+    remove(taken)
+    try:
+        os.link(fetched, taken, follow_symlinks=False)
+    except OSError:
+        os.replace(fetched, taken)
+
+
+def is_fetched(upload: Upload) -> bool:
+    """Tell whether what was fetched is there as whole as when its checksum was right."""
+    return bool(upload.sha256) and 0 < upload.file_size == length(fetched_of(upload))
+
+
 def open_part(upload: Upload) -> BinaryIO:
-    """Open what was sent, for the worker. Raises OSError, also for what is no plain file.
+    """Open what was sent or fetched, for the worker. Raises OSError, also for what is no plain file.
 
     The web process owns the folder: what is there may be a link to what the worker alone may read.
     """
@@ -241,4 +266,5 @@ def clear(*uploads: Upload) -> None:
 
 def forget(upload: Upload) -> None:
     """Delete everything that came of an upload but its image. Idempotent."""
-    remove(kept_of(upload.token), own_part_of(upload), taken_of(upload), unpacked_of(upload))
+    sent = kept_of(upload.token), own_part_of(upload), fetched_of(upload)
+    remove(*sent, taken_of(upload), unpacked_of(upload))

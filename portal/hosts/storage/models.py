@@ -1,4 +1,4 @@
-"""What hosts have that the portal does not know. Not for: what it uses (`portal.hosts.models`)."""
+"""Pools that hosts have and the portal does not know, or not any more. Not for: what it uses."""
 
 from django.db import models
 
@@ -43,3 +43,14 @@ class FoundPool(models.Model):
         """Where it is: its folder, or what it lies on, in a line."""
         lies_on = " ".join(filter(None, (self.observed_server, self.observed_source)))
         return lies_on or self.observed_path
+
+
+class MadeBefore(models.Model):
+    """Which volumes people made here in a pool that was given back, for when it is taken over again."""
+
+    uuid = models.UUIDField(unique=True)
+    #: By name [capacity in bytes, format]: what is another by then, somebody else made.
+    volumes = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return str(self.uuid)

@@ -19,12 +19,13 @@ from portal.hosts.storage.services import (
     check_new,
     has_plain_name,
     is_lun,
-    works_on,
+    why_worked_on,
 )
 from portal.hosts.storage.using import uses_of
 from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from portal.operations.states import UNFINISHED
+from portal.operations.words import not_finished
 
 
 def copy(*, actor: Any, volume: Volume, to: PoolAttachment, name: str) -> Operation:
@@ -56,8 +57,8 @@ def why_not(volume: Volume) -> str:
         return _("The volume's pool does not run.")
     if users := ", ".join(use.words for use in uses_of([volume])[volume.pk]):
         return _("It is in use: %(users)s.") % {"users": users}
-    if work := works_on(volume.pool, volume.name).first():
-        return _("%(operation)s is not finished; wait for its end.") % {"operation": work}
+    if reason := why_worked_on(volume.pool, volume.name):
+        return reason
     if volume.observed_backing:
         words = _(
             "It stands on %(path)s, and what lies here is only what differs from that. Copy it in its pool: "
@@ -137,7 +138,7 @@ def _checked(volume: Volume, to: PoolAttachment) -> PoolAttachment:
     going = Operation.objects.filter(kind__in=[pool_kinds.STOP, pool_kinds.REMOVE], state__in=UNFINISHED)
     both = [str(pool.pool.uuid) for pool in (volume.pool, there)]
     if work := going.filter(identifiers__uuid__in=both).first():
-        raise Denied(_("%(operation)s is not finished; wait for its end.") % {"operation": work})
+        raise Denied(not_finished(work))
     if not there.observed_active:
         raise Denied(_("The pool does not run."), field="pool")
     if reason := why_not_into(there, volume):

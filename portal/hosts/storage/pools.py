@@ -21,6 +21,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED
+from portal.operations.words import not_finished
 
 #: Folders of the system: the host would give one that becomes a pool other permissions.
 _SYSTEM = frozenset(
@@ -230,7 +231,7 @@ def why_busy(pool: PoolAttachment, uses: Mapping[int, list[Use]]) -> str:
     word = json.dumps(pool.pool.name)
     named = next((one for one in work if word in json.dumps(one.identifiers)), None)
     if named:
-        return _("%(operation)s is not finished; wait for its end.") % {"operation": named}
+        return not_finished(named)
     counters = Counter.objects.filter(scope=pool.pool.scope)
     return _("Disks in it are promised to machines.") if any(one.taken for one in counters) else ""
 

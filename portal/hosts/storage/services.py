@@ -17,7 +17,7 @@ from portal.hosts.services import check_estate
 from portal.hosts.storage import downloading, kinds, move_kinds, pool_words
 from portal.hosts.storage.further import lies_under
 from portal.hosts.storage.using import uses_by_machines, uses_of
-from portal.operations import ledger
+from portal.operations import ledger, words
 from portal.operations.models import Operation
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
@@ -133,8 +133,8 @@ def why_without_base(volume: Volume) -> str:
         met.add(backing)
         below = known.filter(observed_path=backing).values_list("observed_backing", flat=True).first()
         if below is None:
-            words = _("It stands on %(path)s, which lies in no pool that the portal looks into.")
-            return words % {"path": backing}
+            told = _("It stands on %(path)s, which lies in no pool that the portal looks into.")
+            return told % {"path": backing}
         backing = below
     bases = known.filter(observed_path__in=met).select_related("pool__pool", "pool__host")
     for uses in uses_by_machines(list(bases)).values():
@@ -187,6 +187,12 @@ def works_on(pool: PoolAttachment, name: str) -> QuerySet[Operation]:
     return Operation.objects.filter(concerned, state__in=UNFINISHED).order_by("pk")
 
 
+def why_worked_on(pool: PoolAttachment, name: str) -> str:
+    """Return that somebody works on a volume, or with it, in a sentence; '' for nobody."""
+    work = works_on(pool, name).first()
+    return words.not_finished(work) if work else ""
+
+
 def _reads(work: Operation, subject: str) -> bool:
     """Tell whether an operation only reads the volume that is its subject, or that it copies."""
     copies = work.kind in {kinds.CLONE, move_kinds.COPY} and work.subject != subject
@@ -197,7 +203,7 @@ def _check_idle(pool: PoolAttachment, name: str, *, reading: bool) -> None:
     """Raise Denied while others work on a volume; who is only `reading` it minds no other reader."""
     for work in works_on(pool, name):
         if not (reading and _reads(work, subject_of(pool, name))):
-            raise Denied(_("%(operation)s is not finished; wait for its end.") % {"operation": work})
+            raise Denied(words.not_finished(work))
 
 
 def _check_known(pool: PoolAttachment) -> None:

@@ -17,6 +17,7 @@ from portal.drivers.types import FOLDER_KINDS, PoolKind
 from portal.hosts.models import FoundPool, Host, PoolAttachment, StoragePool
 from portal.hosts.services import check_estate, locked
 from portal.hosts.storage import pool_kinds, pool_sources, pools
+from portal.hosts.storage.looking import keep_made
 from portal.hosts.storage.pool_words import label_of
 from portal.hosts.storage.services import has_plain_name
 from portal.hosts.storage.using import uses_of
@@ -25,6 +26,7 @@ from portal.operations import ledger
 from portal.operations.models import Operation
 from portal.operations.registry import StepFailed
 from portal.operations.states import UNFINISHED
+from portal.operations.words import not_finished
 
 #: Pools of a host that its page shows.
 SHOWN = 30
@@ -86,7 +88,7 @@ def _check_uuid(uuid: str) -> None:
     # A pool that is being added, or is on its way out, is on its host and has no row.
     work = Operation.objects.filter(state__in=UNFINISHED, identifiers__uuid=uuid).first()
     if work is not None:
-        raise Denied(_("%(operation)s is not finished; wait for its end.") % {"operation": work})
+        raise Denied(not_finished(work))
 
 
 def _check_place(host: Host, names: Mapping[str, str]) -> None:
@@ -140,6 +142,7 @@ def give_back(*, actor: Any, pool: PoolAttachment, confirm_name: str) -> None:
         names = {"name": current.pool.name, "uuid": str(current.pool.uuid), "place": current.place}
         audit.record(actor=actor, verb="pool.given_back", target=host, before=names)
         _find_again(current)
+        keep_made(current)
         try:
             pool_kinds.forget(str(current.pool.uuid))
         except StepFailed as failure:

@@ -19,7 +19,7 @@ from portal.hosts.storage import pool_words
 from portal.hosts.storage.kinds import Claim, Look, Make, is_mark, page
 from portal.hosts.storage.looking import forget_begun
 from portal.hosts.storage.pool_kinds import REMOVE
-from portal.hosts.storage.services import check_new, works_on
+from portal.hosts.storage.services import check_new, why_worked_on
 from portal.live.publish import publish
 from portal.operations import ledger
 from portal.operations.models import Operation
@@ -46,9 +46,8 @@ def begin(*, actor: Any, pool: PoolAttachment, name: str, sha256: str = "") -> U
         if coming is not None:
             words = _("%(person)s began to upload a volume of this name; go on with that, or throw it away.")
             raise Denied(words % {"person": coming.person}, field="name")
-        if work := works_on(pool, name).first():
-            words = _("%(operation)s is not finished; wait for its end.")
-            raise Denied(words % {"operation": work}, field="name")
+        if reason := why_worked_on(pool, name):
+            raise Denied(reason, field="name")
         upload.save()
         after = {"pool": str(pool), "name": name, "sha256": upload.expected_sha256}
         audit.record(actor=actor, verb=purposes.verb(upload, "upload_begun"), target=upload, after=after)

@@ -11,13 +11,16 @@ from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.drivers.ova import archive
 from portal.drivers.ova.appliance import Appliance, PackedDisk
-from portal.hosts.images import services
-from portal.hosts.models import Image
+from portal.hosts.images import services, store
+from portal.hosts.models import Image, Upload
 from portal.operations import messages
 from portal.operations.models import Operation
 from portal.operations.states import State
 from tests.hosts.images.conftest import MIB, WANTED, files, imported, send
 from tests.hosts.images.test_appliances import disk, raw_of
+from tests.hosts.images.test_fetching import site  # noqa: F401 a fixture
+from tests.hosts.images.test_importing import begin as begin_import
+from tests.hosts.images.test_importing import served  # noqa: F401 a fixture
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 NAMES = ("system (1).qcow2", "data.vmdk", "more.qcow2")
@@ -87,6 +90,24 @@ def test_of_several_disks_the_one_is_taken_that_a_person_chose(chief, begin, par
     assert (image.told["disk"], image.told["disks"], image.virtual_size) == (2, 3, SIZES[1])
     assert AuditEntry.objects.filter(verb="image.disk_chosen").count() == 1
     assert files(uploads) == [".part", ".qcow2"]
+
+
+def test_what_was_fetched_is_chosen_from_without_fetching_it_again(
+    chief, uploads, pool, served, ova  # noqa: F811
+):
+    """Red when Take.undo() removes what came whole: the choice would fetch all of it once more."""
+    served.body, served.told = ova, len(ova)
+    assert imported(begin_import(chief, served)) == (State.FAILED, ["appliance_disks"])
+    upload = Upload.objects.get()
+    assert files(uploads) == [".fetched"]
+    # As for a file that a browser sent there must be room for what is made of it.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "free_bytes", lambda: 3 * len(ova) - 1)
+        with pytest.raises(Denied, match="needs .* with the copies made of it"):
+            services.choose_disk(actor=chief, upload=upload, number=2)
+    chosen = services.choose_disk(actor=chief, upload=upload, number=2)
+    assert imported(chosen) == (State.SUCCEEDED, [])
+    assert len(served.asked) == 1 and Image.objects.get().told["disk"] == 2
 
 
 def test_a_number_that_is_told_beforehand_asks_nobody(chief, begin, ova, tmp_path):

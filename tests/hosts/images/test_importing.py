@@ -1,8 +1,10 @@
 """Importing an image from an address: by a worker, with the SHA-256 that was told."""
 
+import errno
 import hashlib
 import ipaddress
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,13 +13,14 @@ from django.urls import reverse
 
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
-from portal.hosts.images import services
+from portal.hosts.images import importing, services, store
 from portal.hosts.models import Image, Upload
 from portal.operations import messages, runner
 from portal.operations.models import Operation, StepRecord
+from portal.operations.registry import StepContext
 from portal.operations.states import State
 from tests.factories import make_image
-from tests.hosts.images.conftest import WANTED, files, imported
+from tests.hosts.images.conftest import WANTED, fail, files, imported
 from tests.hosts.images.test_fetching import site  # noqa: F401 a fixture
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -103,6 +106,60 @@ def test_a_broken_connection_goes_on_and_a_lasting_one_is_told(chief, uploads, p
     assert files(uploads) == [] and services.can_retry(upload)
     served.breaks_after = None
     assert imported(services.retry(actor=chief, upload=upload)) == (State.SUCCEEDED, [])
+
+
+def test_what_came_whole_is_not_fetched_again(chief, uploads, pool, served, monkeypatch):
+    """Red when Take removes what it fetched although its checksum was right, or does not look for it.
+
+    It goes with the upload, and of what is an image by now no second name is left.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "_copy_to", lambda *_told: fail())
+        assert imported(begin(chief, served))[0] == State.FAILED
+    upload = Upload.objects.get()
+    assert files(uploads) == [".fetched"] and services.can_retry(upload)
+    served.body = b"another file by now"
+    assert imported(services.retry(actor=chief, upload=upload)) == (State.SUCCEEDED, [])
+    assert len(served.asked) == 1
+    store.keep(upload)
+    assert files(uploads) == [".qcow2"]
+
+
+def test_what_was_fetched_goes_with_its_upload(chief, uploads, pool, served, monkeypatch):
+    """Red when store.forget() leaves it: it would lie there until a sweep finds no row for it."""
+    monkeypatch.setattr(importing, "_copy_to", lambda *_told: fail())
+    imported(begin(chief, served))
+    services.give_up(actor=chief, upload=Upload.objects.get())
+    assert files(uploads) == []
+
+
+def test_what_changed_on_disk_is_thrown_away_and_fetched_again(chief, uploads, pool, served, monkeypatch):
+    """Red when what is there already is believed without its checksum."""
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "_copy_to", lambda *_told: fail())
+        imported(begin(chief, served))
+    upload = Upload.objects.get()
+    store.fetched_of(upload).write_bytes(bytes(len(served.body)))
+    assert imported(services.retry(actor=chief, upload=upload)) == (State.FAILED, ["image_checksum"])
+    assert files(uploads) == []
+    upload.refresh_from_db()
+    assert imported(services.retry(actor=chief, upload=upload)) == (State.SUCCEEDED, [])
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["hard links", "none"])
+def test_a_worker_that_died_after_it_took_what_it_fetched(chief, uploads, pool, served, monkeypatch, names):
+    """Red when Take fetches again what came whole, or name_fetched() raises without second names."""
+
+    def no_link(*_told, **_options):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not names:
+        monkeypatch.setattr(os, "link", no_link)
+    operation = begin(chief, served)
+    importing.Take().do(StepContext({}, operation.identifiers, lambda: None))
+    assert files(uploads) == ([".fetched", ".taken"] if names else [".taken"])
+    assert imported(operation) == (State.SUCCEEDED, [])
+    assert len(served.asked) == (1 if names else 2)
 
 
 def test_what_is_larger_than_the_portal_takes_is_not_fetched(chief, uploads, pool, served, settings):

@@ -293,7 +293,7 @@ def test_what_became_no_machine_is_told(client, operator, driver, machine):
 
 
 def test_operators_of_everything_press_it(client, cast, operator, driver, machine, network):
-    """Red when somebody else may, or the page does not lead there."""
+    """Red when somebody else may, the page does not lead there, or the card of its host is left out."""
     page_of_it, look_again = (url(name, args=[machine.pk]) for name in ("vms:detail", "vms:look_again"))
     client.force_login(cast.requester)
     assert look_again not in client.get(page_of_it).content.decode()
@@ -305,7 +305,10 @@ def test_operators_of_everything_press_it(client, cast, operator, driver, machin
     redefine(driver, machine, {"title": "</title><b>"})
     grown(driver, machine, network)
     page = client.get(look_again)
-    assert "<ins>3</ins>" in page.content.decode()
+    text = page.content.decode()
+    assert "<ins>3</ins>" in text and "Starts with its host" in text and "</title><b>" not in text
+    # What is changed on the page of settings is not changed here.
+    assert url("vms:autostart", args=[machine.pk]) not in text
     done = client.post(look_again, {"digest": page.context["seen"].definition.observed_digest})
     assert done.status_code == 302 and Operation.objects.get(kind="vm.look_again").state == State.QUEUED
 

@@ -90,6 +90,68 @@ def test_a_list_of_a_builder_does_not_overrule_what_was_said_here(chief, tmp_pat
     assert image.min_memory == MIB * 64 and AuditEntry.objects.filter(verb="image.described").count() == 2
 
 
+@pytest.fixture
+def listed(admin, chief, tmp_path):
+    """An image of a builder's list of which people said the title, the memory and the system."""
+    path = write_manifest(tmp_path, b"one", title="Theirs", description="theirs")
+    (image,) = services.import_images(actor=chief, manifest=path)
+    say(chief, image, title="Ours", min_memory=GIB, os="debian12")
+    return image
+
+
+def test_what_was_edited_is_given_back_to_the_list_and_follows_it(admin, chief, tmp_path, listed):
+    """Red when as_listed() takes what was typed, describe_image() keeps it in `edited`, or no entry says so.
+
+    Of the system no list says anything, so that there is nothing to give it back to.
+    """
+    page = admin.get(reverse("vms:image_describe", args=[listed.pk])).content.decode()
+    assert "The list says: Theirs" in page and "The list says: 128 MiB" in page
+    assert 'value="os"' not in page
+    assert describe(admin, listed, given_back=["title"], description="of us").status_code == 302
+    listed.refresh_from_db()
+    assert (listed.title, listed.min_memory, listed.description) == ("Theirs", GIB, "of us")
+    assert listed.edited == ["description", "min_memory", "os"]
+    entry = AuditEntry.objects.filter(verb="image.described").last()
+    assert (entry.before["title"], entry.after["title"]) == ("Ours", "Theirs")
+    assert "title" in entry.before["edited"] and "title" not in entry.after["edited"]
+    services.import_images(actor=chief, manifest=write_manifest(tmp_path, b"one", title="Newer"))
+    listed.refresh_from_db()
+    assert (listed.title, listed.min_memory, listed.os) == ("Newer", GIB, "debian12")
+    # Two that say the same: only whose it is changes.
+    say(chief, listed, min_memory=1 << 27)
+    assert describe(admin, listed, given_back=["min_memory"]).status_code == 302
+    listed.refresh_from_db()
+    assert listed.edited == ["description", "os"] and listed.min_memory == 1 << 27
+
+
+def test_what_follows_from_giving_back_is_told_first(admin, chief, tmp_path, listed):
+    """Red when the effects are those of what was typed."""
+    say(chief, listed, min_memory=64 * MIB)
+    made = make_catalogue(listed, make_network())
+    services.import_images(
+        actor=chief, manifest=write_manifest(tmp_path, b"one", min_memory_bytes=2 * GIB)
+    )
+    asked = describe(admin, listed, given_back=["min_memory"])
+    assert f"{made.item.name} cannot be asked for" in asked.content.decode()
+    listed.refresh_from_db()
+    assert listed.min_memory == 64 * MIB and "min_memory" in listed.edited
+    agreed = asked.context["form"]["agreed"].value()
+    assert describe(admin, listed, given_back=["min_memory"], agreed=agreed).status_code == 302
+    listed.refresh_from_db()
+    assert listed.min_memory == 2 * GIB and listed.edited == ["os", "title"]
+
+
+@pytest.mark.parametrize("name", ["os", "description", "sha256"])
+def test_what_is_not_edited_or_in_no_list_is_not_given_back(admin, chief, listed, name):
+    """Red when as_listed() asks nothing: it would raise, or give back what nobody has."""
+    assert describe(admin, listed, given_back=[name]).status_code == 422
+    seen = describing.snapshot(listed)
+    with pytest.raises(Denied, match="has one of the values already"):
+        describing.describe_image(
+            actor=chief, image=listed, values=said(listed), seen=seen, given_back=[name]
+        )
+
+
 def test_a_newer_build_begins_with_what_was_said_of_the_older(chief, cast, tmp_path):
     """Red when a new build is open to every project again, keeps the older's version, or is a template's."""
     path = write_manifest(tmp_path, b"one")
