@@ -310,7 +310,8 @@ class HypervisorDriver(ABC):
     def plug_vcpus(self, uuid: str, count: int) -> int | None:
         """Give a running domain `count` vCPUs now; never takes one away. The definition is not touched.
 
-        The guest's agent, where one answers, is asked to use them. Return how many the guest says it uses,
+        QEMU's emulation (TCG) may die of it, with the machine: callers ask for none there. The guest's
+        agent, where one answers, is asked to use them. Return how many the guest says it uses,
         None when it says nothing. Idempotent. Raises InvalidState (off), NotSupported (the domain was
         started with a lower ceiling), DomainNotFound.
         """

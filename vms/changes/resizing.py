@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 from portal.core.errors import Denied
 from portal.core.templatetags.gatehouse import gib
 from portal.drivers.inspection import reverse
+from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import MOST_VCPUS, DomainInfo
 from portal.live.publish import publish
 from portal.operations import ledger
@@ -27,6 +28,8 @@ from vms.changes import asking, memory
 from vms.editing import Clash, Redefine
 from vms.models import CatalogueItem, Flavour, Observed, VirtualMachine
 from vms.services import cost_month
+from vms.settings.abilities import is_emulated
+from vms.settings.model import Ground
 from vms.specs import balloon, guest_memory, vcpu_ceiling
 from vms.steps import DomainStep, once_reached
 
@@ -48,7 +51,7 @@ class SetSize(Redefine):
 
 
 class PlugVcpus(DomainStep):
-    """Give a machine that runs the processors at once, where it was started with room for them."""
+    """Give a machine that runs the processors at once, where it can have them and was started with room."""
 
     name, title = "plug", "Give it the processors while it runs"
 
@@ -66,6 +69,10 @@ class PlugVcpus(DomainStep):
         info: DomainInfo = self.call(context, "domain_info", names["uuid"])
         if info.state in memory.OFF or "vcpu" not in asking.growth(context.spec):
             return None
+        running = DefinitionSeen.of(self.call(context, "definition", names["uuid"])).running
+        # It may have been started anew since it was asked, and runs another way now.
+        if running is not None and is_emulated(Ground(running)):
+            return "vcpus_emulated"
         try:
             used: int | None = self.call(context, "plug_vcpus", names["uuid"], wanted)
         except StepFailed as failure:
@@ -229,11 +236,18 @@ def _memory_change(defined: Mapping[str, Any], ceiling: int, present: int) -> di
     return {"memory_bytes": ceiling, "current_memory_bytes": present}
 
 
-def hot_ceiling(machine: VirtualMachine) -> int:
-    """Return up to how many vCPUs a machine gets while it runs; 0 when it is off or nobody knows."""
+def hot_ceiling(machine: VirtualMachine) -> tuple[int, str]:
+    """Return up to how many vCPUs a machine gets while it runs, and a sentence where it never gets any.
+
+    0 and '' when it is off or nobody knows.
+    """
     found = noted.of(machine)
     running = found.observed_running if found else None
-    return int(running.get("vcpus", 0)) if running else 0
+    if not running:
+        return 0, ""
+    if is_emulated(Ground(running)):
+        return 0, _("It runs emulated, and a vCPU that comes while it runs can crash QEMU's emulation.")
+    return int(running.get("vcpus", 0)), ""
 
 
 def place(operation: Operation) -> None:
