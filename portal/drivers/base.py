@@ -16,6 +16,7 @@ from portal.drivers.types import (
     Accelerator,
     AddressInfo,
     BootFileSpec,
+    CardWas,
     DeviceModel,
     DiskCopy,
     DiskSpec,
@@ -353,12 +354,14 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
-    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel) -> bool:
+    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel, was: CardWas | None = None) -> bool:
         """Attach a card on a network to a domain, and to what runs of it; return whether the latter has it.
 
-        The network is there already (`ensure_network`). Idempotent: the same MAC on the same network is the
-        same card; that MAC elsewhere raises AlreadyExists. Raises NoSlot, NetworkNotFound (of a domain that
-        runs), InvalidSpec (also for a network of the guest's own, which is its emulator's), DomainNotFound.
+        The network is there already (`ensure_network`). A card that `was` there before it was detached is
+        given back so, with all else that the definition or what runs has of it still; `spec` tells its MAC
+        alone then. Idempotent: the same MAC on the same network is the same card; that MAC elsewhere raises
+        AlreadyExists. Raises NoSlot, NetworkNotFound (of a domain that runs), InvalidSpec (also for a network
+        of the guest's own, which is its emulator's, and for one that was another card), DomainNotFound.
         """
 
     @abstractmethod
