@@ -9,10 +9,11 @@ from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import Image
 from vms import profiles, virtualization
-from vms.models import CatalogueItem
+from vms.models import CatalogueItem, VirtualMachine
 from vms.specs import guest_memory
 from vms.virtualization import Devices
 
+MIB = 1 << 20
 
 def misfits(size: Any, image: Image) -> Iterator[str]:
     """Yield why a machine of `size` (its `name`, `memory` and `disk`) cannot be made from `image`."""
@@ -62,12 +63,35 @@ def refusal(
     if not allowed:
         told = {"image": image.label, "project": project}
         return _("The people of %(project)s may not use the image %(image)s.") % told
-    if not (reason := _lack(spec, image)):
+    return _anew(image, _lack(spec, image))
+
+
+def _anew(image: Image, reason: str) -> str:
+    if not reason:
         return ""
     words = _(
         "%(image)s was described anew since this was asked. %(reason)s Change the request, or ask anew."
     )
     return words % {"image": image.label, "reason": reason}
+
+
+def resize_refusal(spec: Mapping[str, Any], machine: VirtualMachine, image: Image | None) -> str:
+    """Return why the frozen request for another size of `machine` goes with its image no more; '' if it does.
+
+    `image` is the machine's, or what that would be.
+    """
+    return _anew(image, too_little(machine, guest_memory(spec), image)) if image is not None else ""
+
+
+def too_little(machine: VirtualMachine, memory: int, image: Image | None) -> str:
+    """Return why the guest of `machine`, of that image, is not left `memory` bytes; '' when it can be.
+
+    One that has no more already keeps that.
+    """
+    least = max(image.min_memory if image else 0, MIB)
+    if memory >= min(least, machine.memory_now):
+        return ""
+    return _("%(machine)s needs at least %(least)s.") % {"machine": machine.name, "least": gib(least, 3)}
 
 
 def _lack(spec: Mapping[str, Any], image: Image) -> str:

@@ -16,6 +16,7 @@ from portal.drivers.types import (
     Accelerator,
     AddressInfo,
     BootFileSpec,
+    CardWas,
     DeviceModel,
     DiskCopy,
     DiskSpec,
@@ -310,7 +311,8 @@ class HypervisorDriver(ABC):
     def plug_vcpus(self, uuid: str, count: int) -> int | None:
         """Give a running domain `count` vCPUs now; never takes one away. The definition is not touched.
 
-        The guest's agent, where one answers, is asked to use them. Return how many the guest says it uses,
+        QEMU's emulation (TCG) may die of it, with the machine: callers ask for none there. The guest's
+        agent, where one answers, is asked to use them. Return how many the guest says it uses,
         None when it says nothing. Idempotent. Raises InvalidState (off), NotSupported (the domain was
         started with a lower ceiling), DomainNotFound.
         """
@@ -352,12 +354,14 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
-    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel) -> bool:
+    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel, was: CardWas | None = None) -> bool:
         """Attach a card on a network to a domain, and to what runs of it; return whether the latter has it.
 
-        The network is there already (`ensure_network`). Idempotent: the same MAC on the same network is the
-        same card; that MAC elsewhere raises AlreadyExists. Raises NoSlot, NetworkNotFound (of a domain that
-        runs), InvalidSpec (also for a network of the guest's own, which is its emulator's), DomainNotFound.
+        The network is there already (`ensure_network`). A card that `was` there before it was detached is
+        given back so, with all else that the definition or what runs has of it still; `spec` tells its MAC
+        alone then. Idempotent: the same MAC on the same network is the same card; that MAC elsewhere raises
+        AlreadyExists. Raises NoSlot, NetworkNotFound (of a domain that runs), InvalidSpec (also for a network
+        of the guest's own, which is its emulator's, and for one that was another card), DomainNotFound.
         """
 
     @abstractmethod

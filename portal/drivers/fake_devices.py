@@ -8,7 +8,6 @@ from xml.etree import ElementTree as ET
 from portal.drivers import validation
 from portal.drivers.base import HypervisorDriver
 from portal.drivers.errors import (
-    AlreadyExists,
     DeviceNotFound,
     GuestIgnores,
     InvalidSpec,
@@ -16,7 +15,7 @@ from portal.drivers.errors import (
     VolumeNotFound,
 )
 from portal.drivers.libvirt.xml.build import parse
-from portal.drivers.libvirt.xml.interface import InterfaceElement
+from portal.drivers.libvirt.xml.interface import lacking
 from portal.drivers.libvirt.xml.places import (
     card_with,
     check_rewired,
@@ -31,7 +30,7 @@ from portal.drivers.libvirt.xml.places import (
     with_device,
     without_card,
 )
-from portal.drivers.types import DeviceModel, NicPlace, NicSpec
+from portal.drivers.types import CardWas, DeviceModel, NicPlace, NicSpec
 
 
 class Defined(Protocol):
@@ -55,26 +54,19 @@ class FakeDevices(HypervisorDriver):
     def _knows(self, *, file: str = "", network: str = "") -> bool:
         """Say whether a pool has that file, or whether there is that network."""
 
-    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel) -> bool:
+    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel, was: CardWas | None = None) -> bool:
         validation.check_nic(spec)
         if spec.ssh_port:
             raise InvalidSpec("a card on a network of the guest's own is part of its emulator")
         domain = self._get(uuid)
-        for text in filter(None, (domain.persistent, domain.running)):
-            there = card_with(parse(text), spec.mac)
-            if there is not None and network_of(there) != spec.network:
-                raise AlreadyExists(f"{spec.mac} is on {network_of(there)} already")
-        if domain.running and not self._knows(network=spec.network):
-            raise NetworkNotFound(spec.network)
-
-        def with_card(text: str) -> str:
-            if card_with(parse(text), spec.mac) is not None:
-                return text
-            return with_device(text, parse(InterfaceElement.to_xml(spec, model)))
-
-        domain.persistent = with_card(domain.persistent)
-        if domain.running:
-            domain.running = with_card(domain.running)
+        sides = {name: parse(text) for name, text in _sides(domain).items()}
+        missing = list(lacking(sides, spec, model, was, "running"))
+        for name, made in missing:
+            network = network_of(parse(made))
+            if name == "running" and network and not self._knows(network=network):
+                raise NetworkNotFound(network)
+        for name, made in missing:
+            setattr(domain, name, with_device(getattr(domain, name), parse(made)))
         return bool(domain.running)
 
     def detach_nic(self, uuid: str, mac: str) -> None:
@@ -130,13 +122,17 @@ class FakeDevices(HypervisorDriver):
         _change(self._get(uuid), own, lambda disk: set_limits(disk, limits))
 
 
+def _sides(domain: Defined) -> dict[str, str]:
+    """Return the definitions that a domain has, by their names."""
+    return {name: text for name in ("persistent", "running") if (text := getattr(domain, name))}
+
+
 def _change(
     domain: Defined, find: Callable[[ET.Element], ET.Element | None], change: Callable[[ET.Element], None]
 ) -> None:
     """Change a device of both definitions. Raises DeviceNotFound when neither has it."""
-    sides = {name: text for name in ("persistent", "running") if (text := getattr(domain, name))}
     found = 0
-    for name, text in sides.items():
+    for name, text in _sides(domain).items():
         root = parse(text)
         if (device := find(root)) is not None:
             found += 1

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from portal.drivers.poolkinds import FOLDER_KINDS as FOLDER_KINDS
 from portal.drivers.poolkinds import SECRET_KINDS as SECRET_KINDS
@@ -97,6 +98,17 @@ class NicSpec:
     mac: str
     network: str = ""
     ssh_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CardWas:
+    """A card before it was detached, in the definition and in what ran, None where it was not there.
+
+    As `portal.drivers.inspection` understood it.
+    """
+
+    defined: Mapping[str, Any] | None
+    ran: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,10 @@ SENTENCES = {
         "The host did not say whether the running machine got the memory. It is in its definition: the "
         "machine has it at the latest when it is switched off and started again."
     ),
+    "vcpus_emulated": _(
+        "It gets the processors when it is switched off and started again: it runs emulated, and a "
+        "vCPU that comes while it runs can crash QEMU's emulation."
+    ),
     "vcpus_unused": _(
         "The machine has the processors, but its guest does not use all of them. Bring them online in the "
         "guest, or switch it off and start it again."

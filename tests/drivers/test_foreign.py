@@ -89,6 +89,8 @@ def test_a_rich_domain_is_understood():
     [card] = devices["interfaces"]
     assert (card["source"], card["mtu"], card["link"]) == ({"bridge": "br0"}, 9000, "down")
     assert card["vlan"] == [{"id": 42}]
+    inbound = {"average": 1000, "peak": 5000, "burst": 1024}
+    assert card["limits"] == {"inbound": inbound, "outbound": {"average": 128}}
     assert card["filter"] == {"name": "clean-traffic", "parameters": [{"name": "IP", "value": "10.0.0.7"}]}
     assert devices["tpms"] == [{"model": "tpm-crb", "backend": "emulator", "version": "2.0"}]
     assert devices["graphics"][0]["port"] == -1

@@ -28,15 +28,16 @@ def test_a_machine_grows_in_the_browser_and_its_guest_sees_it(portal, sign_in, b
     address = f"{portal.url}/machines/{machine.pk}/"
     page.goto(address)
     page.get_by_role("link", name="Resize").click()
-    people.once(page, "up to 4 while it runs", 30)
+    people.once(page, "It runs emulated", 30)
     keep_picture(page, "change", "size")
     page.get_by_label("vCPUs").fill("2")
     page.get_by_label("What for").fill("two things at once")
     page.get_by_role("button", name="Ask for this size").click()
     approve(approver, f"Resize {machine.name}")
     people.once(page, "Succeeded", 60)
+    people.once(page, "It gets the processors when it is switched off and started again", 10)
     keep_picture(page, "change", "resized")
-    assert inside(machine.uuid, "/bin/busybox", "nproc").strip() == "2"
+    assert inside(machine.uuid, "/bin/busybox", "nproc").strip() == "1"
 
     page.goto(address)
     page.get_by_role("link", name="Add a disk").click()

@@ -43,7 +43,8 @@ from vms import naming, noted, pending, settings
 from vms.catalogue.forms import SALT
 from vms.catalogue.image_forms import DescribeForm
 from vms.catalogue.values import item_snapshot, size_snapshot
-from vms.changes.devices.forms import LimitsForm
+from vms.changes.devices import media
+from vms.changes.devices.forms import DrivesForm, LimitsForm
 from vms.changes.forms import DiskForm, ResizeForm
 from vms.changes.resizing import sizes_of
 from vms.install_templates import snapshot
@@ -102,6 +103,10 @@ def _back(world: Any) -> dict[str, Any]:
     found = noted.of(world.waiting)
     form.look_at(found, pending.look(world.waiting, found))
     return {"seen": form.initial["seen"]}
+
+
+def _drives(world: Any) -> dict[str, Any]:
+    return {"seen": DrivesForm(now=media.snapshot(media.drives_of(world.machine))).initial["seen"]}
 
 
 def _name(world: Any) -> dict[str, Any]:
@@ -645,9 +650,9 @@ LINES = (
         data=lambda w: {"key": "usb:046d:c52b"},
     ),
     Line("vms:media", page(SEE), NO, "machine"),
-    Line("vms:media_change", NO, change(USE, told=SEE), "machine", {"target": "sda"}),
-    Line("vms:drive_add", NO, change(USE, told=SEE), "machine", data=lambda w: {"bus": "sata"}),
-    Line("vms:drive_remove", NO, change(USE, told=SEE), "machine", {"target": "sdb"}),
+    Line("vms:media_change", NO, change(USE, told=SEE), "machine", {"target": "sda"}, _drives),
+    Line("vms:drive_add", NO, change(USE, told=SEE), "machine", data=lambda w: {"bus": "sata", **_drives(w)}),
+    Line("vms:drive_remove", NO, change(USE, told=SEE), "machine", {"target": "sdb"}, _drives),
     Line("vms:export", NO, change(USE, told=SEE), "machine"),
     Line("vms:exports", page(ALL), NO),
     Line("vms:export_take", NO, change(USE, told=SEE, status=200, refusal=403), "export"),

@@ -392,7 +392,8 @@ def test_the_page_of_drives_ejects_and_inserts(client, cast, machine):
     page = url("vms:media", args=[machine.pk])
     text = client.get(page).content.decode()
     assert "own seed" in text and "Insert the seed" not in text
-    answer = client.post(url("vms:media_change", args=[machine.pk, "sda"]))
+    carried = {"seen": client.get(page).context["carried"]}
+    answer = client.post(url("vms:media_change", args=[machine.pk, "sda"]), carried)
     begun = Operation.objects.get(kind=media.CHANGE)
     assert answer.url == url("operations:detail", args=[begun.pk])
     finish(begun)

@@ -10,7 +10,7 @@ from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.domain import DomainElement
-from portal.drivers.types import Accelerator, DiskSpec, DomainDefinition, DomainSpec
+from portal.drivers.types import DiskSpec, DomainDefinition, DomainSpec
 from portal.hosts.models import Health, Host
 from portal.operations import ledger, quotas, revisions, scopes, words
 from portal.operations import services as operations
@@ -60,7 +60,6 @@ def see(machine, change=None, *, running=True):
         memory_bytes=machine.memory,
         disks=(DiskSpec("/example.qcow2"),),
         seed_path="/example.iso",
-        accelerator=Accelerator.EMULATION,
     )
     text = changed(Kind.DOMAIN, DomainElement.to_xml(spec).encode(), {})
     told = DomainDefinition(changed(Kind.DOMAIN, text.encode(), change or {}), text if running else "")

@@ -227,11 +227,15 @@ def test_the_page_says_when_and_begins_it(client, cast, here):  # noqa: F811
     client.force_login(cast.requester)
     page = url("vms:media", args=[here.machine.pk])
     text = client.get(page).content.decode()
+
+    def carried():
+        return {"seen": client.get(page).context["carried"]}
+
     assert "has no CD drive" in text and "cannot be plugged in while a machine runs" in text
     wrong = client.post(url("vms:drive_add", args=[here.machine.pk]), {"bus": "usb'"}, follow=True)
     assert "no such bus" in wrong.content.decode()
     assert client.get(url("vms:drive_add", args=[here.machine.pk])).status_code == 405
-    answer = client.post(url("vms:drive_add", args=[here.machine.pk]), {"bus": "sata"})
+    answer = client.post(url("vms:drive_add", args=[here.machine.pk]), {"bus": "sata", **carried()})
     begun = Operation.objects.get(kind=drives.ADD)
     assert answer.url == url("operations:detail", args=[begun.pk]) and work(begun).state == State.SUCCEEDED
     text = client.get(page).content.decode()
@@ -241,7 +245,7 @@ def test_the_page_says_when_and_begins_it(client, cast, here):  # noqa: F811
     here.driver.start(here.uuid)
     look(here)
     assert "keeps a drive that is removed until" in client.get(page).content.decode()
-    client.post(away)
+    client.post(away, carried())
     assert work(Operation.objects.get(kind=drives.REMOVE)).state == State.SUCCEEDED
     assert "It was removed" in client.get(page).content.decode()
     here.driver.destroy(here.uuid)

@@ -144,10 +144,11 @@ def test_a_tray_that_is_held_is_told_in_its_own_words_and_can_be_forced(monkeypa
 def test_the_page_inserts_and_forces(client, cast, machine, iso):
     client.force_login(cast.requester)
     page = url("vms:media", args=[machine.pk])
-    text = client.get(page).content.decode()
+    shown = client.get(page)
+    text, carried = shown.content.decode(), {"seen": shown.context["carried"]}
     assert iso.label in text and "Eject by force" in text
     change = url("vms:media_change", args=[machine.pk, "sda"])
-    answer = client.post(change, {"medium": iso.pk})
+    answer = client.post(change, {"medium": iso.pk, **carried})
     begun = Operation.objects.get(kind=media.CHANGE)
     assert answer.url == url("operations:detail", args=[begun.pk])
     assert begun.identifiers["path"] == iso.attachments.get().path
@@ -156,6 +157,6 @@ def test_the_page_inserts_and_forces(client, cast, machine, iso):
     )
     finish(begun, State.FAILED)
     assert "holds the drive shut" in client.get(answer.url).content.decode()
-    client.post(change, {"force": "1"})
+    client.post(change, {"force": "1", **carried})
     assert Operation.objects.latest("pk").identifiers["force"] is True
     assert client.post(change, {"medium": "999999"}).status_code == 404

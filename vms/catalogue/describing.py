@@ -1,6 +1,6 @@
 """Describe an image anew, and say before what follows for items and requests. Not for: the image's row."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -16,10 +16,11 @@ from portal.hosts.images.values import Description
 from portal.hosts.models import Image
 from portal.hosts.services import check_estate
 from portal.operations.models import Operation
-from portal.operations.states import State
+from portal.operations.states import UNFINISHED, State
 from vms import fitting
 from vms.catalogue.images import listed
-from vms.models import CatalogueItem
+from vms.changes.resizing import KIND as RESIZE
+from vms.models import CatalogueItem, Definition, VirtualMachine
 from vms.services import BUILDS, DEPLOY, share_of
 from vms.virtualization import Devices
 
@@ -67,11 +68,11 @@ def describe(
 
 
 def effects(image: Image, values: Description) -> list[str]:
-    """Return in sentences which items and requests would become impossible; three queries and one an item."""
+    """Return in sentences what would become impossible, and what is short of memory; few queries an item."""
     after = describing.as_described(image, values)
     items = image.items.order_by("name").prefetch_related("flavours", "projects")
     found = [sentence for item in items for sentence in _of_item(item, image, after, values)]
-    return found + list(_waiting(image, after, values))
+    return [*found, *_waiting(image, after, values), *_short(image, after)]
 
 
 def _of_item(item: CatalogueItem, before: Image, after: Image, values: Description) -> Iterator[str]:
@@ -135,6 +136,11 @@ def _waiting(before: Image, after: Image, values: Description) -> Iterator[str]:
             continue
         if fitting.refusal(spec, after, project, projects=values.projects):
             lost.append(str(spec["pinned"]["name"]))
+    lost += [
+        operation.title
+        for operation, machine in _resizes(before, [State.AWAITING_APPROVAL])
+        if _comes_short(operation.frozen, machine, before, after)
+    ]
     if lost:
         words = ngettext(
             "A request that waits can only be approved after it was changed: %(names)s.",
@@ -142,3 +148,53 @@ def _waiting(before: Image, after: Image, values: Description) -> Iterator[str]:
             len(lost),
         )
         yield words % {"count": len(lost), "names": listed(lost)}
+
+
+def _resizes(image: Image, states: Collection[str]) -> list[tuple[Operation, VirtualMachine]]:
+    """Return the changes of size of the image's machines that are in `states`, each with its machine."""
+    asked = list(Operation.objects.filter(kind=RESIZE, state__in=states).order_by("pk"))
+    uuids = {operation.frozen["pinned"]["machine"] for operation in asked}
+    found = {str(one.uuid): one for one in VirtualMachine.objects.filter(image=image, uuid__in=uuids)}
+    named = [(operation, found.get(operation.frozen["pinned"]["machine"])) for operation in asked]
+    return [(operation, machine) for operation, machine in named if machine is not None]
+
+
+def _comes_short(spec: Mapping[str, Any], machine: VirtualMachine, before: Image, after: Image) -> bool:
+    """Tell whether what a request leaves a machine's guest was enough for its image, and is not then."""
+    refusals = [fitting.resize_refusal(spec, machine, image) for image in (before, after)]
+    return not refusals[0] and bool(refusals[1])
+
+
+def _short(before: Image, after: Image) -> Iterator[str]:
+    """Yield which machines come to less than the image needs then, by what nobody decides on any more."""
+    under_way = [
+        machine.name
+        for operation, machine in _resizes(before, UNFINISHED)
+        if _comes_short(operation.frozen, machine, before, after)
+    ]
+    if under_way:
+        words = ngettext(
+            "A change that is under way leaves less memory than that to %(names)s.",
+            "%(count)d changes that are under way leave less memory than that to %(names)s.",
+            len(under_way),
+        )
+        yield words % {"count": len(under_way), "names": listed(under_way)}
+    if at_start := list(_at_next_start(before, after)):
+        words = ngettext(
+            "A machine has less memory than that from its next start on: %(names)s.",
+            "%(count)d machines have less memory than that from their next start on: %(names)s.",
+            len(at_start),
+        )
+        yield words % {"count": len(at_start), "names": listed(at_start)}
+
+
+def _at_next_start(before: Image, after: Image) -> Iterator[str]:
+    """Yield the names of machines that run with enough memory, and wait to have less at their next start."""
+    if after.min_memory <= before.min_memory:
+        return
+    own = {(one.host_id, one.uuid): one.name for one in before.machines.order_by("name")}
+    for seen in Definition.objects.filter(uuid__in=before.machines.values("uuid")):
+        sides = (seen.observed_persistent or {}, seen.observed_running or {})
+        then, now = (side.get("current_memory_bytes", side.get("memory_bytes", 0)) for side in sides)
+        if (seen.host_id, seen.uuid) in own and before.min_memory <= then < after.min_memory <= now:
+            yield own[seen.host_id, seen.uuid]

@@ -160,22 +160,23 @@ class _Sight:
         frozen: Mapping[str, Any],
         machine: VirtualMachine | None,
         pools: Mapping[str, str],
-        room: Callable[[VirtualMachine, Mapping[str, Any], str], dict[tuple[str, str], int]],
+        kind: "AskingToChange",
     ) -> None:
-        self.frozen, self.machine = frozen, machine
+        self.frozen, self.machine, self.misfit = frozen, machine, ""
         self.quotas: Mapping[tuple[str, str], int] = {}
         self.room: Mapping[tuple[str, str], int] = {}
         if machine is not None:
             more = growth(frozen)
             self.quotas = quotas(machine, more)
-            self.room = room(machine, frozen, pools.get(str(machine.uuid), ""))
+            self.room = kind.room(machine, frozen, pools.get(str(machine.uuid), ""))
+            self.misfit = kind.misfit(machine, frozen)
 
     def outlook(self, left: Left, own: Mapping[tuple[str, str], int]) -> Outlook:
         """Return it in words, where `left` is what counters have and `own` what it holds already."""
         if self.machine is None:
             return Outlook(warnings=[_("The machine is gone.")])
         bars, shortages = left.after(self.quotas, own)
-        warnings = [power.state_forbids(self.machine, "edit"), left.short_of(self.room)]
+        warnings = [self.misfit, power.state_forbids(self.machine, "edit"), left.short_of(self.room)]
         return Outlook(
             place=self.machine.host.name,
             cost_month=self.frozen["pinned"].get("cost_month", ""),
@@ -211,10 +212,15 @@ class AskingToChange(Asking):
         """Return what a request needs on the machine's host, its disks in the pool of scope `pool`."""
         return capacity(machine, growth(frozen), pool)
 
+    def misfit(self, _machine: VirtualMachine, _frozen: Mapping[str, Any]) -> str:
+        """Return why a request goes with its machine no more, though its state allows it; '' if it does."""
+        return ""
+
     def outlooks(self, operations: Sequence[Operation]) -> Mapping[int, Outlook]:
         frozen = {operation.pk: operation.frozen for operation in operations}
         uuids = {one["pinned"]["machine"] for one in frozen.values()}
-        found = VirtualMachine.objects.filter(uuid__in=uuids).select_related("owner", "project", "host")
+        found = VirtualMachine.objects.filter(uuid__in=uuids)
+        found = found.select_related("owner", "project", "host", "image")
         machines = {str(machine.uuid): machine for machine in found}
         pools = {
             str(disk.machine.uuid): disk.pool.pool.scope
@@ -223,7 +229,7 @@ class AskingToChange(Asking):
             .order_by("-target")
         }
         sights = {
-            pk: _Sight(one, machines.get(one["pinned"]["machine"]), pools, self.room)
+            pk: _Sight(one, machines.get(one["pinned"]["machine"]), pools, self)
             for pk, one in frozen.items()
         }
         left = Left(key for sight in sights.values() for key in (*sight.quotas, *sight.room))

@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.core.errors import Denied
-from portal.core.templatetags.gatehouse import gib
 from portal.drivers.inspection import reverse
+from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import MOST_VCPUS, DomainInfo
 from portal.live.publish import publish
 from portal.operations import ledger, revisions
@@ -21,12 +21,14 @@ from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import noted, power
+from vms import fitting, noted, power
 from vms.building import page_of_machine
 from vms.changes import asking, memory
 from vms.editing import Clash, Redefine
 from vms.models import CatalogueItem, Flavour, Observed, VirtualMachine
 from vms.services import cost_month
+from vms.settings.abilities import is_emulated
+from vms.settings.model import Ground
 from vms.specs import balloon, guest_memory, vcpu_ceiling
 from vms.steps import DomainStep, once_reached
 
@@ -48,7 +50,7 @@ class SetSize(Redefine):
 
 
 class PlugVcpus(DomainStep):
-    """Give a machine that runs the processors at once, where it was started with room for them."""
+    """Give a machine that runs the processors at once, where it can have them and was started with room."""
 
     name, title = "plug", "Give it the processors while it runs"
 
@@ -66,6 +68,10 @@ class PlugVcpus(DomainStep):
         info: DomainInfo = self.call(context, "domain_info", names["uuid"])
         if info.state in memory.OFF or "vcpu" not in asking.growth(context.spec):
             return None
+        running = DefinitionSeen.of(self.call(context, "definition", names["uuid"])).running
+        # It may have been started anew since it was asked, and runs another way now.
+        if running is not None and is_emulated(Ground(running)):
+            return "vcpus_emulated"
         try:
             used: int | None = self.call(context, "plug_vcpus", names["uuid"], wanted)
         except StepFailed as failure:
@@ -110,7 +116,8 @@ def _refuse(machine: VirtualMachine, counted: Mapping[str, int], present: int) -
     """Raise Denied for a size that cannot be, of which the guest is left `present` bytes."""
     if not 1 <= counted["vcpu"] <= MOST_VCPUS:
         raise Denied(_("A machine has 1 to %(most)d vCPUs.") % {"most": MOST_VCPUS}, field="vcpu")
-    _refuse_memory(machine, present)
+    if reason := fitting.too_little(machine, present, machine.image):
+        raise Denied(reason, field="memory")
     if present > counted["memory"]:
         raise Denied(
             _("The ceiling is no less than the memory. Leave it empty, and it is the same."), field="ceiling"
@@ -122,14 +129,6 @@ def _refuse(machine: VirtualMachine, counted: Mapping[str, int], present: int) -
         raise Denied(_("Memory is whole MiB."), field="ceiling")
     if (dict(counted), present) == (_counted(machine), machine.memory_now):
         raise Denied(_("The machine has this size already."))
-
-
-def _refuse_memory(machine: VirtualMachine, present: int) -> None:
-    """Raise Denied when its guest is left less than its image needs, unless it has no more already."""
-    least = max(machine.image.min_memory if machine.image else 0, MIB)
-    if present < min(least, machine.memory_now):
-        names = {"machine": machine.name, "least": gib(least, 3)}
-        raise Denied(_("%(machine)s needs at least %(least)s.") % names, field="memory")
 
 
 def _cost(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
@@ -229,11 +228,18 @@ def _memory_change(defined: Mapping[str, Any], ceiling: int, present: int) -> di
     return {"memory_bytes": ceiling, "current_memory_bytes": present}
 
 
-def hot_ceiling(machine: VirtualMachine) -> int:
-    """Return up to how many vCPUs a machine gets while it runs; 0 when it is off or nobody knows."""
+def hot_ceiling(machine: VirtualMachine) -> tuple[int, str]:
+    """Return up to how many vCPUs a machine gets while it runs, and a sentence where it never gets any.
+
+    0 and '' when it is off or nobody knows.
+    """
     found = noted.of(machine)
     running = found.observed_running if found else None
-    return int(running.get("vcpus", 0)) if running else 0
+    if not running:
+        return 0, ""
+    if is_emulated(Ground(running)):
+        return 0, _("It runs emulated, and a vCPU that comes while it runs can crash QEMU's emulation.")
+    return int(running.get("vcpus", 0)), ""
 
 
 def place(operation: Operation) -> None:
@@ -242,7 +248,8 @@ def place(operation: Operation) -> None:
     machine = asking.claim(operation)
     if (_counted(machine), machine.memory_now) != (frozen["pinned"]["now"], memory.before(frozen)):
         raise Denied(_("The machine has another size by now; it must be asked for anew."))
-    _refuse_memory(machine, guest_memory(frozen))
+    if reason := fitting.resize_refusal(frozen, machine, machine.image):
+        raise Denied(reason, field="memory")
     operation.identifiers = _names(machine, frozen)
     ledger.hold(operation, asking.capacity(machine, asking.growth(frozen)))
 
@@ -262,13 +269,18 @@ def settle(operation: Operation, state: State) -> None:
     publish(machine.topic)
 
 
+class _Asking(asking.AskingToChange):
+    def misfit(self, machine: VirtualMachine, frozen: Mapping[str, Any]) -> str:
+        return fitting.resize_refusal(frozen, machine, machine.image)
+
+
 RESIZE = Kind(
     KIND,
     "Resize a machine",
     (SetSize(), PlugVcpus(), memory.SetBalloon()),
     place=place,
     settle=settle,
-    asking=asking.AskingToChange(lambda machine, _frozen: url("vms:size", args=[machine.pk])),
+    asking=_Asking(lambda machine, _frozen: url("vms:size", args=[machine.pk])),
     announce=gettext_lazy("%(name)s has its new size."),
     page=page_of_machine,
 )

@@ -111,11 +111,13 @@ def size(request: HttpRequest, pk: int) -> HttpResponse:
     shown = _shown(request, vm, resizing.KIND)
     edited = shown["edited"]
     form = ResizeForm(request.POST or None, now=resizing.sizes_of(vm), **shown)
+    ceiling, cold = resizing.hot_ceiling(vm)
     context: dict[str, Any] = {
         "vm": vm,
         "form": form,
         "edited": edited,
-        "ceiling": resizing.hot_ceiling(vm),
+        "ceiling": ceiling,
+        "cold": cold,
         "memory": memory.sights([vm])[vm.pk],
     }
     if request.method == "POST" and form.is_valid():

@@ -25,6 +25,7 @@ from portal.drivers.types import (
     Accelerator,
     AddressInfo,
     BootFileSpec,
+    CardWas,
     DeviceModel,
     DiskCopy,
     DiskSpec,
@@ -204,8 +205,8 @@ class LibvirtDriver(HypervisorDriver):
     def grow_disk(self, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
         self._hot.grow_disk(uuid, target, path, capacity_bytes)
 
-    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel) -> bool:
-        return self._devices.attach_nic(uuid, spec, model)
+    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel, was: CardWas | None = None) -> bool:
+        return self._devices.attach_nic(uuid, spec, model, was)
 
     def detach_nic(self, uuid: str, mac: str) -> None:
         self._devices.detach_nic(uuid, mac)

@@ -5,11 +5,11 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from portal.drivers.errors import AlreadyExists, DeviceNotFound, GuestIgnores, InvalidSpec
+from portal.drivers.errors import DeviceNotFound, GuestIgnores, InvalidSpec
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.plugging import CONFIG, LIVE, Find, definitions, detach, slots
 from portal.drivers.libvirt.xml.build import need, parse
-from portal.drivers.libvirt.xml.interface import InterfaceElement
+from portal.drivers.libvirt.xml.interface import lacking
 from portal.drivers.libvirt.xml.places import (
     card_with,
     check_rewired,
@@ -17,12 +17,11 @@ from portal.drivers.libvirt.xml.places import (
     drive_at,
     file_of,
     is_linked,
-    network_of,
     set_link,
     set_medium,
     set_place,
 )
-from portal.drivers.types import DeviceModel, NicPlace, NicSpec
+from portal.drivers.types import CardWas, DeviceModel, NicPlace, NicSpec
 from portal.drivers.validation import (
     check_limits,
     check_mac,
@@ -47,21 +46,20 @@ class HotDevices:
         return self._connection.lookupByUUIDString(check_uuid(uuid))
 
     @translated()
-    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel) -> bool:
-        """Attach a card to the definition and to what runs."""
+    def attach_nic(self, uuid: str, spec: NicSpec, model: DeviceModel, was: CardWas | None = None) -> bool:
+        """Attach a card to the definition and to what runs, each as it was there."""
         check_nic(spec)
         if spec.ssh_port:
             raise InvalidSpec("a card on a network of the guest's own is part of its emulator")
-        domain, missing = self._get(uuid), 0
-        for flag, text in definitions(domain):
-            there = card_with(parse(text), spec.mac)
-            if there is None:
-                missing |= flag
-            elif network_of(there) != spec.network:
-                raise AlreadyExists(f"{spec.mac} is on {network_of(there) or 'something else'} already")
-        if missing:
+        domain = self._get(uuid)
+        sides = {flag: parse(text) for flag, text in definitions(domain)}
+        # In one call where both get the same, so that they have it at once.
+        missing: dict[str, int] = {}
+        for flag, text in lacking(sides, spec, model, was, LIVE):
+            missing[text] = missing.get(text, 0) | flag
+        for text, flags in missing.items():
             with slots():
-                domain.attachDeviceFlags(InterfaceElement.to_xml(spec, model), missing)
+                domain.attachDeviceFlags(text, flags)
         return bool(domain.isActive())
 
     @translated()

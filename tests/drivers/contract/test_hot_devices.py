@@ -11,6 +11,7 @@ from portal.drivers import errors
 from portal.drivers.inspection import Inspection, Kind, inspect
 from portal.drivers.types import (
     LIMITS,
+    CardWas,
     DeviceModel,
     DiskSpec,
     DomainDefinition,
@@ -109,6 +110,40 @@ def test_half_an_attachment_is_made_whole(bench: Bench, domain: DomainSpec, extr
     assert all(list(cards(text)).count(MAC) == 1 for text in both(driver.definition(uuid_)))
     driver.destroy(uuid_)
     assert driver.attach_nic(uuid_, extra, MODEL) is False
+
+
+def test_a_card_comes_back_to_each_side_as_it_was_there(bench: Bench, domain: DomainSpec) -> None:
+    """Red when what it was like is left out: it would be of its model by default, and not be started from."""
+    driver, uuid_, card = bench.driver, domain.uuid, domain.nics[0]
+    found = driver.definition(uuid_)
+    own = {"model": "e1000e", "boot_order": 1, "link": "down"}
+    kinds = whole(found.persistent).understood["os"]["boot"]
+    change = {"devices": {"interfaces": [own]}, "os": {"boot": [None] * len(kinds)}}
+    driver.redefine(uuid_, change, found.digest)
+    driver.start(uuid_)
+    made = driver.definition(uuid_)
+    was, ran = (cards(text)[card.mac] for text in both(made))
+    assert {**was, **own} == was and ran["model"] == "e1000e"
+
+    driver.redefine(uuid_, {"devices": {"interfaces": [None]}}, made.digest)
+    with pytest.raises(errors.InvalidSpec):
+        driver.attach_nic(uuid_, card, MODEL, CardWas({**was, "mac": MAC}, ran))
+    for _turn in range(2):
+        assert driver.attach_nic(uuid_, card, MODEL, CardWas(was, ran)) is True
+        again = driver.definition(uuid_)
+        assert cards(again.persistent) == {card.mac: was} and again.running == made.running
+
+    driver.destroy(uuid_)
+    driver.detach_nic(uuid_, card.mac)
+    driver.start(uuid_)
+    driver.redefine(uuid_, {"devices": {"interfaces": [was]}}, driver.definition(uuid_).digest)
+    assert card.mac not in cards(driver.definition(uuid_).running)
+    assert driver.attach_nic(uuid_, card, MODEL, CardWas(was, ran)) is True
+    given = cards(driver.definition(uuid_).running)[card.mac]
+    same = ("model", "boot_order", "link", "address")
+    assert [given.get(name) for name in same] == [ran.get(name) for name in same]
+    assert given["source"]["network"] == card.network
+    assert cards(driver.definition(uuid_).persistent) == {card.mac: was}
 
 
 def test_a_card_is_taken_from_one_that_is_off_and_only_the_one_that_was_meant(

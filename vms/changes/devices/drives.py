@@ -81,11 +81,19 @@ def why_stays(found: Definition | None, target: str) -> str:
 # Asking
 
 
-def add_drive(*, actor: Any, machine: VirtualMachine, bus: str) -> Operation:
-    """Queue that a machine has another drive for CDs, an empty one, from its next start on. Raises Denied."""
+def add_drive(
+    *, actor: Any, machine: VirtualMachine, bus: str, seen: media.Seen | None = None
+) -> Operation:
+    """Queue that a machine has another drive for CDs, an empty one, from its next start on.
+
+    `seen` is what the page showed (`media.snapshot`). Raises Clash when its drives are others, and Denied.
+    """
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
         found = known(current)
+        now = media.snapshot(media.drives_of(current))
+        # What is in those that were there already is no matter.
+        media.check_seen(now, seen, set(now) ^ set(seen or ()))
         if reason := why_no_more(current, found):
             raise Denied(reason)
         if bus not in dict(buses_of(current, found)):
@@ -116,11 +124,17 @@ def add_drive(*, actor: Any, machine: VirtualMachine, bus: str) -> Operation:
         )
 
 
-def remove_drive(*, actor: Any, machine: VirtualMachine, target: str) -> Operation:
-    """Queue that a machine has an empty drive no more from its next start on. Raises Denied."""
+def remove_drive(
+    *, actor: Any, machine: VirtualMachine, target: str, seen: media.Seen | None = None
+) -> Operation:
+    """Queue that a machine has an empty drive no more from its next start on.
+
+    `seen` is what the page showed (`media.snapshot`). Raises Clash when the drive is another, and Denied.
+    """
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
         found = known(current)
+        media.check_seen(media.snapshot(media.drives_of(current)), seen, [target])
         if reason := why_stays(found, target):
             raise Denied(reason)
         there = devices(found.observed_persistent, "disks")

@@ -4,7 +4,7 @@ What can be put in is the machine's own seed, and ISO images of the catalogue. T
 same pools and hold their keys, so a list of files in a pool is no list of what may be put in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +12,21 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
+from portal.core.canonical import canonical_json, digest
 from portal.core.errors import Denied
 from portal.hosts.models import Image, ImageAttachment
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.words import Difference
 from vms import noted, power, seeds
 from vms.building import page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
+from vms.editing import Clash
 from vms.models import VirtualMachine
 
 CHANGE = "vm.change_media"
+#: What a page showed of a machine's drives (`snapshot`).
+Seen = Mapping[str, Sequence[str]]
 
 
 class ChangeMedia(DeviceStep):
@@ -63,7 +68,16 @@ class Drive:
     @property
     def medium(self) -> str:
         """What is in it, by the file's name; '' for nothing."""
-        return self.path.rpartition("/")[2]
+        return _name(self.path)
+
+    @property
+    def seen(self) -> list[str]:
+        """What a page shows: what is in it now, what from the next start on, and a digest of both."""
+        return [self.medium, _name(self.defined), digest(canonical_json([self.path, self.defined]))]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def drives_of(machine: VirtualMachine) -> list[Drive] | None:
@@ -81,6 +95,37 @@ def drives_of(machine: VirtualMachine) -> list[Drive] | None:
         waits = runs and target not in running
         drives.append(Drive(target, path, defined, seed=own, image=titles.get(path, ""), waits=waits))
     return drives
+
+
+def snapshot(drives: Iterable[Drive] | None) -> Seen:
+    """Return what a page shows of drives, by their names."""
+    return {drive.target: drive.seen for drive in drives or ()}
+
+
+def check_seen(now: Seen, seen: Seen | None, targets: Iterable[str]) -> None:
+    """Raise Clash when one of the drives `targets` is not as it was `seen`; None where no page showed any."""
+    if seen is not None and any(now.get(target) != seen.get(target) for target in targets):
+        raise Clash(_("Somebody changed these drives since you opened this page; look again."))
+
+
+def differences(before: Seen, after: Seen) -> list[Difference]:
+    """Return in words what differs between two snapshots of drives."""
+    found = []
+    for target in sorted({**before, **after}):
+        was, now, drive = before.get(target), after.get(target), {"drive": target}
+        if was == now:
+            continue
+        if was is None or now is None:
+            there, gone = _("there"), _("not there")
+            sides = (gone, there) if was is None else (there, gone)
+            found.append(Difference(_("Drive %(drive)s") % drive, *sides))
+        elif was[0] == now[0] and was[1] != now[1]:
+            words = _("In drive %(drive)s from the next start on")
+            found.append(Difference(words % drive, was[1], now[1]))
+        else:
+            other = now[0] if was[0] != now[0] else _("another file of this name")
+            found.append(Difference(_("In drive %(drive)s") % drive, was[0], other))
+    return found
 
 
 def media_of(defined: Mapping[str, Any] | None) -> dict[str, str]:
@@ -103,11 +148,18 @@ def images_for(actor: Any, machine: VirtualMachine) -> QuerySet[Image]:
 
 
 def insert_image(
-    *, actor: Any, machine: VirtualMachine, target: str, image: Image, force: bool = False
+    *,
+    actor: Any,
+    machine: VirtualMachine,
+    target: str,
+    image: Image,
+    force: bool = False,
+    seen: Seen | None = None,
 ) -> Operation | None:
     """Queue that an ISO image comes into the drive at `target`; `force` takes out what the guest holds.
 
-    Returns None when it is so already. Raises Denied.
+    `seen` is what the page showed (`snapshot`). Returns None when it is so already. Raises Clash when the
+    drive is another by now, and Denied.
     """
     with transaction.atomic():
         # Whoever deletes an image locks its row and looks who uses it: one of the two comes first.
@@ -118,32 +170,49 @@ def insert_image(
             raise Denied(_("This image cannot be put into this machine, or not any more; choose another."))
         copies = chosen.attachments.filter(pool__host=current.host_id).order_by("pk")
         pinned = {"image": {"sha256": chosen.sha256, "title": chosen.title}}
-        return _change(actor, current, target, copies[0].path, force=force, **pinned)
+        return _change(actor, current, target, copies[0].path, force=force, seen=seen, **pinned)
 
 
 def change_media(
-    *, actor: Any, machine: VirtualMachine, target: str, seed: bool, force: bool = False
+    *,
+    actor: Any,
+    machine: VirtualMachine,
+    target: str,
+    seed: bool,
+    force: bool = False,
+    seen: Seen | None = None,
 ) -> Operation | None:
     """Queue that the machine's seed comes into the drive at `target`, or (not `seed`) that nothing is in it.
 
-    `force` takes out what the guest holds. Returns None when it is so already. Raises Denied.
+    `force` takes out what the guest holds, `seen` is what the page showed (`snapshot`). Returns None when it
+    is so already. Raises Clash when the drive is another by now, and Denied.
     """
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
-        return _change(actor, current, target, seed_path(current) if seed else "", force=force)
+        path = seed_path(current) if seed else ""
+        return _change(actor, current, target, path, force=force, seen=seen)
 
 
 def _change(
-    actor: Any, machine: VirtualMachine, target: str, path: str, *, force: bool, **pinned: Any
+    actor: Any,
+    machine: VirtualMachine,
+    target: str,
+    path: str,
+    *,
+    force: bool,
+    seen: Seen | None,
+    **pinned: Any,
 ) -> Operation | None:
     """Queue that the file `path` comes into a drive of a machine that the caller holds. Raises Denied."""
     known(machine)
-    drive = next((one for one in drives_of(machine) or () if one.target == target), None)
+    drives = drives_of(machine) or ()
+    drive = next((one for one in drives if one.target == target), None)
+    if drive is not None and drive.path == drive.defined == path:
+        return None
+    check_seen(snapshot(drives), seen, [target])
     if drive is None:
         raise Denied(_("The machine has no such drive."))
-    if drive.path == drive.defined == path:
-        return None
-    told = [(f"In drive {target}", drive.medium, path.rpartition("/")[2])]
+    told = [(f"In drive {target}", drive.medium, _name(path))]
     if force:
         told.append(("By force", "", "yes"))
     title = f"{'Insert' if path else 'Eject'} a CD of {machine.name}"

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from networks.models import Network, Port
 from portal.accounts.backends import may
 from portal.core.errors import Denied
-from portal.drivers.types import DeviceModel, NicSpec
+from portal.drivers.types import CardWas, DeviceModel, NicSpec
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
@@ -50,14 +50,17 @@ class DetachCard(DeviceStep):
         self.look(context)
 
     def undo(self, context: StepContext) -> None:
+        names = context.identifiers
         try:
-            self.call_if_there(context, "attach_nic", *_card(context))
+            # As it was: without that it would be of its model by default, and miss in the order of boot.
+            was = CardWas(names.get("was"), names.get("ran"))
+            self.call_if_there(context, "attach_nic", *_card(context), was)
         except StepFailed as failure:
             # It is there still, on what others put it on: an adopted one on a bridge by itself.
             if failure.code != "already_exists":
                 raise
-        if not context.identifiers.get("linked", True):
-            self.call_if_there(context, "set_link", context.identifiers["mac"], False)
+        if not names.get("linked", True):
+            self.call_if_there(context, "set_link", names["mac"], False)
         self.look(context)
 
 
@@ -242,7 +245,11 @@ def remove_card(*, actor: Any, machine: VirtualMachine, mac: str) -> Operation:
         current, port = usable_card(actor, machine, mac)
         title = f"Remove a network card of {current.name}"
         told = [("Network card", f"{port.mac} on {port.network.name}", "")]
-        names = {**_names(current, port), "linked": _is_linked(noted.of(current), mac)}
+        found = noted.of(current)
+        sides = (found.observed_persistent, found.observed_running) if found else (None, None)
+        was, ran = (by_mac(side).get(mac) for side in sides)
+        told_as = {"was": was, "ran": ran, "linked": _is_linked(found, mac)}
+        names = {**_names(current, port), **told_as}
         return begin(actor, current, REMOVE, title, told=told, names=names)
 
 

@@ -1,5 +1,6 @@
 """Pages of a machine's network cards and CD drives, and the limits of its disks. Each calls a service."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -12,11 +13,12 @@ from networks.models import Port
 from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
 from portal.operations.models import Operation
+from portal.operations.words import Difference
 from vms import live, noted, power
 from vms.changes.devices import buses, cardmodels, drives, nics, rewiring
 from vms.changes.devices import limits as service
 from vms.changes.devices import media as cds
-from vms.changes.devices.forms import CardForm, LimitsForm
+from vms.changes.devices.forms import CardForm, DrivesForm, LimitsForm
 from vms.changes.views import disk_page
 from vms.editing import Clash
 from vms.models import VirtualMachine
@@ -131,7 +133,13 @@ def card_remove(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
 @require_safe
 def media(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a machine's CD drives."""
-    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    return _drives_page(request, get_object_or_404(live.visible(request.user), pk=pk))
+
+
+def _drives_page(
+    request: HttpRequest, vm: VirtualMachine, changes: Sequence[Difference] = ()
+) -> HttpResponse:
+    """Show a machine's CD drives, and the `changes` by others that kept somebody from changing them."""
     found, there = noted.of(vm), cds.drives_of(vm)
     denied = power.why_not(request.user, vm, "edit")
     context = {
@@ -143,28 +151,41 @@ def media(request: HttpRequest, pk: int) -> HttpResponse:
         "full": denied or drives.why_no_more(vm, found),
         "images": cds.images_for(request.user, vm),
         "denied": denied,
+        "carried": DrivesForm(now=cds.snapshot(there)).initial["seen"],
+        "changes": changes,
     }
-    return render(request, "vms/media.html", context)
+    return render(request, "vms/media.html", context, status=422 if changes else 200)
+
+
+def _change_drives(
+    request: HttpRequest, vm: VirtualMachine, begin: Callable[[cds.Seen], Operation | None]
+) -> HttpResponse:
+    """Begin a change of drives as they were seen, or show the page again with what others changed."""
+    seen = DrivesForm(request.POST, now={}).seen_drives
+    changes: Sequence[Difference] = ()
+    with attempt(request):
+        try:
+            return _begun_or(request, begin(seen), "vms:media", vm.pk)
+        except Clash:
+            changes = cds.differences(seen, cds.snapshot(cds.drives_of(vm)))
+            raise
+    return _drives_page(request, vm, changes) if changes else go_to(request, "vms:media", vm.pk)
 
 
 @require_POST
 def drive_add(request: HttpRequest, pk: int) -> HttpResponse:
     """Give a machine another drive for CDs."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    with attempt(request):
-        begun = drives.add_drive(actor=request.user, machine=vm, bus=request.POST.get("bus", ""))
-        return go_to(request, "operations:detail", begun.pk)
-    return go_to(request, "vms:media", pk)
+    doing: dict[str, Any] = {"actor": request.user, "machine": vm, "bus": request.POST.get("bus", "")}
+    return _change_drives(request, vm, lambda seen: drives.add_drive(**doing, seen=seen))
 
 
 @require_POST
 def drive_remove(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     """Take a drive for CDs from a machine."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    with attempt(request):
-        begun = drives.remove_drive(actor=request.user, machine=vm, target=target)
-        return go_to(request, "operations:detail", begun.pk)
-    return go_to(request, "vms:media", pk)
+    doing: dict[str, Any] = {"actor": request.user, "machine": vm, "target": target}
+    return _change_drives(request, vm, lambda seen: drives.remove_drive(**doing, seen=seen))
 
 
 @require_POST
@@ -173,14 +194,11 @@ def media_change(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     medium, force = request.POST.get("medium", ""), request.POST.get("force") == "1"
     doing: dict[str, Any] = {"actor": request.user, "machine": vm, "target": target, "force": force}
-    with attempt(request):
-        if medium.isdecimal():
-            image = get_object_or_404(Image.objects.restrict(request.user, "view"), pk=medium)
-            begun = cds.insert_image(**doing, image=image)
-        else:
-            begun = cds.change_media(**doing, seed=medium == "seed")
-        return _begun_or(request, begun, "vms:media", pk)
-    return go_to(request, "vms:media", pk)
+    if medium.isdecimal():
+        image = get_object_or_404(Image.objects.restrict(request.user, "view"), pk=medium)
+        return _change_drives(request, vm, lambda seen: cds.insert_image(**doing, image=image, seen=seen))
+    seed = medium == "seed"
+    return _change_drives(request, vm, lambda seen: cds.change_media(**doing, seed=seed, seen=seen))
 
 
 @require_POST

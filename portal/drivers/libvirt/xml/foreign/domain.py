@@ -69,6 +69,12 @@ _DISK: Fields = {
     "address": _ADDRESS,
 }
 
+#: In KiB a second and KiB.
+_BANDWIDTH: Fields = {
+    way: One(way, {name: Attr("", name, whole) for name in ("average", "peak", "burst", "floor")})
+    for way in ("inbound", "outbound")
+}
+
 _INTERFACE: Fields = {
     "type": Attr("", "type"),
     "mac": Attr("mac", "address"),
@@ -80,6 +86,7 @@ _INTERFACE: Fields = {
     "target": Attr("target", "dev"),
     "mtu": Attr("mtu", "size", whole),
     "link": Attr("link", "state"),
+    "limits": One("bandwidth", _BANDWIDTH),
     "filter": One(
         "filterref",
         {
