@@ -86,9 +86,11 @@ def test_a_rich_domain_is_understood():
     assert (root["limits"], root["boot_order"], root["serial"]) == ({"total_iops_sec": 500}, 1, "WD-1")
     assert remote["source"]["hosts"] == [{"name": "mon-1", "port": 6789}, {"name": "mon-2"}]
     assert remote["shareable"] and "source" not in disc and disc["readonly"]
-    [card] = devices["interfaces"]
+    card, virtual_function = devices["interfaces"]
     assert (card["source"], card["mtu"], card["link"]) == ({"bridge": "br0"}, 9000, "down")
     assert card["vlan"] == [{"id": 42}]
+    place = {"type": "pci", "domain": "0x0000", "bus": "0x06", "slot": "0x12", "function": "0x6"}
+    assert virtual_function["host_address"] == place and virtual_function["managed"]
     assert card["filter"] == {"name": "clean-traffic", "parameters": [{"name": "IP", "value": "10.0.0.7"}]}
     assert devices["tpms"] == [{"model": "tpm-crb", "backend": "emulator", "version": "2.0"}]
     assert devices["graphics"][0]["port"] == -1

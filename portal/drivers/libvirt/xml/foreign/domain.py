@@ -69,13 +69,21 @@ _DISK: Fields = {
     "address": _ADDRESS,
 }
 
+#: By the device's `type`: of a PCI device domain to function, of a USB device bus and device, and so on.
+_HOST_ADDRESS: Fields = {
+    name: Attr("", name) for name in ("domain", "bus", "slot", "function", "device", "target", "unit", "uuid")
+}
+
 _INTERFACE: Fields = {
     "type": Attr("", "type"),
+    "managed": Attr("", "managed", yes_no),
     "mac": Attr("mac", "address"),
     "source": One(
         "source",
         {name: Attr("", name) for name in ("network", "bridge", "dev", "mode", "portgroup")},
     ),
+    # Of one that is a device of the host.
+    "host_address": One("source/address", {"type": Attr("", "type"), **_HOST_ADDRESS}),
     "model": Attr("model", "type"),
     "target": Attr("target", "dev"),
     "mtu": Attr("mtu", "size", whole),
@@ -113,10 +121,6 @@ _CHARACTER: Fields = {
     "log": Attr("log", "file"),
 }
 
-#: By the device's `type`: of a PCI device domain to function, of a USB device bus and device, and so on.
-_HOST_ADDRESS: Fields = {
-    name: Attr("", name) for name in ("domain", "bus", "slot", "function", "device", "target", "unit", "uuid")
-}
 _HOST_DEVICE: Fields = {
     "mode": Attr("", "mode"),
     "type": Attr("", "type"),
