@@ -93,6 +93,7 @@ def test_a_rich_domain_is_understood():
     assert virtual_function["host_address"] == place and virtual_function["managed"]
     assert card["filter"] == {"name": "clean-traffic", "parameters": [{"name": "IP", "value": "10.0.0.7"}]}
     assert devices["tpms"] == [{"model": "tpm-crb", "backend": "emulator", "version": "2.0"}]
+    assert devices["memories"] == [{"model": "nvdimm", "path": "/memory/builder"}]
     assert devices["graphics"][0]["port"] == -1
     assert devices["host_devices"][0]["address"]["slot"] == "0x12"
     assert devices["host_devices"][1]["usb"] == {"vendor": "0x1234", "product": "0xbeef"}

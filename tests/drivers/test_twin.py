@@ -70,9 +70,17 @@ def test_a_network_of_its_own_gets_its_own_port_and_card():
         '<interface type="bridge"><mac address="52:54:00:00:00:09"/></interface>',
         '<interface type="bridge"/>',
         '<hostdev mode="subsystem" type="pci"/>',
+        '<interface type="hostdev"><mac address="52:54:00:00:00:01"/></interface>',
+        '<interface type="vdpa"><mac address="52:54:00:00:00:01"/><source dev="/dev/a"/></interface>',
+        '<interface type="direct"><mac address="52:54:00:00:00:01"/><source mode="passthrough"/></interface>',
+        '<memory model="nvdimm"><source><path>/memory/a</path></source></memory>',
+        '<tpm model="tpm-tis"><backend type="passthrough"><device path="/dev/tpm0"/></backend></tpm>',
+        '<tpm model="tpm-tis"><backend type="external"><source type="unix" path="/a"/></backend></tpm>',
+        '<tpm model="tpm-tis"><backend type="emulator"><source type="dir" path="/a"/></backend></tpm>',
     ],
 )
 def test_what_two_cannot_have_is_refused(device):
+    """Red when _card, _memory or _tpm refuses nothing, or _OWN has no line of them."""
     with pytest.raises(InvalidSpec):
         twin_of(domain(device), SPEC)
 
@@ -83,6 +91,8 @@ def test_what_two_cannot_have_is_refused(device):
         '<disk device="cdrom"><target dev="sda"/></disk>',
         '<disk device="cdrom"><source file="/install.iso"/><readonly/></disk>',
         '<disk device="disk"><source file="/cluster.qcow2"/><shareable/></disk>',
+        '<memory model="dimm"><source><pagesize>2048</pagesize></source></memory>',
+        '<tpm model="tpm-crb"><backend type="emulator" version="2.0"/></tpm>',
     ],
 )
 def test_what_two_can_have_stays(device):

@@ -162,10 +162,27 @@ def test_a_disk_that_is_not_the_portals_is_not_copied(cast, original, source):
     assert clone(cast.requester, original)
 
 
-def test_a_device_of_the_host_is_not_shared(cast, original):
-    defined(original, host_devices=[{"mode": "subsystem", "type": "usb"}])
-    with pytest.raises(Denied, match="a device of its host"):
-        clone(cast.requester, original)
+@pytest.mark.parametrize(
+    ("devices", "sentence"),
+    [
+        ({"host_devices": [{"mode": "subsystem", "type": "usb"}]}, "a device of its host"),
+        ({"memories": [{"model": "dimm"}, {"model": "nvdimm", "path": "/memory/a"}]}, "NVDIMM"),
+        ({"interfaces": [{"mac": MAC, "type": "hostdev"}]}, "a network card of its host"),
+        ({"interfaces": [{"type": "direct", "source": {"mode": "passthrough"}}]}, "a network card of its"),
+        ({"tpms": [{"backend": "emulator"}, {"backend": "passthrough"}]}, "the TPM of its host"),
+    ],
+    ids=["device", "memory", "virtual function", "passed through", "TPM"],
+)
+def test_what_is_the_hosts_is_not_shared(cast, original, devices, sentence):
+    """Red when request_clone or place() asks check_copied alone, or check_twin leaves one of them out."""
+    asked = clone(cast.requester, original)
+    defined(original, **devices)
+    with pytest.raises(Denied, match=sentence):
+        clone(cast.requester, original, name="another")
+    with pytest.raises(Denied, match=sentence):
+        consent(cast, asked)
+    defined(original, memories=[{"model": "dimm"}], tpms=[{"backend": "emulator"}])
+    assert consent(cast, asked).state == State.QUEUED
 
 
 @pytest.mark.parametrize(

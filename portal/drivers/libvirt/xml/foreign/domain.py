@@ -178,6 +178,7 @@ _DEVICES: Fields = {
             "source": Text("backend"),
         },
     ),
+    "memories": Many("memory", {"model": Attr("", "model"), "path": Text("source/path")}),
     "host_devices": Many("hostdev", _HOST_DEVICE),
     "balloon": Attr("memballoon", "model"),
 }
