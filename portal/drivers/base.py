@@ -280,7 +280,7 @@ class HypervisorDriver(ABC):
 
         Idempotent: an existing one is not changed. Raises AlreadyExists, DomainNotFound, InvalidState (the
         other is only while it runs), and InvalidSpec where the two would share what one alone can have: a
-        disk or memory that is written, a MAC, a device or the TPM of the host.
+        disk, memory or firmware that is written, a MAC, a device or the TPM of the host.
         """
 
     @abstractmethod

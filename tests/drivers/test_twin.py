@@ -34,6 +34,29 @@ def test_its_own_identity_and_nothing_else():
     assert '<source file="/b.qcow2" startupPolicy="optional"/>' in made and "<title>Twin</title>" in made
 
 
+@pytest.mark.parametrize(
+    "nvram",
+    [
+        '<nvram template="/x_VARS.fd">/nvram/a</nvram>',
+        '<nvram template="/x_VARS.fd" type="file"><source file="/nvram/a"/></nvram>',
+        '<nvram template="/x_VARS.fd"/>',
+    ],
+)
+def test_a_template_of_the_firmware_stays(nvram):
+    """Red when _firmware takes every <nvram> away, or keeps the other's file or its type."""
+    loader = '<loader readonly="yes" type="pflash">/x</loader>'
+    made = twin_of(domain(head=f"<name>a</name><uuid>{UUID}</uuid><os>{loader}{nvram}</os>"), SPEC)
+    assert f'<os>{loader}<nvram template="/x_VARS.fd"/></os>' in made
+
+
+@pytest.mark.parametrize("how", ['readonly="no" type="pflash"', 'type="pflash"'])
+def test_firmware_that_its_guest_writes_is_not_shared(how):
+    """Red when _firmware does not look at <loader>, or takes one that says nothing for read-only."""
+    head = f"<name>a</name><uuid>{UUID}</uuid><os><loader {how}>/a.fd</loader></os>"
+    with pytest.raises(InvalidSpec, match="a.fd"):
+        twin_of(domain(head=head), SPEC)
+
+
 @pytest.mark.parametrize("driver", ['<driver name="qemu" type="raw" cache="none"/>', ""])
 def test_a_copy_is_read_as_the_qcow2_that_it_is(driver):
     """Red when a raw disk stays raw: its guest would see the first sectors of a qcow2 instead of its own."""

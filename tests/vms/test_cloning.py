@@ -185,6 +185,18 @@ def test_what_is_the_hosts_is_not_shared(cast, original, devices, sentence):
     assert consent(cast, asked).state == State.QUEUED
 
 
+@pytest.mark.parametrize("readonly", [{}, {"loader_readonly": False}], ids=str)
+def test_firmware_that_its_guest_writes_is_not_shared(cast, original, readonly):
+    """Red when check_twin does not look at the loader, or takes one that says nothing for read-only."""
+    devices = {"disks": [{"source": {"file": "/example/example-vda.qcow2"}}]}
+    pflash = {"loader": "/a.fd", "loader_type": "pflash"}
+    see(original, {"devices": devices, "os": {**pflash, **readonly}}, running=False)
+    with pytest.raises(Denied, match="Its firmware is a file that its guest writes"):
+        clone(cast.requester, original)
+    see(original, {"devices": devices, "os": {**pflash, "loader_readonly": True}}, running=False)
+    assert clone(cast.requester, original)
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [

@@ -32,7 +32,7 @@ def size_of(machine: VirtualMachine) -> dict[str, int]:
 
 def check_copied(source: VirtualMachine) -> None:
     """Raise Denied when the machine has something that cannot be copied."""
-    devices = _devices_of(source)
+    devices = _defined(source).get("devices", {})
     if devices.get("host_devices"):
         raise Denied(_("It has a device of its host, which two machines cannot have."))
     if any(memory.get("path") for memory in devices.get("memories", ())):
@@ -53,7 +53,10 @@ def check_copied(source: VirtualMachine) -> None:
 def check_twin(source: VirtualMachine) -> None:
     """Raise Denied when the machine has something that cannot be copied, or that another cannot have too."""
     check_copied(source)
-    devices = _devices_of(source)
+    defined = _defined(source)
+    devices, system = defined.get("devices", {}), defined.get("os", {})
+    if system.get("loader") and system.get("loader_type") == "pflash" and not system.get("loader_readonly"):
+        raise Denied(_("Its firmware is a file that its guest writes, which two machines cannot share."))
     for card in devices.get("interfaces", ()):
         if card.get("type") in _HOST_CARDS or card.get("source", {}).get("mode") == "passthrough":
             raise Denied(_("It has a network card of its host, which two machines cannot have."))
@@ -61,13 +64,13 @@ def check_twin(source: VirtualMachine) -> None:
         raise Denied(_("It has the TPM of its host, which two machines cannot have."))
 
 
-def _devices_of(source: VirtualMachine) -> Mapping[str, Any]:
-    """Return the devices that a machine was seen to be defined with. Raises Denied before it was seen."""
+def _defined(source: VirtualMachine) -> Mapping[str, Any]:
+    """Return what a machine was seen to be defined as. Raises Denied before it was seen."""
     found = noted.of(source)
     if found is None or found.observed_persistent is None:
         raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
-    devices: Mapping[str, Any] = found.observed_persistent.get("devices", {})
-    return devices
+    defined: Mapping[str, Any] = found.observed_persistent
+    return defined
 
 
 def obstacle(source: VirtualMachine | None, frozen: Mapping[str, Any]) -> str:

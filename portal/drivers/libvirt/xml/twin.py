@@ -19,17 +19,15 @@ _MAC = re.compile(r"(?<=mac=)[0-9a-f:]{17}")
 def twin_of(text: str, spec: TwinSpec) -> str:
     """Return the definition `text` as one of another domain; what is not named in `spec` stays as it is.
 
-    Raises InvalidSpec where the two would share what one alone can have: a disk or memory that is written, a
-    card's MAC, a device or the TPM of the host.
+    Raises InvalidSpec where the two would share what one alone can have: a disk, memory or firmware that is
+    written, a card's MAC, a device or the TPM of the host.
     """
     domain = parse(text.encode(), "domain")
     for tag, value in (("name", spec.name), ("uuid", spec.uuid), ("title", spec.title)):
         _write(domain, tag, value)
     for genid in domain.findall("genid"):
         genid.text = str(uuids.uuid5(uuids.UUID(spec.uuid), "genid"))
-    # Made anew from its template: this one's variables are the other's file.
-    for nvram in domain.findall("os/nvram"):
-        take_away(nvram)
+    _firmware(domain)
     devices = domain.find("devices")
     for device in [] if devices is None else list(devices):
         if is_element(device):
@@ -37,6 +35,22 @@ def twin_of(text: str, spec: TwinSpec) -> str:
     for argument in domain.iter("{*}arg"):
         _argument(argument, spec)
     return serialise(domain)
+
+
+def _firmware(domain: Element) -> None:
+    """Let the variables be made anew from their template, in a file that libvirt names."""
+    for loader in domain.findall("os/loader"):
+        if loader.text and loader.get("type") == "pflash" and loader.get("readonly") != "yes":
+            raise InvalidSpec(f"firmware of it would be written by both: {loader.text}")
+    for nvram in domain.findall("os/nvram"):
+        if nvram.get("template") is None:
+            take_away(nvram)
+            continue
+        # Only the definition knows a template that somebody named by hand.
+        nvram.text = None
+        nvram.attrib.pop("type", None)
+        for source in nvram.findall("source"):
+            take_away(source)
 
 
 def _write(domain: Element, tag: str, value: str) -> None:
