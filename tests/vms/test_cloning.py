@@ -1,9 +1,11 @@
 """Clones: what may be cloned, what it takes, and that the original stays as it is meanwhile."""
 
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.urls import reverse as url
+from django.utils import timezone
 
 from networks.models import Port
 from portal.core.errors import Denied
@@ -16,7 +18,7 @@ from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import GIB, make_network
 from tests.vms.test_changes import add, consent, finish, machine, off, see, used  # noqa: F401 (a fixture)
-from vms import noted, power
+from vms import leases, noted, power
 from vms.changes import cloning
 from vms.models import Status, VirtualMachine
 
@@ -91,6 +93,33 @@ def test_the_original_stays_off_and_there_until_it_is_copied(cast, original):
         power.bin_machine(**doing, confirm_name=original.name)
     finish(asked)
     power.act(**doing, verb="start")
+
+
+def test_one_whose_lease_ended_goes_into_the_bin_when_it_is_copied(cast, original):
+    """Red when begin_by_itself() does not look for clones that are made of a machine."""
+    cloned = clone(cast.requester, original)
+    consent(cast, cloned)
+    ago = timezone.now() - timedelta(days=1)
+    VirtualMachine.objects.filter(pk=original.pk).update(lease_until=ago, lease_bin_at=ago)
+    assert leases.put_into_bin() == 0
+    finish(cloned)
+    assert leases.put_into_bin() == 1 and Operation.objects.filter(kind="vm.bin").count() == 1
+
+
+def test_one_in_the_bin_is_not_deleted_for_good_while_it_is_copied(client, cast, original):
+    """Red when purge_machine(), purge_what_is_due() or the page does not look for clones."""
+    cloned = clone(cast.requester, original)
+    consent(cast, cloned)
+    ago = timezone.now() - timedelta(days=1)
+    VirtualMachine.objects.filter(pk=original.pk).update(status=Status.BINNED, bin_until=ago)
+    purge = {"actor": cast.requester, "machine": original, "confirm_name": original.name}
+    with pytest.raises(Denied, match="is being cloned"):
+        power.purge_machine(**purge)
+    assert power.purge_what_is_due() == 0
+    client.force_login(cast.requester)
+    assert "is being cloned" in client.get(url("vms:detail", args=[original.pk])).context["no_purge"]
+    finish(cloned)
+    assert power.purge_machine(**purge).state == State.QUEUED
 
 
 def test_what_was_asked_before_waits_for_the_clone_too(cast, original):
