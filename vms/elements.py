@@ -23,6 +23,8 @@ _DEVICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "input": ("inputs", ("type", "bus")),
     "sound": ("sounds", ("model",)),
     "rng": ("rngs", ("model", "backend", "source")),
+    # There is a <memory> outside of <devices> too.
+    "devices/memory": ("memories", ("model", "path")),
 }
 
 

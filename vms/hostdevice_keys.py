@@ -37,6 +37,15 @@ def _key(device: Mapping[str, Any] | None, told: Sequence[Told]) -> str:
     return ""
 
 
+def cards_of(defined: Mapping[str, Any] | None, told: Sequence[Told]) -> list[str]:
+    """Return which devices of the host a definition names as network cards, by <interface type='hostdev'>."""
+    places = [card["host_address"] for card in devices(defined, "interfaces") if card.get("host_address")]
+    return [_key({"type": place.get("type"), "address": place}, told) for place in places]
+
+
 def keys_of(defined: Mapping[str, Any] | None, told: Sequence[Told]) -> list[str]:
-    """Return which devices of the host a definition, or a change of one, names, in its order."""
+    """Return which devices of the host a definition, or a change of one, names by <hostdev>, in its order.
+
+    Those that are network cards (`cards_of`) are not among them.
+    """
     return [_key(device, told) for device in devices(defined, "host_devices")]

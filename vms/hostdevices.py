@@ -19,7 +19,7 @@ from portal.operations.models import Operation
 from portal.operations.states import UNFINISHED
 from vms import editing, noted, power
 from vms.changes.devices.shared import known
-from vms.hostdevice_keys import Told, keys_of, told_of
+from vms.hostdevice_keys import Told, cards_of, keys_of, told_of
 from vms.models import Definition, VirtualMachine
 
 
@@ -71,7 +71,8 @@ def offers(actor: Any, machine: VirtualMachine) -> list[Offer]:
     """Return the devices of a machine's host that it does not have, for who may give them."""
     if not may(actor, "operate", None):
         return []
-    own, told = {one.key for one in of(machine)}, told_of(machine.host)
+    told, found = told_of(machine.host), noted.of(machine)
+    own = set(_every([found.observed_persistent, found.observed_running], told)) if found else set()
     holders = _holders(machine, told)
     return [
         Offer(one["key"], one["label"], one["address"], _why_not(one, told, holders))
@@ -100,7 +101,7 @@ def _holders(machine: VirtualMachine, told: Sequence[Told]) -> dict[str, str]:
 
 def _every(definitions: Iterable[Mapping[str, Any] | None], told: Sequence[Told]) -> Iterator[str]:
     for defined in definitions:
-        yield from filter(None, keys_of(defined, told))
+        yield from filter(None, [*keys_of(defined, told), *cards_of(defined, told)])
 
 
 def _why_not(device: Told, told: Sequence[Told], holders: Mapping[str, str]) -> str:
@@ -131,7 +132,7 @@ def attach(*, actor: Any, machine: VirtualMachine, key: str) -> Operation:
                 _("The host has no such device, or not any more; prove it again to see what it has.")
             )
         there = keys_of(found.observed_persistent, told)
-        if key in there:
+        if key in _every([found.observed_persistent], told):
             raise Denied(_("The machine has this device already."))
         if reason := _why_not(device, told, _holders(current, told)):
             raise Denied(reason)

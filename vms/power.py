@@ -194,7 +194,7 @@ def bin_machine(
 
 def begin_by_itself(machine: VirtualMachine, verb: str) -> Operation:
     """Queue `verb` on a machine, whose row the caller holds, as the scheduler. Raises Denied."""
-    if reason := state_forbids(machine, verb):
+    if reason := state_forbids(machine, verb) or being_cloned(machine):
         raise Denied(reason)
     title = VERBS[verb].label if verb in VERBS else "Delete"
     return _begin(machine.owner, machine, f"vm.{verb}", title, begun_by="scheduler")
@@ -262,6 +262,8 @@ def purge_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> 
         raise Denied(reason)
     with transaction.atomic():
         current = _in_the_bin(machine, _("Only a machine in the bin can be deleted for good."))
+        if reason := being_cloned(current):
+            raise Denied(reason)
         return _begin(actor, current, "vm.purge", "Delete for good")
 
 
@@ -282,6 +284,11 @@ def being_purged(machine: VirtualMachine) -> str:
     if Operation.objects.filter(subject=machine.topic, kind="vm.purge", state__in=UNFINISHED).exists():
         return _("The machine is being deleted for good; it cannot be restored any more.")
     return ""
+
+
+def why_not_purged(machine: VirtualMachine) -> str:
+    """Return why a machine in the bin cannot be deleted for good now, '' when it can. Asks the database."""
+    return being_purged(machine) or being_cloned(machine)
 
 
 def why_not_restored(machine: VirtualMachine) -> str:
@@ -357,7 +364,7 @@ def purge_what_is_due() -> int:
         # Somebody may restore or delete it in this moment: the others are due all the same.
         with suppress(Denied), transaction.atomic():
             current = _in_the_bin(machine, _("It was restored, or binned anew."), **over)
-            if not being_purged(current):
+            if not why_not_purged(current):
                 _begin(machine.owner, current, "vm.purge", "Delete for good", begun_by="scheduler")
                 begun += 1
     return begun

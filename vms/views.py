@@ -109,7 +109,7 @@ def machine(request: HttpRequest, pk: int) -> HttpResponse:
         "no_change": stranger or power.state_forbids(vm, "edit"),
         "delete": ConfirmForm(name=vm.name),
         "no_delete": stranger or power.state_forbids(vm, "bin"),
-        "no_purge": stranger or (power.being_purged(vm) if vm.status == Status.BINNED else ""),
+        "no_purge": stranger or (power.why_not_purged(vm) if vm.status == Status.BINNED else ""),
         "no_restore": stranger or (power.why_not_restored(vm) if vm.status == Status.BINNED else ""),
         "installer": installing.told_of(vm),
         **_extension(request, vm),

@@ -267,8 +267,9 @@ class HypervisorDriver(ABC):
     def write_boot_file(self, spec: BootFileSpec) -> VolumeInfo:
         """Write a kernel or an initrd as a raw volume, replacing one of that name. Idempotent.
 
-        What an interrupted call left has another content: only its return says that it is whole. Raises
-        InvalidSpec (no such file, or no name of a kernel or initrd), PoolNotFound, PoolFull.
+        One with the same content is left as it is: a guest may be starting from it. What an interrupted call
+        left has another content: only its return says that it is whole. Raises InvalidSpec (no such file, or
+        no name of a kernel or initrd), PoolNotFound, PoolFull.
         """
 
     @abstractmethod
@@ -281,7 +282,7 @@ class HypervisorDriver(ABC):
 
         Idempotent: an existing one is not changed. Raises AlreadyExists, DomainNotFound, InvalidState (the
         other is only while it runs), and InvalidSpec where the two would share what one alone can have: a
-        disk that is written, a MAC, a device of the host.
+        disk, memory or firmware that is written, a MAC, a device or the TPM of the host.
         """
 
     @abstractmethod

@@ -86,13 +86,16 @@ def test_a_rich_domain_is_understood():
     assert (root["limits"], root["boot_order"], root["serial"]) == ({"total_iops_sec": 500}, 1, "WD-1")
     assert remote["source"]["hosts"] == [{"name": "mon-1", "port": 6789}, {"name": "mon-2"}]
     assert remote["shareable"] and "source" not in disc and disc["readonly"]
-    [card] = devices["interfaces"]
+    card, virtual_function = devices["interfaces"]
     assert (card["source"], card["mtu"], card["link"]) == ({"bridge": "br0"}, 9000, "down")
     assert card["vlan"] == [{"id": 42}]
     inbound = {"average": 1000, "peak": 5000, "burst": 1024}
     assert card["limits"] == {"inbound": inbound, "outbound": {"average": 128}}
+    place = {"type": "pci", "domain": "0x0000", "bus": "0x06", "slot": "0x12", "function": "0x6"}
+    assert virtual_function["host_address"] == place and virtual_function["managed"]
     assert card["filter"] == {"name": "clean-traffic", "parameters": [{"name": "IP", "value": "10.0.0.7"}]}
     assert devices["tpms"] == [{"model": "tpm-crb", "backend": "emulator", "version": "2.0"}]
+    assert devices["memories"] == [{"model": "nvdimm", "path": "/memory/builder"}]
     assert devices["graphics"][0]["port"] == -1
     assert devices["host_devices"][0]["address"]["slot"] == "0x12"
     assert devices["host_devices"][1]["usb"] == {"vendor": "0x1234", "product": "0xbeef"}

@@ -34,6 +34,29 @@ def test_its_own_identity_and_nothing_else():
     assert '<source file="/b.qcow2" startupPolicy="optional"/>' in made and "<title>Twin</title>" in made
 
 
+@pytest.mark.parametrize(
+    "nvram",
+    [
+        '<nvram template="/x_VARS.fd">/nvram/a</nvram>',
+        '<nvram template="/x_VARS.fd" type="file"><source file="/nvram/a"/></nvram>',
+        '<nvram template="/x_VARS.fd"/>',
+    ],
+)
+def test_a_template_of_the_firmware_stays(nvram):
+    """Red when _firmware takes every <nvram> away, or keeps the other's file or its type."""
+    loader = '<loader readonly="yes" type="pflash">/x</loader>'
+    made = twin_of(domain(head=f"<name>a</name><uuid>{UUID}</uuid><os>{loader}{nvram}</os>"), SPEC)
+    assert f'<os>{loader}<nvram template="/x_VARS.fd"/></os>' in made
+
+
+@pytest.mark.parametrize("how", ['readonly="no" type="pflash"', 'type="pflash"'])
+def test_firmware_that_its_guest_writes_is_not_shared(how):
+    """Red when _firmware does not look at <loader>, or takes one that says nothing for read-only."""
+    head = f"<name>a</name><uuid>{UUID}</uuid><os><loader {how}>/a.fd</loader></os>"
+    with pytest.raises(InvalidSpec, match="a.fd"):
+        twin_of(domain(head=head), SPEC)
+
+
 @pytest.mark.parametrize("driver", ['<driver name="qemu" type="raw" cache="none"/>', ""])
 def test_a_copy_is_read_as_the_qcow2_that_it_is(driver):
     """Red when a raw disk stays raw: its guest would see the first sectors of a qcow2 instead of its own."""
@@ -70,9 +93,17 @@ def test_a_network_of_its_own_gets_its_own_port_and_card():
         '<interface type="bridge"><mac address="52:54:00:00:00:09"/></interface>',
         '<interface type="bridge"/>',
         '<hostdev mode="subsystem" type="pci"/>',
+        '<interface type="hostdev"><mac address="52:54:00:00:00:01"/></interface>',
+        '<interface type="vdpa"><mac address="52:54:00:00:00:01"/><source dev="/dev/a"/></interface>',
+        '<interface type="direct"><mac address="52:54:00:00:00:01"/><source mode="passthrough"/></interface>',
+        '<memory model="nvdimm"><source><path>/memory/a</path></source></memory>',
+        '<tpm model="tpm-tis"><backend type="passthrough"><device path="/dev/tpm0"/></backend></tpm>',
+        '<tpm model="tpm-tis"><backend type="external"><source type="unix" path="/a"/></backend></tpm>',
+        '<tpm model="tpm-tis"><backend type="emulator"><source type="dir" path="/a"/></backend></tpm>',
     ],
 )
 def test_what_two_cannot_have_is_refused(device):
+    """Red when _card, _memory or _tpm refuses nothing, or _OWN has no line of them."""
     with pytest.raises(InvalidSpec):
         twin_of(domain(device), SPEC)
 
@@ -83,6 +114,8 @@ def test_what_two_cannot_have_is_refused(device):
         '<disk device="cdrom"><target dev="sda"/></disk>',
         '<disk device="cdrom"><source file="/install.iso"/><readonly/></disk>',
         '<disk device="disk"><source file="/cluster.qcow2"/><shareable/></disk>',
+        '<memory model="dimm"><source><pagesize>2048</pagesize></source></memory>',
+        '<tpm model="tpm-crb"><backend type="emulator" version="2.0"/></tpm>',
     ],
 )
 def test_what_two_can_have_stays(device):

@@ -1,11 +1,13 @@
 """Clones: what may be cloned, what it takes, and that the original stays as it is meanwhile."""
 
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse as url
+from django.utils import timezone
 
 from networks.models import Port
 from portal.core.errors import Denied
@@ -18,7 +20,7 @@ from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import GIB, make_network
 from tests.vms.test_changes import add, consent, finish, machine, off, see, used  # noqa: F401 (a fixture)
-from vms import noted, power
+from vms import leases, noted, power
 from vms.changes import cloning
 from vms.models import Status, VirtualMachine
 
@@ -95,6 +97,33 @@ def test_the_original_stays_off_and_there_until_it_is_copied(cast, original):
     power.act(**doing, verb="start")
 
 
+def test_one_whose_lease_ended_goes_into_the_bin_when_it_is_copied(cast, original):
+    """Red when begin_by_itself() does not look for clones that are made of a machine."""
+    cloned = clone(cast.requester, original)
+    consent(cast, cloned)
+    ago = timezone.now() - timedelta(days=1)
+    VirtualMachine.objects.filter(pk=original.pk).update(lease_until=ago, lease_bin_at=ago)
+    assert leases.put_into_bin() == 0
+    finish(cloned)
+    assert leases.put_into_bin() == 1 and Operation.objects.filter(kind="vm.bin").count() == 1
+
+
+def test_one_in_the_bin_is_not_deleted_for_good_while_it_is_copied(client, cast, original):
+    """Red when purge_machine(), purge_what_is_due() or the page does not look for clones."""
+    cloned = clone(cast.requester, original)
+    consent(cast, cloned)
+    ago = timezone.now() - timedelta(days=1)
+    VirtualMachine.objects.filter(pk=original.pk).update(status=Status.BINNED, bin_until=ago)
+    purge = {"actor": cast.requester, "machine": original, "confirm_name": original.name}
+    with pytest.raises(Denied, match="is being cloned"):
+        power.purge_machine(**purge)
+    assert power.purge_what_is_due() == 0
+    client.force_login(cast.requester)
+    assert "is being cloned" in client.get(url("vms:detail", args=[original.pk])).context["no_purge"]
+    finish(cloned)
+    assert power.purge_machine(**purge).state == State.QUEUED
+
+
 def test_what_was_asked_before_waits_for_the_clone_too(cast, original):
     """Red when claim() does not look for clones that are made of a machine."""
     asked = add(cast.requester, original)
@@ -164,10 +193,39 @@ def test_a_disk_that_is_not_the_portals_is_not_copied(cast, original, source):
     assert clone(cast.requester, original)
 
 
-def test_a_device_of_the_host_is_not_shared(cast, original):
-    defined(original, host_devices=[{"mode": "subsystem", "type": "usb"}])
-    with pytest.raises(Denied, match="a device of its host"):
+@pytest.mark.parametrize(
+    ("devices", "sentence"),
+    [
+        ({"host_devices": [{"mode": "subsystem", "type": "usb"}]}, "a device of its host"),
+        ({"memories": [{"model": "dimm"}, {"model": "nvdimm", "path": "/memory/a"}]}, "NVDIMM"),
+        ({"interfaces": [{"mac": MAC, "type": "hostdev"}]}, "a network card of its host"),
+        ({"interfaces": [{"type": "direct", "source": {"mode": "passthrough"}}]}, "a network card of its"),
+        ({"tpms": [{"backend": "emulator"}, {"backend": "passthrough"}]}, "the TPM of its host"),
+    ],
+    ids=["device", "memory", "virtual function", "passed through", "TPM"],
+)
+def test_what_is_the_hosts_is_not_shared(cast, original, devices, sentence):
+    """Red when request_clone or place() asks check_copied alone, or check_twin leaves one of them out."""
+    asked = clone(cast.requester, original)
+    defined(original, **devices)
+    with pytest.raises(Denied, match=sentence):
+        clone(cast.requester, original, name="another")
+    with pytest.raises(Denied, match=sentence):
+        consent(cast, asked)
+    defined(original, memories=[{"model": "dimm"}], tpms=[{"backend": "emulator"}])
+    assert consent(cast, asked).state == State.QUEUED
+
+
+@pytest.mark.parametrize("readonly", [{}, {"loader_readonly": False}], ids=str)
+def test_firmware_that_its_guest_writes_is_not_shared(cast, original, readonly):
+    """Red when check_twin does not look at the loader, or takes one that says nothing for read-only."""
+    devices = {"disks": [{"source": {"file": "/example/example-vda.qcow2"}}]}
+    pflash = {"loader": "/a.fd", "loader_type": "pflash"}
+    see(original, {"devices": devices, "os": {**pflash, **readonly}}, running=False)
+    with pytest.raises(Denied, match="Its firmware is a file that its guest writes"):
         clone(cast.requester, original)
+    see(original, {"devices": devices, "os": {**pflash, "loader_readonly": True}}, running=False)
+    assert clone(cast.requester, original)
 
 
 @pytest.mark.parametrize(

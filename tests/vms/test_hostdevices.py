@@ -130,6 +130,36 @@ def test_what_somebody_else_took_away_is_not_taken_for_done(fake, machine, chief
     assert defined(fake, machine) == left and left[0]["type"] == "pci"
 
 
+def has_card(fake, vm, **card):
+    """Let somebody give a domain a network card that is a device of the host, and let the portal see it."""
+    place = {"type": "pci", "domain": "0", "bus": "0x2", "slot": "0x10", "function": "7"}
+    change = {"devices": {"interfaces": [{"type": "hostdev", "host_address": place, **card}]}}
+    fake.redefine(str(vm.uuid), change, fake.definition(str(vm.uuid)).digest)
+    see(fake, vm)
+
+
+def test_what_another_has_as_a_network_card_is_not_offered(fake, machine, other, chief):
+    """Red when _every leaves cards_of out: a virtual function is given to two, and one does not start."""
+    has_card(fake, other)
+    denied = {one.key: one.denied for one in hostdevices.offers(chief, machine)}
+    assert denied[CARD] == "db has it." and "goes together" in denied[SECOND] and denied[STICK] == ""
+    for key in (CARD, SECOND):
+        with pytest.raises(Denied, match="db has"):
+            give(chief, machine, key)
+
+
+def test_what_a_machine_has_as_a_network_card_it_has_already(fake, machine, chief):
+    """Red when attach or offers ask keys_of alone, or a card takes the place of a <hostdev> in detach."""
+    has_card(fake, machine)
+    assert CARD not in {one.key for one in hostdevices.offers(chief, machine)}
+    assert hostdevices.of(machine) == []
+    with pytest.raises(Denied, match="already"):
+        give(chief, machine, CARD)
+    assert done(give(chief, machine, STICK)).state == State.SUCCEEDED
+    assert done(hostdevices.detach(actor=chief, machine=machine, key=STICK)).state == State.SUCCEEDED
+    assert not defined(fake, machine)
+
+
 def runs(fake, machine):
     """Start a machine, and let the portal see it."""
     fake.start(str(machine.uuid))

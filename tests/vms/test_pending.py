@@ -156,6 +156,7 @@ def test_a_volume_that_libvirt_finds_a_file_for_is_the_same():
     ("change", "names"),
     [
         ({"devices": {"sounds": [{"model": "ich9"}]}}, ["sound"]),
+        ({"devices": {"memories": [{"model": "dimm"}]}}, ["devices/memory"]),
         ({"on_crash": "preserve", "features": ["acpi", "pae"]}, ["features", "on_crash"]),
         ({"os": {"kernel": "/vmlinuz"}}, ["os"]),
         ({"clock": {"timers": [{"name": "hpet", "present": True}]}}, ["clock"]),

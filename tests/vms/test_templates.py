@@ -10,13 +10,13 @@ from portal.core.errors import Denied
 from portal.drivers.types import VolumeDigest, VolumeInfo
 from portal.hosts.models import Image, ImageAttachment
 from portal.operations import services as operations
-from portal.operations.models import Operation
+from portal.operations.models import Counter, Operation
 from portal.operations.registry import StepContext, StepFailed
 from portal.operations.services import claim
 from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import GIB, MIB, make_catalogue, make_image, make_network, make_wish
-from tests.vms.test_changes import machine, off, see  # noqa: F401 (a fixture)
+from tests.vms.test_changes import machine, off, see, used  # noqa: F401 (a fixture)
 from vms import power
 from vms.changes import cloning, templates
 from vms.models import CatalogueItem, Definition
@@ -112,6 +112,26 @@ def test_a_template_is_made_of_what_the_machine_starts_from(cast, original, defi
     wanted = original.disks.get(target=target)
     assert begun.identifiers["source"] == f"{pool.path}/{wanted.volume_name}"
     assert begun.identifiers["capacity"] == wanted.capacity
+
+
+@pytest.mark.parametrize("end", [State.SUCCEEDED, State.FAILED])
+def test_what_is_copied_takes_room_until_it_is_there(cast, original, listing, end):
+    """Red when make_template() holds nothing, or settle() keeps what lies there as taken for ever."""
+    begun = make(cast.operator, original)
+    assert used("disk")["pool"] == (2 * GIB, 2 * GIB) and used("disk")["project"] == (0, 2 * GIB)
+    finish(begun, end)
+    assert used("disk")["pool"] == (0, 2 * GIB)
+
+
+def test_none_is_made_without_room_for_it(client, cast, original):
+    """Red when make_template() does not ask the pool: a copy takes what was promised to thin disks."""
+    Counter.objects.filter(scope=original.disks.get().pool.pool.scope).update(limit=3 * GIB)
+    with pytest.raises(Denied, match="not enough disk left"):
+        make(cast.operator, original)
+    assert not Operation.objects.filter(kind=templates.KIND).exists()
+    client.force_login(cast.operator)
+    answer = client.post(url("vms:template", args=[original.pk]), {"title": "Tools"})
+    assert answer.status_code == 422 and "not enough disk left" in answer.content.decode()
 
 
 def test_nothing_is_made_from_it_before_it_is_whole(cast, original, listing):

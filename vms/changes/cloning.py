@@ -145,7 +145,7 @@ def spec_of(source: VirtualMachine, name: str, lease_days: int, why: str) -> Req
         raise Denied(_("The lease is 1 to %(most)d days.") % {"most": longest_lease(source)}, field="lease")
     if not why.strip():
         raise Denied(_("Say in a few words what the machine is for."), field="why")
-    twins.check_copied(source)
+    twins.check_twin(source)
     size = twins.size_of(source)
     pinned = {
         "source": str(source.uuid),

@@ -22,7 +22,8 @@ from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment
 from portal.hosts.steps import HostStep, copy_volume
 from portal.live.publish import publish
-from portal.operations.models import Operation
+from portal.operations import ledger
+from portal.operations.models import Counter, Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
@@ -104,7 +105,8 @@ def _list(context: StepContext, told: VolumeDigest, info: VolumeInfo) -> None:
 def make_template(*, actor: Any, machine: VirtualMachine, title: str, description: str = "") -> Operation:
     """Begin to make an image of the boot disk of `machine`, which is off, for the people of its project.
 
-    Raises Denied, with the field, for who is no operator there, and for what cannot be copied now.
+    While it lasts, the copy takes room in its pool. Raises Denied, with the field, for who is no operator
+    there, and for what cannot be copied now.
     """
     title, description = title.strip(), description.strip()
     if reason := right_lacks(actor, machine):
@@ -118,7 +120,7 @@ def make_template(*, actor: Any, machine: VirtualMachine, title: str, descriptio
         if disk is None or disk.device:
             raise Denied(_("The machine starts from no file in a pool, and nothing else is copied."))
         spec = RequestSpec(kind=KIND, sizes={}, pinned=_pinned(current, title, description))
-        return begin_operation(
+        begun = begin_operation(
             actor=actor,
             project=current.project,
             spec=spec,
@@ -127,6 +129,8 @@ def make_template(*, actor: Any, machine: VirtualMachine, title: str, descriptio
             identifiers=_identifiers(current, disk),
             lane=current.host.scope,
         )
+        ledger.hold(begun, {(disk.pool.pool.scope, Counter.Resource.DISK.value): disk.capacity})
+        return begun
 
 
 def right_lacks(actor: Any, machine: VirtualMachine) -> str:
@@ -200,7 +204,8 @@ def _identifiers(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
 
 
 def settle(operation: Operation, state: State) -> None:
-    """Let machines be made from the image, now that it is whole."""
+    """Let machines be made from the image, now that it is whole; its room counts as what is there."""
+    ledger.give_back(operation)
     if state == State.SUCCEEDED:
         made = Image.objects.filter(attachments__in=_places(operation.identifiers))
         made.filter(deprecated_reason=BEING_MADE).update(deprecated_at=None, deprecated_reason="")

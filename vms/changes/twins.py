@@ -22,6 +22,8 @@ from vms.services import name_taken
 
 #: What `obstacle` and `room_for` read of a machine, by name for `prefetch_related`.
 COPIED = "disks__pool__pool"
+#: Network cards that are devices of the host, by libvirt's types, and the TPM that is none.
+_HOST_CARDS, _EMULATED = frozenset({"hostdev", "vdpa"}), "emulator"
 
 
 def size_of(machine: VirtualMachine) -> dict[str, int]:
@@ -32,13 +34,11 @@ def size_of(machine: VirtualMachine) -> dict[str, int]:
 
 def check_copied(source: VirtualMachine) -> None:
     """Raise Denied when the machine has something that cannot be copied."""
-    found = noted.of(source)
-    defined = found.observed_persistent if found else None
-    if defined is None:
-        raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
-    devices = defined.get("devices", {})
+    devices = _defined(source).get("devices", {})
     if devices.get("host_devices"):
         raise Denied(_("It has a device of its host, which two machines cannot have."))
+    if any(memory.get("path") for memory in devices.get("memories", ())):
+        raise Denied(_("It has memory that is a file or device of its host (NVDIMM), which is not copied."))
     own = list(source.disks.select_related("pool"))
     if any(disk.device for disk in own):
         raise Denied(_("One of its disks is a device of its host, and only files are copied."))
@@ -50,6 +50,29 @@ def check_copied(source: VirtualMachine) -> None:
             target = disk.get("target", {}).get("dev", "")
             sentence = _("Its disk %(target)s lies in no pool of the portal and cannot be copied.")
             raise Denied(sentence % {"target": target})
+
+
+def check_twin(source: VirtualMachine) -> None:
+    """Raise Denied when the machine has something that cannot be copied, or that another cannot have too."""
+    check_copied(source)
+    defined = _defined(source)
+    devices, system = defined.get("devices", {}), defined.get("os", {})
+    if system.get("loader") and system.get("loader_type") == "pflash" and not system.get("loader_readonly"):
+        raise Denied(_("Its firmware is a file that its guest writes, which two machines cannot share."))
+    for card in devices.get("interfaces", ()):
+        if card.get("type") in _HOST_CARDS or card.get("source", {}).get("mode") == "passthrough":
+            raise Denied(_("It has a network card of its host, which two machines cannot have."))
+    if any(tpm.get("backend", _EMULATED) != _EMULATED for tpm in devices.get("tpms", ())):
+        raise Denied(_("It has the TPM of its host, which two machines cannot have."))
+
+
+def _defined(source: VirtualMachine) -> Mapping[str, Any]:
+    """Return what a machine was seen to be defined as. Raises Denied before it was seen."""
+    found = noted.of(source)
+    if found is None or found.observed_persistent is None:
+        raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
+    defined: Mapping[str, Any] = found.observed_persistent
+    return defined
 
 
 def obstacle(source: VirtualMachine | None, frozen: Mapping[str, Any]) -> str:
@@ -97,7 +120,7 @@ def place(operation: Operation) -> None:
         raise Denied(reason)
     if source is None or Operation.objects.filter(subject=source.topic, state__in=UNFINISHED).exists():
         raise Denied(_("Another change to this machine is not finished yet; wait for it."))
-    check_copied(source)
+    check_twin(source)
     ledger.hold(operation, room_for(source))
     for _turn in range(placement.DRAWS):
         try:

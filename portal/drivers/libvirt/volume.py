@@ -1,5 +1,6 @@
 """Volume calls; not for pools or XML."""
 
+import hashlib
 from pathlib import Path
 
 import libvirt
@@ -195,19 +196,33 @@ class Volumes:
 
     @translated()
     def write_boot_file(self, spec: BootFileSpec) -> VolumeInfo:
-        """Write a kernel or initrd as a raw volume, replacing one of that name."""
+        """Write a kernel or initrd as a raw volume, replacing one of that name that is another."""
         check_boot_file(spec)
         try:
             content = Path(spec.source).read_bytes() + spec.appended
         except OSError as error:
             raise InvalidSpec(f"{spec.source}: {error.strerror}") from error
         there = self._pools.get(spec.pool)
+        refresh_surely(there)
+        if self._holds(spec.pool, spec.name, content):
+            return self.info(spec.pool, spec.name)
         self.delete(spec.pool, spec.name)
         refresh_surely(there)
         if len(content) > there.info()[3]:
             raise PoolFull(f"{len(content)} bytes do not fit pool {spec.pool}")
         self.write_raw(spec.pool, spec.name, content)
         return self.info(spec.pool, spec.name)
+
+    def _holds(self, pool: str, name: str, content: bytes) -> bool:
+        """Tell whether a volume is there and has that content: a guest may be starting from it."""
+        try:
+            volume = self._get(pool, name)
+        except VolumeNotFound:
+            return False
+        if _length(volume) != len(content):
+            return False
+        wanted = VolumeDigest(hashlib.sha256(content).hexdigest(), len(content))
+        return upload.digest(self._connection, volume) == wanted
 
     @translated()
     def write_raw(self, pool: str, name: str, content: bytes) -> None:

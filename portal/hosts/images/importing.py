@@ -127,10 +127,9 @@ class Take(Step):
             return passing.digest(upload.token, length) or self._digest(context, file, None)
 
     def _copy(self, context: StepContext, upload: Upload) -> str:
-        # A second name of what the browser sent must not be written to.
-        if store.is_kept(upload):
-            store.remove(store.taken_of(upload))
-        if upload.file_size > store.free_bytes() + store.length(store.taken_of(upload)):
+        # It may be a second name of what the browser sent, which must not be written to.
+        store.remove(store.taken_of(upload))
+        if upload.file_size > store.free_bytes():
             raise StepFailed("store_full")
         try:
             with store.open_part(upload) as file, store.taken_of(upload).open("wb") as copy:

@@ -60,8 +60,11 @@ def own_part_of(upload: Upload) -> Path:
 
 
 def is_kept(upload: Upload) -> bool:
-    """Tell whether the keeper has the file of an upload."""
-    return os.path.lexists(kept_of(upload.token))
+    """Tell whether the keeper has the file of an upload.
+
+    A keeper that answered too late leaves an empty file beside one that the web process then began.
+    """
+    return os.path.lexists(kept_of(upload.token)) and not os.path.lexists(own_part_of(upload))
 
 
 def part_of(upload: Upload) -> Path:
@@ -173,7 +176,8 @@ def seal(upload: Upload, check: Callable[[], None]) -> None:
 
     A chunk under way ends before. Raises OSError, also where the file system gives no second name.
     """
-    with open_part(upload) as file:
+    kept = kept_of(upload.token)
+    with _open_plain(kept) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -184,7 +188,7 @@ def seal(upload: Upload, check: Callable[[], None]) -> None:
         os.fchmod(file.fileno(), SEALED)
     taken = taken_of(upload)
     remove(taken)
-    os.link(kept_of(upload.token), taken, follow_symlinks=False)
+    os.link(kept, taken, follow_symlinks=False)
 
 
 def name_fetched(upload: Upload) -> None:
@@ -210,11 +214,15 @@ def open_part(upload: Upload) -> BinaryIO:
 
     The web process owns the folder: what is there may be a link to what the worker alone may read.
     """
+    return _open_plain(part_of(upload))
+
+
+def _open_plain(path: Path) -> BinaryIO:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    file = os.fdopen(os.open(part_of(upload), flags), "rb")
+    file = os.fdopen(os.open(path, flags), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(f"{part_of(upload)} is no plain file")
+        raise OSError(f"{path} is no plain file")
     return file
 
 

@@ -1,12 +1,14 @@
 """The contract: what a domain has on its host for its firmware and TPM, which a fake does not have."""
 
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from portal.drivers.inspection import Kind, inspect
-from portal.drivers.types import FRESH, LEFT, DomainState
+from portal.drivers.types import FRESH, LEFT, DomainState, SeedSpec, TwinSpec
 from tests.drivers.contract.bench import Bench
 
 pytestmark = [pytest.mark.live, pytest.mark.parametrize("bench", ["libvirt"], indirect=True)]
@@ -90,3 +92,27 @@ def test_what_is_restored_does_not_begin_anew(bench: Bench, uefi: str) -> None:
     assert driver.domain_info(uefi).state is DomainState.RUNNING
     told = inspect(Kind.DOMAIN, driver.definition(uefi).persistent.encode()).understood
     assert told["traces"]["firmware"] == FRESH
+
+
+def test_a_twin_starts_with_firmware_that_libvirt_does_not_know(bench: Bench) -> None:
+    """Red when _firmware of twins takes the <nvram> away with its template."""
+    driver, spec, folder = bench.driver, bench.domain(), Path(bench.pool.path)
+    for kind in ("CODE", "VARS"):
+        shutil.copy(f"/usr/share/OVMF/OVMF_{kind}_4M.fd", folder / f"{bench.prefix}-{kind}.fd")
+    code, template = (str(folder / f"{bench.prefix}-{kind}.fd") for kind in ("CODE", "VARS"))
+    driver.define(spec)
+    by_hand = {"loader": code, "loader_type": "pflash", "loader_readonly": True, "nvram_template": template}
+    change(bench, spec.uuid, {"os": by_hand})
+    path = driver.create_volume(bench.volume("twin")).path
+    driver.write_seed(SeedSpec(bench.pool.name, f"{bench.prefix}-other.iso", "a", "b"))
+    paths = {spec.disks[0].path: path, str(spec.seed_path): f"{folder}/{bench.prefix}-other.iso"}
+    macs = {spec.nics[0].mac: "52:54:00:aa:bb:02"}
+    made = driver.define_like(
+        spec.uuid, TwinSpec(f"{bench.prefix}-twin", str(uuid.uuid4()), "", paths, macs)
+    )
+    driver.start(made.uuid)
+    driver.destroy(made.uuid)
+    assert [file.name for file in on_host(bench, made.uuid)] == [f"{made.name}_VARS.fd"]
+    for one in (made.uuid, spec.uuid):
+        driver.undefine(one)
+    assert on_host(bench, made.uuid) == []

@@ -1,6 +1,7 @@
 """The contract: pools, images, volumes and seeds."""
 
 import hashlib
+import os
 import secrets
 import signal
 import subprocess
@@ -294,6 +295,28 @@ def test_a_boot_file_is_the_portals_file_and_what_is_appended(bench: Bench, tmp_
     assert bench.driver.write_boot_file(spec) == made
     shorter = bench.driver.write_boot_file(replace(spec, appended=b""))
     assert (shorter.capacity_bytes, shorter.path) == (900_000, made.path)
+    bench.driver.delete_volume(bench.pool.name, spec.name)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_a_boot_file_that_is_there_stays_the_same_file(bench: Bench, tmp_path: Path) -> None:
+    """Red when _holds says no of what is there, or yes of what an interrupted call left."""
+    source = tmp_path / "linux"
+    source.write_bytes(secrets.token_bytes(MIB + 7))
+    spec = BootFileSpec(bench.pool.name, f"{bench.prefix}.kernel", str(source))
+    path = Path(bench.driver.write_boot_file(spec).path)
+    with path.open("rb") as opened:
+        bench.driver.write_boot_file(spec)
+        assert os.fstat(opened.fileno()).st_nlink == 1  # its number may be given to another at once
+    with path.open("r+b") as file:
+        file.seek(MIB)
+        file.write(bytes(7))
+    bench.driver.write_boot_file(spec)
+    assert path.read_bytes() == source.read_bytes()
+    path.unlink()
+    bench.driver.write_boot_file(spec)
+    assert path.read_bytes() == source.read_bytes()
     bench.driver.delete_volume(bench.pool.name, spec.name)
 
 

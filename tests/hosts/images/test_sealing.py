@@ -2,16 +2,19 @@
 
 import hashlib
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from portal.hosts.images import importing, passing, services, store
+from portal.hosts.images import keeper as keeping
 from portal.hosts.models import Image, Upload
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
 from portal.operations.states import State
-from tests.hosts.images.conftest import MIB, fail, files, imported, send, send_chunk
+from tests.hosts.images.conftest import MIB, Piece, fail, files, imported, send, send_chunk
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -88,6 +91,63 @@ def test_a_copy_is_never_written_over_the_file(chief, keeper, pool, disk, upload
     importing.Take().do(context_of(operation))
     assert store.part_of(upload).read_bytes() == disk == store.taken_of(upload).read_bytes()
     assert inode(store.taken_of(upload)) != inode(store.part_of(upload))
+
+
+def test_what_a_keeper_that_was_late_once_began_is_not_taken_for_the_file(
+    chief, keeper, uploads, pool, disk, upload, monkeypatch, django_capture_on_commit_callbacks
+):
+    """Red when is_kept asks for the keeper's file alone: the whole of the other is lost."""
+    opened, late = keeping._opened, threading.Event()
+
+    def slowly(token):
+        assert late.wait(20)
+        return opened(token)
+
+    monkeypatch.setattr(keeping, "_opened", slowly)
+    told = {"upload": upload, "name": "example.qcow2", "size": len(disk), "head": disk[:4096]}
+    services.start_file(actor=chief, **told)
+    with monkeypatch.context() as patch:
+        patch.setattr(passing, "PATIENCE", 0.1)
+        assert send_chunk(chief, upload, disk, 0) == MIB
+    late.set()
+    while not store.kept_of(upload.token).exists():
+        time.sleep(0.01)
+    assert services.start_file(actor=chief, **told) == MIB
+    operation = send(chief, upload, disk)
+    with monkeypatch.context() as patch:
+        patch.setattr(importing.Check, "do", lambda self, context: fail())
+        assert imported(operation) == (State.FAILED, ["internal"])
+    upload.refresh_from_db()
+    assert services.can_retry(upload)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert imported(services.retry(actor=chief, upload=upload)) == (State.SUCCEEDED, [])
+    assert Image.objects.get().sha256 == sha256(disk) and files(uploads) == [".qcow2"]
+
+
+def test_a_file_of_the_web_process_beside_what_is_sealed_is_copied_beside_it(
+    chief, keeper, pool, disk, upload
+):
+    """Red when Take._copy removes the second name only of what is_kept: the copy is written over the file."""
+    operation = send(chief, upload, disk)
+    importing.Take().do(context_of(operation))
+    part, other = store.own_part_of(upload), disk[:-1] + bytes([disk[-1] ^ 1])
+    part.parent.mkdir()
+    part.write_bytes(other)
+    importing.Take().do(context_of(operation))
+    assert store.kept_of(upload.token).read_bytes() == disk
+    assert store.taken_of(upload).read_bytes() == other
+
+
+def test_only_what_the_keeper_has_is_sealed(chief, keeper, uploads, disk, upload):
+    """Red when seal opens part_of: the web process puts a file there, and could add to what is judged."""
+    send(chief, upload, disk)
+    store.own_part_of(upload).parent.mkdir()
+    store.own_part_of(upload).write_bytes(disk)
+    store.make_folder("images")
+    store.seal(upload, lambda: None)
+    with pytest.raises(store.StoreFull):
+        store.own_part_of(upload).unlink()
+        store.append(upload, len(disk), Piece(b"more"))
 
 
 class Died(BaseException):

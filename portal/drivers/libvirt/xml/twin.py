@@ -11,23 +11,23 @@ from portal.drivers.types import TwinSpec
 
 #: In the arguments of a network of the guest's own (see `usernet`): its port on the host, and the card's MAC.
 _PORT = re.compile(r"(?<=hostfwd=tcp:127\.0\.0\.1:)[0-9]+(?=-:22)")
+#: What is a device of the host by the type of its network card.
+_HOST_CARDS = frozenset({"hostdev", "vdpa"})
 _MAC = re.compile(r"(?<=mac=)[0-9a-f:]{17}")
 
 
 def twin_of(text: str, spec: TwinSpec) -> str:
     """Return the definition `text` as one of another domain; what is not named in `spec` stays as it is.
 
-    Raises InvalidSpec where the two would share what one alone can have: a disk that is written, a card's
-    MAC, a device of the host.
+    Raises InvalidSpec where the two would share what one alone can have: a disk, memory or firmware that is
+    written, a card's MAC, a device or the TPM of the host.
     """
     domain = parse(text.encode(), "domain")
     for tag, value in (("name", spec.name), ("uuid", spec.uuid), ("title", spec.title)):
         _write(domain, tag, value)
     for genid in domain.findall("genid"):
         genid.text = str(uuids.uuid5(uuids.UUID(spec.uuid), "genid"))
-    # Made anew from its template: this one's variables are the other's file.
-    for nvram in domain.findall("os/nvram"):
-        take_away(nvram)
+    _firmware(domain)
     devices = domain.find("devices")
     for device in [] if devices is None else list(devices):
         if is_element(device):
@@ -35,6 +35,22 @@ def twin_of(text: str, spec: TwinSpec) -> str:
     for argument in domain.iter("{*}arg"):
         _argument(argument, spec)
     return serialise(domain)
+
+
+def _firmware(domain: Element) -> None:
+    """Let the variables be made anew from their template, in a file that libvirt names."""
+    for loader in domain.findall("os/loader"):
+        if loader.text and loader.get("type") == "pflash" and loader.get("readonly") != "yes":
+            raise InvalidSpec(f"firmware of it would be written by both: {loader.text}")
+    for nvram in domain.findall("os/nvram"):
+        if nvram.get("template") is None:
+            take_away(nvram)
+            continue
+        # Only the definition knows a template that somebody named by hand.
+        nvram.text = None
+        nvram.attrib.pop("type", None)
+        for source in nvram.findall("source"):
+            take_away(source)
 
 
 def _write(domain: Element, tag: str, value: str) -> None:
@@ -73,6 +89,10 @@ def _become_a_copy(disk: Element) -> None:
 
 
 def _card(card: Element, spec: TwinSpec) -> None:
+    source = card.find("source")
+    passed = source is not None and source.get("mode") == "passthrough"
+    if card.get("type") in _HOST_CARDS or passed:
+        raise InvalidSpec("it has a network card of its host, which two cannot have")
     mac = card.find("mac")
     address = "" if mac is None else mac.get("address", "").lower()
     if address not in spec.macs:
@@ -82,6 +102,18 @@ def _card(card: Element, spec: TwinSpec) -> None:
 
 def _host_device(_device: Element, _spec: TwinSpec) -> None:
     raise InvalidSpec("it has a device of its host, which two cannot have")
+
+
+def _memory(memory: Element, _spec: TwinSpec) -> None:
+    if (path := memory.find("source/path")) is not None:
+        raise InvalidSpec(f"memory of it would be written by both: {path.text}")
+
+
+def _tpm(tpm: Element, _spec: TwinSpec) -> None:
+    """Leave one that is emulated, whose state libvirt keeps by the domain's UUID."""
+    backend = tpm.find("backend")
+    if backend is not None and (backend.get("type") != "emulator" or backend.find("source") is not None):
+        raise InvalidSpec("it has a TPM that two cannot have")
 
 
 def _argument(argument: Element, spec: TwinSpec) -> None:
@@ -100,4 +132,6 @@ _OWN: Mapping[str, Callable[[Element, TwinSpec], None]] = {
     "disk": _disk,
     "interface": _card,
     "hostdev": _host_device,
+    "memory": _memory,
+    "tpm": _tpm,
 }

@@ -75,13 +75,21 @@ _BANDWIDTH: Fields = {
     for way in ("inbound", "outbound")
 }
 
+#: By the device's `type`: of a PCI device domain to function, of a USB device bus and device, and so on.
+_HOST_ADDRESS: Fields = {
+    name: Attr("", name) for name in ("domain", "bus", "slot", "function", "device", "target", "unit", "uuid")
+}
+
 _INTERFACE: Fields = {
     "type": Attr("", "type"),
+    "managed": Attr("", "managed", yes_no),
     "mac": Attr("mac", "address"),
     "source": One(
         "source",
         {name: Attr("", name) for name in ("network", "bridge", "dev", "mode", "portgroup")},
     ),
+    # Of one that is a device of the host.
+    "host_address": One("source/address", {"type": Attr("", "type"), **_HOST_ADDRESS}),
     "model": Attr("model", "type"),
     "target": Attr("target", "dev"),
     "mtu": Attr("mtu", "size", whole),
@@ -120,10 +128,6 @@ _CHARACTER: Fields = {
     "log": Attr("log", "file"),
 }
 
-#: By the device's `type`: of a PCI device domain to function, of a USB device bus and device, and so on.
-_HOST_ADDRESS: Fields = {
-    name: Attr("", name) for name in ("domain", "bus", "slot", "function", "device", "target", "unit", "uuid")
-}
 _HOST_DEVICE: Fields = {
     "mode": Attr("", "mode"),
     "type": Attr("", "type"),
@@ -181,6 +185,7 @@ _DEVICES: Fields = {
             "source": Text("backend"),
         },
     ),
+    "memories": Many("memory", {"model": Attr("", "model"), "path": Text("source/path")}),
     "host_devices": Many("hostdev", _HOST_DEVICE),
     "balloon": Attr("memballoon", "model"),
 }
