@@ -45,7 +45,7 @@ def died_at_pivot(cast, host, how="forgetful"):  # noqa: F811
 
 
 def nothing_is_lost(cast, host, operation):  # noqa: F811
-    """Check that both files are kept and counted, that it is told, and that the portal keeps off the machine."""
+    """Check that both files are kept and counted, and that the portal tells of it and does no more."""
     assert operation.state in {State.UNDOING, State.CANCELLING}
     assert volumes(host) == [1, 1] and taken(host) == {"first": (0, 2), "second": (2, 0)}
     step = StepRecord.objects.get(operation=operation, name="move")
@@ -155,6 +155,21 @@ def test_a_change_over_that_was_not_made_is_made_by_the_next(cast, host, error):
     assert host.disk.changing_to == "" and taken(host)["second"] == (0, 2)
 
 
+def test_what_goes_off_at_the_second_order_may_have_obeyed_the_first(cast, host):  # noqa: F811
+    """Red when has_changed_over() passes on that nothing was ordered now: the sentence would be another."""
+    calls = []
+
+    def before(called, _args):
+        calls.append(called)
+        if called == "finish_copy" and calls.count(called) == 1:
+            raise CallTimeout("late")
+        if called == "finish_copy":
+            host.driver.destroy(str(host.machine.uuid))
+
+    host.before = before
+    nothing_is_lost(cast, host, work(move(cast, host)))
+
+
 def test_a_host_that_is_still_at_it_is_waited_for(cast, host, monkeypatch):  # noqa: F811
     """Red when what libvirt changes over at this moment is not worth another look."""
     monkeypatch.setattr(runner, "PATIENCE", 5)
@@ -173,7 +188,7 @@ def test_a_host_that_is_still_at_it_is_waited_for(cast, host, monkeypatch):  # n
 
     host.before = before
     assert work(move(cast, host)).state == State.SUCCEEDED
-    assert len(looks) == 3 and has_moved(host) and volumes(host) == [0, 1]
+    assert len(looks) > 2 and has_moved(host) and volumes(host) == [0, 1]
 
 
 def test_what_goes_off_before_it_was_told_is_known_to_have_the_old_file(cast, host):  # noqa: F811
