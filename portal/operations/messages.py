@@ -88,8 +88,8 @@ SENTENCES = {
     "copy_unsure": _(
         "The machine was told to work with the copy of its disk, and its libvirt failed before it said "
         "whether it does. It may run though it seems off. Neither file is deleted, and the portal leaves "
-        "the machine alone. An operator must look on the host for its QEMU, by the UUID, and which of "
-        "both files that has open (with no QEMU left: which was written last), and switch it off. If that "
+        "the machine alone. An operator must look on the host, by the UUID, for its QEMU, and which of "
+        "both files it writes to (with no QEMU left: which was written last), and switch it off. If that "
         "is the copy, name it in the machine's definition there, else delete the copy; then this comes to "
         "its end by itself within ten minutes. UUID, old file, copy: %(raw)s"
     ),

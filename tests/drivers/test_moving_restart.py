@@ -120,8 +120,10 @@ def test_a_libvirt_that_did_not_note_its_order_takes_it_for_an_abortion(there):
     while there.driver.disk_copy(there.domain, "vda", there.to).stage is not CopyStage.NONE:
         assert time.monotonic() < end
         time.sleep(0.1)
+    assert files(there) == [there.path, there.path]
+    [block] = tell(domain, "query-block")
+    assert block["inserted"]["image"]["filename"] == there.to
     connection.close()
-    assert files(there) == [there.path, there.path] and has_open(there.domain, there.to)
     with pytest.raises(InvalidState):
         finish(there)
     # Its emulator's lock keeps another copy off the file that the guest writes to.
