@@ -6,6 +6,7 @@ import pytest
 from portal.drivers.errors import CopyUnsure, HostUnreachable, InvalidState
 from portal.drivers.libvirt import plugging
 from portal.drivers.libvirt.moving import Moving
+from portal.drivers.types import CopyStage
 from tests.drivers.test_plugging import error
 
 UUID, HERE, THERE = "5e1ba0a1-0000-4000-8000-000000000001", "/example/disk.qcow2", "/other/disk.qcow2"
@@ -43,6 +44,9 @@ class Domain:
             "<target dev='vda'/></disk></devices></domain>"
         )
 
+    def blockJobInfo(self, _target):  # noqa: N802
+        return {}
+
     def blockJobAbort(self, _target, _flags):  # noqa: N802
         self.now = self.then
         if self.answer:
@@ -64,6 +68,13 @@ def test_only_a_libvirt_that_saw_it_fail_is_believed(domain, raised, monkeypatch
     monkeypatch.setattr(plugging, "PATIENCE", 0)
     with pytest.raises(raised):
         Moving(domain).finish(UUID, "vda", HERE, THERE, copied=False)
+
+
+def test_a_copy_that_libvirt_is_ending_is_not_over():
+    """Red when a copy without a kind counts as another's work, which nobody would wait for."""
+    domain = Domain(None)
+    domain.now = (HERE, MIRROR.replace(" job='copy' ready='yes'", " job=''"), True)
+    assert Moving(domain).look(UUID, "vda", THERE).stage is CopyStage.COPYING
 
 
 def test_one_that_was_made_all_the_same_is_made():

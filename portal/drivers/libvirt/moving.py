@@ -181,7 +181,8 @@ def _mirrored_to(disk: ET.Element, target: str) -> str:
     if mirror is None:
         return ""
     source = mirror.find("source")
-    if mirror.get("job") != "copy" or source is None:
+    # While libvirt ends a copy it says '' for its kind.
+    if mirror.get("job") not in {"copy", ""} or source is None:
         raise AlreadyExists(f"something else works on {target}: {mirror.get('job')}")
     return source.get("file", "")
 
