@@ -297,6 +297,8 @@ def move_forgotten(there):
         print(turn, problems(ended))
         if ended.state == State.UNDOING:
             return ended
+        there.see()
+        assert there.machine.observed_state == "running", "forgotten, and moved all the same"
         agree(there)
     raise AssertionError("the moment was not hit")
 
