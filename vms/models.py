@@ -273,6 +273,8 @@ class Disk(models.Model):
     serial = models.CharField(max_length=20, blank=True)
     #: Where its host has it, of a pool that is no folder; empty for a file.
     device = models.CharField(max_length=255, blank=True)
+    #: The volume that its machine was told to work with instead, while it is not known whether it does.
+    changing_to = models.CharField(max_length=127, blank=True)
 
     class Meta:
         constraints = [

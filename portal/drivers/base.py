@@ -433,7 +433,8 @@ class HypervisorDriver(ABC):
         `copied` says that the caller copied the file itself, of a domain that was off and must be so still;
         else the copy that was begun must be READY. The file `path` is left as it is. Idempotent. Raises
         InvalidState (it is otherwise; nothing was changed then), AlreadyExists (the disk is a third file),
-        NotSupported (an encrypted disk), HasSnapshots, DeviceNotFound, DomainNotFound.
+        NotSupported (an encrypted disk), HasSnapshots; after any other error the domain may work with either
+        file: CopyUnsure, HostUnreachable, CallTimeout, DeviceNotFound, DomainNotFound.
         """
 
     @abstractmethod

@@ -195,6 +195,12 @@ class HasSnapshots(DriverError):
     code = "has_snapshots"
 
 
+class CopyUnsure(DriverError):
+    """The domain was told to work with a copy of its disk, and nobody knows whether it does."""
+
+    code = "copy_unsure"
+
+
 class DeviceNotFound(DriverError):
     """The domain has no such device, as it is defined and as it runs."""
 

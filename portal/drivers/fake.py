@@ -325,8 +325,11 @@ class FakeDriver(FakeStorage):
         self._active(uuid)
 
     def destroy(self, uuid: str) -> None:
-        domain = self._get(uuid)
         self._forget_copies(uuid)
+        self._forget_run(uuid)
+
+    def _forget_run(self, uuid: str) -> None:
+        domain = self._get(uuid)
         off = DomainState.SHUTOFF if domain.saved is None else DomainState.SAVED
         domain.state, domain.running, domain.leases = off, "", ()
 

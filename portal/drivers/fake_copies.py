@@ -4,7 +4,14 @@ from abc import abstractmethod
 from xml.etree import ElementTree as ET
 
 from portal.drivers import validation
-from portal.drivers.errors import AlreadyExists, DeviceNotFound, HasSnapshots, InvalidState, SavedState
+from portal.drivers.errors import (
+    AlreadyExists,
+    DeviceNotFound,
+    HasSnapshots,
+    HostUnreachable,
+    InvalidState,
+    SavedState,
+)
 from portal.drivers.fake_devices import Defined, FakeDevices
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.places import disk_at, file_of, set_file
@@ -20,12 +27,21 @@ class FakeCopies(FakeDevices):
     def __init__(self) -> None:
         #: By domain and target: where to, and how often somebody looked.
         self._copies: dict[tuple[str, str], tuple[str, int]] = {}
+        #: How libvirt dies when a domain has just taken its copy, once: "forgetful" of the domain, which goes
+        #: on, or "unaware" that it took it; '' for not at all.
+        self.dies_at_pivot = ""
+        #: The files that domains write to, of whom libvirt says otherwise, by UUID.
+        self.written: dict[str, str] = {}
         #: UUIDs of the domains that have snapshots.
         self.snapshots: set[str] = set()
 
     @abstractmethod
     def _make_room(self, path: str, to: str) -> None:
         """Let the file `to` take what `path` takes. Raises PoolFull, VolumeNotFound."""
+
+    @abstractmethod
+    def _forget_run(self, uuid: str) -> None:
+        """Say from now on that the domain is off."""
 
     @abstractmethod
     def has_saved(self, uuid: str) -> bool:
@@ -69,10 +85,20 @@ class FakeCopies(FakeDevices):
         ready = not copied and self.disk_copy(uuid, target, to).stage is CopyStage.READY
         if there == path and (domain.running if copied else not ready):
             raise InvalidState("it runs, or no copy of its disk is ready")
+        if there == path and self.dies_at_pivot and not copied:
+            self._die_at_pivot(uuid, to)
         if domain.running:
             domain.running = _with_file(domain.running, target, to)
         self._copies.pop((uuid, target), None)
         domain.persistent = _with_file(domain.persistent, target, to)
+
+    def _die_at_pivot(self, uuid: str, to: str) -> None:
+        self._forget_copies(uuid)
+        self.written[uuid] = to
+        if self.dies_at_pivot == "forgetful":
+            self._forget_run(uuid)
+        self.dies_at_pivot = ""
+        raise HostUnreachable("libvirt died")
 
     def abort_copy(self, uuid: str, target: str, path: str, to: str) -> None:
         self._checked(uuid, target, path, to)

@@ -85,6 +85,14 @@ SENTENCES = {
         "The copy of the disk ended before it was whole. The machine works with the disk where it was, and "
         "what was copied is deleted. The host's log says why; then move it again."
     ),
+    "copy_unsure": _(
+        "The machine was told to work with the copy of its disk, and its libvirt failed before it said "
+        "whether it does. It may run though it seems off. Neither file is deleted, and the portal leaves "
+        "the machine alone. An operator must look on the host, by the UUID, for its QEMU, and which of "
+        "both files it writes to (with no QEMU left: which was written last), and switch it off. If that "
+        "is the copy, name it in the machine's definition there, else delete the copy; then this comes to "
+        "its end by itself within ten minutes. UUID, old file, copy: %(raw)s"
+    ),
     "saved_state": _(
         "The machine is off with its memory saved, and what was saved names its disk where it is. Start the "
         "machine, or discard what was saved; then move the disk."
@@ -345,6 +353,7 @@ NAMING = frozenset(
         "volume_saved",
         "folder_taken",
         "target_pool_full",
+        "copy_unsure",
         "other_pool_full",
         "store_failed",
         "program_cut",

@@ -47,6 +47,22 @@ def run(*command: str | Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def _processes(name: str) -> list[int]:
+    """Return the processes of a name."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):
+            if folder.name.isdigit() and (folder / "comm").read_text().strip() == name:
+                found.append(int(folder.name))
+    return found
+
+
+def _numbers(pid: int) -> list[str]:
+    """Return what a process is numbered in each of its namespaces, the innermost last."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split()[1:] for line in lines if line.startswith("NSpid:"))
+
+
 def _control_groups() -> list[Path]:
     """Return where control groups are mounted: one place for version 2, several for version 1."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
@@ -168,6 +184,24 @@ class SecondHost:
         """End libvirtd as by kill -9; guests stay."""
         self._order("libvirtd-kill")
         wait_for(lambda: not _answers(self.folder / "run/libvirt/libvirt-sock"))
+
+    def kill_libvirtd_at(self, moment: Callable[[], bool], limit: float = LIMIT) -> bool:
+        """End libvirtd like `kill_libvirtd` at the `moment`, for which this looks without a pause.
+
+        Tell whether that came within the `limit`.
+        """
+        inside, end = (self.folder / "run/libvirtd.pid").read_text().strip(), time.monotonic() + limit
+        [pid] = [one for one in _processes("libvirtd") if _numbers(one)[-1] == inside and self._has(one)]
+        while not moment():
+            if time.monotonic() > end:
+                return False
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not Path(f"/proc/{pid}").exists())
+        return True
+
+    def _has(self, pid: int) -> bool:
+        """Tell whether a process is this host's."""
+        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink(f"/proc/{self._pid}/ns/pid")
 
     def start_libvirtd(self) -> None:
         """Start what does not run of the daemons."""

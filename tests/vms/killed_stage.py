@@ -57,7 +57,7 @@ def kills(lab, tmp_path_factory):
     listener.listen()
     threading.Thread(target=_serve, args=(host, listener), daemon=True).start()
     os.environ[killed_libvirt.KILLS] = str(folder)
-    yield SimpleNamespace(uri=host.local_uri, folder=folder)
+    yield SimpleNamespace(uri=host.local_uri, folder=folder, host=host)
     del os.environ[killed_libvirt.KILLS]
     listener.close()
     host.power_cut()

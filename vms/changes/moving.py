@@ -21,7 +21,6 @@ from portal.drivers.types import (
     FOLDER_KINDS,
     CloneMode,
     CopyStage,
-    DiskCopy,
     DomainInfo,
     DomainState,
     VolumeSpec,
@@ -36,6 +35,7 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
 from vms import noted, placement, power
 from vms.building import page_of_machine
+from vms.changes.changing_over import NO_COPY, ChangeOver
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import Definition, Disk, VirtualMachine
 
@@ -48,8 +48,6 @@ LATE = 0.05
 NO_ROOM = 16 << 20
 #: How often a machine may go on or off in the middle of a copy before that is given up.
 TURNS = 3
-#: What tells, on the way back, that there is no copy to end.
-_NO_COPY = ("domain_not_found", "device_not_found", "saved_state", "has_snapshots")
 
 
 class MakeVolume(HostStep):
@@ -80,7 +78,7 @@ class _CopyFile(HostStep):
             copy_volume(self, context, full)
 
 
-class Move(DeviceStep):
+class Move(ChangeOver):
     """Copy the disk and let the machine work with the copy.
 
     Of a machine that runs its emulator copies, and goes on when the worker or libvirt dies. A machine that
@@ -90,9 +88,14 @@ class Move(DeviceStep):
     name, title = "move", "Copy the disk and change over to the copy"
 
     def do(self, context: StepContext) -> None:
+        if self.is_begun(context) and self.has_changed_over(context):
+            return
         for turn in range(TURNS):
             try:
-                self._finish(context, copied=self._copy(context))
+                if self._copy(context):
+                    self.finish(context, copied=True)
+                else:
+                    self.change_over(context)
                 break
             except StepFailed as failure:
                 # It went on or off between two calls.
@@ -102,32 +105,21 @@ class Move(DeviceStep):
         self.note(context)
 
     def undo(self, context: StepContext) -> None:
+        if self.is_begun(context):
+            if self.has_changed_over(context):
+                delete_old(self, context)
+            return
         names = context.identifiers
         try:
             if self.look_at_copy(context).stage is CopyStage.MOVED:
-                self._finish(context, copied=False)
+                self.finish(context, copied=False)
                 self.note(context)
                 delete_old(self, context)
                 return
         except StepFailed as failure:
-            if failure.code not in _NO_COPY:
+            if failure.code not in NO_COPY:
                 raise
         self.call_if_there(context, "abort_copy", names["target"], names["path"], names["to_path"])
-
-    def look_at_copy(self, context: StepContext) -> DiskCopy:
-        """Return how far the copy is. Raises StepFailed."""
-        names = context.identifiers
-        found: DiskCopy = self.call(context, "disk_copy", names["uuid"], names["target"], names["to_path"])
-        return found
-
-    def note(self, context: StepContext) -> None:
-        """Write where the disk is now; the machine works with it there already. Idempotent."""
-        names = context.identifiers
-        with transaction.atomic():
-            here = Disk.objects.filter(pk=names["disk"])
-            here.update(pool=names["to"], volume_name=names["to_volume"])
-            publish(*(machine.topic for machine in VirtualMachine.objects.filter(uuid=names["uuid"])))
-        self.look(context)
 
     def _copy(self, context: StepContext) -> bool:
         """Return once the copy is whole: True when it was copied while the machine was off."""
@@ -159,12 +151,6 @@ class Move(DeviceStep):
             self.call(
                 context, "begin_copy", names["uuid"], names["target"], names["path"], names["to_path"]
             )
-
-    def _finish(self, context: StepContext, *, copied: bool) -> None:
-        names = context.identifiers
-        self.call(
-            context, "finish_copy", names["uuid"], names["target"], names["path"], names["to_path"], copied
-        )
 
     def _is_off(self, context: StepContext) -> bool:
         info: DomainInfo = self.call(context, "domain_info", context.identifiers["uuid"])

@@ -10,6 +10,7 @@ import libvirt
 
 from portal.drivers.errors import (
     AlreadyExists,
+    CopyUnsure,
     DeviceNotFound,
     HasSnapshots,
     InvalidState,
@@ -103,14 +104,11 @@ class Moving:
         if file_of(disk) == path and not copied:
             if _mirrored_to(disk, target) != to or not _is_ready(disk):
                 raise InvalidState("no copy of the disk is ready")
-            domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
-            # libvirt tells of the end of the job a moment after it returns, when another one waited for it.
-            if not wait_until(lambda: file_of(_disk(domain, target)) == to):
-                raise InvalidState("the domain did not take the copy")
+            _pivot(domain, target, path, to)
         elif file_of(disk) == path and domain.isActive():
             raise InvalidState("the domain runs on a file that was copied while it was off")
         _define(domain, target, path, to)
-        if domain.isActive() and file_of(_disk(domain, target)) == path:
+        if copied and domain.isActive() and file_of(_disk(domain, target)) == path:
             # Somebody started it at this moment, and it writes to the old file.
             _define(domain, target, to, path)
             raise InvalidState("the domain was started meanwhile")
@@ -140,6 +138,25 @@ def _disk(domain: libvirt.virDomain, target: str) -> ET.Element:
     return found
 
 
+def _pivot(domain: libvirt.virDomain, target: str, path: str, to: str) -> None:
+    """Let what runs work with its copy, which is ready.
+
+    Raises InvalidState (libvirt saw it fail: it is the file `path`), CopyUnsure.
+    """
+    try:
+        domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    except libvirt.libvirtError as error:
+        # A libvirt that died answers this no more.
+        disk = _disk(domain, target)
+        if domain.isActive() and file_of(disk) == path and disk.find("mirror") is None:
+            raise InvalidState(f"the domain could not take the copy: {error}") from error
+        if file_of(disk) != to:
+            raise CopyUnsure(str(error)) from error
+    # libvirt tells of the end of the job a moment after it returns, when another one waited for it.
+    if not wait_until(lambda: file_of(_disk(domain, target)) == to):
+        raise CopyUnsure("the domain did not take the copy")
+
+
 def _check_plain(disk: ET.Element) -> None:
     """Raise NotSupported for a disk that is encrypted: a copy would not be."""
     if disk.find(".//encryption") is not None:
@@ -164,7 +181,8 @@ def _mirrored_to(disk: ET.Element, target: str) -> str:
     if mirror is None:
         return ""
     source = mirror.find("source")
-    if mirror.get("job") != "copy" or source is None:
+    # While libvirt ends a copy it says '' for its kind.
+    if mirror.get("job") not in {"copy", ""} or source is None:
         raise AlreadyExists(f"something else works on {target}: {mirror.get('job')}")
     return source.get("file", "")
 
