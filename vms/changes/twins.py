@@ -25,23 +25,29 @@ COPIED = "disks__pool__pool"
 
 
 def size_of(machine: VirtualMachine) -> dict[str, int]:
-    """Return what a machine takes, its disks together; bytes."""
+    """Return what a machine takes, its disks together; bytes. Without disks, `disk` is not among it."""
     disk = sum(disk.capacity for disk in machine.disks.all())
     return {"vcpu": machine.vcpus, "memory": machine.memory, **({"disk": disk} if disk else {})}
 
 
 def check_copied(source: VirtualMachine) -> None:
     """Raise Denied when the machine has something that cannot be copied."""
+    if reason := why_not_copied(source):
+        raise Denied(reason)
+
+
+def why_not_copied(source: VirtualMachine) -> str:
+    """Return what of a machine cannot be copied, '' when all of it can."""
     found = noted.of(source)
     defined = found.observed_persistent if found else None
     if defined is None:
-        raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
+        return _("The host has not told this machine's settings yet; try again in a moment.")
     devices = defined.get("devices", {})
     if devices.get("host_devices"):
-        raise Denied(_("It has a device of its host, which two machines cannot have."))
+        return _("It has a device of its host, which two machines cannot have.")
     own = list(source.disks.select_related("pool"))
     if any(disk.device for disk in own):
-        raise Denied(_("One of its disks is a device of its host, and only files are copied."))
+        return _("One of its disks is a device of its host, and only files are copied.")
     known = {disk.path for disk in own}
     for disk in devices.get("disks", ()):
         where = disk.get("source", {})
@@ -49,7 +55,8 @@ def check_copied(source: VirtualMachine) -> None:
         if where and writes and where.get("file") not in known:
             target = disk.get("target", {}).get("dev", "")
             sentence = _("Its disk %(target)s lies in no pool of the portal and cannot be copied.")
-            raise Denied(sentence % {"target": target})
+            return sentence % {"target": target}
+    return ""
 
 
 def obstacle(source: VirtualMachine | None, frozen: Mapping[str, Any]) -> str:

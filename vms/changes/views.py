@@ -75,7 +75,8 @@ def clone(request: HttpRequest, pk: int) -> HttpResponse:
                 token = form.cleaned_data["token"]
                 begun = cloning.request_clone(actor=request.user, machine=vm, token=token, **form.values)
             return go_to(request, "operations:detail", begun.pk)
-    context = {"vm": vm, "form": form, "edited": edited, "size": twins.size_of(vm)}
+    context = {"vm": vm, "form": form, "edited": edited, "disk": twins.size_of(vm).get("disk", 0)}
+    context["stays"] = twins.why_not_copied(vm)
     return _page(request, "vms/clone.html", context, verb="clone")
 
 
@@ -287,5 +288,5 @@ def disk_delete(request: HttpRequest, pk: int, target: str) -> HttpResponse:
 def _page(
     request: HttpRequest, template: str, context: dict[str, Any], verb: str = "edit"
 ) -> HttpResponse:
-    context["denied"] = power.why_not(request.user, context["vm"], verb)
+    context["denied"] = power.why_not(request.user, context["vm"], verb) or context.get("stays", "")
     return render(request, template, context, status=422 if context["form"].errors else 200)
