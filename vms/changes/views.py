@@ -17,7 +17,7 @@ from portal.operations.models import Operation
 from vms import live, noted, power
 from vms.changes import attaching, cloning, disks, memory, moving, resizing, templates, twins
 from vms.changes.devices import buses, limits
-from vms.changes.devices.forms import LimitsForm
+from vms.changes.devices.forms import LimitsForm, ShownForm
 from vms.changes.forms import AttachForm, ChangeForm, CloneForm, DiskForm, MoveForm, ResizeForm, TemplateForm
 from vms.editing import Clash
 from vms.models import Disk, VirtualMachine
@@ -268,6 +268,7 @@ def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
         "bus": buses.bus_of(found, seen),
         "buses": buses.choices(found.machine, found, seen),
         "bus_waits": buses.waits(found, seen),
+        "carried": ShownForm(now=buses.shown(found, seen)).initial["seen"],
         "bus_fixed": denied or buses.why_fixed(found.machine, found, seen),
         "denied": denied,
     }

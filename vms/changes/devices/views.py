@@ -1,5 +1,7 @@
 """Pages of a machine's network cards and CD drives, and the limits of its disks. Each calls a service."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import messages
@@ -9,14 +11,16 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from networks.models import Port
+from portal.core.stale import Changed, Snapshot
 from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
 from portal.operations.models import Operation
+from portal.operations.words import Difference
 from vms import live, noted, power
-from vms.changes.devices import buses, cardmodels, drives, nics, rewiring
+from vms.changes.devices import buses, cardmodels, drives, nics, rewiring, showing
 from vms.changes.devices import limits as service
 from vms.changes.devices import media as cds
-from vms.changes.devices.forms import CardForm, LimitsForm
+from vms.changes.devices.forms import CardForm, LimitsForm, ShownForm
 from vms.changes.views import disk_page
 from vms.editing import Clash
 from vms.models import VirtualMachine
@@ -51,13 +55,25 @@ def card(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
 
 
 def _card_page(
-    request: HttpRequest, vm: VirtualMachine, mac: str, form: CardForm | None = None
+    request: HttpRequest,
+    vm: VirtualMachine,
+    mac: str,
+    *,
+    form: CardForm | None = None,
+    changes: Sequence[Difference] = (),
+    model: str = "",
 ) -> HttpResponse:
-    """Show one network card, with the `form` of its network where somebody filled that in."""
+    """Show one network card, and the `changes` by others that kept somebody from changing it.
+
+    The `form` of its network, and the other `model`, are what somebody filled in.
+    """
     found = nics.cards_of(vm)
     shown, port = _card_of(found, mac)
     denied, seen = power.why_not(request.user, vm, "edit"), noted.of(vm)
     networks = rewiring.networks_for(request.user, vm, port)
+    if form is not None:
+        form.offer(networks)
+    now = {**nics.shown(port, seen), **rewiring.shown(port), **cardmodels.shown(port, seen)}
     context = {
         "vm": vm,
         "card": shown,
@@ -68,10 +84,27 @@ def _card_page(
         "stays": denied or rewiring.why_not(vm, port, seen),
         "model": cardmodels.model_of(port, seen),
         "models": cardmodels.choices(port, seen),
+        "model_wanted": model,
         "model_waits": cardmodels.waits(port, seen),
         "model_fixed": denied or cardmodels.why_fixed(vm, port, seen),
+        "carried": ShownForm(now=now).initial["seen"],
+        "changes": changes,
     }
-    return render(request, "vms/card.html", context, status=422 if form else 200)
+    return render(request, "vms/card.html", context, status=422 if form or changes else 200)
+
+
+def _seen(request: HttpRequest) -> Snapshot:
+    return ShownForm(request.POST, now={}).shown
+
+
+@contextmanager
+def _note(changes: list[Difference]) -> Iterator[None]:
+    """Add in words to `changes` what somebody changed meanwhile, of a refusal for that, which goes on."""
+    try:
+        yield
+    except Changed as changed:
+        changes += showing.differences(changed)
+        raise
 
 
 def _card_of(found: list[nics.Card], mac: str) -> tuple[nics.Card, Port]:
@@ -86,14 +119,16 @@ def _card_of(found: list[nics.Card], mac: str) -> tuple[nics.Card, Port]:
 def card_network(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Bring a card to another network."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    _card, port = _card_of(nics.cards_of(vm), mac)
-    form = CardForm(request.POST, networks=rewiring.networks_for(request.user, vm, port))
+    _card_of(nics.cards_of(vm), mac)
+    # With its own, which somebody may have chosen for it meanwhile.
+    form = CardForm(request.POST, networks=nics.networks_for(request.user, vm))
+    changes: list[Difference] = []
     if form.is_valid():
-        with denied_at(form):
-            network = form.cleaned_data["network"]
-            begun = rewiring.rewire_card(actor=request.user, machine=vm, mac=mac, network=network)
-            return go_to(request, "operations:detail", begun.pk)
-    return _card_page(request, vm, mac, form)
+        doing: dict[str, Any] = {"machine": vm, "mac": mac, "network": form.cleaned_data["network"]}
+        with denied_at(form), _note(changes):
+            begun = rewiring.rewire_card(actor=request.user, **doing, seen=_seen(request))
+            return _begun_or(request, begun, "vms:card", pk, mac)
+    return _card_page(request, vm, mac, form=form, changes=changes)
 
 
 @require_POST
@@ -101,10 +136,11 @@ def card_link(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Plug the cable of a card in or out."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     up = request.POST.get("up") == "1"
-    with attempt(request):
-        begun = nics.set_link(actor=request.user, machine=vm, mac=mac, up=up)
+    changes: list[Difference] = []
+    with attempt(request), _note(changes):
+        begun = nics.set_link(actor=request.user, machine=vm, mac=mac, up=up, seen=_seen(request))
         return go_to(request, "operations:detail", begun.pk)
-    return go_to(request, "vms:cards", pk)
+    return _card_page(request, vm, mac, changes=changes) if changes else go_to(request, "vms:cards", pk)
 
 
 @require_POST
@@ -112,9 +148,13 @@ def card_model(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Let a card be of another model."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     model = request.POST.get("model", "")
-    with attempt(request):
-        begun = cardmodels.set_model(actor=request.user, machine=vm, mac=mac, model=model)
-        return go_to(request, "operations:detail", begun.pk)
+    changes: list[Difference] = []
+    with attempt(request), _note(changes):
+        doing: dict[str, Any] = {"machine": vm, "mac": mac, "model": model}
+        begun = cardmodels.set_model(actor=request.user, **doing, seen=_seen(request))
+        return _begun_or(request, begun, "vms:card", pk, mac)
+    if changes:
+        return _card_page(request, vm, mac, changes=changes, model=model)
     return go_to(request, "vms:card", pk, mac)
 
 
@@ -188,10 +228,15 @@ def disk_bus(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     """Let a machine have a disk on another bus."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     disk = get_object_or_404(vm.disks.select_related("machine__host"), target=target)
-    with attempt(request):
-        begun = buses.set_bus(actor=request.user, disk=disk, bus=request.POST.get("bus", ""))
-        return go_to(request, "operations:detail", begun.pk)
-    return go_to(request, "vms:disk", pk, target)
+    bus = request.POST.get("bus", "")
+    changes: list[Difference] = []
+    with attempt(request), _note(changes):
+        begun = buses.set_bus(actor=request.user, disk=disk, bus=bus, seen=_seen(request))
+        return _begun_or(request, begun, "vms:disk", pk, target)
+    if not changes:
+        return go_to(request, "vms:disk", pk, target)
+    context = disk_page(request, disk) | {"bus_changes": changes, "bus_wanted": bus}
+    return render(request, "vms/disk.html", context, status=422)
 
 
 @require_POST
