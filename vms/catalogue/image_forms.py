@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, SeenForm
+from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, RowsField, SeenForm
 from portal.hosts.images.describing import snapshot
 from portal.hosts.images.values import FIELDS, Description, Wanted
 from portal.hosts.models import Image
@@ -65,7 +65,7 @@ class _SaidForm(forms.Form):
         initial="1",
         widget=ExplainedRadio,
     )
-    projects = forms.ModelMultipleChoiceField(
+    projects = RowsField(
         Project.objects.none(), label=_("Projects"), required=False, widget=ExplainedCheckboxes
     )
 

@@ -14,6 +14,7 @@ from networks.models import Port
 from portal.core.stale import Changed, Snapshot
 from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
+from portal.live.panels import row_keys
 from portal.operations.models import Operation
 from portal.operations.words import Difference
 from vms import live, noted, power
@@ -214,8 +215,9 @@ def media_change(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     medium, force = request.POST.get("medium", ""), request.POST.get("force") == "1"
     doing: dict[str, Any] = {"actor": request.user, "machine": vm, "target": target, "force": force}
     with attempt(request):
-        if medium.isdecimal():
-            image = get_object_or_404(Image.objects.restrict(request.user, "view"), pk=medium)
+        if medium not in {"", "seed"}:
+            images = Image.objects.restrict(request.user, "view")
+            image = get_object_or_404(images, pk__in=row_keys([medium]))
             begun = cds.insert_image(**doing, image=image)
         else:
             begun = cds.change_media(**doing, seed=medium == "seed")
