@@ -15,7 +15,7 @@ from networks.models import Network
 from portal.accounts.models import Project, SshPublicKey
 from portal.core import public_keys
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField
+from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, RowsField
 from portal.hosts.models import Image
 from portal.operations.models import Operation
 from vms import checks, fitting, profiles
@@ -83,7 +83,7 @@ class RequestForm(forms.Form):
         help_text=_("Debian packages to install."),
         widget=forms.TextInput(attrs=_PLAIN),
     )
-    own_keys = forms.ModelMultipleChoiceField(
+    own_keys = RowsField(
         SshPublicKey.objects.none(),
         label=_("Your SSH keys"),
         required=False,

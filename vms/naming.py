@@ -12,6 +12,7 @@ from portal.core.errors import Denied
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.states import UNFINISHED
+from portal.operations.words import Difference, compared
 from vms import cloud, editing, noted, power
 from vms.models import VirtualMachine
 from vms.services import name_is_taken, name_taken
@@ -44,6 +45,17 @@ def labels_of(text: str) -> list[str]:
 def named(machine: VirtualMachine) -> dict[str, str]:
     """Return what a machine is called, as forms have it."""
     return {"name": machine.name, "labels": machine.labels}
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Difference]:
+    """Return in words what differs between two answers of `named`."""
+    labels = {"name": _("Name"), "labels": _("Labels")}
+    found = []
+    for key, label in labels.items():
+        texts = before.get(key, ""), after.get(key, "")
+        if texts[0] != texts[1]:
+            found.append(Difference(label, *texts, lines=compared(*texts) if key == "labels" else ()))
+    return found
 
 
 def rename_machine(

@@ -48,6 +48,7 @@ def naming_page(request: HttpRequest, pk: int) -> HttpResponse:
     """Show what a machine is called, and change it."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     form = NameForm(request.POST or None, machine=vm)
+    context: dict[str, Any] = {"vm": vm, "denied": power.why_not(request.user, vm, "name")}
     if request.method == "POST" and form.is_valid():
         with denied_at(form):
             try:
@@ -59,9 +60,11 @@ def naming_page(request: HttpRequest, pk: int) -> HttpResponse:
                     seen=form.cleaned_data["seen"],
                 )
             except Clash:
+                # As it is by now: it may have changed since this request began.
+                vm.refresh_from_db(fields=["name", "labels"])
+                context["changes"] = naming.differences(form.cleaned_data["seen"], naming.named(vm))
                 form.show(naming.named(vm))
                 raise
             messages.success(request, _("The name and the labels are set."))
             return go_to(request, "vms:detail", pk)
-    context = {"vm": vm, "form": form, "denied": power.why_not(request.user, vm, "name")}
-    return render(request, "vms/name.html", context, status=422 if form.errors else 200)
+    return render(request, "vms/name.html", context | {"form": form}, status=422 if form.errors else 200)

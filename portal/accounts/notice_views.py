@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from portal.accounts import live, notices
 from portal.accounts.forms import MailsForm
+from portal.core.numbers import number_of
 from portal.core.web.htmx import go_to, render_page
 
 PAGE_SIZE = 25
@@ -44,9 +45,9 @@ def follow(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def read_all(request: HttpRequest) -> HttpResponse:
     """Mark read what the page knew of; what came since stays unread."""
-    up_to = request.POST.get("up_to", "")
-    if up_to.isdecimal() and len(up_to) < 19:
-        notices.mark_read(actor=request.user, up_to=int(up_to))
+    up_to = number_of(request.POST.get("up_to"))
+    if up_to is not None:
+        notices.mark_read(actor=request.user, up_to=up_to)
     return redirect("accounts:notices")
 
 

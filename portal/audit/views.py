@@ -14,6 +14,7 @@ from portal.audit.forms import FilterForm
 from portal.audit.models import AuditEntry
 from portal.audit.querysets import COUNT_LIMIT
 from portal.core.errors import Denied
+from portal.core.numbers import number_of
 from portal.core.web.htmx import attempt, render_page
 from portal.core.web.streaming import stream
 
@@ -27,11 +28,6 @@ def _entries(request: HttpRequest) -> Any:
     return AuditEntry.objects.all()
 
 
-def _key(text: str | None) -> int | None:
-    # Nineteen digits do not fit into a key; SQLite would refuse them with an error.
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
 @require_safe
 def trail(request: HttpRequest) -> HttpResponse:
     """List the trail, newest first, filtered and cut by the server."""
@@ -42,7 +38,7 @@ def _page(request: HttpRequest, entries: Any, form: FilterForm) -> HttpResponse:
     valid = form.is_valid()
     found = entries.filter(form.condition()) if valid else entries.none()
     cut = found.slice(
-        before=_key(request.GET.get("before")), after=_key(request.GET.get("after")), size=PAGE_SIZE
+        before=number_of(request.GET.get("before")), after=number_of(request.GET.get("after")), size=PAGE_SIZE
     )
     count = found.capped_count()
     context = {

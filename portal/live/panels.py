@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from portal.core.numbers import number_of
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -34,7 +36,7 @@ def register(panel: Panel) -> None:
 
 def row_keys(ids: Sequence[str]) -> list[int]:
     """Return the ids that can be a row's key: they come from browsers, and a longer number fits no column."""
-    return [int(identity) for identity in ids if identity.isdecimal() and len(identity) < 19]
+    return [number for identity in ids if (number := number_of(identity)) is not None]
 
 
 def find(name: str) -> Panel | None:

@@ -214,16 +214,17 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Dif
             continue
         texts = (then.value if then else "", now.value if now else "")
         long = any(fact is not None and fact.long for fact in (then, now))
-        found.append(Difference(label, *texts, lines=_lines(*texts) if long else ()))
+        found.append(Difference(label, *texts, lines=compared(*texts) if long else ()))
     if not found and canonical_json(dict(before)) != canonical_json(dict(after)):
         # What people see the same may still be another network or another user-data.
         found.append(Difference(_("Details"), _("as they were"), _("changed in the catalogue meanwhile")))
     return found
 
 
-def _lines(before: str, after: str) -> list[tuple[str, str]]:
-    compared = difflib.ndiff(before.splitlines(), after.splitlines())
-    return [(line[:1], line[2:]) for line in compared if not line.startswith("?")]
+def compared(before: str, after: str) -> list[tuple[str, str]]:
+    """Return the lines of two texts as `Difference.lines` has them."""
+    found = difflib.ndiff(before.splitlines(), after.splitlines())
+    return [(line[:1], line[2:]) for line in found if not line.startswith("?")]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.core import signing
 
+from networks.models import Port
 from portal.hosts.images import describing
 from portal.hosts.storage.taking_over import seen_as
 from tests.permissions.answers import (
@@ -43,8 +44,8 @@ from vms import naming, noted, pending, settings
 from vms.catalogue.forms import SALT
 from vms.catalogue.image_forms import DescribeForm
 from vms.catalogue.values import item_snapshot, size_snapshot
-from vms.changes.devices import media
-from vms.changes.devices.forms import DrivesForm, LimitsForm
+from vms.changes.devices import buses, cardmodels, media, nics
+from vms.changes.devices.forms import DrivesForm, LimitsForm, ShownForm
 from vms.changes.forms import DiskForm, ResizeForm
 from vms.changes.resizing import sizes_of
 from vms.install_templates import snapshot
@@ -157,6 +158,18 @@ def _longer(world: Any) -> dict[str, Any]:
 
 def _limits(world: Any) -> dict[str, Any]:
     return {"seen": signing.dumps({}, salt=LimitsForm.salt), "total_iops_sec": "100"}
+
+
+def _bus(world: Any) -> dict[str, Any]:
+    disk = world.machine.disks.get(target="vdb")
+    now = buses.shown(disk, noted.of(world.machine))
+    return {"bus": "sata", "seen": ShownForm(now=now).initial["seen"]}
+
+
+def _card(world: Any) -> dict[str, Any]:
+    port, found = Port.objects.get(mac=MAC), noted.of(world.machine)
+    now = {**nics.shown(port, found), **cardmodels.shown(port, found)}
+    return {"up": "0", "model": "e1000e", "seen": ShownForm(now=now).initial["seen"]}
 
 
 def _adoption(world: Any) -> dict[str, Any]:
@@ -621,7 +634,7 @@ LINES = (
         data=lambda w: {"network": w.network.pk},
     ),
     Line("vms:card", page(SEE), NO, "machine", {"mac": MAC}),
-    Line("vms:card_link", NO, change(USE, told=SEE), "machine", {"mac": MAC}, lambda w: {"up": "0"}),
+    Line("vms:card_link", NO, change(USE, told=SEE), "machine", {"mac": MAC}, _card),
     Line(
         "vms:card_network",
         NO,
@@ -629,10 +642,10 @@ LINES = (
         change(USE, told=SEE, refusal=422),
         "machine",
         {"mac": MAC},
-        lambda w: {"network": w.network.pk},
+        lambda w: {"network": w.network.pk, **_card(w)},
     ),
-    Line("vms:card_model", NO, change(USE, told=SEE), "machine", {"mac": MAC}, lambda w: {"model": "e1000e"}),
-    Line("vms:disk_bus", NO, change(USE, told=SEE), "machine", {"target": "vdb"}, lambda w: {"bus": "sata"}),
+    Line("vms:card_model", NO, change(USE, told=SEE), "machine", {"mac": MAC}, _card),
+    Line("vms:disk_bus", NO, change(USE, told=SEE), "machine", {"target": "vdb"}, _bus),
     Line("vms:card_remove", NO, change(USE, told=SEE), "machine", {"mac": MAC}),
     Line("vms:host_devices", page(SEE), NO, "with_devices"),
     Line(

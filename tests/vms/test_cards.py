@@ -376,7 +376,8 @@ def test_the_pages_add_pull_and_remove_a_card(client, cast, machine, offered):
     finish(begun, State.FAILED)
     card = url("vms:card", args=[machine.pk, MAC])
     assert "last network card" in client.get(card).content.decode()
-    client.post(url("vms:card_link", args=[machine.pk, MAC]), {"up": "0"})
+    carried = client.get(card).context["carried"]
+    client.post(url("vms:card_link", args=[machine.pk, MAC]), {"up": "0", "seen": carried})
     down = Operation.objects.get(kind=nics.LINK)
     assert down.identifiers["up"] is False
     finish(down)

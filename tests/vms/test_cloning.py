@@ -181,6 +181,22 @@ def test_one_without_disks_is_cloned_too(cast, original):
     assert not VirtualMachine.objects.get(name="twin").disks.exists()
 
 
+def test_the_page_of_one_without_disks_of_the_portals_says_what_is_copied(client, cast, original):
+    """Red when the page takes a machine's size to name a disk, or does not ask `why_not_copied`."""
+    original.disks.all().delete()
+    client.force_login(cast.requester)
+    address = url("vms:clone", args=[original.pk])
+    defined(original)
+    text = client.get(address).content.decode()
+    assert "Its disk vda lies in no pool of the portal" in text
+    assert '<button class="btn btn-primary" disabled' in text
+    found = noted.of(original)
+    found.observed_persistent["devices"].pop("disks")
+    found.save()
+    text = client.get(address).content.decode()
+    assert "It has no disk of its own to copy" in text and "disabled" not in text.partition("<main")[2]
+
+
 OTHERS = [{"file": "/x"}, {"dev": "/dev/sda"}, {"pool": "p", "volume": "v"}]
 
 

@@ -160,3 +160,11 @@ def test_the_page_inserts_and_forces(client, cast, machine, iso):
     client.post(change, {"force": "1", **carried})
     assert Operation.objects.latest("pk").identifiers["force"] is True
     assert client.post(change, {"medium": "999999"}).status_code == 404
+
+
+@pytest.mark.parametrize("medium", ["9" * 5000, "9" * 30, "²", "x"], ids=["long", "large", "odd", "word"])
+def test_what_names_no_image_changes_nothing(client, cast, machine, medium):
+    """Red when the page looks for whatever has digits, or takes what it does not know for an empty drive."""
+    client.force_login(cast.requester)
+    answer = client.post(url("vms:media_change", args=[machine.pk, "sda"]), {"medium": medium})
+    assert answer.status_code == 404 and not Operation.objects.filter(kind=media.CHANGE).exists()

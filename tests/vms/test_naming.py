@@ -111,6 +111,29 @@ def test_nobody_overwrites_labels_that_they_never_saw(cast, machine):
     assert machine.label_list == ["first"]
 
 
+def test_the_second_of_two_people_sees_what_the_first_wrote_before_it_goes(client, cast, machine):
+    """Red when the page lists no changes, or the form carries what was never shown, or the old for ever."""
+    client.force_login(cast.operator)
+    address = url("vms:name", args=[machine.pk])
+    opened = client.get(address).context["form"].initial
+    call(cast.requester, machine, "renamed", "first=<i>\nsame")
+    typed = {"name": "example", "labels": "same\nsecond"}
+    answer = client.post(address, {**opened, **typed})
+    text = answer.content.decode()
+    assert answer.status_code == 422 and "Somebody changed this while you looked" in text
+    assert "<del>example</del>" in text and "<ins>renamed</ins>" in text
+    assert "<ins>+ first=&lt;i&gt;</ins>" in text and 'value="example"' in text
+    machine.refresh_from_db()
+    assert machine.labels == "first=<i>\nsame"
+    call(cast.requester, machine, "renamed", "third")
+    shown = answer.context["form"].initial["seen"]
+    again = client.post(address, {**typed, "seen": shown})
+    assert [change.label for change in again.context["changes"]] == ["Labels"]
+    assert client.post(address, {**typed, "seen": again.context["form"].initial["seen"]}).status_code == 302
+    machine.refresh_from_db()
+    assert naming.named(machine) == typed
+
+
 def test_labels_are_shown_and_found(client, cast, machine):
     """Red when the list does not search labels, or draws one as it is."""
     make_machine(cast, "other", machine.host)

@@ -158,9 +158,10 @@ def test_what_the_host_refuses_is_said(cast, here, error, code):
 
 
 def test_the_network_is_one_that_a_new_card_could_be_on(cast, here):
-    """Red when networks_for() is not asked, or offers the network that the card is on."""
+    """Red when networks_for() is not asked, or the network that the card is on begins anything."""
     other, own = make_network(79), make_network(80, kind=Network.Kind.USER)
-    for network in other, own, here.home:
+    assert rewire(cast.requester, here, here.home) is None
+    for network in other, own:
         with pytest.raises(Denied, match="not on offer") as denied:
             rewire(cast.requester, here, network)
         assert denied.value.field == "network"
@@ -229,7 +230,8 @@ def test_the_page_says_when_and_begins_it(client, cast, here):
     wrong = client.post(there, {"network": "999"})
     assert wrong.status_code == 422 and "Change its network" in wrong.content.decode()
     assert client.get(there).status_code == 405
-    answer = client.post(there, {"network": here.away.pk})
+    carried = client.get(card).context["carried"]
+    answer = client.post(there, {"network": here.away.pk, "seen": carried})
     begun = Operation.objects.get(kind=rewiring.REWIRE)
     assert answer.url == url("operations:detail", args=[begun.pk])
     assert "Example 77" in client.get(answer.url).content.decode()

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from networks.models import Network
 from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, SeenForm
+from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, RowsField, SeenForm
 from portal.hosts.models import Image
 from vms.cards import memory_of
 from vms.catalogue.appliances import fitting, size_of
@@ -34,7 +34,7 @@ class ImageField(forms.ModelChoiceField):
         return f"{image.label} ({image.sha256[:12]})"
 
 
-class SizesField(forms.ModelMultipleChoiceField):
+class SizesField(RowsField):
     """Sizes with what they hold."""
 
     def label_from_instance(self, size: Any) -> str:
@@ -72,7 +72,7 @@ class ItemForm(_Seen):
     flavours = SizesField(
         Flavour.objects.none(), label=_("Sizes"), required=False, widget=ExplainedCheckboxes
     )
-    networks = forms.ModelMultipleChoiceField(
+    networks = RowsField(
         Network.objects.none(), label=_("Networks"), required=False, widget=ExplainedCheckboxes
     )
     disk_least = forms.IntegerField(label=_("Smallest disk in GiB"), required=False)
@@ -113,7 +113,7 @@ class ItemForm(_Seen):
         initial="1",
         widget=ExplainedRadio,
     )
-    projects = forms.ModelMultipleChoiceField(
+    projects = RowsField(
         Project.objects.none(), label=_("Projects"), required=False, widget=ExplainedCheckboxes
     )
 

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, SeenForm
+from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, RowsField, SeenForm
 from portal.hosts.images.describing import returnable, snapshot
 from portal.hosts.images.values import FIELDS, Description, Wanted
 from portal.hosts.models import Image
@@ -66,7 +66,7 @@ class _SaidForm(forms.Form):
         initial="1",
         widget=ExplainedRadio,
     )
-    projects = forms.ModelMultipleChoiceField(
+    projects = RowsField(
         Project.objects.none(), label=_("Projects"), required=False, widget=ExplainedCheckboxes
     )
 

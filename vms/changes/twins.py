@@ -27,21 +27,36 @@ _HOST_CARDS, _EMULATED = frozenset({"hostdev", "vdpa"}), "emulator"
 
 
 def size_of(machine: VirtualMachine) -> dict[str, int]:
-    """Return what a machine takes, its disks together; bytes."""
+    """Return what a machine takes, its disks together; bytes. Without disks, `disk` is not among it."""
     disk = sum(disk.capacity for disk in machine.disks.all())
     return {"vcpu": machine.vcpus, "memory": machine.memory, **({"disk": disk} if disk else {})}
 
 
 def check_copied(source: VirtualMachine) -> None:
     """Raise Denied when the machine has something that cannot be copied."""
-    devices = _defined(source).get("devices", {})
+    if reason := why_not_copied(source):
+        raise Denied(reason)
+
+
+def check_twin(source: VirtualMachine) -> None:
+    """Raise Denied when the machine has something that cannot be copied, or that another cannot have too."""
+    if reason := why_no_twin(source):
+        raise Denied(reason)
+
+
+def why_not_copied(source: VirtualMachine) -> str:
+    """Return what of a machine cannot be copied, '' when all of it can."""
+    defined = _defined(source)
+    if defined is None:
+        return _("The host has not told this machine's settings yet; try again in a moment.")
+    devices = defined.get("devices", {})
     if devices.get("host_devices"):
-        raise Denied(_("It has a device of its host, which two machines cannot have."))
+        return _("It has a device of its host, which two machines cannot have.")
     if any(memory.get("path") for memory in devices.get("memories", ())):
-        raise Denied(_("It has memory that is a file or device of its host (NVDIMM), which is not copied."))
+        return _("It has memory that is a file or device of its host (NVDIMM), which is not copied.")
     own = list(source.disks.select_related("pool"))
     if any(disk.device for disk in own):
-        raise Denied(_("One of its disks is a device of its host, and only files are copied."))
+        return _("One of its disks is a device of its host, and only files are copied.")
     known = {disk.path for disk in own}
     for disk in devices.get("disks", ()):
         where = disk.get("source", {})
@@ -49,30 +64,30 @@ def check_copied(source: VirtualMachine) -> None:
         if where and writes and where.get("file") not in known:
             target = disk.get("target", {}).get("dev", "")
             sentence = _("Its disk %(target)s lies in no pool of the portal and cannot be copied.")
-            raise Denied(sentence % {"target": target})
+            return sentence % {"target": target}
+    return ""
 
 
-def check_twin(source: VirtualMachine) -> None:
-    """Raise Denied when the machine has something that cannot be copied, or that another cannot have too."""
-    check_copied(source)
-    defined = _defined(source)
+def why_no_twin(source: VirtualMachine) -> str:
+    """Return what of a machine cannot be copied, or another cannot have too, '' for nothing."""
+    if reason := why_not_copied(source):
+        return reason
+    defined = _defined(source) or {}
     devices, system = defined.get("devices", {}), defined.get("os", {})
     if system.get("loader") and system.get("loader_type") == "pflash" and not system.get("loader_readonly"):
-        raise Denied(_("Its firmware is a file that its guest writes, which two machines cannot share."))
+        return _("Its firmware is a file that its guest writes, which two machines cannot share.")
     for card in devices.get("interfaces", ()):
         if card.get("type") in _HOST_CARDS or card.get("source", {}).get("mode") == "passthrough":
-            raise Denied(_("It has a network card of its host, which two machines cannot have."))
+            return _("It has a network card of its host, which two machines cannot have.")
     if any(tpm.get("backend", _EMULATED) != _EMULATED for tpm in devices.get("tpms", ())):
-        raise Denied(_("It has the TPM of its host, which two machines cannot have."))
+        return _("It has the TPM of its host, which two machines cannot have.")
+    return ""
 
 
-def _defined(source: VirtualMachine) -> Mapping[str, Any]:
-    """Return what a machine was seen to be defined as. Raises Denied before it was seen."""
+def _defined(source: VirtualMachine) -> Mapping[str, Any] | None:
+    """Return what a machine was seen to be defined as, None before it was seen."""
     found = noted.of(source)
-    if found is None or found.observed_persistent is None:
-        raise Denied(_("The host has not told this machine's settings yet; try again in a moment."))
-    defined: Mapping[str, Any] = found.observed_persistent
-    return defined
+    return found.observed_persistent if found else None
 
 
 def obstacle(source: VirtualMachine | None, frozen: Mapping[str, Any]) -> str:

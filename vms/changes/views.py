@@ -17,7 +17,7 @@ from portal.operations.models import Operation
 from vms import live, noted, power
 from vms.changes import attaching, cloning, disks, memory, moving, resizing, templates, twins
 from vms.changes.devices import buses, limits
-from vms.changes.devices.forms import LimitsForm
+from vms.changes.devices.forms import LimitsForm, ShownForm
 from vms.changes.forms import AttachForm, ChangeForm, CloneForm, DiskForm, MoveForm, ResizeForm, TemplateForm
 from vms.editing import Clash
 from vms.models import Disk, VirtualMachine
@@ -79,7 +79,8 @@ def clone(request: HttpRequest, pk: int) -> HttpResponse:
         "vm": vm,
         "form": form,
         "edited": edited,
-        "size": twins.size_of(vm),
+        "disk": twins.size_of(vm).get("disk", 0),
+        "stays": twins.why_no_twin(vm),
         "may_template": not templates.right_lacks(request.user, vm),
     }
     return _page(request, "vms/clone.html", context, verb="clone")
@@ -275,6 +276,7 @@ def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
         "bus": buses.bus_of(found, seen),
         "buses": buses.choices(found.machine, found, seen),
         "bus_waits": buses.waits(found, seen),
+        "carried": ShownForm(now=buses.shown(found, seen)).initial["seen"],
         "bus_fixed": denied or buses.why_fixed(found.machine, found, seen),
         "denied": denied,
     }
@@ -295,5 +297,5 @@ def disk_delete(request: HttpRequest, pk: int, target: str) -> HttpResponse:
 def _page(
     request: HttpRequest, template: str, context: dict[str, Any], verb: str = "edit"
 ) -> HttpResponse:
-    context["denied"] = power.why_not(request.user, context["vm"], verb)
+    context["denied"] = power.why_not(request.user, context["vm"], verb) or context.get("stays", "")
     return render(request, template, context, status=422 if context["form"].errors else 200)

@@ -10,6 +10,8 @@ from django.forms.renderers import TemplatesSetting
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from portal.core.numbers import number_of
+
 
 class Renderer(TemplatesSetting):
     """Draws every form with the shared partials."""
@@ -35,6 +37,20 @@ class ExplainedCheckboxes(ExplainedRadio, forms.CheckboxSelectMultiple):
 
     input_type = "checkbox"
     allow_multiple_selected = True
+
+
+class RowsField(forms.ModelMultipleChoiceField):
+    """Rows by their keys; a number that no row can have is no choice, and no error of the database."""
+
+    def clean(self, value: Any) -> Any:
+        """Return the rows. Raises ValidationError."""
+        for key in value if isinstance(value, list | tuple) else ():
+            if number_of(str(key)) is None:
+                words = {"value": str(key)[:20]}
+                raise forms.ValidationError(
+                    self.error_messages["invalid_choice"], code="invalid_choice", params=words
+                )
+        return super().clean(value)
 
 
 GIB, MIB = 1 << 30, 1 << 20

@@ -1,7 +1,6 @@
 """What a browser sends a file to, whatever the file becomes. Not for: the pages around it."""
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostE
 from django.utils.translation import gettext as _
 
 from portal.core.errors import Denied
+from portal.core.numbers import number_of
 from portal.core.web.htmx import denied_at
 from portal.hosts.images import passing, services, store
 from portal.hosts.models import Upload
@@ -27,7 +27,7 @@ class FileForm(forms.Form):
         """Return the bytes. Raises ValidationError."""
         try:
             return base64.b64decode(self.cleaned_data["head"], validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error is one, and text that is not ASCII another
             raise forms.ValidationError(_("The beginning of the file cannot be read.")) from error
 
 
@@ -86,10 +86,10 @@ def chunk(request: HttpRequest, upload: Upload, offset: int) -> HttpResponse:
 
     409 when they do not follow what is there, 507 when the disk is full, 503 while the keeper is away.
     """
-    length = request.META.get("CONTENT_LENGTH") or ""
-    if not length.isdigit():
+    length = number_of(request.META.get("CONTENT_LENGTH"))
+    if length is None:
         return _refused(_("The browser did not say how long this part is."), status=411)
-    told: Mapping[str, Any] = {"offset": offset, "stream": request, "length": int(length)}
+    told: Mapping[str, Any] = {"offset": offset, "stream": request, "length": length}
     try:
         there = services.receive(actor=request.user, upload=upload, **told)
     except store.WrongOffset as wrong:

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.accounts.models import Project, User
-from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio
+from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, RowsField
 from portal.operations.policies.models import Policy
 from portal.operations.policies.rules import (
     LARGEST,
@@ -95,7 +95,7 @@ class PolicyForm(forms.Form):
     items = forms.MultipleChoiceField(
         label=gettext_lazy("Catalogue item"), required=False, widget=ExplainedCheckboxes
     )
-    projects = forms.ModelMultipleChoiceField(
+    projects = RowsField(
         Project.objects.none(),
         label=gettext_lazy("Project"),
         required=False,

@@ -174,3 +174,13 @@ def test_an_image_is_deleted_by_its_name(admin):
     assert Operation.objects.get().kind == "hosts.delete_image"
     assert "is being deleted" in admin.get(reverse("vms:image", args=[image.pk])).content.decode()
     assert Image.objects.filter(pk=image.pk).exists()
+
+
+@pytest.mark.parametrize("odd", ["9" * 5000, "²"], ids=["long", "odd"])
+def test_what_browsers_do_not_send_is_refused(admin, upload, odd):
+    """Red when a part's length is any digits, or the beginning of a file any text."""
+    assert start(admin, upload, b"x", head="²").status_code == 422
+    start(admin, upload, b"x")
+    address = reverse("vms:upload_chunk", args=[upload.pk, 0])
+    answer = admin.post(address, b"x", content_type="application/octet-stream", CONTENT_LENGTH=odd)
+    assert answer.status_code == 411

@@ -11,11 +11,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot
 from portal.operations.models import Operation
 from portal.operations.registry import Kind
 from vms import power, settings
 from vms.building import page_of_machine
-from vms.changes.devices import places, redefining
+from vms.changes.devices import places, redefining, showing
 from vms.changes.devices.shared import begin, devices, known
 from vms.models import Definition, Disk, VirtualMachine
 from vms.settings.abilities import board_of, unknown
@@ -62,6 +63,11 @@ def bus_of(disk: Disk, found: Definition | None) -> str:
     """Return the bus that a disk is defined on, '' before the host told it."""
     own = _own(found, disk.target)
     return places.bus_of(own) if own else ""
+
+
+def shown(disk: Disk, found: Definition | None) -> Snapshot:
+    """Return what pages show of a disk that `set_bus` changes."""
+    return {"bus": bus_of(disk, found)}
 
 
 def waits(disk: Disk, found: Definition | None) -> bool:
@@ -118,8 +124,12 @@ def why_unlike(ground: Ground) -> str:
 # Asking
 
 
-def set_bus(*, actor: Any, disk: Disk, bus: str) -> Operation:
-    """Queue that a machine has a disk on another bus from its next start on. Raises Denied."""
+def set_bus(*, actor: Any, disk: Disk, bus: str, seen: Snapshot | None = None) -> Operation | None:
+    """Queue that a machine has a disk on another bus from its next start on; `seen` is what a page showed.
+
+    Returns None when it is so already. Raises Changed when the disk is on another bus than was seen, and
+    Denied.
+    """
     with transaction.atomic():
         current = power.usable(actor, disk.machine, "edit")
         now = current.disks.filter(pk=disk.pk).first()
@@ -128,6 +138,9 @@ def set_bus(*, actor: Any, disk: Disk, bus: str) -> Operation:
         found = known(current)
         if reason := why_fixed(current, now, found):
             raise Denied(reason, field="bus")
+        if bus == bus_of(now, found):
+            return None
+        showing.check(now.target, seen, shown(now, found))
         if bus not in dict(choices(current, now, found)):
             raise Denied(_("The machine cannot have the disk on that bus."), field="bus")
         own, before = _own(found, now.target) or {}, bus_of(now, found)

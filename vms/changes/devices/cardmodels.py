@@ -9,11 +9,12 @@ from django.utils.translation import gettext_lazy
 
 from networks.models import Port
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot
 from portal.operations.models import Operation
 from portal.operations.registry import Kind
 from vms import settings
 from vms.building import page_of_machine
-from vms.changes.devices import nics, redefining, rewiring
+from vms.changes.devices import nics, redefining, rewiring, showing
 from vms.changes.devices.buses import why_unlike
 from vms.changes.devices.shared import begin, known
 from vms.models import Definition, VirtualMachine
@@ -34,6 +35,11 @@ _PCIE = frozenset({"virtio", "e1000e"})
 def model_of(port: Port, found: Definition | None) -> str:
     """Return the model that a card is defined with, '' before the host told it."""
     return str(_own(found, port.mac).get("model", ""))
+
+
+def shown(port: Port, found: Definition | None) -> Snapshot:
+    """Return what pages show of a card that `set_model` changes."""
+    return {"model": model_of(port, found)}
 
 
 def waits(port: Port, found: Definition | None) -> bool:
@@ -66,13 +72,22 @@ def why_fixed(machine: VirtualMachine, port: Port, found: Definition | None) -> 
     return why_unlike(settings.ground_of(found.observed_persistent, machine.host.readiness))
 
 
-def set_model(*, actor: Any, machine: VirtualMachine, mac: str, model: str) -> Operation:
-    """Queue that a card of the portal's is of another model from its next start on. Raises Denied."""
+def set_model(
+    *, actor: Any, machine: VirtualMachine, mac: str, model: str, seen: Snapshot | None = None
+) -> Operation | None:
+    """Queue that a card of the portal's is of another model from its next start on.
+
+    `seen` is what a page showed. Returns None when it is so already. Raises Changed when the card is of
+    another model than was seen, and Denied.
+    """
     with transaction.atomic():
         current, port = nics.usable_card(actor, machine, mac)
         found = known(current)
         if reason := why_fixed(current, port, found):
             raise Denied(reason)
+        if model == model_of(port, found):
+            return None
+        showing.check(mac, seen, shown(port, found))
         if model not in dict(choices(port, found)):
             raise Denied(_("The machine cannot have a card of that model."), field="model")
         own, before = _own(found, mac), model_of(port, found)

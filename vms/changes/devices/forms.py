@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from networks.models import Network
+from portal.core.stale import Snapshot
 from portal.core.web.forms import MibField, SeenForm
 from portal.drivers.types import LIMITS
 from vms.changes.devices.limits import LABELS
@@ -15,13 +16,33 @@ from vms.changes.devices.media import Seen
 
 
 class CardForm(forms.Form):
-    """The network of another card."""
+    """The network of a card."""
 
     network = forms.ModelChoiceField(Network.objects.none(), label=_("Network"), empty_label=None)
 
     def __init__(self, data: Any = None, *, networks: QuerySet[Network]) -> None:
         super().__init__(data)
+        self.offer(networks)
+
+    def offer(self, networks: QuerySet[Network]) -> None:
+        """Offer these networks from now on."""
         self.fields["network"].queryset = networks  # type: ignore[attr-defined]
+
+
+class ShownForm(SeenForm):
+    """Carries with each button of a device's page what that showed of the device."""
+
+    salt = "vms.changes.device"
+
+    def __init__(self, data: Any = None, *, now: Snapshot) -> None:
+        super().__init__(data)
+        if not self.is_bound:
+            self.show(dict(now))
+
+    @property
+    def shown(self) -> Snapshot:
+        """Return what was on the page, nothing where nobody signed it."""
+        return dict(self.cleaned_data["seen"]) if self.is_valid() else {}
 
 
 class LimitsForm(SeenForm):

@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from networks.models import Network, Port
 from portal.accounts.backends import may
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot
 from portal.drivers.types import CardWas, DeviceModel, NicSpec
 from portal.live.publish import publish
 from portal.operations.models import Operation
@@ -18,6 +19,7 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
 from vms import noted, placement, power, reach
 from vms.building import MakeNetwork, page_of_machine
+from vms.changes.devices import showing
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import CatalogueItem, Definition, VirtualMachine
 
@@ -151,6 +153,19 @@ def _is_linked(found: Definition | None, mac: str) -> bool:
     return _there(found).get(mac, {}).get("link") != "down"
 
 
+def shown(port: Port, found: Definition | None) -> Snapshot:
+    """Return what pages show of a card that `set_link` changes, with the network that it comes to."""
+    linked = _link_shown(found, port.mac)
+    return {"network": port.network.name, "link": "up" if linked else "down"}
+
+
+def _link_shown(found: Definition | None, mac: str) -> bool:
+    """Tell whether a card's cable is shown as plugged in: as it runs, else as it is defined."""
+    sides = (found.observed_running, found.observed_persistent) if found else ()
+    there = next((cards[mac] for side in sides if mac in (cards := by_mac(side))), {})
+    return there.get("link") != "down"
+
+
 def why_fixed(port: Port) -> str:
     """Return why a card of the portal's cannot be changed at all, '' when it can."""
     if port.network.kind == Network.Kind.USER:
@@ -253,13 +268,19 @@ def remove_card(*, actor: Any, machine: VirtualMachine, mac: str) -> Operation:
         return begin(actor, current, REMOVE, title, told=told, names=names)
 
 
-def set_link(*, actor: Any, machine: VirtualMachine, mac: str, up: bool) -> Operation:
-    """Queue that the cable of a card is plugged in (`up`) or out. Raises Denied."""
+def set_link(
+    *, actor: Any, machine: VirtualMachine, mac: str, up: bool, seen: Snapshot | None = None
+) -> Operation:
+    """Queue that the cable of a card is plugged in (`up`) or out; `seen` is what a page showed.
+
+    Raises Changed when the card's link or network is another than was seen, and Denied.
+    """
     with transaction.atomic():
         current, port = usable_card(actor, machine, mac)
         found = known(current)
         if mac not in _there(found):
             raise Denied(_("The machine has this card no more."))
+        showing.check(mac, seen, shown(port, found))
         back = _is_linked(found, mac)
         words = {True: "up", False: "down"}
         return begin(

@@ -10,13 +10,14 @@ from django.utils.translation import gettext as _
 
 from networks.models import Network, Port
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot
 from portal.drivers.types import NicPlace
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
 from vms.building import MakeNetwork, page_of_machine
-from vms.changes.devices import nics
+from vms.changes.devices import nics, showing
 from vms.changes.devices.shared import DeviceStep, begin, known
 from vms.models import Definition, VirtualMachine
 
@@ -71,6 +72,11 @@ def place_of(card: Mapping[str, Any]) -> NicPlace | None:
     return NicPlace(bridge=source["bridge"]) if kind == "bridge" and source.get("bridge") else None
 
 
+def shown(port: Port) -> Snapshot:
+    """Return what pages show of a card that `rewire_card` changes."""
+    return {"network": port.network.name}
+
+
 def networks_for(actor: Any, machine: VirtualMachine, port: Port) -> QuerySet[Network]:
     """Return the networks that `actor` may bring a card of `machine` to: as for a new one, but its own."""
     return nics.networks_for(actor, machine).exclude(pk=port.network_id)
@@ -109,14 +115,29 @@ def _sides(found: Definition, mac: str) -> list[Mapping[str, Any]]:
     return [cards[mac] for side in both if mac in (cards := nics.by_mac(side))]
 
 
+def _is_on(port: Port, found: Definition, network: Network) -> bool:
+    """Tell whether a card is on `network` by its row, its definition and what runs."""
+    there = [place_of(card) for card in _sides(found, port.mac)]
+    return port.network_id == network.pk and set(there) == {NicPlace(network=network.spec.name)}
+
+
 # Asking
 
 
-def rewire_card(*, actor: Any, machine: VirtualMachine, mac: str, network: Network) -> Operation:
-    """Queue that a card of the portal's is on `network`, now and at later starts. Raises Denied."""
+def rewire_card(
+    *, actor: Any, machine: VirtualMachine, mac: str, network: Network, seen: Snapshot | None = None
+) -> Operation | None:
+    """Queue that a card of the portal's is on `network`, now and at later starts.
+
+    `seen` is what a page showed. Returns None when it is so already. Raises Changed when the card is on
+    another network than was seen, and Denied.
+    """
     with transaction.atomic():
         current, port = nics.usable_card(actor, machine, mac)
         found = known(current)
+        if _is_on(port, found, network):
+            return None
+        showing.check(mac, seen, shown(port))
         allowed = networks_for(actor, current, port).values("pk")
         # Locked, so that it is not removed before the card's row keeps it.
         chosen = Network.objects.select_for_update().filter(pk=network.pk, pk__in=allowed).first()

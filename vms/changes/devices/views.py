@@ -1,6 +1,7 @@
 """Pages of a machine's network cards and CD drives, and the limits of its disks. Each calls a service."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import messages
@@ -10,15 +11,17 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from networks.models import Port
+from portal.core.stale import Changed, Snapshot
 from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
+from portal.live.panels import row_keys
 from portal.operations.models import Operation
 from portal.operations.words import Difference
 from vms import live, noted, power
-from vms.changes.devices import buses, cardmodels, drives, nics, rewiring
+from vms.changes.devices import buses, cardmodels, drives, nics, rewiring, showing
 from vms.changes.devices import limits as service
 from vms.changes.devices import media as cds
-from vms.changes.devices.forms import CardForm, DrivesForm, LimitsForm
+from vms.changes.devices.forms import CardForm, DrivesForm, LimitsForm, ShownForm
 from vms.changes.views import disk_page
 from vms.editing import Clash
 from vms.models import VirtualMachine
@@ -53,13 +56,25 @@ def card(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
 
 
 def _card_page(
-    request: HttpRequest, vm: VirtualMachine, mac: str, form: CardForm | None = None
+    request: HttpRequest,
+    vm: VirtualMachine,
+    mac: str,
+    *,
+    form: CardForm | None = None,
+    changes: Sequence[Difference] = (),
+    model: str = "",
 ) -> HttpResponse:
-    """Show one network card, with the `form` of its network where somebody filled that in."""
+    """Show one network card, and the `changes` by others that kept somebody from changing it.
+
+    The `form` of its network, and the other `model`, are what somebody filled in.
+    """
     found = nics.cards_of(vm)
     shown, port = _card_of(found, mac)
     denied, seen = power.why_not(request.user, vm, "edit"), noted.of(vm)
     networks = rewiring.networks_for(request.user, vm, port)
+    if form is not None:
+        form.offer(networks)
+    now = {**nics.shown(port, seen), **rewiring.shown(port), **cardmodels.shown(port, seen)}
     context = {
         "vm": vm,
         "card": shown,
@@ -70,10 +85,27 @@ def _card_page(
         "stays": denied or rewiring.why_not(vm, port, seen),
         "model": cardmodels.model_of(port, seen),
         "models": cardmodels.choices(port, seen),
+        "model_wanted": model,
         "model_waits": cardmodels.waits(port, seen),
         "model_fixed": denied or cardmodels.why_fixed(vm, port, seen),
+        "carried": ShownForm(now=now).initial["seen"],
+        "changes": changes,
     }
-    return render(request, "vms/card.html", context, status=422 if form else 200)
+    return render(request, "vms/card.html", context, status=422 if form or changes else 200)
+
+
+def _seen(request: HttpRequest) -> Snapshot:
+    return ShownForm(request.POST, now={}).shown
+
+
+@contextmanager
+def _note(changes: list[Difference]) -> Iterator[None]:
+    """Add in words to `changes` what somebody changed meanwhile, of a refusal for that, which goes on."""
+    try:
+        yield
+    except Changed as changed:
+        changes += showing.differences(changed)
+        raise
 
 
 def _card_of(found: list[nics.Card], mac: str) -> tuple[nics.Card, Port]:
@@ -88,14 +120,16 @@ def _card_of(found: list[nics.Card], mac: str) -> tuple[nics.Card, Port]:
 def card_network(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Bring a card to another network."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    _card, port = _card_of(nics.cards_of(vm), mac)
-    form = CardForm(request.POST, networks=rewiring.networks_for(request.user, vm, port))
+    _card_of(nics.cards_of(vm), mac)
+    # With its own, which somebody may have chosen for it meanwhile.
+    form = CardForm(request.POST, networks=nics.networks_for(request.user, vm))
+    changes: list[Difference] = []
     if form.is_valid():
-        with denied_at(form):
-            network = form.cleaned_data["network"]
-            begun = rewiring.rewire_card(actor=request.user, machine=vm, mac=mac, network=network)
-            return go_to(request, "operations:detail", begun.pk)
-    return _card_page(request, vm, mac, form)
+        doing: dict[str, Any] = {"machine": vm, "mac": mac, "network": form.cleaned_data["network"]}
+        with denied_at(form), _note(changes):
+            begun = rewiring.rewire_card(actor=request.user, **doing, seen=_seen(request))
+            return _begun_or(request, begun, "vms:card", pk, mac)
+    return _card_page(request, vm, mac, form=form, changes=changes)
 
 
 @require_POST
@@ -103,10 +137,11 @@ def card_link(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Plug the cable of a card in or out."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     up = request.POST.get("up") == "1"
-    with attempt(request):
-        begun = nics.set_link(actor=request.user, machine=vm, mac=mac, up=up)
+    changes: list[Difference] = []
+    with attempt(request), _note(changes):
+        begun = nics.set_link(actor=request.user, machine=vm, mac=mac, up=up, seen=_seen(request))
         return go_to(request, "operations:detail", begun.pk)
-    return go_to(request, "vms:cards", pk)
+    return _card_page(request, vm, mac, changes=changes) if changes else go_to(request, "vms:cards", pk)
 
 
 @require_POST
@@ -114,9 +149,13 @@ def card_model(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Let a card be of another model."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     model = request.POST.get("model", "")
-    with attempt(request):
-        begun = cardmodels.set_model(actor=request.user, machine=vm, mac=mac, model=model)
-        return go_to(request, "operations:detail", begun.pk)
+    changes: list[Difference] = []
+    with attempt(request), _note(changes):
+        doing: dict[str, Any] = {"machine": vm, "mac": mac, "model": model}
+        begun = cardmodels.set_model(actor=request.user, **doing, seen=_seen(request))
+        return _begun_or(request, begun, "vms:card", pk, mac)
+    if changes:
+        return _card_page(request, vm, mac, changes=changes, model=model)
     return go_to(request, "vms:card", pk, mac)
 
 
@@ -194,11 +233,12 @@ def media_change(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     medium, force = request.POST.get("medium", ""), request.POST.get("force") == "1"
     doing: dict[str, Any] = {"actor": request.user, "machine": vm, "target": target, "force": force}
-    if medium.isdecimal():
-        image = get_object_or_404(Image.objects.restrict(request.user, "view"), pk=medium)
-        return _change_drives(request, vm, lambda seen: cds.insert_image(**doing, image=image, seen=seen))
-    seed = medium == "seed"
-    return _change_drives(request, vm, lambda seen: cds.change_media(**doing, seed=seed, seen=seen))
+    if medium in {"", "seed"}:
+        seed = medium == "seed"
+        return _change_drives(request, vm, lambda seen: cds.change_media(**doing, seed=seed, seen=seen))
+    images = Image.objects.restrict(request.user, "view")
+    image = get_object_or_404(images, pk__in=row_keys([medium]))
+    return _change_drives(request, vm, lambda seen: cds.insert_image(**doing, image=image, seen=seen))
 
 
 @require_POST
@@ -206,10 +246,15 @@ def disk_bus(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     """Let a machine have a disk on another bus."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     disk = get_object_or_404(vm.disks.select_related("machine__host"), target=target)
-    with attempt(request):
-        begun = buses.set_bus(actor=request.user, disk=disk, bus=request.POST.get("bus", ""))
-        return go_to(request, "operations:detail", begun.pk)
-    return go_to(request, "vms:disk", pk, target)
+    bus = request.POST.get("bus", "")
+    changes: list[Difference] = []
+    with attempt(request), _note(changes):
+        begun = buses.set_bus(actor=request.user, disk=disk, bus=bus, seen=_seen(request))
+        return _begun_or(request, begun, "vms:disk", pk, target)
+    if not changes:
+        return go_to(request, "vms:disk", pk, target)
+    context = disk_page(request, disk) | {"bus_changes": changes, "bus_wanted": bus}
+    return render(request, "vms/disk.html", context, status=422)
 
 
 @require_POST
