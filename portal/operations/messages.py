@@ -279,6 +279,10 @@ SENTENCES = {
         "The disk with the number %(raw)s was to be taken out of an OVA, and the file is none. Import it "
         "without a number on the page of the upload; what a browser sent is kept."
     ),
+    "appliance_blank": _(
+        "The machine of the OVA also has a disk that begins empty, or several: there is nothing in them to "
+        "take over. Give machines such disks anew where they need them."
+    ),
     "image_foreign": _(
         "The file is a disk of the format %(raw)s, which the portal does not take. Make a qcow2 of it: "
         "qemu-img convert -O qcow2."

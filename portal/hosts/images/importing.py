@@ -161,7 +161,7 @@ class Check(Step):
 
     name, title = "check", "See whether it is an image that stands by itself"
 
-    def do(self, context: StepContext) -> None:
+    def do(self, context: StepContext) -> str | None:
         upload = _upload(context)
         taken = store.taken_of(upload)
         try:
@@ -171,6 +171,8 @@ class Check(Step):
             raise StepFailed(error.code, error.raw) from error
         except OSError as error:
             raise _of_disk(error, "store_failed" if taken.exists() else "upload_gone") from error
+        upload.refresh_from_db(fields=["told"])
+        return "appliance_blank" if upload.told.get("blank") else None
 
     def _check(self, context: StepContext, upload: Upload) -> None:
         taken, image = store.taken_of(upload), store.image_of(upload)
