@@ -41,10 +41,17 @@ _PACKED = (
 )
 _TAR_AT, _TAR = 257, b"ustar"
 INFO_SECONDS = 30.0
-#: Bytes a second that a conversion reads at the very least.
+#: Bytes a second that a conversion, or a check, reads at the very least.
 SLOWEST = 20 << 20
-#: What a program says that met a full disk (its language is C's).
-_NO_ROOM = ("No space left on device", "Disk quota exceeded")
+#: What a program says that met a full disk, or a broken one (its language is C's).
+_NO_ROOM, _BROKEN = ("No space left on device", "Disk quota exceeded"), "Input/output error"
+#: How `qemu-img check` ends where it found nothing but room that is taken and not used.
+_LEAKS = 3
+Check = Callable[[], None]
+
+
+def _nothing() -> None:
+    """Stop nobody."""
 
 
 class Unfit(DriverError):
@@ -64,10 +71,13 @@ class Judged:
     capacity_bytes: int
 
 
-def judge(path: str, *, iso: bool, most_capacity: int, packed: bool = False) -> Judged:
+def judge(
+    path: str, *, iso: bool, most_capacity: int, packed: bool = False, check: Check = _nothing
+) -> Judged:
     """Return what the file is. Raises Unfit with the reason, SandboxMissing, ProgramCut, OSError.
 
     A disk that came `packed` in an appliance may be a VMDK, which is what others make appliances of.
+    `check` is called each second while QEMU looks whether a file is whole, and ends that by raising.
     """
     with Path(path).open("rb") as file:
         head = file.read(1024)
@@ -83,9 +93,9 @@ def judge(path: str, *, iso: bool, most_capacity: int, packed: bool = False) -> 
         _refuse_foreign(head)
         return _judge_iso(path)
     if head.startswith(MAGIC):
-        return _judge_qcow2(path, length, most_capacity)
+        return _judge_qcow2(path, length, most_capacity, check)
     if packed and head.startswith(vmdk.MAGIC):
-        return _judge_vmdk(path, length, most_capacity)
+        return _judge_vmdk(path, length, most_capacity, check)
     _refuse_foreign(head)
     if iso9660.is_iso(path):
         raise Unfit("image_is_iso")
@@ -138,7 +148,7 @@ def _check_capacity(capacity: int, most: int) -> None:
         raise Unfit("image_huge", f"{capacity / (1 << 30):.1f} GiB")
 
 
-def _judge_qcow2(path: str, length: int, most_capacity: int) -> Judged:
+def _judge_qcow2(path: str, length: int, most_capacity: int, check: Check) -> Judged:
     try:
         facts = header_facts(path)
     except InvalidSpec as error:
@@ -146,16 +156,18 @@ def _judge_qcow2(path: str, length: int, most_capacity: int) -> Judged:
     _refuse_by_header(facts)
     _check_capacity(facts.capacity_bytes, most_capacity)
     _check_info(path, "qcow2", facts.capacity_bytes)
+    _check_whole(path, "qcow2", max(length, facts.capacity_bytes), check)
     return Judged("qcow2", length, facts.capacity_bytes)
 
 
-def _judge_vmdk(path: str, length: int, most_capacity: int) -> Judged:
+def _judge_vmdk(path: str, length: int, most_capacity: int, check: Check) -> Judged:
     try:
         capacity = vmdk.capacity_bytes(path)
     except InvalidSpec as error:
         raise Unfit("image_damaged", error.raw.replace(path, "the file")) from error
     _check_capacity(capacity, most_capacity)
     _check_info(path, "vmdk", capacity)
+    _check_whole(path, "vmdk", max(length, capacity), check)
     return Judged("vmdk", length, capacity)
 
 
@@ -170,6 +182,24 @@ def _check_info(path: str, form: str, capacity: int) -> None:
         raise Unfit("image_encrypted")
 
 
+def _seconds(size: int) -> float:
+    """Return how long QEMU may take to go through `size` bytes."""
+    return 120.0 + size / SLOWEST
+
+
+def _check_whole(path: str, form: str, size: int, check: Check) -> None:
+    """Raise Unfit when QEMU finds that what the file's tables speak of is not there, or belongs to two."""
+    argv = ["qemu-img", "check", "--output=json", "-f", form, path]
+    try:
+        sandbox.run(argv, reads=[path], seconds=_seconds(size), check=check)
+    except sandbox.ProgramFailed as error:
+        if error.status == _LEAKS:
+            return
+        if _BROKEN in error.raw:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
+        raise Unfit("image_corrupt", error.raw.rpartition("\n")[2].replace(path, "the file")) from error
+
+
 def _refuse_by_header(facts: HeaderFacts) -> None:
     if facts.version not in {2, 3}:
         raise Unfit("image_foreign", "QCOW1")
@@ -179,6 +209,8 @@ def _refuse_by_header(facts: HeaderFacts) -> None:
         raise Unfit("image_external")
     if facts.encrypted:
         raise Unfit("image_encrypted")
+    if facts.corrupt:
+        raise Unfit("image_corrupt", "it is marked as corrupt")
 
 
 def _info(path: str, form: str) -> dict[str, object]:
@@ -201,7 +233,7 @@ def to_qcow2(
     *,
     form: str = "raw",
     room_bytes: int | None = None,
-    check: Callable[[], None] = lambda: None,
+    check: Check = _nothing,
 ) -> None:
     """Write the disk `source` as a qcow2 file `target`, on disk when this returns. Replaces a half one.
 
@@ -212,7 +244,6 @@ def to_qcow2(
     """
     with open(target, "wb"):
         pass
-    seconds = 120.0 + capacity_bytes / SLOWEST
     # A disk that is full of data, with the tables that say where it lies.
     most = capacity_bytes + capacity_bytes // 1000 + (16 << 20)
     longest = most if room_bytes is None else min(most, room_bytes)
@@ -221,7 +252,7 @@ def to_qcow2(
             ["qemu-img", "convert", "-f", form, "-O", "qcow2", source, target],
             reads=[source],
             writes=[target],
-            seconds=seconds,
+            seconds=_seconds(capacity_bytes),
             file_bytes=longest,
             check=check,
         )

@@ -12,18 +12,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from portal.drivers import sandbox_child
 from portal.drivers.errors import DriverError
 
 MIB = 1 << 20
-#: Bytes of what a program may say on each of its outputs.
-MOST_SAID = MIB
+#: Bytes of what a program may say on its standard output, and of its complaints that are kept, the last ones.
+MOST_SAID, MOST_KEPT = MIB, 4096
 MEMORY = 2048 * MIB
 #: Seconds between two looks at whether a program is to go on.
 LOOK_EVERY = 1.0
@@ -40,9 +41,10 @@ class SandboxMissing(DriverError):
 
 
 class ProgramFailed(DriverError):
-    """The program ended with an error of its own; `raw` is what it said."""
+    """The program ended with an error of its own; `raw` is what it said, `status` the one it ended with."""
 
     code = "program_failed"
+    status = 1
 
 
 class ProgramCut(DriverError):
@@ -79,17 +81,18 @@ def run(
         "parent": os.getpid(),
     }
     child = [sys.executable, "-I", "-S", str(Path(sandbox_child.__file__).resolve()), json.dumps(wanted)]
-    # Files, not pipes: nothing it says can hold it up or fill this process's memory.
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrong:
+    # A file, not a pipe: nothing it says can hold it up or fill this process's memory.
+    with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(  # noqa: S603 a list, of the portal's own making
             child,
             stdin=subprocess.DEVNULL,
             stdout=said,
-            stderr=wrong,
+            stderr=subprocess.PIPE,
             cwd="/",
             env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
             start_new_session=True,
         )
+        complaints = _Complaints(process)
         try:
             code = _end_of(process, seconds, check)
         except subprocess.TimeoutExpired as late:
@@ -98,7 +101,7 @@ def run(
             if process.returncode is None:
                 process.kill()
                 process.wait()
-        complaint = _read(wrong).decode(errors="replace").strip()[-500:]
+            complaint = complaints.end()
         if code in {sandbox_child.REFUSED, -signal.SIGSYS}:
             raise SandboxMissing(complaint or "the kernel refused a call")
         if code == -signal.SIGXFSZ:
@@ -108,8 +111,30 @@ def run(
         if code and _NO_MEMORY in complaint:
             raise ProgramCut(f"{argv[0]} got no memory")
         if code:
-            raise ProgramFailed(complaint or f"{argv[0]} ended with {code}")
-        return _read(said)
+            failed = ProgramFailed(complaint or f"{argv[0]} ended with {code}")
+            failed.status = code
+            raise failed
+        said.seek(0)
+        return said.read(MOST_SAID)
+
+
+class _Complaints:
+    """The last of what a program complains of: some complain of each thing in a file, without end."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._pipe, self._last = cast(IO[bytes], process.stderr), b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with self._pipe:
+            while piece := os.read(self._pipe.fileno(), 1 << 16):
+                self._last = (self._last + piece)[-MOST_KEPT:]
+
+    def end(self) -> str:
+        """Return them once the program has ended."""
+        self._reader.join(LOOK_EVERY)
+        return self._last.decode(errors="replace").strip()[-500:]
 
 
 def _end_of(process: "subprocess.Popen[bytes]", seconds: float, check: Callable[[], None]) -> int:
@@ -127,8 +152,3 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"the signal {number}"
-
-
-def _read(file: IO[bytes]) -> bytes:
-    file.seek(0)
-    return file.read(MOST_SAID)

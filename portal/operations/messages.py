@@ -303,6 +303,11 @@ SENTENCES = {
     "image_encrypted": _("The image is encrypted. The portal could not start a machine from it."),
     "image_huge": _("The disk in the image has %(raw)s, which no disk here may have. It was thrown away."),
     "image_damaged": _("The image is damaged and was thrown away. What was found: %(raw)s."),
+    "image_corrupt": _(
+        "The image is not whole, and was thrown away. What qemu-img check found: %(raw)s. A part of the file "
+        "is missing, or it was copied while something wrote to it. Copy it again from where it came, or mend "
+        "it by qemu-img check -r all."
+    ),
     "image_unconverted": _("The disk could not be made a qcow2. What was found: %(raw)s."),
     "iso_invalid": _("The file is no CD: it has no volume of ISO 9660. It was thrown away."),
     "image_cut": _("The CD ends before its content does: a part of the file is missing. It was thrown away."),
@@ -359,6 +364,7 @@ NAMING = frozenset(
         "image_backed",
         "image_huge",
         "image_damaged",
+        "image_corrupt",
         "image_unconverted",
         "image_known",
         "image_used",

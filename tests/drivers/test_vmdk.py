@@ -1,5 +1,6 @@
 """Disks as VMware writes them, packed in strangers' appliances: which are taken, and what becomes of them."""
 
+import secrets
 import struct
 import subprocess
 from pathlib import Path
@@ -119,6 +120,18 @@ def test_what_unpacks_to_more_than_there_is_room_for_ends_there(tmp_path: Path) 
             str(packed), str(target), found.capacity_bytes, form=found.format, room_bytes=8 * MIB
         )
     assert target.stat().st_size <= 8 * MIB
+
+
+@pytest.mark.parametrize("kind", ["monolithicSparse", "streamOptimized"])
+def test_half_of_one_is_refused(tmp_path: Path, kind: str) -> None:
+    """Red when `_check_whole` is not called for a VMDK, which QEMU takes for a disk of zeros from there on."""
+    raw, packed = tmp_path / "a", tmp_path / "b"
+    raw.write_bytes(secrets.token_bytes(4 * MIB))
+    pack(raw, packed, kind)
+    whole = packed.read_bytes()
+    assert judged(write(packed, whole)).format == "vmdk"
+    code, found = reason(write(packed, whole[: len(whole) // 2]))
+    assert code == "image_corrupt" and found
 
 
 def test_a_damaged_grain_is_told(tmp_path: Path) -> None:

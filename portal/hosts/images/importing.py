@@ -187,7 +187,11 @@ class Check(Step):
         if there is taken and upload.disk is not None:
             raise self._no_disk(upload, appliances.NoDisk("appliance_none", str(upload.disk)))
         found = imagefile.judge(
-            str(there), iso=iso, most_capacity=settings.UPLOAD_MOST_CAPACITY, packed=told is not None
+            str(there),
+            iso=iso,
+            most_capacity=settings.UPLOAD_MOST_CAPACITY,
+            packed=told is not None,
+            check=lambda: _look(context),
         )
         if found.format in {"raw", "vmdk"}:
             imagefile.to_qcow2(

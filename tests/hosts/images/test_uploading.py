@@ -19,6 +19,7 @@ from portal.hosts.images import importing, services, store
 from portal.hosts.images.store import WrongOffset
 from portal.hosts.images.values import Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
+from portal.operations import messages
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
 from portal.operations.services import cancel
@@ -164,6 +165,15 @@ def test_a_backing_file_of_the_host_is_refused_and_nothing_is_left(chief, upload
     assert operation.steps.get(error_code="image_backed").error_raw == "/etc/shadow"
     assert files(uploads) == [] and not Image.objects.exists()
     assert pool.driver.list_volumes(pool.pool.name) == ()
+
+
+def test_half_of_an_image_is_refused_with_what_was_found(chief, uploads, pool, disk, upload):
+    """Red when `judge` believes the header, which is whole: machines would have holes in their disks."""
+    operation = send(chief, upload, disk[: len(disk) // 2])
+    assert imported(operation) == (State.FAILED, ["image_corrupt"])
+    words = messages.sentence("image_corrupt", operation.steps.get(error_code="image_corrupt").error_raw)
+    assert "exceeding the end of the file" in words and "is missing" in words
+    assert files(uploads) == [] and not Image.objects.exists()
 
 
 def test_a_link_in_place_of_what_was_sent_is_not_followed(chief, uploads, pool, disk, upload, tmp_path):
