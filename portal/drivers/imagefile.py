@@ -11,26 +11,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from portal.drivers import iso9660, sandbox, vmdk
-from portal.drivers.errors import DriverError, InvalidSpec
+from portal.drivers import iso9660, sandbox, vdi, vhd, vhdx, vmdk
+from portal.drivers.errors import DependsOnAnother, DriverError, InvalidSpec
 from portal.drivers.qcow2 import MAGIC, HeaderFacts, header_facts
 
 SECTOR = 512
 #: Where a PC's disk says that it can be booted, and what stands there.
 _BOOT_MARK_AT, _BOOT_MARK = 510, b"\x55\xaa"
-#: Other formats by how their files begin.
+#: Formats that become qcow2, as QEMU calls them: the size of the disk inside, by the portal's own reading.
+_CAPACITY: dict[str, Callable[[str], int]] = {
+    "vmdk": vmdk.capacity_bytes,
+    "vdi": vdi.capacity_bytes,
+    "vpc": vhd.capacity_bytes,
+    "vhdx": vhdx.capacity_bytes,
+}
+#: How people call them.
+_NAMES = {"vmdk": "VMDK", "vdi": "VDI", "vpc": "VHD", "vhdx": "VHDX"}
+#: Formats whose tables `qemu-img check` goes through.
+_TABLES = frozenset({"qcow2", "vmdk", "vdi", "vhdx"})
+_PIECES = "VMDK in several files"
+#: Formats that are not taken, by how their files begin.
 _FOREIGN = (
-    (b"KDMV", "VMDK"),
-    (b"# Disk DescriptorFile", "VMDK"),
-    (b"COWD", "VMDK"),
-    (b"vhdxfile", "VHDX"),
-    (b"conectix", "VHD"),
+    (vmdk.TEXT, _PIECES),
+    (b"COWD", "VMDK of ESX"),
     (b"QED\0", "QED"),
     (b"LUKS\xba\xbe", "LUKS"),
     (b"WithoutFreeSpace", "Parallels"),
     (b"WithouFreSpacExt", "Parallels"),
 )
-_VDI_AT, _VDI = 64, b"\x7f\x10\xda\xbe"
 _PACKED = (
     (b"\x1f\x8b", "gzip"),
     (b"\xfd7zXZ\0", "xz"),
@@ -64,46 +72,60 @@ class Unfit(DriverError):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A file that is taken: `qcow2`, `raw`, `vmdk` or `iso`, its length and the size of the disk in bytes."""
+    """A file that is taken, its length and the size of the disk in bytes.
+
+    `format` is `iso`, or QEMU's word: what is neither that nor `qcow2` becomes a qcow2 by `to_qcow2`.
+    """
 
     format: str
     length_bytes: int
     capacity_bytes: int
 
 
-def judge(
-    path: str, *, iso: bool, most_capacity: int, packed: bool = False, check: Check = _nothing
-) -> Judged:
+def judge(path: str, *, iso: bool, most_capacity: int, check: Check = _nothing) -> Judged:
     """Return what the file is. Raises Unfit with the reason, SandboxMissing, ProgramCut, OSError.
 
-    A disk that came `packed` in an appliance may be a VMDK, which is what others make appliances of.
     `check` is called each second while QEMU looks whether a file is whole, and ends that by raising.
     """
     with Path(path).open("rb") as file:
         head = file.read(1024)
         length = file.seek(0, 2)
+        file.seek(max(0, length - SECTOR))
+        tail = file.read(SECTOR)
     if not length:
         raise Unfit("image_empty")
     _refuse_packed(head)
+    other = _other_format(head, tail)
     if iso:
         # A CD has 32 KiB before its own first word, and a host's pool believes what stands there: a qcow2
         # header would name any file of the host as what the volume stands on.
         if head.startswith(MAGIC):
             raise Unfit("iso_invalid")
+        if other:
+            raise Unfit("image_foreign", _NAMES[other])
         _refuse_foreign(head)
         return _judge_iso(path)
     if head.startswith(MAGIC):
         return _judge_qcow2(path, length, most_capacity, check)
-    if packed and head.startswith(vmdk.MAGIC):
-        return _judge_vmdk(path, length, most_capacity, check)
+    if other:
+        return _judge_other(path, other, length, most_capacity, check)
     _refuse_foreign(head)
     if iso9660.is_iso(path):
         raise Unfit("image_is_iso")
     if head[_BOOT_MARK_AT : _BOOT_MARK_AT + 2] != _BOOT_MARK:
         raise Unfit("image_unknown")
-    capacity = -(-length // SECTOR) * SECTOR
-    _check_capacity(capacity, most_capacity)
-    return Judged("raw", length, capacity)
+    return _judge_raw(length, most_capacity)
+
+
+def _other_format(head: bytes, tail: bytes) -> str:
+    """Return which of the formats that are converted a file has by its first and last bytes, '' for none."""
+    if head.startswith(vmdk.MAGIC):
+        return "vmdk"
+    if head.startswith(vhdx.MAGIC):
+        return "vhdx"
+    if vdi.is_one(head):
+        return "vdi"
+    return "vpc" if vhd.is_one(head, tail) else ""
 
 
 def is_tar(path: str) -> bool:
@@ -129,8 +151,6 @@ def _refuse_foreign(head: bytes) -> None:
     for magic, name in _FOREIGN:
         if head.startswith(magic):
             raise Unfit("image_foreign", name)
-    if head[_VDI_AT : _VDI_AT + len(_VDI)] == _VDI:
-        raise Unfit("image_foreign", "VDI")
 
 
 def _judge_iso(path: str) -> Judged:
@@ -160,15 +180,36 @@ def _judge_qcow2(path: str, length: int, most_capacity: int, check: Check) -> Ju
     return Judged("qcow2", length, facts.capacity_bytes)
 
 
-def _judge_vmdk(path: str, length: int, most_capacity: int, check: Check) -> Judged:
+def _judge_raw(length: int, most_capacity: int) -> Judged:
+    capacity = -(-length // SECTOR) * SECTOR
+    _check_capacity(capacity, most_capacity)
+    return Judged("raw", length, capacity)
+
+
+def _judge_other(path: str, form: str, length: int, most_capacity: int, check: Check) -> Judged:
     try:
-        capacity = vmdk.capacity_bytes(path)
+        capacity = _CAPACITY[form](path)
+    except DependsOnAnother as error:
+        if form == "vmdk":
+            raise Unfit("image_foreign", _PIECES) from error
+        raise Unfit("image_backed", error.raw) from error
     except InvalidSpec as error:
         raise Unfit("image_damaged", error.raw.replace(path, "the file")) from error
     _check_capacity(capacity, most_capacity)
-    _check_info(path, "vmdk", capacity)
-    _check_whole(path, "vmdk", max(length, capacity), check)
-    return Judged("vmdk", length, capacity)
+    _check_info(path, form, capacity)
+    if form in _TABLES:
+        _check_whole(path, form, max(length, capacity), check)
+    return Judged(form, length, capacity)
+
+
+def _source(path: str, form: str) -> list[str]:
+    """Return how QEMU's tools are told of a file that has the format `form`."""
+    if form == "vpc":
+        # By itself it would believe the old geometry, which is smaller than the disk.
+        name = path.replace(",", ",,")
+        told = f"driver=vpc,force_size_calc=current_size,file.driver=file,file.filename={name}"
+        return ["--image-opts", told]
+    return ["-f", form, path]
 
 
 def _check_info(path: str, form: str, capacity: int) -> None:
@@ -189,7 +230,7 @@ def _seconds(size: int) -> float:
 
 def _check_whole(path: str, form: str, size: int, check: Check) -> None:
     """Raise Unfit when QEMU finds that what the file's tables speak of is not there, or belongs to two."""
-    argv = ["qemu-img", "check", "--output=json", "-f", form, path]
+    argv = ["qemu-img", "check", "--output=json", *_source(path, form)]
     try:
         sandbox.run(argv, reads=[path], seconds=_seconds(size), check=check)
     except sandbox.ProgramFailed as error:
@@ -197,7 +238,14 @@ def _check_whole(path: str, form: str, size: int, check: Check) -> None:
             return
         if _BROKEN in error.raw:
             raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
-        raise Unfit("image_corrupt", error.raw.rpartition("\n")[2].replace(path, "the file")) from error
+        raise Unfit("image_corrupt", _line_of(error.raw, path)) from error
+
+
+def _line_of(said: str, path: str) -> str:
+    """Return the line of QEMU's complaints that says most."""
+    lines = said.splitlines() or [""]
+    line = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[0])
+    return line.replace(path, "the file")
 
 
 def _refuse_by_header(facts: HeaderFacts) -> None:
@@ -216,11 +264,11 @@ def _refuse_by_header(facts: HeaderFacts) -> None:
 def _info(path: str, form: str) -> dict[str, object]:
     try:
         said = sandbox.run(
-            ["qemu-img", "info", "--output=json", "-f", form, path], reads=[path], seconds=INFO_SECONDS
+            ["qemu-img", "info", "--output=json", *_source(path, form)], reads=[path], seconds=INFO_SECONDS
         )
         found: dict[str, object] = json.loads(said)
     except sandbox.ProgramFailed as error:
-        raise Unfit("image_damaged", error.raw.replace(path, "the file")) from error
+        raise Unfit("image_damaged", _line_of(error.raw, path)) from error
     except ValueError as error:
         raise Unfit("image_damaged", "QEMU said nothing of it") from error
     return found
@@ -234,11 +282,13 @@ def to_qcow2(
     form: str = "raw",
     room_bytes: int | None = None,
     check: Check = _nothing,
+    progress: Callable[[int], None] = lambda percent: None,
 ) -> None:
     """Write the disk `source` as a qcow2 file `target`, on disk when this returns. Replaces a half one.
 
     `form` is what the source was judged to be. What is packed may unpack to a thousand times its length: the
-    target never has more than `room_bytes`. `check` is called each second and ends it by raising.
+    target never has more than `room_bytes`. `check` is called each second and ends it by raising; `progress`
+    is told the percent.
     Raises Unfit when it cannot be done, OSError (ENOSPC) when there is no room for it, SandboxMissing,
     ProgramCut.
     """
@@ -249,12 +299,13 @@ def to_qcow2(
     longest = most if room_bytes is None else min(most, room_bytes)
     try:
         sandbox.run(
-            ["qemu-img", "convert", "-f", form, "-O", "qcow2", source, target],
+            ["qemu-img", "convert", "-p", *_source(source, form), "-O", "qcow2", target],
             reads=[source],
             writes=[target],
             seconds=_seconds(capacity_bytes),
             file_bytes=longest,
             check=check,
+            progress=progress,
         )
     except sandbox.ProgramFailed as error:
         full = any(words in error.raw for words in _NO_ROOM)

@@ -7,6 +7,7 @@ nor other processes, and has limits of time, memory and length. Where the kernel
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ MOST_SAID, MOST_KEPT = MIB, 4096
 MEMORY = 2048 * MIB
 #: Seconds between two looks at whether a program is to go on.
 LOOK_EVERY = 1.0
+_PERCENT = re.compile(rb"\((\d{1,3})(?:\.\d+)?/100%\)")
 #: What a program says that met the limit of its files' length.
 TOO_LONG = "File too large"
 #: What a program says that got no memory (its language is C's).
@@ -61,12 +63,14 @@ def run(
     seconds: float = 30.0,
     file_bytes: int = 0,
     check: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda percent: None,
 ) -> bytes:
     """Return what the program says on its standard output.
 
     `reads` and `writes` are files that are there; `seconds` limits its time and its processors'; it makes
     no file longer than `file_bytes`. It dies with the calling thread, and when `check`, which is called
-    each second, raises. Raises SandboxMissing, ProgramFailed, ProgramCut.
+    each second, raises; `progress` is told then of the percent that it last said, as QEMU's `-p` does. Raises
+    SandboxMissing, ProgramFailed, ProgramCut.
     """
     program = shutil.which(argv[0], path="/usr/bin:/bin")
     if program is None:
@@ -93,8 +97,14 @@ def run(
             start_new_session=True,
         )
         complaints = _Complaints(process)
+
+        def look() -> None:
+            check()
+            if (percent := _percent(said)) is not None:
+                progress(percent)
+
         try:
-            code = _end_of(process, seconds, check)
+            code = _end_of(process, seconds, look)
         except subprocess.TimeoutExpired as late:
             raise ProgramCut(f"{argv[0]} did not end within {seconds:.0f} s") from late
         finally:
@@ -116,6 +126,13 @@ def run(
             raise failed
         said.seek(0)
         return said.read(MOST_SAID)
+
+
+def _percent(said: IO[bytes]) -> int | None:
+    # Without moving the place at which the program writes.
+    last = os.pread(said.fileno(), 64, max(0, os.fstat(said.fileno()).st_size - 64))
+    found = _PERCENT.findall(last)
+    return int(found[-1]) if found else None
 
 
 class _Complaints:

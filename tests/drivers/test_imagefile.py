@@ -71,17 +71,19 @@ def test_an_image_that_reads_another_file_is_refused_before_anything_opens_it(
 @pytest.mark.parametrize(
     ("options", "code", "word"),
     [
-        (("-f", "vmdk"), "image_foreign", "VMDK"),
-        (("-f", "vmdk", "-o", "subformat=monolithicFlat"), "image_foreign", "VMDK"),
-        (("-f", "vdi"), "image_foreign", "VDI"),
-        (("-f", "vhdx"), "image_foreign", "VHDX"),
-        (("-f", "vpc"), "image_foreign", "VHD"),
+        (("-f", "vmdk", "-o", "subformat=monolithicFlat"), "image_foreign", "VMDK in several files"),
+        (("-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"), "image_foreign", "VMDK in several files"),
         (("-f", "qed"), "image_foreign", "QED"),
         (("-f", "qcow"), "image_foreign", "QCOW1"),
     ],
 )
 def test_other_formats_are_refused_by_name(tmp_path: Path, options, code: str, word: str) -> None:
     assert reason(make(tmp_path / "a", *options)) == (code, word)
+
+
+@pytest.mark.parametrize("form", ["vmdk", "vdi", "vpc", "vhdx"])
+def test_no_disk_of_another_format_is_a_cd(tmp_path: Path, form: str) -> None:
+    assert reason(make(tmp_path / "a", "-f", form), iso=True)[0] == "image_foreign"
 
 
 def test_an_encrypted_one_is_refused(tmp_path: Path) -> None:
@@ -329,6 +331,15 @@ def test_a_program_ends_when_whoever_waits_gives_up(monkeypatch: pytest.MonkeyPa
     with pytest.raises(Enough):
         sandbox.run(["sleep", "60"], reads=[], seconds=60, check=gives_up)
     assert begun[0].returncode == -signal.SIGKILL
+
+
+def test_what_a_program_says_of_its_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when the percent is not looked for in what a program said last."""
+    file, told = write(tmp_path / "a", b"    (1.00/100%)\r    (37.50/100%)\r"), []
+    monkeypatch.setattr(sandbox, "LOOK_EVERY", 0.05)
+    with pytest.raises(sandbox.ProgramCut):
+        sandbox.run(["tail", "-f", file], reads=[file], seconds=0.5, progress=told.append)
+    assert set(told) == {37}
 
 
 AS_NOBODY = """

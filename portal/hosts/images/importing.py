@@ -157,7 +157,7 @@ class Take(Step):
 
 
 class Check(Step):
-    """What the file is; a raw disk, and the disk of an appliance, become a qcow2."""
+    """What the file is; a disk of another format, and that of an appliance, becomes a qcow2."""
 
     name, title = "check", "See whether it is an image that stands by itself"
 
@@ -186,14 +186,9 @@ class Check(Step):
             there = taken if told is None else store.unpacked_of(upload)
         if there is taken and upload.disk is not None:
             raise self._no_disk(upload, appliances.NoDisk("appliance_none", str(upload.disk)))
-        found = imagefile.judge(
-            str(there),
-            iso=iso,
-            most_capacity=settings.UPLOAD_MOST_CAPACITY,
-            packed=told is not None,
-            check=lambda: _look(context),
-        )
-        if found.format in {"raw", "vmdk"}:
+        most = settings.UPLOAD_MOST_CAPACITY
+        found = imagefile.judge(str(there), iso=iso, most_capacity=most, check=lambda: _look(context))
+        if found.format not in {"qcow2", "iso"}:
             imagefile.to_qcow2(
                 str(there),
                 str(image),
@@ -201,6 +196,7 @@ class Check(Step):
                 form=found.format,
                 room_bytes=store.free_bytes(),
                 check=lambda: _look(context),
+                progress=context.progress,
             )
         elif there != image:
             os.replace(there, image)

@@ -60,7 +60,13 @@ def raw_of(image, target):
 
 @pytest.mark.parametrize(
     ("form", "options"),
-    [("qcow2", ()), ("raw", ()), ("vmdk", STREAM), ("vmdk", ("subformat=monolithicSparse",))],
+    [
+        ("qcow2", ()),
+        ("raw", ()),
+        ("vmdk", STREAM),
+        ("vmdk", ("subformat=monolithicSparse",)),
+        ("vpc", ("force_size=on",)),
+    ],
 )
 def test_a_disk_of_each_format_becomes_an_image(chief, uploads, pool, upload, tmp_path, form, options):
     """Red when the disk is taken for what the descriptor says of its format, or the archive for the disk."""
@@ -129,7 +135,7 @@ LIED = f"SHA256({VMDK})= {'0' * 64}\n".encode()
         ([NO_DISK, LINK], "appliance_unfit", "no plain file"),
         ([NO_DISK, entry(VMDK, b"x"), entry(VMDK, b"y")], "appliance_unfit", "twice"),
         ([entry("old.ovf", BOMB), entry(VMDK, b"x")], "appliance_unfit", "DTD"),
-        ([NO_DISK, entry(VMDK, b"conectix" + bytes(2000))], "image_foreign", "VHD"),
+        ([NO_DISK, entry(VMDK, b"conectix" + bytes(2000))], "image_damaged", "its header"),
         ([NO_DISK, entry(VMDK, b"# Disk DescriptorFile" + bytes(2000))], "image_foreign", "VMDK"),
         ([NO_DISK, entry(VMDK, b"\x1f\x8b" + bytes(2000))], "image_packed", "gzip"),
         ([NO_DISK, entry(VMDK, b"")], "image_empty", "empty"),
