@@ -82,18 +82,19 @@ class Judged:
     capacity_bytes: int
 
 
-def judge(path: str, *, iso: bool, most_capacity: int, check: Check = _nothing) -> Judged:
+def judge(
+    path: str, *, iso: bool, most_capacity: int, raw: bool = False, check: Check = _nothing
+) -> Judged:
     """Return what the file is. Raises Unfit with the reason, SandboxMissing, ProgramCut, OSError.
 
+    What a person says is `raw` is a disk byte for byte: nobody asks what a guest may have written there.
     `check` is called each second while QEMU looks whether a file is whole, and ends that by raising.
     """
-    with Path(path).open("rb") as file:
-        head = file.read(1024)
-        length = file.seek(0, 2)
-        file.seek(max(0, length - SECTOR))
-        tail = file.read(SECTOR)
+    head, tail, length = _ends_of(path)
     if not length:
         raise Unfit("image_empty")
+    if raw:
+        return _judge_raw(length, most_capacity)
     _refuse_packed(head)
     other = _other_format(head, tail)
     if iso:
@@ -126,6 +127,21 @@ def _other_format(head: bytes, tail: bytes) -> str:
     if vdi.is_one(head):
         return "vdi"
     return "vpc" if vhd.is_one(head, tail) else ""
+
+
+def looks_otherwise(path: str) -> bool:
+    """Tell whether what is said to be a raw disk begins, or ends, like another format. Raises OSError."""
+    head, tail, _length = _ends_of(path)
+    return head.startswith(MAGIC) or begins_as_tar(head) or bool(_other_format(head, tail))
+
+
+def _ends_of(path: str) -> tuple[bytes, bytes, int]:
+    """Return how a file begins, its last sector, and its length. Raises OSError."""
+    with Path(path).open("rb") as file:
+        head = file.read(1024)
+        length = file.seek(0, 2)
+        file.seek(max(0, length - SECTOR))
+        return head, file.read(SECTOR), length
 
 
 def is_tar(path: str) -> bool:

@@ -292,6 +292,16 @@ SENTENCES = {
         "The file is no disk: it is no qcow2, and a raw disk would say in its first sector that it can be "
         "booted."
     ),
+    "volume_unknown": _(
+        "Nothing says what the file is: it is of no known format, and a raw disk would say in its first "
+        "sector that it can be booted. It is kept: if it is a raw disk of data, say so on the page of the "
+        "upload."
+    ),
+    "raw_looks_otherwise": _(
+        "The file looks like a disk of another format, or an archive. As was said it was taken as a raw "
+        "disk, byte for byte: that is what a guest finds on it. If that was a mistake, delete the volume, "
+        "and upload the file without saying so."
+    ),
     "image_backed": _(
         "The image takes a part of its content from another file, %(raw)s. It was thrown away: it would show "
         "that file of the host. Make one that stands by itself: qemu-img convert -O qcow2."

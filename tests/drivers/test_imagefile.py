@@ -242,6 +242,20 @@ def test_a_cd_that_begins_as_a_disk_does_is_refused(tmp_path: Path, head: bytes,
     assert reason(write(tmp_path / "a", head + iso_bytes()[len(head) :]), iso=True)[0] == code
 
 
+def test_what_is_said_to_be_raw_stays_that_whatever_a_guest_wrote_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when `judge` looks for a format all the same: the header names a file of the host."""
+    backed = make(tmp_path / "a", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow")
+    monkeypatch.setattr(sandbox, "run", lambda *_a, **_k: pytest.fail("opened by QEMU"))
+    for content in (Path(backed).read_bytes(), b"KDMV" + bytes(2000), iso_bytes(), bytes(MIB), b"\x1f\x8b"):
+        path = write(tmp_path / "b", content)
+        found = imagefile.judge(path, iso=False, most_capacity=MOST, raw=True)
+        assert found == imagefile.Judged("raw", len(content), -(-len(content) // 512) * 512)
+    with pytest.raises(imagefile.Unfit, match="GiB"):
+        imagefile.judge(path, iso=False, most_capacity=0, raw=True)
+
+
 def test_a_raw_disk_becomes_a_qcow2_with_the_same_content(tmp_path: Path) -> None:
     raw, target = write(tmp_path / "a", disk_bytes()), tmp_path / "b"
     target.write_bytes(b"what a killed worker left")

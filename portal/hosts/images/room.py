@@ -23,6 +23,8 @@ def files_of(upload: Upload, head: bytes) -> int:
     appliance comes a disk before that. What is packed inside may need more, which only the worker sees.
     """
     sent = 0 if upload.address else 1
+    if upload.is_raw:
+        return sent + 2
     if upload.wanted["kind"] == Image.Kind.ISO or head.startswith(MAGIC):
         return sent + 1
     return sent + (3 if begins_as_tar(head) else 2)
