@@ -141,6 +141,10 @@ class InvalidSpec(DriverError):
     code = "invalid_spec"
 
 
+class DependsOnAnother(InvalidSpec):
+    """A disk's content lies in another file too; `raw` says in which."""
+
+
 class InvalidState(DriverError):
     """The object's present state does not allow the call."""
 

@@ -11,26 +11,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from portal.drivers import iso9660, sandbox, vmdk
-from portal.drivers.errors import DriverError, InvalidSpec
+from portal.drivers import iso9660, sandbox, vdi, vhd, vhdx, vmdk
+from portal.drivers.errors import DependsOnAnother, DriverError, InvalidSpec
 from portal.drivers.qcow2 import MAGIC, HeaderFacts, header_facts
 
 SECTOR = 512
 #: Where a PC's disk says that it can be booted, and what stands there.
 _BOOT_MARK_AT, _BOOT_MARK = 510, b"\x55\xaa"
-#: Other formats by how their files begin.
+#: Formats that become qcow2, as QEMU calls them: the size of the disk inside, by the portal's own reading.
+_CAPACITY: dict[str, Callable[[str], int]] = {
+    "vmdk": vmdk.capacity_bytes,
+    "vdi": vdi.capacity_bytes,
+    "vpc": vhd.capacity_bytes,
+    "vhdx": vhdx.capacity_bytes,
+}
+#: How people call them.
+_NAMES = {"vmdk": "VMDK", "vdi": "VDI", "vpc": "VHD", "vhdx": "VHDX"}
+#: Formats whose tables `qemu-img check` goes through.
+_TABLES = frozenset({"qcow2", "vmdk", "vdi", "vhdx"})
+_PIECES = "VMDK in several files"
+#: Formats that are not taken, by how their files begin.
 _FOREIGN = (
-    (b"KDMV", "VMDK"),
-    (b"# Disk DescriptorFile", "VMDK"),
-    (b"COWD", "VMDK"),
-    (b"vhdxfile", "VHDX"),
-    (b"conectix", "VHD"),
+    (vmdk.TEXT, _PIECES),
+    (b"COWD", "VMDK of ESX"),
     (b"QED\0", "QED"),
     (b"LUKS\xba\xbe", "LUKS"),
     (b"WithoutFreeSpace", "Parallels"),
     (b"WithouFreSpacExt", "Parallels"),
 )
-_VDI_AT, _VDI = 64, b"\x7f\x10\xda\xbe"
 _PACKED = (
     (b"\x1f\x8b", "gzip"),
     (b"\xfd7zXZ\0", "xz"),
@@ -41,10 +49,17 @@ _PACKED = (
 )
 _TAR_AT, _TAR = 257, b"ustar"
 INFO_SECONDS = 30.0
-#: Bytes a second that a conversion reads at the very least.
+#: Bytes a second that a conversion, or a check, reads at the very least.
 SLOWEST = 20 << 20
-#: What a program says that met a full disk (its language is C's).
-_NO_ROOM = ("No space left on device", "Disk quota exceeded")
+#: What a program says that met a full disk, or a broken one (its language is C's).
+_NO_ROOM, _BROKEN = ("No space left on device", "Disk quota exceeded"), "Input/output error"
+#: How `qemu-img check` ends where it found nothing but room that is taken and not used.
+_LEAKS = 3
+Check = Callable[[], None]
+
+
+def _nothing() -> None:
+    """Stop nobody."""
 
 
 class Unfit(DriverError):
@@ -57,43 +72,76 @@ class Unfit(DriverError):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A file that is taken: `qcow2`, `raw`, `vmdk` or `iso`, its length and the size of the disk in bytes."""
+    """A file that is taken, its length and the size of the disk in bytes.
+
+    `format` is `iso`, or QEMU's word: what is neither that nor `qcow2` becomes a qcow2 by `to_qcow2`.
+    """
 
     format: str
     length_bytes: int
     capacity_bytes: int
 
 
-def judge(path: str, *, iso: bool, most_capacity: int, packed: bool = False) -> Judged:
+def judge(
+    path: str, *, iso: bool, most_capacity: int, raw: bool = False, check: Check = _nothing
+) -> Judged:
     """Return what the file is. Raises Unfit with the reason, SandboxMissing, ProgramCut, OSError.
 
-    A disk that came `packed` in an appliance may be a VMDK, which is what others make appliances of.
+    What a person says is `raw` is a disk byte for byte: nobody asks what a guest may have written there.
+    `check` is called each second while QEMU looks whether a file is whole, and ends that by raising.
     """
-    with Path(path).open("rb") as file:
-        head = file.read(1024)
-        length = file.seek(0, 2)
+    head, tail, length = _ends_of(path)
     if not length:
         raise Unfit("image_empty")
+    if raw:
+        return _judge_raw(length, most_capacity)
     _refuse_packed(head)
+    other = _other_format(head, tail)
     if iso:
         # A CD has 32 KiB before its own first word, and a host's pool believes what stands there: a qcow2
         # header would name any file of the host as what the volume stands on.
         if head.startswith(MAGIC):
             raise Unfit("iso_invalid")
+        if other:
+            raise Unfit("image_foreign", _NAMES[other])
         _refuse_foreign(head)
         return _judge_iso(path)
     if head.startswith(MAGIC):
-        return _judge_qcow2(path, length, most_capacity)
-    if packed and head.startswith(vmdk.MAGIC):
-        return _judge_vmdk(path, length, most_capacity)
+        return _judge_qcow2(path, length, most_capacity, check)
+    if other:
+        return _judge_other(path, other, length, most_capacity, check)
     _refuse_foreign(head)
     if iso9660.is_iso(path):
         raise Unfit("image_is_iso")
     if head[_BOOT_MARK_AT : _BOOT_MARK_AT + 2] != _BOOT_MARK:
         raise Unfit("image_unknown")
-    capacity = -(-length // SECTOR) * SECTOR
-    _check_capacity(capacity, most_capacity)
-    return Judged("raw", length, capacity)
+    return _judge_raw(length, most_capacity)
+
+
+def _other_format(head: bytes, tail: bytes) -> str:
+    """Return which of the formats that are converted a file has by its first and last bytes, '' for none."""
+    if head.startswith(vmdk.MAGIC):
+        return "vmdk"
+    if head.startswith(vhdx.MAGIC):
+        return "vhdx"
+    if vdi.is_one(head):
+        return "vdi"
+    return "vpc" if vhd.is_one(head, tail) else ""
+
+
+def looks_otherwise(path: str) -> bool:
+    """Tell whether what is said to be a raw disk begins, or ends, like another format. Raises OSError."""
+    head, tail, _length = _ends_of(path)
+    return head.startswith(MAGIC) or begins_as_tar(head) or bool(_other_format(head, tail))
+
+
+def _ends_of(path: str) -> tuple[bytes, bytes, int]:
+    """Return how a file begins, its last sector, and its length. Raises OSError."""
+    with Path(path).open("rb") as file:
+        head = file.read(1024)
+        length = file.seek(0, 2)
+        file.seek(max(0, length - SECTOR))
+        return head, file.read(SECTOR), length
 
 
 def is_tar(path: str) -> bool:
@@ -119,8 +167,6 @@ def _refuse_foreign(head: bytes) -> None:
     for magic, name in _FOREIGN:
         if head.startswith(magic):
             raise Unfit("image_foreign", name)
-    if head[_VDI_AT : _VDI_AT + len(_VDI)] == _VDI:
-        raise Unfit("image_foreign", "VDI")
 
 
 def _judge_iso(path: str) -> Judged:
@@ -138,7 +184,7 @@ def _check_capacity(capacity: int, most: int) -> None:
         raise Unfit("image_huge", f"{capacity / (1 << 30):.1f} GiB")
 
 
-def _judge_qcow2(path: str, length: int, most_capacity: int) -> Judged:
+def _judge_qcow2(path: str, length: int, most_capacity: int, check: Check) -> Judged:
     try:
         facts = header_facts(path)
     except InvalidSpec as error:
@@ -146,17 +192,40 @@ def _judge_qcow2(path: str, length: int, most_capacity: int) -> Judged:
     _refuse_by_header(facts)
     _check_capacity(facts.capacity_bytes, most_capacity)
     _check_info(path, "qcow2", facts.capacity_bytes)
+    _check_whole(path, "qcow2", max(length, facts.capacity_bytes), check)
     return Judged("qcow2", length, facts.capacity_bytes)
 
 
-def _judge_vmdk(path: str, length: int, most_capacity: int) -> Judged:
+def _judge_raw(length: int, most_capacity: int) -> Judged:
+    capacity = -(-length // SECTOR) * SECTOR
+    _check_capacity(capacity, most_capacity)
+    return Judged("raw", length, capacity)
+
+
+def _judge_other(path: str, form: str, length: int, most_capacity: int, check: Check) -> Judged:
     try:
-        capacity = vmdk.capacity_bytes(path)
+        capacity = _CAPACITY[form](path)
+    except DependsOnAnother as error:
+        if form == "vmdk":
+            raise Unfit("image_foreign", _PIECES) from error
+        raise Unfit("image_backed", error.raw) from error
     except InvalidSpec as error:
         raise Unfit("image_damaged", error.raw.replace(path, "the file")) from error
     _check_capacity(capacity, most_capacity)
-    _check_info(path, "vmdk", capacity)
-    return Judged("vmdk", length, capacity)
+    _check_info(path, form, capacity)
+    if form in _TABLES:
+        _check_whole(path, form, max(length, capacity), check)
+    return Judged(form, length, capacity)
+
+
+def _source(path: str, form: str) -> list[str]:
+    """Return how QEMU's tools are told of a file that has the format `form`."""
+    if form == "vpc":
+        # By itself it would believe the old geometry, which is smaller than the disk.
+        name = path.replace(",", ",,")
+        told = f"driver=vpc,force_size_calc=current_size,file.driver=file,file.filename={name}"
+        return ["--image-opts", told]
+    return ["-f", form, path]
 
 
 def _check_info(path: str, form: str, capacity: int) -> None:
@@ -170,6 +239,31 @@ def _check_info(path: str, form: str, capacity: int) -> None:
         raise Unfit("image_encrypted")
 
 
+def _seconds(size: int) -> float:
+    """Return how long QEMU may take to go through `size` bytes."""
+    return 120.0 + size / SLOWEST
+
+
+def _check_whole(path: str, form: str, size: int, check: Check) -> None:
+    """Raise Unfit when QEMU finds that what the file's tables speak of is not there, or belongs to two."""
+    argv = ["qemu-img", "check", "--output=json", *_source(path, form)]
+    try:
+        sandbox.run(argv, reads=[path], seconds=_seconds(size), check=check)
+    except sandbox.ProgramFailed as error:
+        if error.status == _LEAKS:
+            return
+        if _BROKEN in error.raw:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path) from error
+        raise Unfit("image_corrupt", _line_of(error.raw, path)) from error
+
+
+def _line_of(said: str, path: str) -> str:
+    """Return the line of QEMU's complaints that says most."""
+    lines = said.splitlines() or [""]
+    line = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[0])
+    return line.replace(path, "the file")
+
+
 def _refuse_by_header(facts: HeaderFacts) -> None:
     if facts.version not in {2, 3}:
         raise Unfit("image_foreign", "QCOW1")
@@ -179,16 +273,18 @@ def _refuse_by_header(facts: HeaderFacts) -> None:
         raise Unfit("image_external")
     if facts.encrypted:
         raise Unfit("image_encrypted")
+    if facts.corrupt:
+        raise Unfit("image_corrupt", "it is marked as corrupt")
 
 
 def _info(path: str, form: str) -> dict[str, object]:
     try:
         said = sandbox.run(
-            ["qemu-img", "info", "--output=json", "-f", form, path], reads=[path], seconds=INFO_SECONDS
+            ["qemu-img", "info", "--output=json", *_source(path, form)], reads=[path], seconds=INFO_SECONDS
         )
         found: dict[str, object] = json.loads(said)
     except sandbox.ProgramFailed as error:
-        raise Unfit("image_damaged", error.raw.replace(path, "the file")) from error
+        raise Unfit("image_damaged", _line_of(error.raw, path)) from error
     except ValueError as error:
         raise Unfit("image_damaged", "QEMU said nothing of it") from error
     return found
@@ -201,29 +297,31 @@ def to_qcow2(
     *,
     form: str = "raw",
     room_bytes: int | None = None,
-    check: Callable[[], None] = lambda: None,
+    check: Check = _nothing,
+    progress: Callable[[int], None] = lambda percent: None,
 ) -> None:
     """Write the disk `source` as a qcow2 file `target`, on disk when this returns. Replaces a half one.
 
     `form` is what the source was judged to be. What is packed may unpack to a thousand times its length: the
-    target never has more than `room_bytes`. `check` is called each second and ends it by raising.
+    target never has more than `room_bytes`. `check` is called each second and ends it by raising; `progress`
+    is told the percent.
     Raises Unfit when it cannot be done, OSError (ENOSPC) when there is no room for it, SandboxMissing,
     ProgramCut.
     """
     with open(target, "wb"):
         pass
-    seconds = 120.0 + capacity_bytes / SLOWEST
     # A disk that is full of data, with the tables that say where it lies.
     most = capacity_bytes + capacity_bytes // 1000 + (16 << 20)
     longest = most if room_bytes is None else min(most, room_bytes)
     try:
         sandbox.run(
-            ["qemu-img", "convert", "-f", form, "-O", "qcow2", source, target],
+            ["qemu-img", "convert", "-p", *_source(source, form), "-O", "qcow2", target],
             reads=[source],
             writes=[target],
-            seconds=seconds,
+            seconds=_seconds(capacity_bytes),
             file_bytes=longest,
             check=check,
+            progress=progress,
         )
     except sandbox.ProgramFailed as error:
         full = any(words in error.raw for words in _NO_ROOM)

@@ -18,7 +18,7 @@ _ENCRYPTED_AT, _SNAPSHOTS_AT = 32, 60
 _COUNT = struct.Struct(">I")
 _FEATURES = struct.Struct(">Q")
 _FEATURES_AT = 72
-_EXTERNAL_DATA = 1 << 2
+_CORRUPT, _EXTERNAL_DATA = 1 << 1, 1 << 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,10 @@ class Qcow2:
 
 @dataclass(frozen=True, slots=True)
 class HeaderFacts:
-    """What a header says, taken or not. `backing` is the name of the file below, '' for none."""
+    """What a header says, taken or not. `backing` is the name of the file below, '' for none.
+
+    It is `corrupt` when QEMU once found it so, and wrote that down.
+    """
 
     version: int
     length_bytes: int
@@ -39,6 +42,7 @@ class HeaderFacts:
     backing: str
     external_data: bool
     encrypted: bool
+    corrupt: bool
 
 
 def header_facts(path: str) -> HeaderFacts:
@@ -54,18 +58,21 @@ def header_facts(path: str) -> HeaderFacts:
             name = file.read(min(size, _LONGEST_NAME)).decode(errors="replace") if backing else ""
     except OSError as error:
         raise InvalidSpec(f"{path}: {error.strerror}") from error
-    external = has_external_data(head)
-    return HeaderFacts(
-        version, length, capacity, name or ("?" if backing else ""), external, bool(encrypted)
-    )
+    below = name or ("?" if backing else "")
+    external, corrupt = has_external_data(head), _has(head, _CORRUPT)
+    return HeaderFacts(version, length, capacity, below, external, bool(encrypted), corrupt)
 
 
 def has_external_data(head: bytes) -> bool:
     """Tell by the first sector of a qcow2 whether its content lies in another file."""
+    return _has(head, _EXTERNAL_DATA)
+
+
+def _has(head: bytes, feature: int) -> bool:
     if len(head) < SECTOR or not head.startswith(MAGIC):
         return False
     version = _HEADER.unpack_from(head)[1]
-    return version >= 3 and bool(_FEATURES.unpack_from(head, _FEATURES_AT)[0] & _EXTERNAL_DATA)
+    return version >= 3 and bool(_FEATURES.unpack_from(head, _FEATURES_AT)[0] & feature)
 
 
 def is_encrypted(head: bytes) -> bool:

@@ -7,26 +7,29 @@ nor other processes, and has limits of time, memory and length. Where the kernel
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from portal.drivers import sandbox_child
 from portal.drivers.errors import DriverError
 
 MIB = 1 << 20
-#: Bytes of what a program may say on each of its outputs.
-MOST_SAID = MIB
+#: Bytes of what a program may say on its standard output, and of its complaints that are kept, the last ones.
+MOST_SAID, MOST_KEPT = MIB, 4096
 MEMORY = 2048 * MIB
 #: Seconds between two looks at whether a program is to go on.
 LOOK_EVERY = 1.0
+_PERCENT = re.compile(rb"\((\d{1,3})(?:\.\d+)?/100%\)")
 #: What a program says that met the limit of its files' length.
 TOO_LONG = "File too large"
 #: What a program says that got no memory (its language is C's).
@@ -40,9 +43,10 @@ class SandboxMissing(DriverError):
 
 
 class ProgramFailed(DriverError):
-    """The program ended with an error of its own; `raw` is what it said."""
+    """The program ended with an error of its own; `raw` is what it said, `status` the one it ended with."""
 
     code = "program_failed"
+    status = 1
 
 
 class ProgramCut(DriverError):
@@ -59,12 +63,14 @@ def run(
     seconds: float = 30.0,
     file_bytes: int = 0,
     check: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda percent: None,
 ) -> bytes:
     """Return what the program says on its standard output.
 
     `reads` and `writes` are files that are there; `seconds` limits its time and its processors'; it makes
     no file longer than `file_bytes`. It dies with the calling thread, and when `check`, which is called
-    each second, raises. Raises SandboxMissing, ProgramFailed, ProgramCut.
+    each second, raises; `progress` is told then of the percent that it last said, as QEMU's `-p` does. Raises
+    SandboxMissing, ProgramFailed, ProgramCut.
     """
     program = shutil.which(argv[0], path="/usr/bin:/bin")
     if program is None:
@@ -79,26 +85,33 @@ def run(
         "parent": os.getpid(),
     }
     child = [sys.executable, "-I", "-S", str(Path(sandbox_child.__file__).resolve()), json.dumps(wanted)]
-    # Files, not pipes: nothing it says can hold it up or fill this process's memory.
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrong:
+    # A file, not a pipe: nothing it says can hold it up or fill this process's memory.
+    with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(  # noqa: S603 a list, of the portal's own making
             child,
             stdin=subprocess.DEVNULL,
             stdout=said,
-            stderr=wrong,
+            stderr=subprocess.PIPE,
             cwd="/",
             env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
             start_new_session=True,
         )
+        complaints = _Complaints(process)
+
+        def look() -> None:
+            check()
+            if (percent := _percent(said)) is not None:
+                progress(percent)
+
         try:
-            code = _end_of(process, seconds, check)
+            code = _end_of(process, seconds, look)
         except subprocess.TimeoutExpired as late:
             raise ProgramCut(f"{argv[0]} did not end within {seconds:.0f} s") from late
         finally:
             if process.returncode is None:
                 process.kill()
                 process.wait()
-        complaint = _read(wrong).decode(errors="replace").strip()[-500:]
+            complaint = complaints.end()
         if code in {sandbox_child.REFUSED, -signal.SIGSYS}:
             raise SandboxMissing(complaint or "the kernel refused a call")
         if code == -signal.SIGXFSZ:
@@ -108,8 +121,37 @@ def run(
         if code and _NO_MEMORY in complaint:
             raise ProgramCut(f"{argv[0]} got no memory")
         if code:
-            raise ProgramFailed(complaint or f"{argv[0]} ended with {code}")
-        return _read(said)
+            failed = ProgramFailed(complaint or f"{argv[0]} ended with {code}")
+            failed.status = code
+            raise failed
+        said.seek(0)
+        return said.read(MOST_SAID)
+
+
+def _percent(said: IO[bytes]) -> int | None:
+    # Without moving the place at which the program writes.
+    last = os.pread(said.fileno(), 64, max(0, os.fstat(said.fileno()).st_size - 64))
+    found = _PERCENT.findall(last)
+    return int(found[-1]) if found else None
+
+
+class _Complaints:
+    """The last of what a program complains of: some complain of each thing in a file, without end."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._pipe, self._last = cast(IO[bytes], process.stderr), b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with self._pipe:
+            while piece := os.read(self._pipe.fileno(), 1 << 16):
+                self._last = (self._last + piece)[-MOST_KEPT:]
+
+    def end(self) -> str:
+        """Return them once the program has ended."""
+        self._reader.join(LOOK_EVERY)
+        return self._last.decode(errors="replace").strip()[-500:]
 
 
 def _end_of(process: "subprocess.Popen[bytes]", seconds: float, check: Callable[[], None]) -> int:
@@ -127,8 +169,3 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"the signal {number}"
-
-
-def _read(file: IO[bytes]) -> bytes:
-    file.seek(0)
-    return file.read(MOST_SAID)

@@ -351,7 +351,8 @@ class Upload(models.Model):
     token = models.UUIDField(unique=True, default=uuid.uuid4)
     person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="uploads")
     state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
-    #: What the image will be: the values of `portal.hosts.images.values.Wanted`. Of a volume its name.
+    #: What the image will be: the values of `portal.hosts.images.values.Wanted`. Of a volume its name, and
+    #: whether it is `raw`.
     wanted = models.JSONField()
     #: Where it is fetched from, whole until that is done; '' for what a browser sends.
     address = models.CharField(max_length=2000, blank=True)
@@ -390,6 +391,11 @@ class Upload(models.Model):
     def topic(self) -> str:
         """The subject of the operation that imports it."""
         return f"hosts.upload:{self.pk}"
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether somebody said that it is a raw disk, taken byte for byte; only volumes can be."""
+        return bool(self.wanted.get("raw"))
 
     @property
     def shown_address(self) -> str:

@@ -291,6 +291,10 @@ SENTENCES = {
         "The disk with the number %(raw)s was to be taken out of an OVA, and the file is none. Import it "
         "without a number on the page of the upload; what a browser sent is kept."
     ),
+    "appliance_blank": _(
+        "The machine of the OVA also has a disk that begins empty, or several: there is nothing in them to "
+        "take over. Give machines such disks anew where they need them."
+    ),
     "image_foreign": _(
         "The file is a disk of the format %(raw)s, which the portal does not take. Make a qcow2 of it: "
         "qemu-img convert -O qcow2."
@@ -299,6 +303,16 @@ SENTENCES = {
     "image_unknown": _(
         "The file is no disk: it is no qcow2, and a raw disk would say in its first sector that it can be "
         "booted."
+    ),
+    "volume_unknown": _(
+        "Nothing says what the file is: it is of no known format, and a raw disk would say in its first "
+        "sector that it can be booted. It is kept: if it is a raw disk of data, say so on the page of the "
+        "upload."
+    ),
+    "raw_looks_otherwise": _(
+        "The file looks like a disk of another format, or an archive. As was said it was taken as a raw "
+        "disk, byte for byte: that is what a guest finds on it. If that was a mistake, delete the volume, "
+        "and upload the file without saying so."
     ),
     "image_backed": _(
         "The image takes a part of its content from another file, %(raw)s. It was thrown away: it would show "
@@ -311,6 +325,11 @@ SENTENCES = {
     "image_encrypted": _("The image is encrypted. The portal could not start a machine from it."),
     "image_huge": _("The disk in the image has %(raw)s, which no disk here may have. It was thrown away."),
     "image_damaged": _("The image is damaged and was thrown away. What was found: %(raw)s."),
+    "image_corrupt": _(
+        "The image is not whole, and was thrown away. What qemu-img check found: %(raw)s. A part of the file "
+        "is missing, or it was copied while something wrote to it. Copy it again from where it came, or mend "
+        "it by qemu-img check -r all."
+    ),
     "image_unconverted": _("The disk could not be made a qcow2. What was found: %(raw)s."),
     "iso_invalid": _("The file is no CD: it has no volume of ISO 9660. It was thrown away."),
     "image_cut": _("The CD ends before its content does: a part of the file is missing. It was thrown away."),
@@ -368,6 +387,7 @@ NAMING = frozenset(
         "image_backed",
         "image_huge",
         "image_damaged",
+        "image_corrupt",
         "image_unconverted",
         "image_known",
         "image_used",

@@ -71,17 +71,19 @@ def test_an_image_that_reads_another_file_is_refused_before_anything_opens_it(
 @pytest.mark.parametrize(
     ("options", "code", "word"),
     [
-        (("-f", "vmdk"), "image_foreign", "VMDK"),
-        (("-f", "vmdk", "-o", "subformat=monolithicFlat"), "image_foreign", "VMDK"),
-        (("-f", "vdi"), "image_foreign", "VDI"),
-        (("-f", "vhdx"), "image_foreign", "VHDX"),
-        (("-f", "vpc"), "image_foreign", "VHD"),
+        (("-f", "vmdk", "-o", "subformat=monolithicFlat"), "image_foreign", "VMDK in several files"),
+        (("-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"), "image_foreign", "VMDK in several files"),
         (("-f", "qed"), "image_foreign", "QED"),
         (("-f", "qcow"), "image_foreign", "QCOW1"),
     ],
 )
 def test_other_formats_are_refused_by_name(tmp_path: Path, options, code: str, word: str) -> None:
     assert reason(make(tmp_path / "a", *options)) == (code, word)
+
+
+@pytest.mark.parametrize("form", ["vmdk", "vdi", "vpc", "vhdx"])
+def test_no_disk_of_another_format_is_a_cd(tmp_path: Path, form: str) -> None:
+    assert reason(make(tmp_path / "a", "-f", form), iso=True)[0] == "image_foreign"
 
 
 def test_an_encrypted_one_is_refused(tmp_path: Path) -> None:
@@ -107,6 +109,109 @@ def test_an_encrypted_one_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_no_disk(tmp_path: Path, content: bytes, code: str) -> None:
     assert reason(write(tmp_path / "a", content))[0] == code
+
+
+CLUSTER = 65536
+
+
+def full_qcow2(path: Path) -> Path:
+    """A qcow2 with 4 MiB of noise: its header, table of counts, counts, L1 and L2 tables, then the noise."""
+    raw = write(path.with_suffix(".raw"), disk_bytes()[:4608] + secrets.token_bytes(4 * MIB - 4608))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path], check=True)
+    return path
+
+
+def put(path: Path, at: int, content: bytes) -> str:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(content)
+    return str(path)
+
+
+def test_a_file_that_is_not_whole_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    """Red when `_check_whole` is not called for a qcow2: its header alone is whole."""
+    assert judged(str(full_qcow2(tmp_path / "a"))).capacity_bytes == 4 * MIB
+    cut = full_qcow2(tmp_path / "b")
+    os.truncate(cut, cut.stat().st_size // 2)
+    code, raw = reason(str(cut))
+    assert code == "image_corrupt" and "exceeding the end of the file" in raw and "\n" not in raw
+    far = put(full_qcow2(tmp_path / "c"), 40, struct.pack(">Q", 1 << 40))
+    assert reason(far)[0] == "image_corrupt"
+
+
+def test_what_says_itself_that_it_is_corrupt_is_refused_before_anything_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when `_refuse_by_header` does not look at the mark that QEMU leaves."""
+    marked = put(full_qcow2(tmp_path / "a"), 72, struct.pack(">Q", 1 << 1))
+    monkeypatch.setattr(sandbox, "run", lambda *_a, **_k: pytest.fail("opened by QEMU"))
+    assert reason(marked) == ("image_corrupt", "it is marked as corrupt")
+
+
+def test_room_that_is_taken_and_not_used_is_no_fault(tmp_path: Path) -> None:
+    """Red when `_LEAKS` counts as a fault: what was shrunk or lost its power has some."""
+    path = full_qcow2(tmp_path / "a")
+    last = path.stat().st_size // CLUSTER
+    os.truncate(path, (last + 1) * CLUSTER)
+    put(path, 2 * CLUSTER + 2 * last, struct.pack(">H", 1))
+    checked = subprocess.run(["qemu-img", "check", "-f", "qcow2", path], capture_output=True, check=False)
+    assert checked.returncode == 3
+    assert judged(str(path)).format == "qcow2"
+
+
+def fail_check(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    real = sandbox.run
+
+    def run(argv, **options):
+        if argv[1] == "check":
+            raise error
+        return real(argv, **options)
+
+    monkeypatch.setattr(sandbox, "run", run)
+
+
+def test_what_is_not_the_files_fault_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when each end of the check but a good one is Unfit: the file would be thrown away."""
+    path = str(full_qcow2(tmp_path / "a"))
+    with monkeypatch.context() as patched:
+        fail_check(patched, sandbox.ProgramCut("qemu-img did not end within 120 s"))
+        with pytest.raises(sandbox.ProgramCut):
+            judged(path)
+    fail_check(monkeypatch, sandbox.ProgramFailed("qemu-img: Check failed: Input/output error"))
+    with pytest.raises(OSError, match="Input/output error"):
+        judged(path)
+
+
+def test_how_long_a_check_may_take_follows_from_the_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when the seconds are the same for each: a large image would be cut off."""
+    given, real = [], sandbox.run
+
+    def run(argv, **options):
+        given.append((argv[1], options["seconds"]))
+        return real(argv, **options)
+
+    monkeypatch.setattr(sandbox, "run", run)
+    judged(make(tmp_path / "a", "-f", "qcow2"))
+    judged(make(tmp_path / "b", "-f", "qcow2", size="90G"))
+    (small, large) = [seconds for what, seconds in given if what == "check"]
+    assert small < 130 and large > 4000
+
+
+def test_complaints_without_end_are_no_matter(tmp_path: Path) -> None:
+    """Red when complaints go into a file as long as what a program may say: these have more than a MiB."""
+    path, raw = tmp_path / "a", write(tmp_path / "raw", secrets.token_bytes(16 * MIB))
+    made = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=512"]
+    subprocess.run([*made, raw, path], check=True)
+    length, tables = struct.unpack_from(">IQ", path.read_bytes(), 36)
+    # Nothing is in use any more, and all of it is taken.
+    put(path, tables, bytes(8 * length))
+    checked = subprocess.run(["qemu-img", "check", "-f", "qcow2", path], capture_output=True, check=False)
+    assert len(checked.stderr) > MIB
+    assert judged(str(path)).format == "qcow2"
 
 
 @pytest.mark.parametrize("bits", [48, 62])
@@ -135,6 +240,20 @@ def test_what_is_no_iso_or_half_a_one(tmp_path: Path) -> None:
 def test_a_cd_that_begins_as_a_disk_does_is_refused(tmp_path: Path, head: bytes, code: str) -> None:
     """Red when the bytes before a CD's own are not looked at: a pool would read a backing file there."""
     assert reason(write(tmp_path / "a", head + iso_bytes()[len(head) :]), iso=True)[0] == code
+
+
+def test_what_is_said_to_be_raw_stays_that_whatever_a_guest_wrote_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when `judge` looks for a format all the same: the header names a file of the host."""
+    backed = make(tmp_path / "a", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow")
+    monkeypatch.setattr(sandbox, "run", lambda *_a, **_k: pytest.fail("opened by QEMU"))
+    for content in (Path(backed).read_bytes(), b"KDMV" + bytes(2000), iso_bytes(), bytes(MIB), b"\x1f\x8b"):
+        path = write(tmp_path / "b", content)
+        found = imagefile.judge(path, iso=False, most_capacity=MOST, raw=True)
+        assert found == imagefile.Judged("raw", len(content), -(-len(content) // 512) * 512)
+    with pytest.raises(imagefile.Unfit, match="GiB"):
+        imagefile.judge(path, iso=False, most_capacity=0, raw=True)
 
 
 def test_a_raw_disk_becomes_a_qcow2_with_the_same_content(tmp_path: Path) -> None:
@@ -226,6 +345,15 @@ def test_a_program_ends_when_whoever_waits_gives_up(monkeypatch: pytest.MonkeyPa
     with pytest.raises(Enough):
         sandbox.run(["sleep", "60"], reads=[], seconds=60, check=gives_up)
     assert begun[0].returncode == -signal.SIGKILL
+
+
+def test_what_a_program_says_of_its_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when the percent is not looked for in what a program said last."""
+    file, told = write(tmp_path / "a", b"    (1.00/100%)\r    (37.50/100%)\r"), []
+    monkeypatch.setattr(sandbox, "LOOK_EVERY", 0.05)
+    with pytest.raises(sandbox.ProgramCut):
+        sandbox.run(["tail", "-f", file], reads=[file], seconds=0.5, progress=told.append)
+    assert set(told) == {37}
 
 
 AS_NOBODY = """

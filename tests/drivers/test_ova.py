@@ -124,6 +124,53 @@ def test_a_descriptor_of_the_second_version_is_understood():
     assert b"<StorageItem>" in told and descriptor.read(told) == descriptor.read(foreign())
 
 
+EMPTY = (
+    '<Disk ovf:capacity="{}" ovf:capacityAllocationUnits="byte * 2^30" ovf:diskId="vmdisk2"/></DiskSection>'
+)
+SECOND = (
+    "<Item><rasd:HostResource>ovf:/disk/vmdisk2</rasd:HostResource>"
+    "<rasd:ResourceType>17</rasd:ResourceType></Item>"
+)
+
+
+@pytest.mark.parametrize("capacity", ["5", "${data.size}"])
+def test_a_disk_that_begins_empty_is_left_out(capacity):
+    """Red when a disk without a file is refused, or one is counted that the machine does not have."""
+    told = foreign(item=SECOND).replace(b"</DiskSection>", EMPTY.format(capacity).encode())
+    found = descriptor.read(told)
+    assert (found.disks, found.blank) == (descriptor.read(foreign()).disks, 1)
+    beside = foreign().replace(b"</DiskSection>", EMPTY.format(capacity).encode())
+    assert descriptor.read(beside) == descriptor.read(foreign())
+    with pytest.raises(InvalidSpec, match="begin empty"):
+        descriptor.read(told.replace(b"/disk/vmdisk1", b"/disk/vmdisk2"))
+    with pytest.raises(InvalidSpec, match="based on another"):
+        descriptor.read(told.replace(b'"vmdisk2"/>', b'"vmdisk2" ovf:parentRef="vmdisk1"/>'))
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        ("byte", 1),
+        ("byte * 2^30", 1 << 30),
+        ("byte*2^20", MIB),
+        ("bytes * 10^6", 10**6),
+        ("byte * 1024 * 1024", MIB),
+        ("MegaBytes", MIB),
+        ("MB", MIB),
+        ("MiB", MIB),
+        ("GB", 1 << 30),
+        ("GigaBytes", 1 << 30),
+        ("TB", 1 << 40),
+    ],
+)
+def test_units_are_understood_as_the_specification_and_others_write_them(unit, size):
+    """Red when only powers of two are taken, or the short words are not."""
+    found = descriptor.read(foreign(capacity="3", disk=f' ovf:capacityAllocationUnits="{unit}"'))
+    assert found.disks[0].capacity_bytes == 3 * size
+    told = foreign().replace(b">256<", b">1<").replace(b">MegaBytes<", f">{unit}<".encode())
+    assert descriptor.read(told).memory_bytes == size
+
+
 def test_one_of_several_configurations_counts():
     """Red when what they have each is added up, or limits count as sizes."""
     several = "".join(
@@ -148,6 +195,9 @@ def test_one_of_several_configurations_counts():
         ({"capacity": "9" * 25}, "is no size"),
         ({"capacity": "eight"}, "is no size"),
         ({"disk": ' ovf:capacityAllocationUnits="byte * 2^999999999"'}, "nobody knows the unit"),
+        ({"disk": ' ovf:capacityAllocationUnits="byte * 2^64"'}, "nobody knows the unit"),
+        ({"disk": ' ovf:capacityAllocationUnits="byte * 0"'}, "nobody knows the unit"),
+        ({"disk": ' ovf:capacityAllocationUnits="parsec"'}, "nobody knows the unit"),
         ({"more": '<VirtualSystem ovf:id="second"/>'}, "holds 2 machines"),
         ({"item": _item("3", "99999")}, "is none"),
         ({"item": _item("4", "9" * 18)}, "is none"),

@@ -1,5 +1,6 @@
-"""Disks as VMware writes them, packed in strangers' appliances: which are taken, and what becomes of them."""
+"""Disks as VMware writes them, also in strangers' appliances: which are taken, and what becomes of them."""
 
+import secrets
 import struct
 import subprocess
 from pathlib import Path
@@ -19,7 +20,7 @@ createType="{kind}"
 
 
 def judged(path: str) -> imagefile.Judged:
-    return imagefile.judge(path, iso=False, most_capacity=MOST, packed=True)
+    return imagefile.judge(path, iso=False, most_capacity=MOST)
 
 
 def reason(path: str) -> tuple[str, str]:
@@ -60,20 +61,20 @@ def test_a_disk_of_one_file_becomes_a_qcow2_with_the_same_content(tmp_path: Path
     assert back.read_bytes() == raw.read_bytes()
 
 
-def test_by_itself_it_is_refused_as_ever(tmp_path: Path) -> None:
-    path = make(tmp_path / "a", "-f", "vmdk")
-    with pytest.raises(imagefile.Unfit) as refused:
-        imagefile.judge(path, iso=False, most_capacity=MOST)
-    assert refused.value.code == "image_foreign"
-
-
 def test_one_that_names_other_files_is_refused_before_anything_opens_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Red when `vmdk.capacity_bytes` does not look at the kind in the descriptor inside."""
     monkeypatch.setattr(sandbox, "run", lambda *_a, **_k: pytest.fail("opened by QEMU"))
     extent = 'RW 8 FLAT "/etc/shadow" 0'
     flat = DESCRIPTOR.format(parent="ffffffff", kind="monolithicFlat", hint="", extent=extent)
     assert reason(write(tmp_path / "a", flat.encode().ljust(1024)))[0] == "image_foreign"
+    # One of several files has the header of a whole one.
+    make(tmp_path / "b.vmdk", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse")
+    part = str(tmp_path / "b-s001.vmdk")
+    assert reason(part) == ("image_foreign", "VMDK in several files")
+    other = sparse(tmp_path / "c", kind="twoGbMaxExtentSparse")
+    assert reason(other) == ("image_foreign", "VMDK in several files")
 
 
 def test_one_that_stands_on_another_shows_nothing_of_it(tmp_path: Path) -> None:
@@ -119,6 +120,18 @@ def test_what_unpacks_to_more_than_there_is_room_for_ends_there(tmp_path: Path) 
             str(packed), str(target), found.capacity_bytes, form=found.format, room_bytes=8 * MIB
         )
     assert target.stat().st_size <= 8 * MIB
+
+
+@pytest.mark.parametrize("kind", ["monolithicSparse", "streamOptimized"])
+def test_half_of_one_is_refused(tmp_path: Path, kind: str) -> None:
+    """Red when VMDK is none of `_TABLES`: a half one would be told only while it is converted."""
+    raw, packed = tmp_path / "a", tmp_path / "b"
+    raw.write_bytes(secrets.token_bytes(4 * MIB))
+    pack(raw, packed, kind)
+    whole = packed.read_bytes()
+    assert judged(write(packed, whole)).format == "vmdk"
+    code, found = reason(write(packed, whole[: len(whole) // 2]))
+    assert code == "image_corrupt" and found
 
 
 def test_a_damaged_grain_is_told(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.drivers.types import VolumeSpec
 from portal.hosts.images import services as images
 from portal.hosts.images import store
+from portal.hosts.images.importing import Check, Take
 from portal.hosts.models import BegunVolume, Image, PoolAttachment, StoragePool, Upload
 from portal.hosts.storage import pools, uploading
 from portal.hosts.storage.kinds import is_mark
@@ -102,6 +103,76 @@ def test_a_raw_disk_becomes_a_qcow2(operator, pool, fake):
     raw = (bytes(510) + b"\x55\xaa" + secrets.token_bytes(4096)).ljust(MIB, b"\0")
     assert put_in(operator, begin(operator, pool), raw).state == State.SUCCEEDED
     assert (row(NAME).observed_format, row(NAME).observed_capacity) == ("qcow2", MIB)
+
+
+DATA = b"a disk of data alone".ljust(MIB, b"\0")
+
+
+def content_of(fake, pool, target):
+    """Return what a guest finds in the volume, read as the qcow2 that it is for libvirt."""
+    volume = fake.volume_info(pool.pool.name, NAME)
+    assert volume.format == "qcow2"
+    target.write_bytes(fake._bytes_of(volume))
+    back = target.with_suffix(".back")
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", target, back], check=True)
+    return back.read_bytes()
+
+
+def test_a_raw_disk_of_data_is_taken_when_somebody_says_so(operator, pool, fake, uploads, tmp_path):
+    """Red when Check does not tell `judge`, or the remark comes for every raw disk."""
+    operation = put_in(operator, begin(operator, pool, raw=True), DATA)
+    assert operation.state == State.SUCCEEDED and operation.steps.get(name="check").remark == ""
+    assert content_of(fake, pool, tmp_path / "a") == DATA and operation.frozen["pinned"]["format"] == "raw"
+
+
+def test_a_raw_disk_is_never_taken_for_what_a_guest_wrote_into_it(operator, pool, fake, uploads, tmp_path):
+    """Red when what is said to be raw is looked at: the guest would choose what the host reads."""
+    path = tmp_path / "bad.qcow2"
+    backed = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw", path, "16M"]
+    subprocess.run(backed, check=True)
+    content = path.read_bytes()
+    operation = put_in(operator, begin(operator, pool, raw=True), content)
+    assert operation.state == State.SUCCEEDED
+    assert operation.steps.get(name="check").remark == "raw_looks_otherwise"
+    assert content_of(fake, pool, tmp_path / "a")[: len(content)] == content
+    assert row(NAME).observed_capacity == -(-len(content) // 512) * 512
+
+
+def test_a_worker_that_died_behind_the_conversion_makes_no_disk_of_a_disk(
+    operator, pool, fake, uploads, tmp_path, monkeypatch
+):
+    """Red when what an earlier attempt made of a raw disk is taken for a raw disk again."""
+    operation = send(operator, begin(operator, pool, raw=True), DATA)
+    context = StepContext(operation.frozen, operation.identifiers, lambda: None)
+    Take().do(context)
+    Check().do(context)
+    Check().do(context)
+    assert done(operation).state == State.SUCCEEDED
+    assert content_of(fake, pool, tmp_path / "a") == DATA
+
+
+def test_what_nobody_knows_is_kept_until_somebody_says_that_it_is_raw(
+    client, operator, chief, pool, fake, uploads, tmp_path
+):
+    """Red when it is thrown away, the page does not ask, or an image can be such a disk."""
+    upload = begin(operator, pool)
+    failed = put_in(operator, upload, DATA)
+    assert code(failed) == "volume_unknown" and files(uploads) == [".part"]
+    client.force_login(operator)
+    page = reverse("hosts:upload", args=[upload.pk])
+    shown = client.get(page).content.decode()
+    assert "It is a raw disk" in shown and "Import it again" not in shown
+    client.post(reverse("hosts:upload-retry", args=[upload.pk]), {"raw": "1"})
+    assert done(Operation.objects.latest("pk")).state == State.SUCCEEDED
+    assert content_of(fake, pool, tmp_path / "a") == DATA
+    assert AuditEntry.objects.get(verb="volume.said_raw").after["raw"] is True
+    image = Upload.objects.create(
+        person=chief, wanted={"kind": "disk", "title": "T"}, state="failed", address="https://example.org/a"
+    )
+    with pytest.raises(Denied, match="becomes a volume"):
+        images.retry(actor=chief, upload=image, raw=True)
+    image.refresh_from_db()
+    assert (image.state, image.is_raw) == ("failed", False)
 
 
 def test_the_disk_of_an_appliance_becomes_a_volume(operator, pool, fake, tmp_path):
@@ -312,8 +383,12 @@ def test_the_pages_lead_from_the_pool_to_the_volume(operator, pool, client, tmp_
     place = reverse("hosts:pool", args=[pool.pk])
     wrong = client.post(reverse("hosts:upload-begin", args=[pool.pk]), {"upload-name": "a b"})
     assert wrong.status_code == 422 and b"Use letters" in wrong.content
-    answer = client.post(reverse("hosts:upload-begin", args=[pool.pk]), {"upload-name": NAME})
+    answer = client.post(
+        reverse("hosts:upload-begin", args=[pool.pk]), {"upload-name": NAME, "upload-raw": "on"}
+    )
     upload = Upload.objects.get()
+    assert upload.is_raw
+    Upload.objects.update(wanted={name: value for name, value in upload.wanted.items() if name != "raw"})
     page = reverse("hosts:upload", args=[upload.pk])
     assert answer.headers["Location"] == page and page in client.get(place).content.decode()
     start = reverse("hosts:upload-start", args=[upload.pk])

@@ -29,6 +29,7 @@ def facts(image: Image) -> list[tuple[str, str]]:
         (_("Firmware"), firmware),
         (_("System"), system),
         (_("Networks"), ", ".join(told["networks"])),
+        (_("Disks that begin empty"), str(told.get("blank") or "")),
     ]
     return [(label, words) for label, words in found if words]
 

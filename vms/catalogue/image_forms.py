@@ -164,8 +164,9 @@ def _in_words(name: str, value: Any) -> str:
 
 KINDS = {
     "disk": _(
-        "A qcow2, a raw disk that can be booted, or an OVA. Machines start from it. What an OVA says of its "
-        "machine is taken where nothing is said here."
+        "A qcow2, a disk of VMware, VirtualBox or Hyper-V (VMDK of one file, VDI, VHD, VHDX), a raw disk "
+        "that can be booted, or an OVA. Machines start from it. What an OVA says of its machine is taken "
+        "where nothing is said here."
     ),
     "iso": _("An ISO 9660 image: an installer, drivers, a rescue system. Machines have it in a drive."),
 }

@@ -38,3 +38,5 @@ class Appliance:
     uefi: bool = False
     #: What it calls its system, in the words of who made it, the plainest first.
     systems: tuple[str, ...] = ()
+    #: How many disks it has besides that begin empty, and are in no file.
+    blank: int = 0

@@ -1,5 +1,6 @@
 """An appliance's descriptor, both ways; not for the files beside it."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree as ET
 
@@ -24,13 +25,20 @@ LONGEST_NAME = 200
 _CPU, _MEMORY, _CARD, _DISK, _IDE = "3", "4", "10", "17", "5"
 #: What a thing that a machine has is called; the latter two since OVF 2.
 _ITEMS = {"Item", "StorageItem", "EthernetPortItem"}
-_BYTES = {
-    "": 1,
-    "byte": 1,
-    "kilobytes": 1 << 10,
-    "megabytes": 1 << 20,
-    "gigabytes": 1 << 30,
+#: Units by the words of DSP0004 and of who makes appliances, all of which mean powers of two by them.
+_BYTES = {"": 1} | {
+    word: 1 << power
+    for power, words in (
+        (0, ("byte", "bytes")),
+        (10, ("kilobytes", "kbytes", "kb", "kib", "kibibyte")),
+        (20, ("megabytes", "mbytes", "mb", "mib", "mebibyte")),
+        (30, ("gigabytes", "gbytes", "gb", "gib", "gibibyte")),
+        (40, ("terabytes", "tbytes", "tb", "tib", "tebibyte")),
+    )
+    for word in words
 }
+#: `byte * 2^20`, `byte * 10^6`, `byte * 1024`.
+_PRODUCT = re.compile(r"bytes?((?:\*[0-9]{1,19}(?:\^[0-9]{1,2})?){1,4})")
 _LARGEST = (1 << 63) - 1
 
 
@@ -117,7 +125,8 @@ def read(content: bytes) -> Appliance:
     """Return what a descriptor says, its disks in the order of the machine's.
 
     Raises InvalidSpec for what is no descriptor, says a size that is none or of no machine, has several
-    machines, or a disk that is packed, cut into pieces, based on another or not there.
+    machines, or a disk that is packed, cut into pieces, based on another or not there. Disks that begin empty
+    are only counted.
     """
     if len(content) > LONGEST:
         raise InvalidSpec(f"the descriptor is longer than {LONGEST >> 20} MiB")
@@ -131,6 +140,7 @@ def read(content: bytes) -> Appliance:
     if len(systems) != 1:
         raise InvalidSpec(f"the appliance holds {len(systems)} machines; one is taken at a time")
     items = [one for one in systems[0].iter() if _local(one) in _ITEMS and not _attribute(one, "bound")]
+    disks, blank = _attached(root, items)
     vcpus = sum(_number(_text(item, "VirtualQuantity")) for item in _usual(items, _CPU))
     memory = sum(_memory(item) for item in _usual(items, _MEMORY))
     if vcpus > MOST_VCPUS or memory > MOST_MEMORY:
@@ -139,10 +149,11 @@ def read(content: bytes) -> Appliance:
         name=(_text(systems[0], "Name") or _attribute(systems[0], "id"))[:LONGEST_NAME],
         vcpus=vcpus,
         memory_bytes=memory,
-        disks=_attached(root, items),
+        disks=disks,
         networks=tuple(_text(item, "Connection") for item in items if _is(item, _CARD)),
         uefi=_starts_by_uefi(systems[0]),
         systems=tuple(dict.fromkeys(_names_of_system(systems[0]))),
+        blank=blank,
     )
 
 
@@ -152,9 +163,13 @@ def _usual(items: Sequence[ET.Element], kind: str) -> list[ET.Element]:
     return [item for item in found if not _attribute(item, "configuration")] or found[:1]
 
 
-def _attached(root: ET.Element, items: Sequence[ET.Element]) -> tuple[PackedDisk, ...]:
-    """Return the disks that the machine has, in its order; what only lies beside them is none of it."""
-    disks, found = _disks(root), {}
+def _attached(root: ET.Element, items: Sequence[ET.Element]) -> tuple[tuple[PackedDisk, ...], int]:
+    """Return the disks that the machine has, in its order, and how many more it has that begin empty.
+
+    What only lies beside them is none of it.
+    """
+    disks = _disks(root)
+    found: dict[str, PackedDisk | None] = {}
     for item in items:
         # One without a file begins empty, as a drive does: there is nothing to take over.
         if _is(item, _DISK) and (resource := _text(item, "HostResource")):
@@ -162,9 +177,12 @@ def _attached(root: ET.Element, items: Sequence[ET.Element]) -> tuple[PackedDisk
             if key not in disks:
                 raise InvalidSpec(f"the machine's disk {key[:80]!r} is one that the descriptor does not list")
             found[key] = disks[key]
+    full = tuple(disk for disk in found.values() if disk is not None)
+    if found and not full:
+        raise InvalidSpec("all disks of the appliance begin empty; there is nothing to take over")
     if not found:
         raise InvalidSpec("the appliance has no disk")
-    return tuple(found.values())
+    return full, len(found) - len(full)
 
 
 def _starts_by_uefi(system: ET.Element) -> bool:
@@ -182,26 +200,31 @@ def _names_of_system(system: ET.Element) -> Iterator[str]:
         yield from filter(None, [_text(section, "OSType")])
 
 
-def _disks(root: ET.Element) -> dict[str, PackedDisk]:
+def _disks(root: ET.Element) -> dict[str, PackedDisk | None]:
+    """Return the disks that are listed, by their names; None for one that begins empty and has no file."""
     files = {_attribute(one, "id"): one for one in _all(root, "File")}
-    found: dict[str, PackedDisk] = {}
+    found: dict[str, PackedDisk | None] = {}
     for disk in _all(root, "Disk"):
-        file = files.get(_attribute(disk, "fileRef"))
-        if file is None:
-            raise InvalidSpec(f"the disk {_attribute(disk, 'diskId')} is in no file of the appliance")
+        name, reference = _attribute(disk, "diskId"), _attribute(disk, "fileRef")
+        if len(found) >= MOST_DISKS:
+            raise InvalidSpec(f"the appliance has more than {MOST_DISKS} disks")
         if _attribute(disk, "parentRef"):
-            raise InvalidSpec(f"the disk {_attribute(disk, 'diskId')} is based on another")
+            raise InvalidSpec(f"the disk {name} is based on another")
+        if not reference:
+            found[name] = None
+            continue
+        file = files.get(reference)
+        if file is None:
+            raise InvalidSpec(f"the disk {name} is in no file of the appliance")
         if _attribute(file, "compression") not in {"", "identity"} or _attribute(file, "chunkSize"):
             href = _attribute(file, "href")
             raise InvalidSpec(f"{href} is packed or in pieces; only whole disks are taken")
         unit = _unit(_attribute(disk, "capacityAllocationUnits"))
-        found[_attribute(disk, "diskId")] = PackedDisk(
+        found[name] = PackedDisk(
             file=_attribute(file, "href"),
             capacity_bytes=_number(_attribute(disk, "capacity")) * unit,
             format=FORMATS.get(_attribute(disk, "format").partition("#")[0], ""),
         )
-        if len(found) > MOST_DISKS:
-            raise InvalidSpec(f"the appliance has more than {MOST_DISKS} disks")
     return found
 
 
@@ -215,10 +238,14 @@ def _unit(text: str) -> int:
     plain = text.strip().lower()
     if plain in _BYTES:
         return _BYTES[plain]
-    base, _star, power = plain.replace(" ", "").partition("byte*2^")
-    if base == "" and power.isascii() and power.isdigit() and int(power) <= 50:
-        return 1 << int(power)
-    raise InvalidSpec(f"nobody knows the unit {text!r}")
+    unit = 1
+    if matched := _PRODUCT.fullmatch(plain.replace(" ", "")):
+        for factor in matched[1].split("*")[1:]:
+            base, _power, exponent = factor.partition("^")
+            unit *= int(base) ** int(exponent or 1)
+        if 0 < unit <= _LARGEST:
+            return unit
+    raise InvalidSpec(f"nobody knows the unit {text[:80]!r}")
 
 
 def _number(text: str) -> int:

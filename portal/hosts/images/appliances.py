@@ -104,6 +104,7 @@ def said_by(found: Appliance) -> dict[str, Any]:
         "os": system_of(found.systems),
         "system": _shown(next(iter(found.systems), "")),
         "networks": [_shown(name) for name in dict.fromkeys(found.networks) if name][:MOST_NETWORKS],
+        "blank": found.blank,
     }
 
 

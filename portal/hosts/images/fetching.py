@@ -28,6 +28,12 @@ PATIENCE = 30.0
 #: Seconds at most between two looks at whether to go on, while anything arrives.
 LOOK_EVERY = 1.0
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: What Python's `is_global` lets through, some versions of it, and no public server has: the IETF's own (PCP
+#: and TURN answer there in the network at hand; ORCHIDs), relays of 6to4, documentation (RFC 9637), and
+#: segments of SRv6.
+_NOBODY = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20", "5f00::/16"))
+)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -73,7 +79,11 @@ def is_allowed(address: Address, networks: Sequence[Network]) -> bool:
 
 
 def _is_public(address: Address) -> bool:
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    if address.is_multicast or address.is_reserved or any(address in network for network in _NOBODY):
+        return False
+    # Deprecated, and some networks have it within still.
+    site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    return address.is_global and not site_local
 
 
 def without_query(url: str) -> str:

@@ -161,37 +161,49 @@ class Take(Step):
 
 
 class Check(Step):
-    """What the file is; a raw disk, and the disk of an appliance, become a qcow2."""
+    """What the file is; a disk of another format, and that of an appliance, becomes a qcow2."""
 
     name, title = "check", "See whether it is an image that stands by itself"
 
-    def do(self, context: StepContext) -> None:
+    def do(self, context: StepContext) -> str | None:
         upload = _upload(context)
         taken = store.taken_of(upload)
         try:
             with _own_fault(upload):
-                self._check(context, upload)
+                remark = self._check(context, upload)
         except DriverError as error:
             raise StepFailed(error.code, error.raw) from error
         except OSError as error:
             raise _of_disk(error, "store_failed" if taken.exists() else "upload_gone") from error
+        upload.refresh_from_db(fields=["told"])
+        return "appliance_blank" if upload.told.get("blank") else remark
 
-    def _check(self, context: StepContext, upload: Upload) -> None:
+    def _check(self, context: StepContext, upload: Upload) -> str | None:
         taken, image = store.taken_of(upload), store.image_of(upload)
         # An earlier attempt may have given the file its last name already.
         there, told = taken if taken.exists() else image, None
         iso = upload.wanted["kind"] == Image.Kind.ISO
-        if there is taken and not iso and imagefile.is_tar(str(taken)):
+        # What an earlier attempt made of a raw disk is a qcow2.
+        raw = upload.is_raw and there is taken
+        remark = "raw_looks_otherwise" if raw and imagefile.looks_otherwise(str(taken)) else None
+        if there is taken and not iso and not raw and imagefile.is_tar(str(taken)):
             # What an earlier attempt left takes room, and is made anew.
             store.remove(store.unpacked_of(upload), image)
             told = self._take_disk(context, upload)
             there = taken if told is None else store.unpacked_of(upload)
         if there is taken and upload.disk is not None:
             raise self._no_disk(upload, appliances.NoDisk("appliance_none", str(upload.disk)))
-        found = imagefile.judge(
-            str(there), iso=iso, most_capacity=settings.UPLOAD_MOST_CAPACITY, packed=told is not None
-        )
-        if found.format in {"raw", "vmdk"}:
+        most = settings.UPLOAD_MOST_CAPACITY
+        try:
+            found = imagefile.judge(
+                str(there), iso=iso, raw=raw, most_capacity=most, check=lambda: _look(context)
+            )
+        except imagefile.Unfit as unfit:
+            # It is kept: on the upload's page a person can say that it is a raw disk.
+            if unfit.code == "image_unknown" and upload.pool_id is not None and told is None:
+                raise StepFailed("volume_unknown") from unfit
+            raise
+        if found.format not in {"qcow2", "iso"}:
             imagefile.to_qcow2(
                 str(there),
                 str(image),
@@ -199,6 +211,7 @@ class Check(Step):
                 form=found.format,
                 room_bytes=store.free_bytes(),
                 check=lambda: _look(context),
+                progress=context.progress,
             )
         elif there != image:
             os.replace(there, image)
@@ -208,6 +221,7 @@ class Check(Step):
             rows.update(told=told)
         rows.update(format="raw" if found.format == "iso" else "qcow2", capacity=found.capacity_bytes)
         store.remove(taken, store.unpacked_of(upload))
+        return remark
 
     def _take_disk(self, context: StepContext, upload: Upload) -> dict[str, Any] | None:
         try:

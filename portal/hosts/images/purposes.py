@@ -57,7 +57,7 @@ def begin(actor: Any, upload: Upload) -> Operation:
     else:
         kind, title, lane = TO_VOLUME, f"Make {upload} of an uploaded file", upload.pool.host.scope
         names = {"pool": upload.pool.pool.name, "name": upload.wanted["name"]}
-        pinned |= {"host": upload.pool.host.name, **names}
+        pinned |= {"host": upload.pool.host.name, **names} | ({"format": "raw"} if upload.is_raw else {})
         names |= {"host": upload.pool.host_id, "attachment": upload.pool_id, "mark": str(uuid.uuid4())}
     return begin_operation(
         actor=actor,

@@ -19,9 +19,11 @@ State = Upload.State
 def files_of(upload: Upload, head: bytes) -> int:
     """Return how many files of its length an upload has at most, by how it begins; b'' for not known yet.
 
-    A qcow2 and a CD become the image as they are, a raw disk becomes a qcow2, and out of an appliance comes
-    a disk before that. What is packed inside may need more, which only the worker sees.
+    A qcow2 and a CD become the image as they are, a disk of another format becomes a qcow2, and out of an
+    appliance comes a disk before that. What is packed inside may need more, which only the worker sees.
     """
+    if upload.is_raw:
+        return 3
     if upload.wanted["kind"] == Image.Kind.ISO or head.startswith(MAGIC):
         return 2
     return 4 if begins_as_tar(head) else 3

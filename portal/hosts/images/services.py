@@ -216,8 +216,11 @@ def _hand_over(actor: Any, upload: Upload) -> None:
         purposes.begin(actor, upload)
 
 
-def retry(*, actor: Any, upload: Upload) -> Operation:
-    """Import a file again that is here still: after a failure that was not its own. Raises Denied."""
+def retry(*, actor: Any, upload: Upload, raw: bool = False) -> Operation:
+    """Import a file again that is here still: after a failure that was not its own. Raises Denied.
+
+    With `raw` it is a raw disk from now on, whatever stands in it; only what becomes a volume can be that.
+    """
     purposes.check_right(actor, upload)
     with transaction.atomic():
         _lock_all()
@@ -228,12 +231,23 @@ def retry(*, actor: Any, upload: Upload) -> Operation:
             raise Denied(_("The file was thrown away. Add it again."))
         if must_choose(current):
             raise Denied(_("Choose first which disk of the OVA is taken."))
+        if raw:
+            _say_raw(actor, current)
         # What an address gives may be another length by now; its fetch looks itself.
         if not current.address or store.is_fetched(current):
             _check_room(current, room.needed_bytes(current))
         current.state = State.HANDED
         current.save(update_fields=["state"])
         return purposes.begin(actor, current)
+
+
+def _say_raw(actor: Any, upload: Upload) -> None:
+    if upload.pool_id is None:
+        raise Denied(_("Only a file that becomes a volume can be taken as a raw disk of data."))
+    upload.wanted = upload.wanted | {"raw": True}
+    upload.save(update_fields=["wanted"])
+    told = purposes.verb(upload, "said_raw")
+    audit.record(actor=actor, verb=told, target=upload, after=upload.wanted)
 
 
 def can_retry(upload: Upload) -> bool:

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_POST, require_safe
 from portal.core.web.htmx import attempt
 from portal.hosts.images import receiving, services
 from portal.hosts.models import Upload, Volume
+from portal.operations.models import Operation
 
 
 class NewUpload(forms.Form):
@@ -18,6 +19,14 @@ class NewUpload(forms.Form):
     # The page has other forms with a name.
     prefix = "upload"
     name = forms.CharField(label=gettext_lazy("Name of the volume"), max_length=127)
+    raw = forms.BooleanField(
+        label=gettext_lazy("It is a raw disk"),
+        required=False,
+        help_text=gettext_lazy(
+            "Taken byte for byte, whatever stands in it, also a disk of data alone. Otherwise the file is "
+            "taken for what its first bytes say."
+        ),
+    )
     sha256 = forms.CharField(
         label=gettext_lazy("SHA-256 of the file"),
         max_length=80,
@@ -45,6 +54,9 @@ def _page(request: HttpRequest, found: Upload, choice: receiving.DiskForm | None
     made = Volume.objects.restrict(request.user, "operate").filter(pool=found.pool, name=found.wanted["name"])
     context = receiving.shown(request, found, _ROUTES, choice)
     context["volume"] = made.first() if found.state == Upload.State.DONE else None
+    last = Operation.objects.filter(subject=found.topic).order_by("-pk").first()
+    unknown = last is not None and last.steps.filter(error_code="volume_unknown").exists()
+    context["may_be_raw"] = context["can_retry"] and unknown
     return render(request, "hosts/upload.html", context, status=422 if choice else 200)
 
 
@@ -65,7 +77,7 @@ def retry(request: HttpRequest, pk: int) -> HttpResponse:
     """Make a volume of the file again, after a failure that was not the file's own."""
     found = _upload(request, pk)
     with attempt(request, _("%(upload)s is being imported again.") % {"upload": found}):
-        services.retry(actor=request.user, upload=found)
+        services.retry(actor=request.user, upload=found, raw="raw" in request.POST)
     return redirect("hosts:upload", pk)
 
 

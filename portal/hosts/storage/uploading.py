@@ -27,9 +27,15 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import UNFINISHED, State
 
 
-def begin(*, actor: Any, pool: PoolAttachment, name: str, sha256: str = "") -> Upload:
-    """Keep what a volume will be called; its file follows by `images.services`. Raises Denied."""
-    upload = Upload(person=actor, pool=pool, wanted={"kind": "volume", "title": name, "name": name})
+def begin(
+    *, actor: Any, pool: PoolAttachment, name: str, sha256: str = "", raw: bool = False
+) -> Upload:
+    """Keep what a volume will be called; its file follows by `images.services`. Raises Denied.
+
+    A file that is said to be `raw` is a disk byte for byte, whatever stands in it.
+    """
+    wanted = {"kind": "volume", "title": name, "name": name} | ({"raw": True} if raw else {})
+    upload = Upload(person=actor, pool=pool, wanted=wanted)
     purposes.check_right(actor, upload)
     if reason := pool_words.why_no_upload(pool.observed_kind):
         raise Denied(reason)
@@ -49,7 +55,7 @@ def begin(*, actor: Any, pool: PoolAttachment, name: str, sha256: str = "") -> U
         if reason := why_worked_on(pool, name):
             raise Denied(reason, field="name")
         upload.save()
-        after = {"pool": str(pool), "name": name, "sha256": upload.expected_sha256}
+        after = {"pool": str(pool), "name": name, "sha256": upload.expected_sha256, "raw": raw}
         audit.record(actor=actor, verb=purposes.verb(upload, "upload_begun"), target=upload, after=after)
     return upload
 

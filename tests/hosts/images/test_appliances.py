@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from django.urls import reverse
 
 from portal.drivers.ova import archive
 from portal.drivers.ova.appliance import Appliance, PackedDisk
@@ -16,7 +17,7 @@ from portal.operations import messages
 from portal.operations.models import Operation
 from portal.operations.states import State
 from tests.drivers.test_imagefile import disk_bytes
-from tests.drivers.test_ova import BOMB, entry, foreign, made
+from tests.drivers.test_ova import BOMB, EMPTY, SECOND, entry, foreign, made
 from tests.hosts.images.conftest import MIB, WANTED, fail, files, imported, send
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -59,7 +60,13 @@ def raw_of(image, target):
 
 @pytest.mark.parametrize(
     ("form", "options"),
-    [("qcow2", ()), ("raw", ()), ("vmdk", STREAM), ("vmdk", ("subformat=monolithicSparse",))],
+    [
+        ("qcow2", ()),
+        ("raw", ()),
+        ("vmdk", STREAM),
+        ("vmdk", ("subformat=monolithicSparse",)),
+        ("vpc", ("force_size=on",)),
+    ],
 )
 def test_a_disk_of_each_format_becomes_an_image(chief, uploads, pool, upload, tmp_path, form, options):
     """Red when the disk is taken for what the descriptor says of its format, or the archive for the disk."""
@@ -77,6 +84,24 @@ def test_a_disk_of_each_format_becomes_an_image(chief, uploads, pool, upload, tm
     assert volume.format == "qcow2" and image.attachments.get().path == volume.path
     # Neither the archive nor what was unpacked of it; what the browser sent goes with the commit.
     assert files(uploads) == [".part", ".qcow2"]
+
+
+def test_a_disk_that_begins_empty_is_told_and_keeps_nobody_from_the_other(
+    chief, uploads, pool, upload, tmp_path, client
+):
+    """Red when Check does not return the remark, or one must choose among disks of which one has no file."""
+    told = foreign(item=SECOND).replace(b"</DiskSection>", EMPTY.format(5).encode())
+    whole = disk(tmp_path / "raw", "vmdk", options=STREAM)
+    content = foreign_ova(tmp_path, entry("old.ovf", told), entry(VMDK, whole))
+    operation = send(chief, upload, content)
+    assert imported(operation) == (State.SUCCEEDED, [])
+    assert operation.steps.get(name="check").remark == "appliance_blank"
+    assert "begins empty" in messages.sentence("appliance_blank")
+    image = Image.objects.get()
+    assert (image.told["blank"], "disk" in image.told) == (1, False)
+    assert image.sha256 == hashlib.sha256(content).hexdigest()
+    client.force_login(chief)
+    assert "Disks that begin empty" in client.get(reverse("vms:image", args=[image.pk])).content.decode()
 
 
 def test_what_a_person_said_is_not_said_otherwise(chief, uploads, pool, tmp_path):
@@ -110,7 +135,7 @@ LIED = f"SHA256({VMDK})= {'0' * 64}\n".encode()
         ([NO_DISK, LINK], "appliance_unfit", "no plain file"),
         ([NO_DISK, entry(VMDK, b"x"), entry(VMDK, b"y")], "appliance_unfit", "twice"),
         ([entry("old.ovf", BOMB), entry(VMDK, b"x")], "appliance_unfit", "DTD"),
-        ([NO_DISK, entry(VMDK, b"conectix" + bytes(2000))], "image_foreign", "VHD"),
+        ([NO_DISK, entry(VMDK, b"conectix" + bytes(2000))], "image_damaged", "its header"),
         ([NO_DISK, entry(VMDK, b"# Disk DescriptorFile" + bytes(2000))], "image_foreign", "VMDK"),
         ([NO_DISK, entry(VMDK, b"\x1f\x8b" + bytes(2000))], "image_packed", "gzip"),
         ([NO_DISK, entry(VMDK, b"")], "image_empty", "empty"),

@@ -121,9 +121,44 @@ def test_what_is_not_public_is_refused_in_every_spelling(host, site, tmp_path, m
     assert site.asked == []
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700::1111", "::ffff:93.184.216.34"])
+PUBLIC = ["93.184.216.34", "2606:4700::1111", "2001:4860:4860::8888", "2001:200::1", "::ffff:93.184.216.34"]
+
+
+@pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_are_allowed(address):
     assert fetching.is_allowed(ipaddress.ip_address(address), [])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "fec0::1",  # site-local
+        "feff:ffff::1",
+        "100::1",  # discard
+        "2001:2::1",  # benchmarking
+        "2001:db8::1",  # documentation
+        "3fff::1",
+        "3fff:fff::1",
+        "2001:10::1",  # ORCHID
+        "2001:20::1",
+        "2001:30::1",  # drones' tags
+        "2001:1::1",  # PCP's and TURN's anycast
+        "2001:1::2",
+        "192.0.0.9",
+        "192.0.0.10",
+        "192.88.99.1",  # relays of 6to4
+        "5f00::1",  # SRv6's segments
+        "64:ff9b:1::a00:1",  # NAT64 of a network's own
+        "::10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "ff0e::1",
+    ],
+)
+def test_special_addresses_are_refused_unless_their_network_is_allowed(address):
+    """Red when `_is_public` does not look at `is_site_local`, or at `_NOBODY`."""
+    found = ipaddress.ip_address(address)
+    assert not fetching.is_allowed(found, [])
+    assert fetching.is_allowed(found, [ipaddress.ip_network(address)])
 
 
 @pytest.mark.parametrize(

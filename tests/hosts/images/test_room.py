@@ -9,6 +9,7 @@ import pytest
 
 from portal.core.errors import Denied
 from portal.drivers import sandbox
+from portal.drivers.qcow2 import MAGIC
 from portal.hosts.images import importing, room, services, store
 from portal.hosts.images.store import StoreFull
 from portal.hosts.models import Upload
@@ -179,3 +180,10 @@ def test_a_disk_that_fills_up_while_a_step_works_ends_it(chief, uploads, pool, u
         getattr(importing, step)().do(context)
     assert failed.value.code == "store_full"
     assert store.part_of(upload).read_bytes() == RAW
+
+
+def test_a_raw_disk_needs_room_for_the_qcow2_whatever_a_guest_wrote_into_it():
+    """Red when `files_of` believes how what is said to be raw begins."""
+    volume = {"kind": "volume", "title": "v", "name": "v"}
+    assert room.files_of(Upload(wanted=volume), MAGIC + bytes(508)) == 2
+    assert room.files_of(Upload(wanted=volume | {"raw": True}), MAGIC + bytes(508)) == 3

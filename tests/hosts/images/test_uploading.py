@@ -19,14 +19,23 @@ from portal.hosts.images import importing, services, store
 from portal.hosts.images.store import WrongOffset
 from portal.hosts.images.values import Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
+from portal.operations import messages
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
 from portal.operations.services import cancel
 from portal.operations.states import State
+from tests.drivers.test_imagefile import disk_bytes
 from tests.factories import make_image
 from tests.hosts.images.conftest import MIB, WANTED, Piece, fail, files, imported, make_pool, send, send_chunk
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
+#: How qemu-img makes the formats that are converted.
+OTHERS = {
+    "vmdk": "subformat=monolithicSparse",
+    "vdi": "static=off",
+    "vpc": "force_size=on",
+    "vhdx": "subformat=dynamic",
+}
 CD = replace(WANTED, kind="iso", name="installer", login_user="")
 
 
@@ -164,6 +173,28 @@ def test_a_backing_file_of_the_host_is_refused_and_nothing_is_left(chief, upload
     assert operation.steps.get(error_code="image_backed").error_raw == "/etc/shadow"
     assert files(uploads) == [] and not Image.objects.exists()
     assert pool.driver.list_volumes(pool.pool.name) == ()
+
+
+@pytest.mark.parametrize(("form", "option"), OTHERS.items())
+def test_a_disk_of_others_becomes_a_qcow2(chief, uploads, pool, upload, tmp_path, form, option):
+    """Red when Check does not convert each format that `judge` takes."""
+    raw, path = tmp_path / "a.raw", tmp_path / "a.other"
+    raw.write_bytes(disk_bytes(2 * MIB))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", form, "-o", option, raw, path], check=True)
+    assert imported(send(chief, upload, path.read_bytes(), name=f"a.{form}")) == (State.SUCCEEDED, [])
+    image = Image.objects.get()
+    assert (image.format, image.virtual_size) == ("qcow2", 2 * MIB)
+    subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.source], check=True)
+    assert files(uploads) == [".part", ".qcow2"]
+
+
+def test_half_of_an_image_is_refused_with_what_was_found(chief, uploads, pool, disk, upload):
+    """Red when `judge` believes the header, which is whole: machines would have holes in their disks."""
+    operation = send(chief, upload, disk[: len(disk) // 2])
+    assert imported(operation) == (State.FAILED, ["image_corrupt"])
+    words = messages.sentence("image_corrupt", operation.steps.get(error_code="image_corrupt").error_raw)
+    assert "exceeding the end of the file" in words and "is missing" in words
+    assert files(uploads) == [] and not Image.objects.exists()
 
 
 def test_a_link_in_place_of_what_was_sent_is_not_followed(chief, uploads, pool, disk, upload, tmp_path):
