@@ -6,6 +6,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from portal.drivers.types import DomainFeature
+from vms.hypervisors import why_not
 from vms.settings.abilities import is_emulated, unknown
 from vms.settings.model import Choices, Defined, Ground, Setting
 
@@ -96,8 +98,14 @@ def _topology_word(value: str) -> str:
     return words % {"sockets": sockets, "cores": cores, "threads": threads}
 
 
+#: More than any hypervisor gives; what others define may say any number.
+_MOST_LAID = 1 << 16
+
+
 def _layouts(vcpus: int) -> Iterator[str]:
     """Yield the ways to lay out that many vCPUs; no processor has more than two threads a core."""
+    if vcpus > _MOST_LAID:
+        return
     for threads in (1, 2):
         cores = vcpus // threads
         if cores * threads == vcpus:
@@ -118,6 +126,8 @@ def _topology_choices(ground: Ground) -> Choices:
 
 
 def _topology_fixed(ground: Ground) -> str:
+    if reason := why_not(ground.defined, DomainFeature.TOPOLOGY):
+        return reason
     laid = _cpu(ground.defined).get("topology", {})
     if laid.get("dies", 1) != 1 or laid.get("clusters", 1) != 1:
         return _("The processor is laid out in a way that is kept as it is.")
