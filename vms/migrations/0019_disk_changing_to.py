@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0016_autostart'),
+        ('vms', '0018_unread_settings'),
     ]
 
     operations = [
