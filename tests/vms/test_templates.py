@@ -183,7 +183,7 @@ def test_the_machine_stays_off_until_it_is_copied(cast, original):
 
 
 def test_while_it_is_cloned_no_template_is_made_of_it(cast, original, monkeypatch):
-    monkeypatch.setattr(cloning.twins, "check_copied", lambda source: None)
+    monkeypatch.setattr(cloning.twins, "check_twin", lambda source: None)
     asked = cloning.request_clone(
         actor=cast.requester, machine=original, name="twin", lease_days=3, why="a try", token=uuid.uuid4()
     )
