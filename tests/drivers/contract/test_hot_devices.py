@@ -116,9 +116,11 @@ def test_a_card_comes_back_to_each_side_as_it_was_there(bench: Bench, domain: Do
     """Red when what it was like is left out: it would be of its model by default, and not be started from."""
     driver, uuid_, card = bench.driver, domain.uuid, domain.nics[0]
     found = driver.definition(uuid_)
-    own = {"model": "e1000e", "boot_order": 1, "link": "down"}
+    own = {"model": "e1000e", "boot_order": 2, "link": "down"}
     kinds = whole(found.persistent).understood["os"]["boot"]
-    change = {"devices": {"interfaces": [own]}, "os": {"boot": [None] * len(kinds)}}
+    # Where no device is left in the order, libvirt goes by kinds again, and takes none into an order.
+    named = {"interfaces": [own], "disks": [{"boot_order": 1}]}
+    change = {"devices": named, "os": {"boot": [None] * len(kinds)}}
     driver.redefine(uuid_, change, found.digest)
     driver.start(uuid_)
     made = driver.definition(uuid_)

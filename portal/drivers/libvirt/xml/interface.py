@@ -121,7 +121,7 @@ def _is_taken(name: str, value: Any, domain: ET.Element) -> bool:
     if name == "address":
         return any(_slot(one.attrib) == _slot(value) for one in domain.iterfind("devices/*/address"))
     if name == "boot_order":
-        # Nor beside the order of boot that counts by kinds of devices.
+        # Nor beside the order by kinds of devices, which libvirt adds where no device is in an order.
         return domain.find("os/boot") is not None or any(
             one.get("order") == str(value) for one in domain.iterfind("devices/*/boot")
         )
