@@ -89,3 +89,39 @@ def test_a_volume_is_made_copied_moved_and_deleted(portal, sign_in, second_pool,
     assert f"{stem}-near.qcow2" not in {info.name for info in driver.list_volumes(second_name)}
     driver.close()
     assert not wrong
+
+
+def test_a_file_that_nobody_knows_becomes_a_volume_once_it_is_said_to_be_raw(portal, sign_in, stem, tmp_path):
+    """Red when the page of the upload does not ask, or what is asked is not told to the worker."""
+    page = sign_in("operator")
+    axe.put_into(page.context)
+    [(pool, _name)] = portal.rows(f"{PLACE} ORDER BY a.id LIMIT 1")
+    data = tmp_path / "data.img"
+    data.write_bytes(b"a disk of data alone".ljust(2 << 20, b"\0"))
+    page.goto(f"{portal.url}/hosts/storage/{pool}/")
+    assert not page.is_checked("[name=upload-raw]")
+    wrong = look_at(page, "operator", "pool")
+    page.fill("[name=upload-name]", f"{stem}-data.qcow2")
+    people.press(page, "Go on to the file")
+    address = page.url
+    # The page is loaded anew when the file is there in full.
+    with page.expect_navigation():
+        page.set_input_files("#upload-file", data)
+    asks = page.get_by_role("button", name="It is a raw disk: take it byte for byte")
+    for _turn in range(60):
+        page.goto(address)
+        if asks.count():
+            break
+        page.wait_for_timeout(500)
+    wrong += look_at(page, "operator", "upload-unknown")
+    asks.click()
+    for _turn in range(60):
+        page.goto(address)
+        if page.get_by_role("link", name="Open the volume").count():
+            break
+        page.wait_for_timeout(500)
+    page.get_by_role("link", name="Open the volume").click()
+    page.wait_for_selector(f"text={stem}-data.qcow2")
+    assert wrong == []
+    capacity = portal.one("SELECT observed_capacity FROM hosts_volume WHERE name = ?", f"{stem}-data.qcow2")
+    assert capacity == 2 << 20
