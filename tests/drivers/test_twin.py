@@ -1,5 +1,6 @@
 """What a definition of anybody's becomes as that of another domain."""
 
+import libvirt
 import pytest
 
 from portal.drivers.errors import InvalidSpec
@@ -45,6 +46,67 @@ def test_a_copy_is_read_as_the_qcow2_that_it_is(driver):
     assert first["source"] == {"file": "/b.qcow2"} and first["driver"]["type"] == "qcow2"
     assert "/base" not in made and ("none" in made) == bool(driver)
     assert second["source"] == {"file": "/b.iso"} and second["driver"]["type"] == "raw"
+
+
+def test_the_guest_is_told_its_own_identity():
+    """Red when sysinfo keeps the old UUID: libvirt refuses the twin, after all disks were copied."""
+    told = f"<entry name='serial'>{UUID.upper()}</entry><entry name='uuid'>{UUID}</entry>"
+    board = "<baseBoard><entry name='serial'>S-1</entry></baseBoard>"
+    head = (
+        f"<name>a</name><uuid>{UUID}</uuid><memory>1024</memory><os><type>hvm</type></os>"
+        f"<sysinfo type='smbios'><system>{told}</system>{board}</sysinfo>"
+    )
+    made = twin_of(domain(head=head).replace('type="kvm"', 'type="test"'), SPEC)
+    assert made.count(OTHER) == 3 and UUID not in made.lower() and ">S-1<" in made
+    connection = libvirt.open("test:///default")
+    connection.defineXML(made)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("device", "own"),
+    [
+        ("<graphics type='vnc' port='5901' autoport='no'/>", "<graphics type='vnc' port='-1'/>"),
+        ("<graphics type='spice' tlsPort='5902'/>", "<graphics type='spice' tlsPort='-1'/>"),
+        (
+            "<graphics type='vnc' socket='/s'><listen type='socket' socket='/s'/></graphics>",
+            "<graphics type='vnc'><listen type='socket'/></graphics>",
+        ),
+        ("<vsock><cid auto='no' address='3'/></vsock>", "<vsock><cid auto='yes'/></vsock>"),
+        (
+            "<serial type='file'><source path='/a.log'/><log file='/b.log'/><target port='0'/></serial>",
+            "<serial type='pty'><target port='0'/></serial>",
+        ),
+        (
+            "<console type='tcp'><source mode='bind' service='4555'/><protocol type='raw'/></console>",
+            "<console type='pty'/>",
+        ),
+        (
+            "<channel type='unix'><source mode='bind' path='/s'/><target type='virtio' name='a'/></channel>",
+            "<channel type='unix'><source mode='bind'/><target type='virtio' name='a'/></channel>",
+        ),
+        (
+            "<interface type='bridge'><mac address='52:54:00:00:00:01'/><target dev='web'/></interface>",
+            "<interface type='bridge'><mac address='52:54:00:00:00:02'/></interface>",
+        ),
+    ],
+)
+def test_ports_files_and_sockets_are_not_shared(device, own):
+    """Red when `set_apart` is not asked, or a device has no line in its table: two could not run at once."""
+    assert own in twin_of(domain(device), SPEC).replace('"', "'")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        '<graphics type="vnc" port="-1" autoport="yes"><listen type="address"/></graphics>',
+        '<serial type="tcp"><source mode="connect" host="logs" service="4555"/></serial>',
+        '<channel type="spicevmc"><target type="virtio" name="com.redhat.spice.0"/></channel>',
+    ],
+)
+def test_what_is_chosen_at_the_start_or_called_from_here_stays(device):
+    """Red when `set_apart` changes what two can have."""
+    assert device in twin_of(domain(device), SPEC)
 
 
 def test_a_network_of_its_own_gets_its_own_port_and_card():

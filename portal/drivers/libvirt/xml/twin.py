@@ -5,6 +5,7 @@ import uuid as uuids
 from collections.abc import Callable, Mapping
 
 from portal.drivers.errors import InvalidSpec
+from portal.drivers.libvirt.xml.apart import set_apart
 from portal.drivers.libvirt.xml.foreign.document import Element, is_element, parse, serialise
 from portal.drivers.libvirt.xml.foreign.placing import append, take_away
 from portal.drivers.types import TwinSpec
@@ -21,6 +22,7 @@ def twin_of(text: str, spec: TwinSpec) -> str:
     MAC, a device of the host.
     """
     domain = parse(text.encode(), "domain")
+    set_apart(domain, spec.uuid)
     for tag, value in (("name", spec.name), ("uuid", spec.uuid), ("title", spec.title)):
         _write(domain, tag, value)
     for genid in domain.findall("genid"):
