@@ -4,13 +4,13 @@ lxml, because it is libxml2, with which libvirt reads: the same documents are ta
 CDATA and the order of everything survive. The standard library's parser loses prefixes and comments.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from lxml import etree
 
 from portal.drivers.errors import InvalidSpec
+from portal.drivers.libvirt.xml.foreign.written import Written, written
 
 #: Bytes; virsh reads no longer file, and libvirt's wire takes no string of more than 4 MiB.
 LONGEST = 10 * 1024**2
@@ -103,22 +103,26 @@ class Understood:
         the prefixes of the document.
         """
         before, after = reversed(list(root.itersiblings(preceding=True))), root.itersiblings()
-        found = [_whole("", node, 0) for node in before]
-        found += self._kept(root, f"/{_name(root, root.tag)}")
-        return found + [_whole("", node, 0) for node in after]
+        found = [_whole("", node, 0, None) for node in before]
+        whole = written(root)
+        found += self._kept(root, f"/{whole.name()}", whole)
+        return found + [_whole("", node, 0, None) for node in after]
 
-    def _kept(self, element: Element, at: str) -> Iterator[dict[str, str]]:
+    def _kept(self, element: Element, at: str, whole: Written) -> Iterator[dict[str, str]]:
         # As deep as the tables of what is understood, whatever the document is.
-        for name, value in element.attrib.items():
+        names = whole.attributes(len(element.attrib))
+        for (name, value), with_prefix in zip(element.attrib.items(), names, strict=True):
             if (element, name) not in self._attributes:
-                yield {"at": f"{at}/@{_name(element, name)}", "value": str(value)}
+                yield {"at": f"{at}/@{with_prefix}", "value": str(value)}
         if element not in self._texts:
             yield from _text(at, element.text)
+        children = whole.children()
         for child, number in _numbered(element):
-            if child in self._elements:
-                yield from self._kept(child, _at(at, child, number))
+            text = next(children) if is_element(child) else None
+            if text and child in self._elements:
+                yield from self._kept(child, _at(at, child, number, text), text)
             else:
-                yield _whole(at, child, number)
+                yield _whole(at, child, number, text)
             if element not in self._texts:
                 yield from _text(at, child.tail)
 
@@ -140,42 +144,22 @@ def _numbered(element: Element) -> Iterator[tuple[Element, int]]:
         yield node, seen[node.tag] if total[node.tag] > 1 else 0
 
 
-def _at(parent: str, node: Element, number: int) -> str:
-    name = _name(node, node.tag) if is_element(node) else _KINDS.get(node.tag, "node()")
-    return f"{parent}/{name}[{number}]" if number else f"{parent}/{name}"
-
-
 _KINDS = {etree.Comment: "comment()", etree.PI: "processing-instruction()"}
 
 
-def _whole(parent: str, node: Element, number: int) -> dict[str, str]:
+def _at(parent: str, node: Element, number: int, text: Written | None) -> str:
+    name = text.name() if text else _KINDS.get(node.tag, "node()")
+    return f"{parent}/{name}[{number}]" if number else f"{parent}/{name}"
+
+
+def _whole(parent: str, node: Element, number: int, text: Written | None) -> dict[str, str]:
+    at = _at(parent, node, number, text)
+    if text:
+        return {"at": at, "xml": text.alone()}
     if node.tag is etree.Comment:
-        return {"at": _at(parent, node, number), "value": (node.text or "").strip()}
-    return {"at": _at(parent, node, number), "xml": _alone(node)}
+        return {"at": at, "value": (node.text or "").strip()}
+    return {"at": at, "xml": _instruction(node) if node.tag is etree.PI else node.text}
 
 
-def _alone(node: Element) -> str:
-    """Return a node as text, without the namespaces that the document declares around it for others."""
-    around = node.getparent()
-    if around is None or not is_element(node):
-        return etree.tostring(node, encoding="unicode", with_tail=False)
-    outer = around.nsmap  # made anew each time that it is asked for
-    own = {
-        prefix
-        for inner in node.iter(etree.Element)
-        for prefix, space in inner.nsmap.items()
-        if prefix and outer.get(prefix) != space
-    }
-    twin = copy.deepcopy(node)
-    etree.cleanup_namespaces(twin, keep_ns_prefixes=list(own))
-    return etree.tostring(twin, encoding="unicode", with_tail=False)
-
-
-def _name(element: Element, name: str) -> str:
-    """Return a tag or an attribute's name with the prefix that the document uses for its namespace."""
-    namespace, local = _split(name)
-    if not namespace:
-        return local
-    prefixes = {space: prefix for prefix, space in element.nsmap.items() if prefix}
-    prefix = prefixes.get(namespace, "xml" if "XML/1998" in namespace else "")
-    return f"{prefix}:{local}" if prefix else local
+def _instruction(node: Element) -> str:
+    return f"<?{node.target} {node.text}?>" if node.text else f"<?{node.target}?>"
