@@ -360,6 +360,38 @@ def test_attributes_of_what_is_understood_have_the_names_that_they_were_given():
     assert found == {f"/domain/@{name}": str(number) for number, name in enumerate(names, 1)}
 
 
+@pytest.mark.parametrize("label", ["UTF-16", "UCS-4", "ISO-10646-UCS-2", "CP437", "IBM037", "KOI8-R"])
+def test_a_document_is_utf8_whatever_it_says_itself(libvirtd, label):
+    """Red when the parser heeds the label, which libvirt's does not (or `_parsed` gives it no encoding)."""
+    text = SMALL.replace(b"<name>a", "<name>\xe4".encode()) % b""
+    text = f'<?xml version="1.0" encoding="{label}"?>'.encode() + text
+    made = libvirtd.defineXML(text.decode())
+    assert inspect(Kind.DOMAIN, text).understood["name"] == made.name() == "\xe4"
+    made.undefine()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '<?xml version="1.0" encoding="ISO-8859-1"?><domain><name>\xe4</name></domain>'.encode("latin-1"),
+        "<domain><name>\xe4</name></domain>".encode("utf-16"),
+        '<?xml version="1.0" encoding="UTF-16LE"?><domain><name>\xe4</name></domain>'.encode("utf-16-le"),
+    ],
+    ids=["latin-1", "with a mark of its order", "without"],
+)
+def test_what_is_no_utf8_is_read_as_it_says(content):
+    """Red when only UTF-8 is tried: libvirt would not take such a file, but it is read here."""
+    assert inspect(Kind.DOMAIN, content).understood["name"] == "\xe4"
+
+
+def test_what_stands_behind_a_nul_counts_for_nothing():
+    """Red when a definition is read beyond its NUL: libvirt's strings end there."""
+    found = inspect(Kind.DOMAIN, SMALL % b"" + b"\0</junk><a")
+    assert found.understood["name"] == "a" and found.kept == []
+    with pytest.raises(InvalidSpec):
+        inspect(Kind.DOMAIN, b"<domain><name>a\0</name></domain>")
+
+
 def test_entities_are_neither_fetched_nor_blown_up(tmp_path):
     """Red when the parser resolves entities, or loads what a DOCTYPE names."""
     secret = tmp_path / "secret"

@@ -22,7 +22,9 @@ def parse(content: bytes, root: str) -> Element:
     """Return the root of a definition, whose local name is `root`, with everything that it holds.
 
     Nothing is fetched and no entity is expanded. Raises InvalidSpec for what is no XML, too long or deep
-    (libxml2's own limits), or something else than a `root`.
+    (libxml2's own limits), or something else than a `root`. Of those limits libxml2 has one from 2.11 on,
+    and so not every libvirt: entities that would come to more than five times the document. lxml lets go of
+    it only together with the others, and in attributes entities are expanded whatever one says.
     """
     if len(content) > LONGEST:
         raise InvalidSpec(f"the definition is longer than {LONGEST // 1024**2} MiB")
@@ -37,9 +39,33 @@ def parse(content: bytes, root: str) -> Element:
     return found
 
 
-def _parsed(content: bytes, *, lenient: bool = False) -> Element:
+def _parsed(content: bytes) -> Element:
+    """Return the root, as libvirt finds it: a string of C, so up to a NUL, and UTF-8 whatever it says itself.
+
+    What libvirt could not read so is read by its own word, or by its first bytes. libvirt refuses an encoding
+    of which its C library never heard; here it makes no difference.
+    """
+    text = content.partition(b"\0")[0]
+    try:
+        return _read(text, "utf-8")
+    except etree.XMLSyntaxError:
+        if text == content and _is_utf8(text):
+            raise
+    return _read(content, None)
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read(content: bytes, encoding: str | None, *, lenient: bool = False) -> Element:
     """Return the root. libvirt refuses what is not well-formed, and takes an undeclared prefix, say."""
     parser = etree.XMLParser(
+        encoding=encoding,
         resolve_entities=False,
         no_network=True,
         load_dtd=False,
@@ -53,7 +79,7 @@ def _parsed(content: bytes, *, lenient: bool = False) -> Element:
         # The parser's own log: that of the error tells of other documents too.
         if lenient or any(entry.level >= etree.ErrorLevels.FATAL for entry in parser.error_log):
             raise
-    return _parsed(content, lenient=True)
+    return _read(content, encoding, lenient=True)
 
 
 def _split(tag: str) -> tuple[str, str]:
