@@ -11,6 +11,9 @@ from vms.models import Definition
 from vms.pending import Pending
 from vms.settings.order import ORDER, names
 
+#: Devices that are put in their order by lists of the places.
+MOST_LISTED = 20
+
 
 class SettingsForm(SeenForm):
     """The settings of a machine that can be set; those that cannot are `fixed`, with the reason."""
@@ -39,11 +42,11 @@ class SettingsForm(SeenForm):
 
     def _add_places(self, value: str) -> None:
         """Add a field for each device, with its place among the others."""
-        there, order = names(self.defined), value.split()
-        numbers = [("", _("Not tried")), *((str(n), str(n)) for n in range(1, len(there) + 1))]
+        there = names(self.defined)
+        order = {name: str(place) for place, name in enumerate(value.split(), start=1)}
         for at, (name, words) in enumerate(there):
-            field = forms.ChoiceField(label=words, choices=numbers, required=False)
-            field.initial = str(order.index(name) + 1) if name in order else ""
+            field = _place_field(words, len(there))
+            field.initial = order.get(name, "")
             field.help_text = f"{ORDER.hint} {_when(ORDER)}" if at == len(there) - 1 else ""
             self.fields[f"{ORDER.name}-{at}"] = field
             self._places.append((f"{ORDER.name}-{at}", name))
@@ -111,6 +114,14 @@ class BackForm(SeenForm):
 
 def _when(setting: settings.Setting) -> str:
     return _("Counts from the next start.") if setting.at_next_start else _("Counts at once.")
+
+
+def _place_field(label: str, most: int) -> forms.Field:
+    """Return a field for a place among `most`: of many, a list to choose from at each would be too long."""
+    if most > MOST_LISTED:
+        return forms.IntegerField(label=label, min_value=1, max_value=most, required=False)
+    numbers = [("", _("Not tried")), *((str(n), str(n)) for n in range(1, most + 1))]
+    return forms.ChoiceField(label=label, choices=numbers, required=False)
 
 
 def _field(setting: settings.Setting, ground: settings.Ground, value: str) -> forms.Field:

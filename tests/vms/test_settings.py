@@ -289,6 +289,30 @@ def test_the_page_shows_what_is_set_and_changes_it(client, cast, machine, digest
     assert "Another change to this machine is not finished yet" in again.content.decode()
 
 
+def test_a_page_with_many_devices_grows_with_their_number(client, cast, machine):
+    """Red when each device offers every place by a list of its own (MOST_LISTED): 3 MB for 300 disks."""
+    client.force_login(cast.requester)
+    address, length = url("vms:settings", args=[machine.pk]), {}
+    for number in (100, 200):
+        see(machine, {"devices": {"disks": [{}, {}, *({"target": {"dev": f"x{n}"}} for n in range(number))]}})
+        page = client.get(address)
+        length[number] = len(page.content)
+    assert length[200] < 2 * length[100] < 100_000
+    client.post(address, posted(page, **{"order-7": "2", "order-150": "1"}))
+    changed_to = Operation.objects.get(kind="vm.edit").frozen["pinned"]["change"]
+    order = {at: one["boot_order"] for at, one in enumerate(changed_to["devices"]["disks"]) if one}
+    assert order == {150: 1, 7: 2}
+    refused = client.post(address, posted(page, **{"order-7": "204"}))
+    assert refused.context["form"].has_error("order-7")
+
+
+@pytest.mark.parametrize(("vcpus", "most"), [(1 << 16, 34), (2**64 - 1, 1), (10**30, 1)])
+def test_no_number_of_vcpus_keeps_a_page_waiting(vcpus, most):
+    """Red when the ways to lay out any number that a definition says are looked for one by one."""
+    [layout] = [one for one in settings.SETTINGS if one.name == "topology"]
+    assert len(layout.choices(settings.Ground({"vcpus": vcpus}))) == most
+
+
 @pytest.mark.parametrize("text", ["two\nlines", "\n  as it was written by hand\n", " "])
 def test_a_description_of_lines_is_left_alone_and_can_be_written(client, cast, machine, text):
     """Red when the line ends of browsers are kept, or the blanks of others are not."""

@@ -13,20 +13,20 @@ BY_PLACE = ""
 _DISK, _CARD = "disk:", "card:"
 
 
-def _named(defined: Defined) -> Iterator[tuple[str, str, Any]]:
-    """Yield the kind, the name and the values of each device that can be started from."""
-    for disk in devices(defined, "disks"):
+def _named(defined: Defined) -> Iterator[tuple[str, int, str, Any]]:
+    """Yield of each device that can be started from its kind, its place there, its name and its values."""
+    for at, disk in enumerate(devices(defined, "disks")):
         if target := (disk.get("target") or {}).get("dev"):
-            yield "disks", f"{_DISK}{target}", disk
-    for card in devices(defined, "interfaces"):
+            yield "disks", at, f"{_DISK}{target}", disk
+    for at, card in enumerate(devices(defined, "interfaces")):
         if mac := card.get("mac"):
-            yield "interfaces", f"{_CARD}{mac}", card
+            yield "interfaces", at, f"{_CARD}{mac}", card
 
 
 def names(defined: Defined) -> list[tuple[str, str]]:
     """Return what a machine can start from as (name, words), disks first."""
     found = []
-    for _kind, name, device in _named(defined):
+    for _kind, _at, name, device in _named(defined):
         if name.startswith(_CARD):
             words = _("Network card %(mac)s") % {"mac": name.removeprefix(_CARD)}
         elif device.get("device") == "cdrom":
@@ -38,7 +38,7 @@ def names(defined: Defined) -> list[tuple[str, str]]:
 
 
 def _read(defined: Defined) -> str:
-    ranked = [(device.get("boot_order"), name) for _kind, name, device in _named(defined)]
+    ranked = [(device.get("boot_order"), name) for _kind, _at, name, device in _named(defined)]
     return " ".join(name for _rank, name in sorted(one for one in ranked if one[0] is not None))
 
 
@@ -47,8 +47,7 @@ def _patch(ground: Ground, value: str) -> dict[str, Any]:
     kinds: dict[str, list[Any]] = {
         kind: [{} for _one in ground.devices(kind)] for kind in ("disks", "interfaces")
     }
-    for kind, name, device in _named(ground.defined):
-        at = next(place for place, one in enumerate(ground.devices(kind)) if one is device)
+    for kind, at, name, device in _named(ground.defined):
         if device.get("boot_order") != wanted.get(name):
             kinds[kind][at] = {"boot_order": wanted.get(name)}
     there = ground.defined.get("os", {}).get("boot", ())
@@ -62,7 +61,7 @@ def _fixed(ground: Ground) -> str:
         return _("The machine starts from a kernel of its host.")
     if any("boot_order" in device for device in ground.devices("host_devices")):
         return _("The machine can start from a device of its host, which is kept as it is.")
-    known = [name for _kind, name, _device in _named(ground.defined)]
+    known = [name for _kind, _at, name, _device in _named(ground.defined)]
     if not known or len(set(known)) < len(known):
         return _("Its devices cannot be told apart, so they are kept as they are.")
     return ""

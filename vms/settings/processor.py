@@ -96,8 +96,14 @@ def _topology_word(value: str) -> str:
     return words % {"sockets": sockets, "cores": cores, "threads": threads}
 
 
+#: More than any hypervisor gives; what others define may say any number.
+_MOST_LAID = 1 << 16
+
+
 def _layouts(vcpus: int) -> Iterator[str]:
     """Yield the ways to lay out that many vCPUs; no processor has more than two threads a core."""
+    if vcpus > _MOST_LAID:
+        return
     for threads in (1, 2):
         cores = vcpus // threads
         if cores * threads == vcpus:
