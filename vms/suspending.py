@@ -9,7 +9,8 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from vms import noted
+from portal.drivers.types import DomainFeature
+from vms import hypervisors, noted
 from vms.hostdevice_keys import keys_of, told_of
 from vms.models import Definition, VirtualMachine
 
@@ -38,6 +39,8 @@ def _boot_files(defined: Mapping[str, Any]) -> dict[str, str | None]:
 
 def obstacle(machine: VirtualMachine, seen: Definition | None) -> str:
     """Return what keeps a machine of which this was `seen` from being suspended, '' for nothing."""
+    if reason := hypervisors.why_not_seen(seen, DomainFeature.SAVE):
+        return reason
     if seen is None or seen.observed_running is None or seen.observed_persistent is None:
         return ""
     started = {name: path for name, path in _boot_files(seen.observed_running).items() if path}

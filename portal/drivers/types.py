@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from portal.drivers.domainkinds import DomainFeature as DomainFeature
+from portal.drivers.domainkinds import lacks as lacks
 from portal.drivers.poolkinds import FOLDER_KINDS as FOLDER_KINDS
 from portal.drivers.poolkinds import SECRET_KINDS as SECRET_KINDS
 from portal.drivers.poolkinds import SERVED_KINDS as SERVED_KINDS

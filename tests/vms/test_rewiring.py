@@ -199,7 +199,7 @@ def test_what_else_keeps_a_card_on_its_network_is_said(cast, here):
         rewire(cast.requester, here)
     Host.objects.update(bridges=True)
     foreign = noted.of(here.machine)
-    foreign.observed_running["type"] = "xen"
+    foreign.observed_running["type"] = "lxc"
     foreign.save()
     with pytest.raises(Denied, match="Switch the machine off first"):
         rewire(cast.requester, here)

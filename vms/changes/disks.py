@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from portal.core.errors import Denied
 from portal.core.templatetags.gatehouse import gib
-from portal.drivers.types import FOLDER_KINDS, VolumeVerb, can
+from portal.drivers.types import FOLDER_KINDS, DomainFeature, VolumeVerb, can
 from portal.hosts.models import PoolAttachment
 from portal.live.publish import publish
 from portal.operations import ledger
@@ -21,13 +21,13 @@ from portal.operations.registry import Kind
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import noted, placement, power, power_steps
+from vms import hypervisors, noted, placement, power, power_steps
 from vms.building import page_of_machine
 from vms.changes import asking
 from vms.changes.devices import places
 from vms.changes.disk_steps import Attach, Detach, Grow, MakeVolume
 from vms.editing import Clash
-from vms.models import Disk, VirtualMachine
+from vms.models import Definition, Disk, VirtualMachine
 from vms.virtualization import Devices
 
 ADD, GROW, REMOVE = "vm.add_disk", "vm.grow_disk", "vm.remove_disk"
@@ -69,8 +69,15 @@ def add_spec(machine: VirtualMachine, capacity: int, why: str) -> RequestSpec:
     return RequestSpec(kind=ADD, sizes=sizes, pinned=frozen)
 
 
+def why_not_grown(found: Definition | None) -> str:
+    """Return why a machine's disks do not grow now, '' when they can; `found` is what `noted.of` returns."""
+    return hypervisors.why_not_seen(found, DomainFeature.GROW_DISK_HOT)
+
+
 def grow_spec(machine: VirtualMachine, disk: Disk, capacity: int, why: str) -> RequestSpec:
     """Freeze the growth of a disk to `capacity` bytes. Raises Denied."""
+    if why_not_now := why_not_grown(noted.of(machine)):
+        raise Denied(why_not_now)
     if not can(disk.pool.observed_kind, VolumeVerb.GROW):
         raise Denied(_("libvirt makes no volumes of the disk's pool larger."), field="disk")
     if capacity <= disk.capacity:
@@ -127,11 +134,18 @@ def edit_request(*, actor: Any, operation: Operation, capacity: int, why: str, s
     return asking.edit(actor=actor, operation=operation, spec=spec, spec_hash=spec_hash)
 
 
+def why_no_more(found: Definition | None) -> str:
+    """Return why a machine gets no disk from here, '' when it can; `found` is what `noted.of` returns."""
+    return hypervisors.why_not_seen(found, DomainFeature.OWN_DISKS)
+
+
 def free_target(machine: VirtualMachine) -> str:
-    """Return the first free device name of a machine. Raises Denied when it has no place for another disk."""
+    """Return the first free device name of a machine. Raises Denied when it can have no other disk."""
     devices = Devices(machine.devices)
     taken = set(machine.disks.values_list("target", flat=True))
     found = noted.of(machine)
+    if why := why_no_more(found):
+        raise Denied(why)
     for defined in (found.observed_persistent, found.observed_running) if found else ():
         taken |= {name for name, _disk in _disks(defined)}
         # A disk that is attached by its name alone stands where its name says.

@@ -22,6 +22,7 @@ from portal.drivers.types import (
     CloneMode,
     CopyStage,
     DiskCopy,
+    DomainFeature,
     DomainInfo,
     DomainState,
     VolumeSpec,
@@ -34,7 +35,7 @@ from portal.operations import counters, ledger
 from portal.operations.models import Counter, Operation, StepRecord
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
-from vms import noted, placement, power
+from vms import hypervisors, noted, placement, power
 from vms.building import page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import Definition, Disk, VirtualMachine
@@ -318,8 +319,18 @@ def move_disk(*, actor: Any, disk: Disk, to: PoolAttachment) -> Operation:
         return begun
 
 
+def why_stays(found: Definition | None) -> str:
+    """Return why disks of a machine stay in their pools, '' when they can move.
+
+    `found` is what `noted.of` returns.
+    """
+    return hypervisors.why_not_seen(found, DomainFeature.MOVE_DISK)
+
+
 def _check_movable(found: Definition, disk: Disk) -> None:
     """Raise Denied for a disk that others write to as well, and for what is no file."""
+    if reason := why_stays(found):
+        raise Denied(reason)
     if disk.device:
         raise Denied(_("Only files are moved, and this disk is a device of its host."))
     for one in devices(found.observed_persistent, "disks"):

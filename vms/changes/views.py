@@ -161,6 +161,7 @@ def disk_add(request: HttpRequest, pk: int) -> HttpResponse:
             return go_to(request, "operations:detail", begun.pk)
     context = {"vm": vm, "form": form, "edited": edited}
     context["may_attach"] = not attaching.right_lacks(request.user)
+    context["never"] = disks.why_no_more(noted.of(vm))
     return _page(request, "vms/disk_add.html", context)
 
 
@@ -190,7 +191,7 @@ def disk_attach(request: HttpRequest, pk: int) -> HttpResponse:
         "vm": vm,
         "form": form,
         "edited": edited,
-        "denied": denied or power.why_not(request.user, vm, "edit"),
+        "denied": denied or power.why_not(request.user, vm, "edit") or disks.why_no_more(noted.of(vm)),
         "none": not volumes,
     }
     return render(request, "vms/disk_attach.html", context, status=422 if form.errors else 200)
@@ -269,6 +270,9 @@ def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
         "bus_waits": buses.waits(found, seen),
         "bus_fixed": denied or buses.why_fixed(found.machine, found, seen),
         "denied": denied,
+        "limits_denied": denied or limits.why_not(seen),
+        "grow_denied": denied or disks.why_not_grown(seen),
+        "move_denied": denied or moving.why_stays(seen),
     }
 
 
@@ -287,5 +291,5 @@ def disk_delete(request: HttpRequest, pk: int, target: str) -> HttpResponse:
 def _page(
     request: HttpRequest, template: str, context: dict[str, Any], verb: str = "edit"
 ) -> HttpResponse:
-    context["denied"] = power.why_not(request.user, context["vm"], verb)
+    context["denied"] = power.why_not(request.user, context["vm"], verb) or context.get("never", "")
     return render(request, template, context, status=422 if context["form"].errors else 200)

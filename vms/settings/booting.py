@@ -5,6 +5,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from portal.drivers.types import DomainFeature
+from vms.hypervisors import why_not
 from vms.settings.model import Choices, Defined, Ground, Setting, devices, word_of
 
 # Boot
@@ -108,6 +110,8 @@ def _watchdog_choices(ground: Ground) -> Choices:
 
 def _watchdog_fixed(ground: Ground) -> str:
     defined = ground.defined
+    if reason := why_not(defined, DomainFeature.WATCHDOG):
+        return reason
     if len(set(_actions(defined))) > 1 or _read_watchdog(defined) not in dict(_ACTIONS):
         return _("The watchdog is set in a way that is kept as it is.")
     return ""

@@ -9,6 +9,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from portal.drivers.types import DomainFeature
+from vms.hypervisors import why_not
 from vms.settings.model import Choices, Defined, Ground, Setting, devices, word_of
 
 #: Its disks are not written alike.
@@ -68,7 +70,9 @@ def target_of(disk: Any) -> str:
     return str((disk.get("target") or {}).get("dev", ""))
 
 
-def _fixed(ground: Ground) -> str:
+def _fixed(ground: Ground, feature: DomainFeature) -> str:
+    if reason := why_not(ground.defined, feature):
+        return reason
     return "" if _disks(ground.defined) else _("The machine has no disks.")
 
 
@@ -108,7 +112,7 @@ CACHE = Setting(
     _read_cache,
     _patch_cache,
     _cache_choices,
-    _fixed,
+    lambda ground: _fixed(ground, DomainFeature.CACHE),
     _cache_lacks,
     word=word_of([*_CACHES, _MIXED_WORD]),
     hint=gettext_lazy(
@@ -126,7 +130,7 @@ TRIM = Setting(
     _read_trim,
     _patch_trim,
     lambda _ground: _TRIMS,
-    _fixed,
+    lambda ground: _fixed(ground, DomainFeature.TRIM),
     word=word_of([*_TRIMS, _MIXED_WORD]),
     hint=gettext_lazy(
         "What a guest deletes still takes room until it trims its disks (fstrim does). Given back, the file "

@@ -5,6 +5,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from portal.drivers.types import DomainFeature
+from vms.hypervisors import why_not
 from vms.settings.abilities import unknown
 from vms.settings.model import Choices, Defined, Ground, Setting, devices, word_of
 
@@ -71,9 +73,7 @@ def _patch_agent(ground: Ground, value: str) -> dict[str, Any]:
 
 
 def _agent_fixed(ground: Ground) -> str:
-    if ground.defined.get("type") == "xen":
-        return _("Xen has no such channel.")
-    return ""
+    return why_not(ground.defined, DomainFeature.AGENT)
 
 
 VIDEO = Setting(

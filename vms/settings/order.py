@@ -6,6 +6,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from portal.drivers.types import DomainFeature
+from vms import hypervisors
 from vms.settings.model import Defined, Ground, Setting, devices
 
 #: Nothing is said at the devices.
@@ -57,6 +59,8 @@ def _patch(ground: Ground, value: str) -> dict[str, Any]:
 
 
 def _fixed(ground: Ground) -> str:
+    if reason := hypervisors.why_not(ground.defined, DomainFeature.BOOT_ORDER):
+        return reason
     if ground.defined.get("os", {}).get("kernel"):
         return _("The machine starts from a kernel of its host.")
     if any("boot_order" in device for device in ground.devices("host_devices")):

@@ -6,6 +6,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from portal.drivers.types import DomainFeature
+from vms.hypervisors import why_not
 from vms.settings.abilities import is_emulated, unknown
 from vms.settings.model import Choices, Defined, Ground, Setting
 
@@ -124,6 +126,8 @@ def _topology_choices(ground: Ground) -> Choices:
 
 
 def _topology_fixed(ground: Ground) -> str:
+    if reason := why_not(ground.defined, DomainFeature.TOPOLOGY):
+        return reason
     laid = _cpu(ground.defined).get("topology", {})
     if laid.get("dies", 1) != 1 or laid.get("clusters", 1) != 1:
         return _("The processor is laid out in a way that is kept as it is.")

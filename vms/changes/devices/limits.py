@@ -10,11 +10,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.core.errors import Denied
-from portal.drivers.types import LIMITS, MOST_LIMIT
+from portal.drivers.types import LIMITS, MOST_LIMIT, DomainFeature
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext
 from portal.operations.words import Difference
-from vms import noted, power
+from vms import hypervisors, noted, power
 from vms.building import page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.editing import Clash
@@ -63,6 +63,11 @@ def _limits(defined: Mapping[str, Any] | None, target: str) -> dict[str, int] | 
     return None
 
 
+def why_not(found: Definition | None) -> str:
+    """Return why no disk of a machine can be limited, '' when they can; `found` is that of `noted.of`."""
+    return hypervisors.why_not_seen(found, DomainFeature.LIMIT_DISK)
+
+
 def differences(before: Mapping[str, int], after: Mapping[str, int]) -> list[Difference]:
     """Return in words what differs, in the order of LIMITS."""
     return [
@@ -95,6 +100,8 @@ def limit_disk(
         if now is None:
             raise Denied(_("The machine has this disk no more."))
         found = known(current)
+        if reason := why_not(found):
+            raise Denied(reason)
         before = _limits(found.observed_persistent, now.target)
         if before is None:
             raise Denied(_("The machine has this disk no more."))

@@ -11,12 +11,12 @@ from django.utils.translation import gettext as _
 from networks.models import Network, Port
 from portal.accounts.backends import may
 from portal.core.errors import Denied
-from portal.drivers.types import DeviceModel, NicSpec
+from portal.drivers.types import DeviceModel, DomainFeature, NicSpec
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
-from vms import noted, placement, power, reach
+from vms import hypervisors, noted, placement, power, reach
 from vms.building import MakeNetwork, page_of_machine
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import CatalogueItem, Definition, VirtualMachine
@@ -168,8 +168,20 @@ def networks_for(actor: Any, machine: VirtualMachine) -> QuerySet[Network]:
     return found.filter(pk__in=Network.objects.filter(items__in=items).values("pk"))
 
 
+def why_link_stays(port: Port, found: Definition | None) -> str:
+    """Return why the cable of a card of the portal's stays as it is, '' when it can be pulled or plugged in.
+
+    `found` is what `noted.of` returns.
+    """
+    reasons = (DomainFeature.CHANGE_CARD, DomainFeature.CHANGE_CARD_HOT)
+    told = (hypervisors.why_not_seen(found, feature) for feature in reasons)
+    return why_fixed(port) or next(filter(None, told), "")
+
+
 def why_no_more(machine: VirtualMachine) -> str:
     """Return why a machine cannot have another card, '' when it can."""
+    if reason := hypervisors.why_not_seen(noted.of(machine), DomainFeature.OWN_CARDS):
+        return reason
     if not machine.host.bridges:
         return _("Its host was seen to make no bridges, and every network but a guest's own needs one.")
     if len(cards_of(machine)) >= MOST_CARDS:
@@ -251,6 +263,8 @@ def set_link(*, actor: Any, machine: VirtualMachine, mac: str, up: bool) -> Oper
     with transaction.atomic():
         current, port = usable_card(actor, machine, mac)
         found = known(current)
+        if reason := why_link_stays(port, found):
+            raise Denied(reason)
         if mac not in _there(found):
             raise Denied(_("The machine has this card no more."))
         back = _is_linked(found, mac)

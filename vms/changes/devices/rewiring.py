@@ -21,8 +21,6 @@ from vms.changes.devices.shared import DeviceStep, begin, known
 from vms.models import Definition, VirtualMachine
 
 REWIRE = "vm.rewire_nic"
-#: The domain types of which libvirt changes a card while they run; of others only the next start does.
-_HOT = frozenset({"kvm", "qemu"})
 #: What a driver says of a card that it cannot change as it is, or that somebody changed meanwhile.
 _CODES = {"not_supported": "card_stays", "already_exists": "card_elsewhere"}
 
@@ -98,9 +96,7 @@ def why_not(machine: VirtualMachine, port: Port, found: Definition | None) -> st
         return _(
             "The card is on another network now than from the next start on. Switch the machine off first."
         )
-    if found.observed_running and found.observed_running.get("type") not in _HOT:
-        return _("The machine's hypervisor changes no card while it runs. Switch the machine off first.")
-    return ""
+    return nics.why_link_stays(port, found)
 
 
 def _sides(found: Definition, mac: str) -> list[Mapping[str, Any]]:

@@ -63,6 +63,7 @@ def _card_page(
         "card": shown,
         "last": len(found) == 1,
         "denied": denied or nics.why_fixed(port),
+        "link_denied": denied or nics.why_link_stays(port, seen),
         "form": form or CardForm(networks=networks),
         "offered": networks.exists(),
         "stays": denied or rewiring.why_not(vm, port, seen),
