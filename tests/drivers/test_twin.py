@@ -119,6 +119,19 @@ def test_ports_files_and_sockets_are_not_shared(device, own):
     assert own in twin_of(domain(device), SPEC).replace('"', "'")
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        '<graphics type="vnc" port="-1" autoport="yes"><listen type="address"/></graphics>',
+        '<serial type="tcp"><source mode="connect" host="logs" service="4555"/></serial>',
+        '<channel type="spicevmc"><target type="virtio" name="com.redhat.spice.0"/></channel>',
+    ],
+)
+def test_what_is_chosen_at_the_start_or_called_from_here_stays(device):
+    """Red when `set_apart` changes what two can have."""
+    assert device in twin_of(domain(device), SPEC)
+
+
 def test_a_network_of_its_own_gets_its_own_port_and_card():
     """Red when the arguments of the emulator are left as they are."""
     line = (
@@ -165,9 +178,6 @@ def test_what_two_cannot_have_is_refused(device):
         '<disk device="disk"><source file="/cluster.qcow2"/><shareable/></disk>',
         '<memory model="dimm"><source><pagesize>2048</pagesize></source></memory>',
         '<tpm model="tpm-crb"><backend type="emulator" version="2.0"/></tpm>',
-        '<graphics type="vnc" port="-1" autoport="yes"><listen type="address"/></graphics>',
-        '<serial type="tcp"><source mode="connect" host="logs" service="4555"/></serial>',
-        '<channel type="spicevmc"><target type="virtio" name="com.redhat.spice.0"/></channel>',
     ],
 )
 def test_what_two_can_have_stays(device):
