@@ -139,11 +139,6 @@ def why_no_more(found: Definition | None) -> str:
     return hypervisors.why_not_seen(found, DomainFeature.OWN_DISKS)
 
 
-def why_no_more(found: Definition | None) -> str:
-    """Return why a machine gets no disk from here, '' when it can; `found` is what `noted.of` returns."""
-    return hypervisors.why_not_seen(found, DomainFeature.OWN_DISKS)
-
-
 def free_target(machine: VirtualMachine) -> str:
     """Return the first free device name of a machine. Raises Denied when it can have no other disk."""
     devices = Devices(machine.devices)
