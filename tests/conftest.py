@@ -24,6 +24,7 @@ from tests.calling import Caller
 from tests.dying import Workers
 from tests.emptying import empty_tables
 from tests.secondhost.lab import Lab
+from tests.transactions import be_strict
 
 GIB = 1024**3
 
@@ -95,6 +96,14 @@ def pytest_collection_modifyitems(items):
 def quick_passwords(django_test_environment):
     """Hash passwords fast; portals in processes of their own hash as they always do."""
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def strict_transactions(django_test_environment):
+    """Each test that writes to the trail, or locks a row, outside a transaction of the portal's is red."""
+    with pytest.MonkeyPatch.context() as patch:
+        be_strict(patch)
         yield
 
 

@@ -1,6 +1,7 @@
 """Network cards, CDs and limits of disks: what may be done, by whom, and what becomes of it."""
 
 import pytest
+from django.db import transaction
 from django.urls import reverse as url
 from django.utils import timezone
 
@@ -184,7 +185,8 @@ def test_a_card_that_goes_takes_its_address_along(cast, machine, offered):
             AddressInfo(MAC, "10.213.77.11", 24),
         )
     }
-    MachineObserver().addresses(machine.host_id, both)
+    with transaction.atomic():
+        MachineObserver().addresses(machine.host_id, both)
     machine.refresh_from_db()
     assert machine.observed_address == "10.213.77.11"
     finish(nics.remove_card(actor=cast.requester, machine=machine, mac=MAC), State.FAILED)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.apps import apps
-from django.db import connection
+from django.db import connection, transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -414,7 +414,8 @@ def real(machine, monkeypatch):
             done.append((operation.kind, operation.state))
         began = timezone.now()
         seen = DomainSeen(uuid, driver.domain_info(uuid).state, began)
-        MachineObserver().domains(machine.host_id, [seen], True, began)
+        with transaction.atomic():
+            MachineObserver().domains(machine.host_id, [seen], True, began)
         return done
 
     return SimpleNamespace(driver=driver, uuid=uuid, work=work, failing=failing)

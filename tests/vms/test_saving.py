@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from django.db import transaction
 from django.urls import reverse as url
 from django.utils import timezone
 
@@ -183,7 +184,7 @@ def test_what_cannot_be_restored_is_kept(cast, saved, monkeypatch):
 @pytest.mark.parametrize("verb", ["edit", "clone", "template", "export"])
 def test_it_is_not_changed_and_not_copied(cast, saved, verb):
     """Red when state_forbids() takes what is saved for what is off."""
-    with pytest.raises(Denied, match="Start it, or discard what was saved"):
+    with pytest.raises(Denied, match="Start it, or discard what was saved"), transaction.atomic():
         power.usable(cast.requester, saved.machine, verb)
 
 
@@ -191,7 +192,7 @@ def test_an_approved_change_finds_it_saved(cast, saved):
     """Red when a change that was asked for before is begun on what is saved."""
     frozen, topic = {"pinned": {"machine": saved.uuid}}, saved.machine.topic
     asked = SimpleNamespace(frozen=frozen, requester=cast.requester, subject=topic, pk=0)
-    with pytest.raises(Denied, match="discard what was saved"):
+    with pytest.raises(Denied, match="discard what was saved"), transaction.atomic():
         asking.claim(asked)
 
 

@@ -97,7 +97,8 @@ def open_export(*, actor: Any, export: Export) -> Any:
         file = (FOLDER / export.path).open("rb")
     except OSError as error:
         raise Denied(_("The file is not there any more; export the machine again.")) from error
-    audit.record(actor=actor, verb="export.taken", target=export, after={"sha256": export.sha256})
+    with transaction.atomic():
+        audit.record(actor=actor, verb="export.taken", target=export, after={"sha256": export.sha256})
     return file
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -121,7 +122,8 @@ def take(*, actor: Any, volume: Volume, subject: str) -> tuple[int, Iterator[byt
         file = None
     if file is None:
         raise Denied(_("The file is not here any more; prepare the download again."))
-    audit.record(actor=actor, verb="volume.taken", target=volume, after={"host": volume.pool.host.name})
+    with transaction.atomic():
+        audit.record(actor=actor, verb="volume.taken", target=volume, after={"host": volume.pool.host.name})
     return found[0].stat().st_size if found else 0, pieces_of(file)
 
 

@@ -2,6 +2,7 @@
 
 
 import pytest
+from django.db import transaction
 
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
@@ -83,6 +84,7 @@ def test_deleting_asks_for_the_name(chief, policy):
 
 def test_policies_follow_an_item_that_is_renamed(chief, policy):
     policy("one", items=("Old", "Other"))
-    assert policies.follow_item(actor=chief, before="Old", after="New") == 1
+    with transaction.atomic():
+        assert policies.follow_item(actor=chief, before="Old", after="New") == 1
     assert rule_of(Policy.objects.get()).items == ("New", "Other")
     assert AuditEntry.objects.get(verb="policy.changed").after["items"] == ["New", "Other"]
