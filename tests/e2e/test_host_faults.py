@@ -106,7 +106,8 @@ def second(portal: Portal, lab, here) -> Iterator[Second]:
     told = portal.shell(ENROL.format(name=real.name, uri=real.local_uri, pool=POOL))
     operation, pk = told.split()
     ended = "SELECT state FROM operations_operation WHERE id = ?"
-    wait_until(lambda: portal.one(ended, operation) == "succeeded", 60, "the second host is enrolled")
+    # A kernel that hangs on KVM, where one sector ran, is waited for a minute before emulation is tried.
+    wait_until(lambda: portal.one(ended, operation) == "succeeded", 180, "the second host is enrolled")
     yield Second(int(pk), real)
     portal.shell(FORGET.format(pk=pk))
 
