@@ -68,8 +68,7 @@ def _heads(user: Any, ids: Sequence[str]) -> dict[str, str]:
 def _exports(user: Any, ids: Sequence[str]) -> dict[str, str]:
     shown: dict[str, str] = {}
     for vm in visible(user).filter(pk__in=row_keys(ids)):
-        denied = power.right_lacks(user, vm) or power.state_forbids(vm, "export")
-        context = {"vm": vm, "no_export": denied}
+        context = {"vm": vm, "no_export": power.why_not(user, vm, "export")}
         shown[str(vm.pk)] = render_to_string("vms/export_button.html", context)
     return shown
 
