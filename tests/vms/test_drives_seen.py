@@ -120,7 +120,7 @@ def test_a_drive_that_was_emptied_or_taken_away_is_not_removed_unseen(client, ma
 
 @pytest.mark.parametrize("how", ["none", "unsigned", "another"])
 def test_what_nobody_signed_counts_as_nothing_seen(client, cast, machine, how):
-    """Red when `seen_drives` ends in `or None`: a page that says nothing of what it showed may do all."""
+    """Red when `shown` ends in `or None`: a page that says nothing of what it showed may do all."""
     client.force_login(cast.requester)
     another = signing.dumps(media.snapshot(media.drives_of(machine)), salt="another")
     posted = {} if how == "none" else {"seen": "x" if how == "unsigned" else another}
@@ -133,4 +133,4 @@ def test_a_snapshot_tells_no_folder_of_the_host(machine):
     shown = media.snapshot(media.drives_of(machine))
     assert "/" not in str(shown)
     form = DrivesForm({"seen": DrivesForm(now=shown).initial["seen"]}, now={})
-    assert form.seen_drives == shown
+    assert form.shown == shown

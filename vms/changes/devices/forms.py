@@ -12,7 +12,6 @@ from portal.core.stale import Snapshot
 from portal.core.web.forms import MibField, SeenForm
 from portal.drivers.types import LIMITS
 from vms.changes.devices.limits import LABELS
-from vms.changes.devices.media import Seen
 
 
 class CardForm(forms.Form):
@@ -69,17 +68,7 @@ class LimitsForm(SeenForm):
         return {name: self.cleaned_data[name] or 0 for name in LIMITS}
 
 
-class DrivesForm(SeenForm):
-    """Carries with each button of the page of drives what that showed."""
+class DrivesForm(ShownForm):
+    """Carries with each button of the page of drives what that showed of them (`media.snapshot`)."""
 
     salt = "vms.changes.drives"
-
-    def __init__(self, data: Any = None, *, now: Seen) -> None:
-        super().__init__(data)
-        if not self.is_bound:
-            self.show(dict(now))
-
-    @property
-    def seen_drives(self) -> Seen:
-        """Return the drives that were on the page, none where nobody signed them."""
-        return dict(self.cleaned_data["seen"]) if self.is_valid() else {}

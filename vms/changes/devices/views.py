@@ -11,10 +11,10 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from networks.models import Port
+from portal.core.numbers import number_of
 from portal.core.stale import Changed, Snapshot
 from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
-from portal.live.panels import row_keys
 from portal.operations.models import Operation
 from portal.operations.words import Difference
 from vms import live, noted, power
@@ -201,7 +201,7 @@ def _change_drives(
     request: HttpRequest, vm: VirtualMachine, begin: Callable[[cds.Seen], Operation | None]
 ) -> HttpResponse:
     """Begin a change of drives as they were seen, or show the page again with what others changed."""
-    seen = DrivesForm(request.POST, now={}).seen_drives
+    seen = DrivesForm(request.POST, now={}).shown
     changes: Sequence[Difference] = ()
     with attempt(request):
         try:
@@ -238,7 +238,7 @@ def media_change(request: HttpRequest, pk: int, target: str) -> HttpResponse:
         seed = medium == "seed"
         return _change_drives(request, vm, lambda seen: cds.change_media(**doing, seed=seed, seen=seen))
     images = Image.objects.restrict(request.user, "view")
-    image = get_object_or_404(images, pk__in=row_keys([medium]))
+    image = get_object_or_404(images, pk=number_of(medium))
     return _change_drives(request, vm, lambda seen: cds.insert_image(**doing, image=image, seen=seen))
 
 
