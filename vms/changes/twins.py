@@ -46,7 +46,10 @@ def check_twin(source: VirtualMachine) -> None:
 
 def why_not_copied(source: VirtualMachine) -> str:
     """Return what of a machine cannot be copied, '' when all of it can."""
-    defined = _defined(source)
+    return _why_not_copied(source, _defined(source))
+
+
+def _why_not_copied(source: VirtualMachine, defined: Mapping[str, Any] | None) -> str:
     if defined is None:
         return _("The host has not told this machine's settings yet; try again in a moment.")
     devices = defined.get("devices", {})
@@ -70,9 +73,10 @@ def why_not_copied(source: VirtualMachine) -> str:
 
 def why_no_twin(source: VirtualMachine) -> str:
     """Return what of a machine cannot be copied, or another cannot have too, '' for nothing."""
-    if reason := why_not_copied(source):
+    defined = _defined(source)
+    if reason := _why_not_copied(source, defined):
         return reason
-    defined = _defined(source) or {}
+    defined = defined or {}
     devices, system = defined.get("devices", {}), defined.get("os", {})
     if system.get("loader") and system.get("loader_type") == "pflash" and not system.get("loader_readonly"):
         return _("Its firmware is a file that its guest writes, which two machines cannot share.")
