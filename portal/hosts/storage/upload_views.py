@@ -50,13 +50,17 @@ def upload(request: HttpRequest, pk: int) -> HttpResponse:
     return _page(request, _upload(request, pk))
 
 
+def _is_unknown(found: Upload) -> bool:
+    """Tell whether nothing says what a file is, by what became of it last."""
+    last = Operation.objects.filter(subject=found.topic).order_by("-pk").first()
+    return last is not None and last.steps.filter(error_code="volume_unknown").exists()
+
+
 def _page(request: HttpRequest, found: Upload, choice: receiving.DiskForm | None = None) -> HttpResponse:
     made = Volume.objects.restrict(request.user, "operate").filter(pool=found.pool, name=found.wanted["name"])
     context = receiving.shown(request, found, _ROUTES, choice)
     context["volume"] = made.first() if found.state == Upload.State.DONE else None
-    last = Operation.objects.filter(subject=found.topic).order_by("-pk").first()
-    unknown = last is not None and last.steps.filter(error_code="volume_unknown").exists()
-    context["may_be_raw"] = context["can_retry"] and unknown
+    context["may_be_raw"] = context["can_retry"] and _is_unknown(found)
     return render(request, "hosts/upload.html", context, status=422 if choice else 200)
 
 
