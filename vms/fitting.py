@@ -15,6 +15,7 @@ from vms.virtualization import Devices
 
 MIB = 1 << 20
 
+
 def misfits(size: Any, image: Image) -> Iterator[str]:
     """Yield why a machine of `size` (its `name`, `memory` and `disk`) cannot be made from `image`."""
     told = {"size": size.name, "image": image.title}
