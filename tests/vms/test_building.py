@@ -26,7 +26,7 @@ WORKER = "tests.vms.killed_builder"
 
 def check_runs(driver, operation):
     operation.refresh_from_db()
-    assert operation.state == State.SUCCEEDED
+    assert operation.state == State.SUCCEEDED, (operation.error_code, operation.error_raw)
     machine = VirtualMachine.objects.get(built_by=operation)
     assert machine.status == Status.ACTIVE and machine.observed_address.startswith("10.213.78.")
     assert driver.domain_info(str(machine.uuid)).state is DomainState.RUNNING
