@@ -146,6 +146,10 @@ def _user(item: CatalogueItem, values: Values) -> str:
     if values["user"] == "default":
         return _("cloud-init means the image's own user by the name default; choose another.")
     template = values.get("template")
+    if not values["user"]:
+        # By hand, the installer asks whom it lets in.
+        by_hand = item.image.needs_installer and template is None
+        return "" if by_hand else _("Say whom the machine lets in.")
     if template is not None and not takes_user(template.format, values["user"]):
         words = _(
             "Debian's installer keeps the name %(user)s for itself, and would stop to ask; choose another."

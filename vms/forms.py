@@ -180,6 +180,9 @@ class RequestForm(forms.Form):
             return
         # The answers of one are another's in nothing but their names.
         del self.fields["count"]
+        user = self.fields["user"]
+        user.required = False
+        user.help_text = _("For a template. By hand, the installer asks.")
         formats = checks.FORMATS[Image.Kind(item.image.kind)]
         self.fields["template"].queryset = InstallTemplate.objects.filter(format__in=formats)  # type: ignore[attr-defined]
 

@@ -182,7 +182,7 @@ def _cloud(pinned: Mapping[str, Any]) -> list[Fact]:
     if "cloud" not in pinned:
         return []
     cloud = pinned["cloud"]
-    found = [Fact(_("Login user"), cloud["user"])]
+    found = [Fact(_("Login user"), cloud["user"])] if cloud["user"] else []
     keys = "\n".join(key_in_words(key) for key in cloud["ssh_keys"])
     found.append(Fact(_("SSH keys"), keys or _("none"), long="\n" in keys))
     if cloud["packages"]:

@@ -17,7 +17,7 @@ from vms.services import request_machine
 URI = os.environ.get("GATEHOUSE_TEST_LIBVIRT_URI", "qemu:///system")
 POOL_ROOT = os.environ.get("GATEHOUSE_TEST_POOL_ROOT", "/var/lib/libvirt/images")
 IMAGES = Path(os.environ.get("GATEHOUSE_IMAGES", Path(__file__).resolve().parents[2] / "var/images"))
-#: One network for all of them: it stays on the host between tests, as networks do, and after a run that was killed.
+#: One network for all of them, in every run: it stays on the host, as networks do.
 NETWORK = uuid.UUID("0b4a1b50-4f0e-4c39-9c2b-6f7d5f2f7878")
 
 

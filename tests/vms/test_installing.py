@@ -294,6 +294,24 @@ def test_the_form_asks_how_to_install_and_nothing_of_cloud_init(client, cast, ne
         assert client.get(reverse(f"vms:{name}", args=[asked.pk])).status_code == 200
 
 
+def test_whom_a_machine_lets_in_is_asked_for_a_template_alone(client, cast, iso):
+    """Red when an installation by hand asks for a user: the CDs that admins add name none."""
+    client.force_login(cast.requester)
+    Image.objects.update(login_user="", min_memory=64 * MIB)
+    page = reverse("vms:ask", args=[iso.item.pk])
+    form = client.get(page).context["form"]
+    values = {name: form[name].value() for name in ("token", "lease_days", "user")}
+    values |= {"flavour": iso.flavour.pk, "network": iso.network.pk, "project": cast.project.pk}
+    values |= {"name": "by-hand", "why": "w", "ssh_keys": KEY, "template": template("kickstart").pk}
+    refused = client.post(page, values)
+    assert refused.status_code == 422 and list(refused.context["form"].errors) == ["user"]
+    answer = client.post(page, values | {"template": ""})
+    assert answer.status_code == 302, answer.context["form"].errors
+    asked = Operation.objects.get()
+    assert asked.frozen["pinned"]["cloud"]["user"] == ""
+    assert "Login user" not in [fact.label for fact in words.facts(asked.frozen)]
+
+
 def test_an_item_of_an_image_that_is_a_disk_has_no_such_question(client, cast):
     catalogue = offer(factories.make_image())
     client.force_login(cast.requester)

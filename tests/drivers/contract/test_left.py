@@ -8,7 +8,7 @@ ELSEWHERE = {"address": "10.213.76.1", "dhcp_start": "10.213.76.10", "dhcp_end":
 
 
 def test_what_carries_the_prefix_goes_from_the_host(bench):
-    """Red when sweep leaves a domain that runs, a pool that holds a volume, or a network with such a bridge."""
+    """Red when sweep leaves a domain that runs, a pool with a volume, or a network with such a bridge."""
     driver, pool = bench.driver, bench.pool.name
     domain = bench.domain()
     driver.define(domain)
