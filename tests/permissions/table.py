@@ -45,7 +45,7 @@ from vms.catalogue.forms import SALT
 from vms.catalogue.image_forms import DescribeForm
 from vms.catalogue.values import item_snapshot, size_snapshot
 from vms.changes.devices import buses, cardmodels, media, nics
-from vms.changes.devices.forms import DrivesForm, LimitsForm, ShownForm
+from vms.changes.devices.forms import LimitsForm, ShownForm
 from vms.changes.forms import DiskForm, ResizeForm
 from vms.changes.resizing import sizes_of
 from vms.install_templates import snapshot
@@ -107,7 +107,7 @@ def _back(world: Any) -> dict[str, Any]:
 
 
 def _drives(world: Any) -> dict[str, Any]:
-    return {"seen": DrivesForm(now=media.snapshot(media.drives_of(world.machine))).initial["seen"]}
+    return {"seen": ShownForm(now=media.shown(media.drives_of(world.machine))).initial["seen"]}
 
 
 def _name(world: Any) -> dict[str, Any]:

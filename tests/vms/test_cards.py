@@ -8,6 +8,7 @@ from django.utils import timezone
 from networks import services as networks
 from networks.models import Network, Port
 from portal.core.errors import Denied
+from portal.core.stale import Changed
 from portal.drivers.errors import DomainNotFound
 from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.domain import DomainElement
@@ -23,7 +24,6 @@ from portal.operations.transitions import move
 from tests.factories import GIB, MIB, make_catalogue, make_host, make_machine, make_network, make_place
 from vms import noted, placement
 from vms.changes.devices import limits, media, nics
-from vms.editing import Clash
 from vms.models import Observed, Status, VirtualMachine
 from vms.observer import MachineObserver
 
@@ -331,7 +331,7 @@ def test_limits_are_those_of_the_definition_and_go_back(cast, machine):
     see(machine, {"devices": {"disks": [{"limits": {"read_bytes_sec": 5 * MIB, "total_iops_sec": 100}}]}})
     disk = machine.disks.get()
     assert limits.limits_of(disk) == wanted
-    with pytest.raises(Clash):
+    with pytest.raises(Changed):
         limit(cast.requester, machine, total_iops_sec=50)
     free = limit(cast.requester, machine, seen=wanted, total_iops_sec=50)
     assert free.identifiers["limits"] == {**NONE, "total_iops_sec": 50}

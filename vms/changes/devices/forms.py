@@ -29,7 +29,7 @@ class CardForm(forms.Form):
 
 
 class ShownForm(SeenForm):
-    """Carries with each button of a device's page what that showed of the device."""
+    """Carries with each button of a page of devices what that showed of them."""
 
     salt = "vms.changes.device"
 
@@ -67,8 +67,3 @@ class LimitsForm(SeenForm):
         """Return the limits that were typed, 0 for none."""
         return {name: self.cleaned_data[name] or 0 for name in LIMITS}
 
-
-class DrivesForm(ShownForm):
-    """Carries with each button of the page of drives what that showed of them (`media.snapshot`)."""
-
-    salt = "vms.changes.drives"

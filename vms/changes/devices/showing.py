@@ -1,10 +1,13 @@
-"""What pages showed of one device: nobody changes what they did not see. Not for: CDs, limits, settings."""
+"""What pages showed of devices: nobody changes what they did not see. Not for: settings, and sizes.
+
+The words here are those of cards and disks; drives for CDs and limits have `differences` of their own.
+"""
 
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from networks.models import Network
-from portal.core.stale import Changed, Snapshot, check_seen
+from portal.core.stale import Snapshot, check_seen
 from portal.operations.words import Difference
 
 _LABELS = {
@@ -17,7 +20,7 @@ _WORDS = {"up": gettext_lazy("Up"), "down": gettext_lazy("Down")}
 
 
 def check(name: str, seen: Snapshot | None, now: Snapshot) -> None:
-    """Raise Changed unless the device called `name` is as a page showed it; `seen` is None where none did.
+    """Raise Changed unless what is called `name` is as a page showed it; `seen` is None where none did.
 
     Only what is in `now` is compared, so that a change of something else stops nobody.
     """
@@ -25,11 +28,11 @@ def check(name: str, seen: Snapshot | None, now: Snapshot) -> None:
         check_seen(name, seen, now)
 
 
-def differences(changed: Changed) -> list[Difference]:
-    """Return in words what somebody changed."""
+def differences(before: Snapshot, after: Snapshot) -> list[Difference]:
+    """Return in words what somebody changed of a card or a disk."""
     return [
-        Difference(str(_LABELS[key]), _in_words(key, before), _in_words(key, after))
-        for key, before, after in changed.changes
+        Difference(str(_LABELS[key]), _in_words(key, before.get(key)), _in_words(key, value))
+        for key, value in after.items()
     ]
 
 

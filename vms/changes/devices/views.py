@@ -21,9 +21,8 @@ from vms import live, noted, power
 from vms.changes.devices import buses, cardmodels, drives, nics, rewiring, showing
 from vms.changes.devices import limits as service
 from vms.changes.devices import media as cds
-from vms.changes.devices.forms import CardForm, DrivesForm, LimitsForm, ShownForm
+from vms.changes.devices.forms import CardForm, LimitsForm, ShownForm
 from vms.changes.views import disk_page
-from vms.editing import Clash
 from vms.models import VirtualMachine
 
 _FORMS = ["GET", "HEAD", "POST"]
@@ -100,12 +99,15 @@ def _seen(request: HttpRequest) -> Snapshot:
 
 
 @contextmanager
-def _note(changes: list[Difference]) -> Iterator[None]:
+def _note(
+    changes: list[Difference],
+    in_words: Callable[[Snapshot, Snapshot], list[Difference]] = showing.differences,
+) -> Iterator[None]:
     """Add in words to `changes` what somebody changed meanwhile, of a refusal for that, which goes on."""
     try:
         yield
     except Changed as changed:
-        changes += showing.differences(changed)
+        changes += in_words(changed.before, changed.after)
         raise
 
 
@@ -191,24 +193,19 @@ def _drives_page(
         "full": denied or drives.why_no_more(vm, found),
         "images": cds.images_for(request.user, vm),
         "denied": denied,
-        "carried": DrivesForm(now=cds.snapshot(there)).initial["seen"],
+        "carried": ShownForm(now=cds.shown(there)).initial["seen"],
         "changes": changes,
     }
     return render(request, "vms/media.html", context, status=422 if changes else 200)
 
 
 def _change_drives(
-    request: HttpRequest, vm: VirtualMachine, begin: Callable[[cds.Seen], Operation | None]
+    request: HttpRequest, vm: VirtualMachine, begin: Callable[[Snapshot], Operation | None]
 ) -> HttpResponse:
     """Begin a change of drives as they were seen, or show the page again with what others changed."""
-    seen = DrivesForm(request.POST, now={}).shown
-    changes: Sequence[Difference] = ()
-    with attempt(request):
-        try:
-            return _begun_or(request, begin(seen), "vms:media", vm.pk)
-        except Clash:
-            changes = cds.differences(seen, cds.snapshot(cds.drives_of(vm)))
-            raise
+    changes: list[Difference] = []
+    with attempt(request), _note(changes, cds.differences):
+        return _begun_or(request, begin(_seen(request)), "vms:media", vm.pk)
     return _drives_page(request, vm, changes) if changes else go_to(request, "vms:media", vm.pk)
 
 
@@ -265,19 +262,15 @@ def limits(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     disk = get_object_or_404(vm.disks.select_related("pool__pool", "machine__host"), target=target)
     now = service.limits_of(disk) or {}
     form = LimitsForm(request.POST, now=now)
-    context: dict[str, Any] = {}
+    changes: list[Difference] = []
     if form.is_valid():
-        with denied_at(form):
-            try:
-                begun = service.limit_disk(
-                    actor=request.user, disk=disk, limits=form.limits, seen=form.seen_limits
-                )
-            except Clash:
-                context["limit_changes"] = service.differences(form.seen_limits, now)
-                form.show(now)
-                raise
+        with denied_at(form), _note(changes, service.differences):
+            doing: dict[str, Any] = {"disk": disk, "limits": form.limits, "seen": form.seen_limits}
+            begun = service.limit_disk(actor=request.user, **doing)
             return _begun_or(request, begun, "vms:disk", pk, target)
-    context = disk_page(request, disk) | context | {"limits": form}
+    if changes:
+        form.show(service.limits_of(disk) or {})
+    context = disk_page(request, disk) | {"limit_changes": changes, "limits": form}
     return render(request, "vms/disk.html", context, status=422)
 
 
