@@ -371,7 +371,8 @@ def test_the_pages_add_pull_and_remove_a_card(client, cast, machine, offered):
     text = client.get(there).content.decode()
     assert MAC in text and "while the machine runs" in text and "Up" in text
     assert client.post(there, {"network": make_network(78).pk}).status_code == 422
-    answer = client.post(there, {"network": offered.pk})
+    seen = {"seen": client.get(there).context["carried"]}
+    answer = client.post(there, {"network": offered.pk, **seen})
     begun = Operation.objects.get(kind=nics.ADD)
     assert answer.url == url("operations:detail", args=[begun.pk])
     assert begun.identifiers["mac"] in client.get(answer.url).content.decode()
@@ -383,7 +384,8 @@ def test_the_pages_add_pull_and_remove_a_card(client, cast, machine, offered):
     down = Operation.objects.get(kind=nics.LINK)
     assert down.identifiers["up"] is False
     finish(down)
-    client.post(url("vms:card_remove", args=[machine.pk, MAC]))
+    seen = {"seen": client.get(card).context["carried"]}
+    client.post(url("vms:card_remove", args=[machine.pk, MAC]), seen)
     finish(Operation.objects.get(kind=nics.REMOVE))
     assert client.get(card).status_code == 404
     see(machine, {"devices": {"interfaces": [None]}}, running=False)

@@ -43,6 +43,11 @@ class ShownForm(SeenForm):
         """Return what was on the page, nothing where nobody signed it."""
         return dict(self.cleaned_data["seen"]) if self.is_valid() else {}
 
+    @classmethod
+    def posted(cls, data: Any) -> Snapshot:
+        """Return what was on the page of which `data` was posted."""
+        return cls(data, now={}).shown
+
 
 class LimitsForm(SeenForm):
     """What a disk may read and write a second; empty for no limit."""

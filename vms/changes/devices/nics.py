@@ -1,6 +1,6 @@
 """Give a machine another network card, one less, or pull a card's cable. Not for: the networks themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
+from portal.operations.words import Difference
 from vms import hypervisors, noted, placement, power, reach
 from vms.building import MakeNetwork, page_of_machine
 from vms.changes.devices import showing
@@ -166,6 +167,29 @@ def _link_shown(found: Definition | None, mac: str) -> bool:
     return there.get("link") != "down"
 
 
+def is_last(cards: Sequence[Card]) -> bool:
+    """Tell whether a machine with these cards has none any more when one is removed."""
+    return len(cards) == 1
+
+
+def shown_last(cards: Sequence[Card]) -> Snapshot:
+    """Return what the page of a card says of the machine's others."""
+    return {"last": "yes" if is_last(cards) else "no"}
+
+
+def shown_all(cards: Sequence[Card]) -> Snapshot:
+    """Return what the page of all cards shows, by their MAC."""
+    return {card.mac: card.port.network.title if card.port else card.place for card in cards}
+
+
+def differences(before: Snapshot, after: Snapshot) -> list[Difference]:
+    """Return in words which cards came and went between two looks at all of them (`shown_all`)."""
+    label = _("Network card %(mac)s")
+    return [
+        Difference(label % {"mac": mac}, before.get(mac) or "", after.get(mac) or "") for mac in sorted(after)
+    ]
+
+
 def why_fixed(port: Port) -> str:
     """Return why a card of the portal's cannot be changed at all, '' when it can."""
     if port.network.kind == Network.Kind.USER:
@@ -210,8 +234,13 @@ def why_no_more(machine: VirtualMachine) -> str:
 # Asking
 
 
-def add_card(*, actor: Any, machine: VirtualMachine, network: Network) -> Operation:
-    """Queue another card of a machine on `network`. Raises Denied."""
+def add_card(
+    *, actor: Any, machine: VirtualMachine, network: Network, seen: Snapshot | None = None
+) -> Operation:
+    """Queue another card of a machine on `network`; `seen` is what a page showed of its cards (`shown_all`).
+
+    Raises Changed when a card came or went since, and Denied.
+    """
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
         allowed = networks_for(actor, current).values("pk")
@@ -219,6 +248,9 @@ def add_card(*, actor: Any, machine: VirtualMachine, network: Network) -> Operat
         chosen = Network.objects.select_for_update().filter(pk=network.pk, pk__in=allowed).first()
         if chosen is None:
             raise Denied(_("This network is not on offer for this machine."), field="network")
+        there = shown_all(cards_of(current))
+        others = there.keys() ^ (seen or {}).keys()
+        showing.check(current.name, seen, {mac: there.get(mac) for mac in others})
         if reason := why_no_more(current):
             raise Denied(reason)
         port = _draw(current, chosen)
@@ -255,10 +287,19 @@ def _names(machine: VirtualMachine, port: Port) -> dict[str, Any]:
     }
 
 
+def _ports(machine: VirtualMachine, mac: str) -> QuerySet[Port]:
+    return Port.objects.filter(domain_uuid=machine.uuid, mac=mac)
+
+
+def has_card(machine: VirtualMachine, mac: str) -> bool:
+    """Tell whether a machine has a card of the portal's with this MAC."""
+    return _ports(machine, mac).exists()
+
+
 def usable_card(actor: Any, machine: VirtualMachine, mac: str) -> tuple[VirtualMachine, Port]:
     """Return the machine as it is now, locked, and its card. Raises Denied when it is none to change."""
     current = power.usable(actor, machine, "edit")
-    port = Port.objects.filter(domain_uuid=current.uuid, mac=mac).first()
+    port = _ports(current, mac).first()
     if port is None:
         raise Denied(_("The machine has this card no more."))
     if reason := why_fixed(port):
@@ -266,10 +307,20 @@ def usable_card(actor: Any, machine: VirtualMachine, mac: str) -> tuple[VirtualM
     return current, port
 
 
-def remove_card(*, actor: Any, machine: VirtualMachine, mac: str) -> Operation:
-    """Queue the end of a card that the portal made. Raises Denied."""
+def remove_card(
+    *, actor: Any, machine: VirtualMachine, mac: str, seen: Snapshot | None = None
+) -> Operation:
+    """Queue the end of a card that the portal made; `seen` is what a page showed.
+
+    Raises Changed when the card's link or network is another than was seen, or it is the machine's last one
+    by now, and Denied.
+    """
     with transaction.atomic():
         current, port = usable_card(actor, machine, mac)
+        cards = cards_of(current)
+        # That there are more by now frightens nobody.
+        last = shown_last(cards) if is_last(cards) else {}
+        showing.check(mac, seen, {**shown(port, noted.of(current)), **last})
         title = f"Remove a network card of {current.name}"
         told = [("Network card", f"{port.mac} on {port.network.name}", "")]
         found = noted.of(current)
