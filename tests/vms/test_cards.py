@@ -285,6 +285,18 @@ def test_a_card_of_somebody_elses_is_shown_and_left(client, cast, machine):
     assert "Not made by the portal" in page and "At the next start" in page
 
 
+def test_a_function_that_a_network_gave_is_on_that_network(machine):
+    """Red when only what runs is asked: libvirt prints the function there, and no word of the network."""
+    pool = {"type": "network", "mac": "52:54:00:00:00:0f", "source": {"network": "functions"}}
+    taken = {"type": "hostdev", "mac": pool["mac"], "host_address": {"type": "pci", "bus": "0x03"}}
+    see(
+        machine,
+        {"devices": {"interfaces": [{}, pool]}},
+        before={"devices": {"interfaces": [{}, taken]}},
+    )
+    assert nics.cards_of(machine)[1].place == "functions"
+
+
 # Media
 
 

@@ -127,11 +127,17 @@ def cards_of(machine: VirtualMachine) -> list[Card]:
     own = {port.mac for port in ports}
     for mac, told in there.items():
         if mac not in own:
-            source = told.get("source", {})
-            place = next((source[name] for name in ("network", "bridge", "dev") if source.get(name)), "")
+            # What runs names no network where that gave it a function of a device.
+            place = _place(told) or _place(defined.get(mac, {}))
             waits = runs and mac not in running
             cards.append(Card(mac, None, place, told.get("link") != "down", waits, missing=False))
     return cards
+
+
+def _place(card: Mapping[str, Any]) -> str:
+    """Return what a card of a definition is on, by libvirt's name for it; '' where it says none."""
+    source = card.get("source", {})
+    return next((source[name] for name in ("network", "bridge", "dev") if source.get(name)), "")
 
 
 def by_mac(defined: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
