@@ -23,7 +23,7 @@ from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import GIB, MIB, make_catalogue, make_host, make_machine, make_network, make_place
 from vms import noted, placement
-from vms.changes.devices import limits, media, nics
+from vms.changes.devices import limits, media, nic_steps, nics
 from vms.models import Observed, Status, VirtualMachine
 from vms.observer import MachineObserver
 
@@ -240,7 +240,7 @@ def test_a_card_that_comes_back_has_its_cable_as_it_was(cast, machine, monkeypat
     monkeypatch.setattr(steps, "call", call)
     see(machine, {"devices": {"interfaces": [{"link": "up" if linked else "down"}]}}, running=False)
     begun = nics.remove_card(actor=cast.requester, machine=machine, mac=MAC)
-    nics.DetachCard().undo(StepContext(begun.frozen, begun.identifiers, check=lambda: None))
+    nic_steps.DetachCard().undo(StepContext(begun.frozen, begun.identifiers, check=lambda: None))
     assert [verb for verb, _args in calls] == ["attach_nic", *([] if linked else ["set_link"])]
     assert linked or calls[-1] == ("set_link", (MAC, False))
 
