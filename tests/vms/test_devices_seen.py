@@ -41,6 +41,12 @@ def refused(answer, *changes, where="changes"):
     return {"seen": answer.context["carried"]}
 
 
+def carries(answer, address):
+    """Tell whether the form of a page that posts to `address` carries what the page showed."""
+    [form] = [one for one in answer.content.decode().split("<form ") if f'action="{address}"' in one]
+    return f'name="seen" value="{answer.context["carried"]}"' in form
+
+
 def done(operation):
     assert work(operation).state == State.SUCCEEDED
 
@@ -156,6 +162,14 @@ def test_a_card_that_somebody_added_keeps_a_second_from_coming_unseen(cast, mach
     posted["seen"] = answer.context["carried"]
     assert second.post(cards, posted).status_code == 302
     done(begun(nics.ADD))
+
+
+@pytest.mark.parametrize("name", ["card_network", "card_link", "card_model", "card_remove"])
+def test_each_button_carries_what_the_page_showed(machine, second, name):
+    """Red when a form has no such field: each press of it would be refused."""
+    answer = second.get(url("vms:card", args=[machine.machine.pk, MAC]))
+    address = url(f"vms:{name}", args=[machine.machine.pk, MAC])
+    assert carries(answer, address)
 
 
 def test_a_card_that_is_gone_is_told(cast, machine, second):

@@ -9,6 +9,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.states import State
 from tests.factories import GIB
 from tests.vms.test_attaching import surely  # noqa: F401 (a fixture)
+from tests.vms.test_devices_seen import carries, refused
 from tests.vms.test_moving import has_moved, host, move, work  # noqa: F401 (host: a fixture)
 from vms.changes import attaching, disks, moving
 
@@ -31,16 +32,6 @@ def page(client, host, target):  # noqa: F811
 
 def press(client, host, name, target, posted, **values):  # noqa: F811
     return client.post(url(f"vms:{name}", args=[host.machine.pk, target]), {**posted, **values})
-
-
-def refused(answer, *changes, where="changes"):
-    """Look that a press was refused, with just these changes, and return what to press with now."""
-    text = answer.content.decode()
-    assert answer.status_code == 422 and "Somebody changed this while you looked" in text
-    told = [(one.label, one.before, one.after) for one in answer.context[where]]
-    assert told == list(changes) and "since you opened it" in text
-    assert all(f"<del>{was}</del>" in text and f"<ins>{now}</ins>" in text for _label, was, now in changes)
-    return {"seen": answer.context["carried"]}
 
 
 def begun(kind):
@@ -95,6 +86,15 @@ def test_who_wants_a_disk_where_it_is_by_now_is_told_that(cast, host, second):  
     text = answer.content.decode()
     assert answer.status_code == 422 and "The disk is in this pool already" in text
     assert f'<option value="{host.other.pk}"' not in text and not begun(moving.KIND).exists()
+
+
+@pytest.mark.parametrize("name", ["disk_delete", "disk_detach", "disk_move", "disk_bus"])
+def test_each_button_carries_what_the_page_showed(host, second, name):  # noqa: F811
+    """Red when a form has no such field: each press of it would be refused."""
+    give(host, "old.qcow2")
+    answer = second.get(url("vms:disk", args=[host.machine.pk, "vdb"]))
+    address = url(f"vms:{name}", args=[host.machine.pk, "vdb"])
+    assert carries(answer, address)
 
 
 @pytest.mark.parametrize("name", ALL)
