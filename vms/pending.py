@@ -318,7 +318,7 @@ def _cards(running: Defined, persistent: Defined, names: Names) -> Iterator[Row]
     for mac, runs, waits in pairs("interfaces", mac_of, running, persistent):
         told = {"mac": mac}
         before, after = (_network(one, names) for one in (runs, waits))
-        if runs is None or waits is None or _net(runs) != _net(waits):
+        if runs is None or waits is None or not _is_same_net(runs, waits):
             yield Row(_("Network card %(mac)s") % told, before, after)
         if runs is None or waits is None:
             continue
@@ -334,6 +334,16 @@ def _net(card: Any) -> tuple[str, ...]:
     source = card.get("source") or {}
     names = ("network", "portgroup") if source.get("network") else ("bridge", "dev", "mode")
     return tuple(str(source.get(name, "")) for name in names)
+
+
+def _is_same_net(runs: Any, waits: Any) -> bool:
+    """Tell whether a card is on what it will be on, as far as what runs says it.
+
+    Of a network that gives each card a function of a device (<forward mode='hostdev'>) libvirt prints the
+    function alone, and no word of the network: better nothing is said than something that is not so.
+    """
+    is_function = runs.get("type") == "hostdev" and waits.get("type") == "network"
+    return is_function or _net(runs) == _net(waits)
 
 
 def _network(card: Any, names: Names) -> str:

@@ -47,21 +47,6 @@ HELP = {
 }
 
 
-def check_devices(values: Any) -> list[str]:
-    """Return known device models once each, in the order in which they are shown. Raises ValueError."""
-    return _known(Devices, values)
-
-
-def check_wanted(values: Any) -> list[str]:
-    """Return known accelerators once each, in the order in which they are shown. Raises ValueError."""
-    return _known(Wanted, values)
-
-
-def _known(choices: Any, values: Any) -> list[str]:
-    asked = {choices(value).value for value in values}
-    return [value for value in choices.values if value in asked]
-
-
 def first_disk(devices: str) -> str:
     """Return the device name of a machine's first disk."""
     return "sda" if devices == Devices.EMULATED else "vda"

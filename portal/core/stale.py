@@ -19,6 +19,16 @@ class Changed(Denied):
         )
         self.changes = changes
 
+    @property
+    def before(self) -> Snapshot:
+        """Return what differs, as it was seen."""
+        return {key: was for key, was, _now in self.changes}
+
+    @property
+    def after(self) -> Snapshot:
+        """Return what differs, as it is."""
+        return {key: now for key, _was, now in self.changes}
+
 
 def check_seen(name: str, seen: Snapshot, now: Snapshot) -> None:
     """Raise Changed unless the values are those that the actor saw; call it with the row locked."""

@@ -6,6 +6,9 @@ touches the host. What is there already is found by whatever name its host has f
 a name that the portal would not give. Creating is idempotent: the same name and UUID returns what exists;
 the same name or UUID on another object raises `AlreadyExists`. Removing something absent is no error.
 Whatever works in a pool raises `PoolInactive` when the pool is there and does not run.
+
+All of it stands in one file, however long: who writes a driver, or asks what a call promises, reads one list,
+and the contract suite (tests/drivers/contract) holds each driver to just that.
 """
 
 from abc import ABC, abstractmethod

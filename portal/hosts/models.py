@@ -1,7 +1,8 @@
 """Hosts, storage pools and images: what a machine can be built on. Not for: networks or machines.
 
 A pool or an image has one identity and one attachment per host that offers it. `observed_*` fields are
-written by the watcher alone, everything else by services.
+written by the watcher alone, everything else by services. Those of pools and volumes stand in
+`storage.models`; Django, and everybody else, looks here for all of them.
 """
 
 import uuid
@@ -14,9 +15,14 @@ from portal.accounts.models import Project
 from portal.core.encryption import SealedField
 from portal.core.querysets import RestrictedQuerySet
 from portal.drivers import ssh
-from portal.drivers.types import FOLDER_KINDS, Accelerator, DeviceModel, PoolKind
+from portal.drivers.types import Accelerator, DeviceModel
 from portal.hosts.images.fetching import without_query
-from portal.hosts.storage import pool_words
+from portal.hosts.storage.models import BegunVolume as BegunVolume
+from portal.hosts.storage.models import FoundPool as FoundPool
+from portal.hosts.storage.models import MadeBefore as MadeBefore
+from portal.hosts.storage.models import PoolAttachment as PoolAttachment
+from portal.hosts.storage.models import StoragePool as StoragePool
+from portal.hosts.storage.models import Volume as Volume
 
 #: Wanted accelerator -> what a host that gives it was proven by: whoever runs KVM can emulate as well.
 GIVEN_BY = {
@@ -145,104 +151,6 @@ class SshKey(models.Model):
     def fingerprint(self) -> str:
         """The public half's fingerprint."""
         return ssh.fingerprint(self.public)
-
-
-class StoragePool(models.Model):
-    """A storage pool by identity; one shared by several hosts counts once."""
-
-    #: As the hosts call it; pools of one name on two hosts are two pools.
-    name = models.CharField(max_length=64)
-    uuid = models.UUIDField(unique=True, default=uuid.uuid4)
-
-    objects = RestrictedQuerySet.as_manager()
-    estate = True
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def scope(self) -> str:
-        """The name of this pool's counters in the ledger."""
-        return f"pool:{self.pk}"
-
-
-class PoolAttachment(models.Model):
-    """A pool as one host offers it: a directory on that host, or what has no `path` (LVM and others)."""
-
-    host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="pools")
-    pool = models.ForeignKey(StoragePool, on_delete=models.PROTECT, related_name="attachments")
-    path = models.CharField(max_length=255, blank=True)
-    #: Somebody else made it: the portal uses it, and neither removes it nor fills it by itself.
-    taken_over = models.BooleanField(default=False)
-    #: libvirt's word, which never changes.
-    observed_kind = models.CharField(max_length=16, default=PoolKind.DIR.value)
-    observed_capacity = models.PositiveBigIntegerField(default=0)
-    observed_available = models.PositiveBigIntegerField(default=0)
-    observed_active = models.BooleanField(default=True)
-    #: Whether it runs whenever the host does.
-    observed_autostart = models.BooleanField(default=True)
-    #: When the host was last asked what lies in it.
-    observed_volumes_at = models.DateTimeField(null=True)
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["host", "pool"], name="one_attachment_a_host_and_pool"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.pool} on {self.host}"
-
-    @property
-    def has_folder(self) -> bool:
-        """Tell whether its volumes are files, as those of machines are."""
-        return self.observed_kind in FOLDER_KINDS
-
-    @property
-    def place(self) -> str:
-        """Where it is on its host: its folder, else what it is, in words."""
-        return self.path or pool_words.label_of(self.observed_kind)
-
-    @property
-    def topic(self) -> str:
-        """The subject of operations on the pool as this host offers it."""
-        return f"hosts.pool:{self.pk}"
-
-
-class Volume(models.Model):
-    """A volume of a pool as its host told of it last; bytes."""
-
-    pool = models.ForeignKey(PoolAttachment, on_delete=models.CASCADE, related_name="volumes")
-    #: As the host calls it, which may be a name that the portal would not give.
-    name = models.CharField(max_length=255)
-    #: Whether people made it here; one that nobody made here and nobody uses is an orphan.
-    made = models.BooleanField(default=False)
-    observed_path = models.CharField(max_length=4096)
-    observed_capacity = models.PositiveBigIntegerField(default=0)
-    observed_allocation = models.PositiveBigIntegerField(default=0)
-    observed_format = models.CharField(max_length=16, blank=True)
-    #: The file that it stands on, '' for none.
-    observed_backing = models.CharField(max_length=4096, blank=True)
-
-    objects = RestrictedQuerySet.as_manager()
-    estate = True
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["pool", "name"], name="one_row_a_volume"),
-        ]
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class BegunVolume(models.Model):
-    """An operation that is making a volume, and whatever has the volume's name now is its own."""
-
-    #: The operation's own, drawn when it was begun; of an import made of its image and the pool.
-    mark = models.UUIDField(primary_key=True)
-
-    def __str__(self) -> str:
-        return str(self.mark)
 
 
 class Image(models.Model):
@@ -417,6 +325,3 @@ class ImageAttachment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.image} in {self.pool}"
-
-
-from portal.hosts.storage.models import FoundPool, MadeBefore  # noqa: E402, F401 (Django looks here for models)

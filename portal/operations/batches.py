@@ -52,7 +52,7 @@ def _begin(operation: Operation, part: Part) -> Operation:
         state=State.QUEUED,
         spec=part.spec.text(),
         spec_hash=part.spec.hash(),
-        title=part.title,
+        title=Operation.cut(part.title),
     )
     after = {**part.spec.as_dict(), "part_of": operation.pk}
     audit.record(actor=operation.requester, verb="operation.begun", target=made, after=after)

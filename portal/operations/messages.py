@@ -1,4 +1,7 @@
-"""What failed, in sentences: what happened and what to do. Selected by the driver's or the step's code."""
+"""What failed, in sentences: what happened and what to do. Selected by the driver's or the step's code.
+
+One table, however long: a code has one sentence, which every room finds in the same place.
+"""
 
 from django.utils.translation import gettext_lazy as _
 

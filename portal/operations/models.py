@@ -38,7 +38,7 @@ class Operation(models.Model):
     identifiers = models.JSONField(default=dict)
     #: What it is about, such as `vms.machine:12`, once that exists.
     subject = models.CharField(max_length=64, blank=True, db_index=True)
-    #: Whoever makes one cuts it to this: names of others are in it.
+    #: Whoever makes one cuts it by `cut`: names of others are in it.
     TITLE_LONGEST = 250
     title = models.CharField(max_length=TITLE_LONGEST, blank=True)
     #: Where it is carried out, such as `host:2`; one lane holds a limited number at a time.
@@ -76,6 +76,11 @@ class Operation(models.Model):
 
     def __str__(self) -> str:
         return self.title or f"{self.kind} {self.pk}"
+
+    @classmethod
+    def cut(cls, title: str) -> str:
+        """Return a title as one is kept."""
+        return title[: cls.TITLE_LONGEST]
 
     @property
     def frozen(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def edit(
         spec,
         author=actor,
         change=Change.EDITED,
-        title=(title or current.title)[: Operation.TITLE_LONGEST],
+        title=Operation.cut(title or current.title),
         asked_revision=current.revision + 1,
     )
     # What is asked for now may be another policy's, and other people's, to decide.

@@ -73,7 +73,7 @@ def request_operation(
                 "spec": spec.text(),
                 "spec_hash": spec.hash(),
                 "identifiers": dict(identifiers or {}),
-                "title": title[: Operation.TITLE_LONGEST],
+                "title": Operation.cut(title),
             },
         )
         if not created:
@@ -119,7 +119,7 @@ def begin_operation(
                 spec_hash=spec.hash(),
                 identifiers=dict(identifiers),
                 subject=subject,
-                title=title[: Operation.TITLE_LONGEST],
+                title=Operation.cut(title),
                 lane=lane,
             )
             audit.record(

@@ -229,10 +229,13 @@ def _moves(portal: Portal, machine: VirtualMachine, spec: PoolSpec) -> tuple[Sid
     def by_portal() -> float:
         here = machine.disks.get().pool_id
         to = there if here == first.pk else first
+        address = reverse("vms:disk_move", args=[machine.pk, "vda"])
+        shown = operator.get(reverse("vms:disk", args=[machine.pk, "vda"]))
+        carried = re.search(rf'action="{address}".*?name="seen" value="([^"]+)"', shown, re.DOTALL)
+        if carried is None:
+            raise RuntimeError(f"the page does not say what it showed: {shown}")
         began = time.perf_counter()
-        status, page = operator.post(
-            reverse("vms:disk_move", args=[machine.pk, "vda"]), {"pool": str(to.pk)}
-        )
+        status, page = operator.post(address, {"pool": str(to.pk), "seen": carried[1]})
         if status != 302:
             raise RuntimeError(f"the move was answered by {status}: {page}")
         operation = Operation.objects.filter(kind="vm.move_disk").latest("pk")

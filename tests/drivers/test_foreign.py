@@ -11,8 +11,8 @@ from lxml import etree
 
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.inspection import LONGEST, Kind, inspect
+from portal.drivers.libvirt.xml.foreign.conversions import scale
 from portal.drivers.libvirt.xml.foreign.document import is_element, parse, serialise
-from portal.drivers.libvirt.xml.foreign.fields import scale
 
 DATA = Path(__file__).parents[1] / "data/foreign"
 SAMPLES = {

@@ -53,6 +53,37 @@ def test_the_second_of_two_people_sees_what_the_first_named(portal, sign_in, bui
     assert renamed in virsh("desc", machine.uuid, "--title", "--config")
 
 
+def test_the_second_of_two_people_sees_that_a_card_is_the_last_one_by_now(portal, sign_in, build):
+    """Red when a button does not carry what its page showed, or the page does not say what changed."""
+    machine = build()
+    first, second = sign_in("requester"), sign_in("operator")
+    address = f"{portal.url}/machines/{machine.pk}/"
+    first.goto(address)
+    people.press(first, "Force off")
+    people.is_off(first, 30)
+    first.goto(f"{address}cards/")
+    people.press(first, "Add the card")
+    people.once(first, "Succeeded", 60)
+    second.goto(f"{address}cards/")
+    second.locator("a.row-name").first.click()
+    second.wait_for_selector("text=Remove the card")
+    first.goto(f"{address}cards/")
+    first.locator("a.row-name").last.click()
+    people.press(first, "Remove the card")
+    people.once(first, "Succeeded", 60)
+
+    # The browser says on its console what a refused form was answered with.
+    sign_in.cut = True
+    second.get_by_role("button", name="Remove the card").click()
+    people.once(second, "Somebody changed this while you looked", 10)
+    assert "The machine's last card" in second.locator(".changes-unseen").inner_text()
+    keep_picture(second, "together", "last-card")
+    assert virsh("domiflist", machine.uuid).count(":") > 1
+    people.press(second, "Remove the card")
+    people.once(second, "Succeeded", 60)
+    assert ":" not in virsh("domiflist", machine.uuid)
+
+
 def test_many_machines_are_switched_by_one_press_and_the_page_follows(portal, sign_in, build):
     """Red when a press on many begins less than was confirmed, or the page of their progress stands still."""
     both = build(), build()

@@ -44,8 +44,9 @@ from vms import naming, noted, pending, settings
 from vms.catalogue.forms import SALT
 from vms.catalogue.image_forms import DescribeForm
 from vms.catalogue.values import item_snapshot, size_snapshot
+from vms.changes import disks
 from vms.changes.devices import buses, cardmodels, media, nics
-from vms.changes.devices.forms import DrivesForm, LimitsForm, ShownForm
+from vms.changes.devices.forms import LimitsForm, ShownForm
 from vms.changes.forms import DiskForm, ResizeForm
 from vms.changes.resizing import sizes_of
 from vms.install_templates import snapshot
@@ -107,7 +108,7 @@ def _back(world: Any) -> dict[str, Any]:
 
 
 def _drives(world: Any) -> dict[str, Any]:
-    return {"seen": DrivesForm(now=media.snapshot(media.drives_of(world.machine))).initial["seen"]}
+    return {"seen": ShownForm(now=media.shown(media.drives_of(world.machine))).initial["seen"]}
 
 
 def _name(world: Any) -> dict[str, Any]:
@@ -166,9 +167,18 @@ def _bus(world: Any) -> dict[str, Any]:
     return {"bus": "sata", "seen": ShownForm(now=now).initial["seen"]}
 
 
+def _cards(world: Any) -> dict[str, Any]:
+    return {"seen": ShownForm(now=nics.shown_all(nics.cards_of(world.machine))).initial["seen"]}
+
+
+def _disk_as_seen(world: Any, target: str = "vdb") -> dict[str, Any]:
+    return {"seen": ShownForm(now=disks.shown(world.machine.disks.get(target=target))).initial["seen"]}
+
+
 def _card(world: Any) -> dict[str, Any]:
     port, found = Port.objects.get(mac=MAC), noted.of(world.machine)
-    now = {**nics.shown(port, found), **cardmodels.shown(port, found)}
+    last = nics.shown_last(nics.cards_of(world.machine))
+    now = {**nics.shown(port, found), **cardmodels.shown(port, found), **last}
     return {"up": "0", "model": "e1000e", "seen": ShownForm(now=now).initial["seen"]}
 
 
@@ -597,7 +607,7 @@ LINES = (
         "machine",
         data=lambda w: {"token": uuid.uuid4(), "volume": w.volume.pk, "why": "old data"},
     ),
-    Line("vms:disk_detach", NO, change(ESTATE, told=SEE), "machine", {"target": "vdb"}),
+    Line("vms:disk_detach", NO, change(ESTATE, told=SEE), "machine", {"target": "vdb"}, _disk_as_seen),
     Line("vms:disk", page(SEE), change(USE, told=SEE, refusal=422), "machine", {"target": "vda"}, _growth),
     Line(
         "vms:disk_delete",
@@ -605,7 +615,7 @@ LINES = (
         change(USE, told=SEE),
         "machine",
         {"target": "vdb"},
-        lambda w: {"confirm_name": "vdb"},
+        lambda w: {"confirm_name": "vdb", **_disk_as_seen(w)},
     ),
     Line("vms:lease", page(SEE), change(USE, told=SEE, refusal=422), "machine", data=_longer),
     Line(
@@ -623,7 +633,7 @@ LINES = (
         change(USE - OWNER, told=SEE, refusal=422),
         "machine",
         {"target": "vda"},
-        lambda w: {"pool": w.other_pool.pk},
+        lambda w: {"pool": w.other_pool.pk, **_disk_as_seen(w, "vda")},
     ),
     Line(
         "vms:cards",
@@ -631,7 +641,7 @@ LINES = (
         # Who only looks is offered no network.
         change(USE, told=SEE, refusal=422),
         "machine",
-        data=lambda w: {"network": w.network.pk},
+        data=lambda w: {"network": w.network.pk, **_cards(w)},
     ),
     Line("vms:card", page(SEE), NO, "machine", {"mac": MAC}),
     Line("vms:card_link", NO, change(USE, told=SEE), "machine", {"mac": MAC}, _card),
@@ -646,7 +656,7 @@ LINES = (
     ),
     Line("vms:card_model", NO, change(USE, told=SEE), "machine", {"mac": MAC}, _card),
     Line("vms:disk_bus", NO, change(USE, told=SEE), "machine", {"target": "vdb"}, _bus),
-    Line("vms:card_remove", NO, change(USE, told=SEE), "machine", {"mac": MAC}),
+    Line("vms:card_remove", NO, change(USE, told=SEE), "machine", {"mac": MAC}, _card),
     Line("vms:host_devices", page(SEE), NO, "with_devices"),
     Line(
         "vms:host_device_give",

@@ -359,7 +359,7 @@ def test_volumes_are_attached_and_detached_on_pages(client, cast, surely, host, 
     gone = url("vms:disk_detach", args=[host.machine.pk, "vdb"])
     assert gone in client.get(there).content.decode()
     assert client.get(gone).status_code == 405
-    client.post(gone)
+    client.post(gone, {"seen": client.get(there).context["carried"]})
     work(Operation.objects.get(kind=attaching.DETACH))
     assert client.get(there).status_code == 404
 

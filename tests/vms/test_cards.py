@@ -8,6 +8,7 @@ from django.utils import timezone
 from networks import services as networks
 from networks.models import Network, Port
 from portal.core.errors import Denied
+from portal.core.stale import Changed
 from portal.drivers.errors import DomainNotFound
 from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.domain import DomainElement
@@ -22,8 +23,7 @@ from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import GIB, MIB, make_catalogue, make_host, make_machine, make_network, make_place
 from vms import noted, placement
-from vms.changes.devices import limits, media, nics
-from vms.editing import Clash
+from vms.changes.devices import limits, media, nic_steps, nics
 from vms.models import Observed, Status, VirtualMachine
 from vms.observer import MachineObserver
 
@@ -240,7 +240,7 @@ def test_a_card_that_comes_back_has_its_cable_as_it_was(cast, machine, monkeypat
     monkeypatch.setattr(steps, "call", call)
     see(machine, {"devices": {"interfaces": [{"link": "up" if linked else "down"}]}}, running=False)
     begun = nics.remove_card(actor=cast.requester, machine=machine, mac=MAC)
-    nics.DetachCard().undo(StepContext(begun.frozen, begun.identifiers, check=lambda: None))
+    nic_steps.DetachCard().undo(StepContext(begun.frozen, begun.identifiers, check=lambda: None))
     assert [verb for verb, _args in calls] == ["attach_nic", *([] if linked else ["set_link"])]
     assert linked or calls[-1] == ("set_link", (MAC, False))
 
@@ -283,6 +283,18 @@ def test_a_card_of_somebody_elses_is_shown_and_left(client, cast, machine):
     assert client.get(url("vms:card", args=[machine.pk, other.mac])).status_code == 404
     page = client.get(url("vms:cards", args=[machine.pk])).content.decode()
     assert "Not made by the portal" in page and "At the next start" in page
+
+
+def test_a_function_that_a_network_gave_is_on_that_network(machine):
+    """Red when only what runs is asked: libvirt prints the function there, and no word of the network."""
+    pool = {"type": "network", "mac": "52:54:00:00:00:0f", "source": {"network": "functions"}}
+    taken = {"type": "hostdev", "mac": pool["mac"], "host_address": {"type": "pci", "bus": "0x03"}}
+    see(
+        machine,
+        {"devices": {"interfaces": [{}, pool]}},
+        before={"devices": {"interfaces": [{}, taken]}},
+    )
+    assert nics.cards_of(machine)[1].place == "functions"
 
 
 # Media
@@ -331,7 +343,7 @@ def test_limits_are_those_of_the_definition_and_go_back(cast, machine):
     see(machine, {"devices": {"disks": [{"limits": {"read_bytes_sec": 5 * MIB, "total_iops_sec": 100}}]}})
     disk = machine.disks.get()
     assert limits.limits_of(disk) == wanted
-    with pytest.raises(Clash):
+    with pytest.raises(Changed):
         limit(cast.requester, machine, total_iops_sec=50)
     free = limit(cast.requester, machine, seen=wanted, total_iops_sec=50)
     assert free.identifiers["limits"] == {**NONE, "total_iops_sec": 50}
@@ -371,7 +383,8 @@ def test_the_pages_add_pull_and_remove_a_card(client, cast, machine, offered):
     text = client.get(there).content.decode()
     assert MAC in text and "while the machine runs" in text and "Up" in text
     assert client.post(there, {"network": make_network(78).pk}).status_code == 422
-    answer = client.post(there, {"network": offered.pk})
+    seen = {"seen": client.get(there).context["carried"]}
+    answer = client.post(there, {"network": offered.pk, **seen})
     begun = Operation.objects.get(kind=nics.ADD)
     assert answer.url == url("operations:detail", args=[begun.pk])
     assert begun.identifiers["mac"] in client.get(answer.url).content.decode()
@@ -383,7 +396,8 @@ def test_the_pages_add_pull_and_remove_a_card(client, cast, machine, offered):
     down = Operation.objects.get(kind=nics.LINK)
     assert down.identifiers["up"] is False
     finish(down)
-    client.post(url("vms:card_remove", args=[machine.pk, MAC]))
+    seen = {"seen": client.get(card).context["carried"]}
+    client.post(url("vms:card_remove", args=[machine.pk, MAC]), seen)
     finish(Operation.objects.get(kind=nics.REMOVE))
     assert client.get(card).status_code == 404
     see(machine, {"devices": {"interfaces": [None]}}, running=False)

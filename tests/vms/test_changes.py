@@ -459,7 +459,7 @@ def test_disks_are_asked_for_grown_and_deleted_on_their_pages(client, cast, mach
     gone = url("vms:disk_delete", args=[machine.pk, "vdb"])
     client.post(gone, {"confirm_name": "vda"})
     assert not Operation.objects.filter(kind="vm.remove_disk").exists()
-    client.post(gone, {"confirm_name": "vdb"})
+    client.post(gone, {"confirm_name": "vdb", "seen": client.get(there).context["carried"]})
     finish(Operation.objects.get(kind="vm.remove_disk"))
     assert client.get(there).status_code == 404
     verbs = set(AuditEntry.objects.values_list("verb", flat=True))

@@ -21,6 +21,7 @@ from portal.operations.transitions import move
 from tests.factories import GIB, make_network
 from tests.vms.test_changes import add, consent, finish, machine, off, see, used  # noqa: F401 (a fixture)
 from vms import leases, noted, power
+from vms.adoption.services import release_machine
 from vms.changes import cloning
 from vms.models import Status, VirtualMachine
 
@@ -122,6 +123,21 @@ def test_one_in_the_bin_is_not_deleted_for_good_while_it_is_copied(client, cast,
     assert "is being cloned" in client.get(url("vms:detail", args=[original.pk])).context["no_purge"]
     finish(cloned)
     assert power.purge_machine(**purge).state == State.QUEUED
+
+
+def test_an_adopted_one_is_not_released_while_it_is_copied(client, cast, chief, original):
+    """Red when why_not_released() does not look for clones: what is copied would be nobody's."""
+    cloned = clone(cast.requester, original)
+    consent(cast, cloned)
+    VirtualMachine.objects.filter(pk=original.pk).update(adopted=True)
+    release = {"actor": chief, "machine": original, "confirm_name": original.name}
+    with pytest.raises(Denied, match="is being cloned"):
+        release_machine(**release)
+    client.force_login(chief)
+    assert "is being cloned" in client.get(url("vms:detail", args=[original.pk])).context["no_release"]
+    finish(cloned)
+    release_machine(**release)
+    assert not VirtualMachine.objects.filter(pk=original.pk).exists()
 
 
 def test_what_was_asked_before_waits_for_the_clone_too(cast, original):

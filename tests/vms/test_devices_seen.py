@@ -4,6 +4,7 @@ import pytest
 from django.core import signing
 from django.urls import reverse as url
 
+from networks.models import Port
 from portal.operations.models import Operation
 from portal.operations.states import State
 from tests.factories import make_network
@@ -15,7 +16,7 @@ from vms.changes.devices import buses, cardmodels, nics, rewiring
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 #: A fixture: a machine that runs on a fake host with a disk and a card.
 machine = devices.machine
-KINDS = (buses.BUS, cardmodels.MODEL, nics.LINK, rewiring.REWIRE)
+KINDS = (buses.BUS, cardmodels.MODEL, nics.LINK, nics.REMOVE, rewiring.REWIRE)
 PLACES = {"disk": "vda", "card": MAC}
 
 
@@ -38,6 +39,12 @@ def refused(answer, *changes, where="changes"):
     assert told == list(changes) and "since you opened it" in text
     assert all(f"<del>{was}</del>" in text and f"<ins>{now}</ins>" in text for _label, was, now in changes)
     return {"seen": answer.context["carried"]}
+
+
+def carries(answer, address):
+    """Tell whether the form of a page that posts to `address` carries what the page showed."""
+    [form] = [one for one in answer.content.decode().split("<form ") if f'action="{address}"' in one]
+    return f'name="seen" value="{answer.context["carried"]}"' in form
 
 
 def done(operation):
@@ -104,6 +111,74 @@ def test_a_cable_that_somebody_plugged_in_is_told(cast, machine, second):
     done(nics.set_link(actor=cast.requester, machine=machine.machine, mac=MAC, up=False))
     refused(press(second, machine, "card_link", posted, up="0"), ("Link", "Up", "Down"))
     assert not Operation.objects.filter(kind=nics.LINK, state=State.QUEUED).exists()
+
+
+def test_no_card_is_removed_from_a_network_that_was_not_seen(cast, machine, second):
+    """Red when remove_card() does not check what was seen."""
+    posted = page(second, machine, "card")
+    done(rewire(cast.requester, machine))
+    answer = press(second, machine, "card_remove", posted)
+    posted = refused(answer, ("Network", "Example 77", "Example 78"))
+    assert press(second, machine, "card_remove", posted).status_code == 302
+    done(begun(nics.REMOVE))
+
+
+def give(cast, machine):
+    done(nics.add_card(actor=cast.requester, machine=machine.machine, network=machine.away))
+    return Port.objects.exclude(mac=MAC).get().mac
+
+
+def test_no_card_is_removed_by_who_did_not_read_that_it_is_the_last(cast, machine, second):
+    """Red when remove_card() compares the card alone: the page warned of nothing when it was opened."""
+    other = give(cast, machine)
+    posted = page(second, machine, "card")
+    done(nics.remove_card(actor=cast.requester, machine=machine.machine, mac=other))
+    answer = press(second, machine, "card_remove", posted)
+    posted = refused(answer, ("The machine's last card", "no", "yes"))
+    assert "It is the machine's last network card" in answer.content.decode()
+    assert press(second, machine, "card_remove", posted).status_code == 302
+    done(begun(nics.REMOVE))
+
+
+def test_another_card_keeps_nobody_from_removing_what_was_the_last(cast, machine, second):
+    """Red when it counts that there are more cards by now: the machine keeps one more than was thought."""
+    posted = page(second, machine, "card")
+    give(cast, machine)
+    assert press(second, machine, "card_remove", posted).status_code == 302
+    done(begun(nics.REMOVE))
+
+
+def test_a_card_that_somebody_added_keeps_a_second_from_coming_unseen(cast, machine, second):
+    """Red when add_card() does not check what was seen: the machine would get one more than both wanted."""
+    cards = url("vms:cards", args=[machine.machine.pk])
+    posted = {"seen": second.get(cards).context["carried"], "network": machine.away.pk}
+    mac = give(cast, machine)
+    answer = second.post(cards, posted)
+    text = answer.content.decode()
+    assert answer.status_code == 422 and "Somebody changed this while you looked" in text
+    [change] = answer.context["changes"]
+    told = (change.label, change.before, change.after)
+    assert told == (f"Network card {mac}", "", "Example 78") and "<ins>Example 78</ins>" in text
+    posted["seen"] = answer.context["carried"]
+    assert second.post(cards, posted).status_code == 302
+    done(begun(nics.ADD))
+
+
+@pytest.mark.parametrize("name", ["card_network", "card_link", "card_model", "card_remove"])
+def test_each_button_carries_what_the_page_showed(machine, second, name):
+    """Red when a form has no such field: each press of it would be refused."""
+    answer = second.get(url("vms:card", args=[machine.machine.pk, MAC]))
+    address = url(f"vms:{name}", args=[machine.machine.pk, MAC])
+    assert carries(answer, address)
+
+
+def test_a_card_that_is_gone_is_told(cast, machine, second):
+    """Red when a button of its page is answered with 404."""
+    posted = page(second, machine, "card")
+    done(nics.remove_card(actor=cast.requester, machine=machine.machine, mac=MAC))
+    for name in "card_network", "card_link", "card_model", "card_remove":
+        answer = press(second, machine, name, posted, network=machine.away.pk)
+        assert "has this card no more" in second.get(answer.url).content.decode()
 
 
 def test_a_change_of_something_else_stops_nobody(cast, machine, second):

@@ -9,7 +9,7 @@ from tests.vms import test_cards as cards
 from tests.vms.test_cards import see
 from tests.vms.test_media import holds, iso  # noqa: F401 (a fixture)
 from vms.changes.devices import media
-from vms.changes.devices.forms import DrivesForm
+from vms.changes.devices.forms import ShownForm
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 #: Fixtures: a machine that runs with its seed in its drive, and the network that it is on.
@@ -45,14 +45,14 @@ def refused(answer, label, before, after):
     """Tell whether a press was refused with this change, and nothing begun."""
     text = answer.content.decode()
     assert answer.status_code == 422 and not Operation.objects.filter(kind__contains="drive").exists()
-    assert "Somebody changed these drives since you opened this page" in text
+    assert "Somebody changed this while you looked" in text and "since you opened it" in text
     assert not Operation.objects.filter(kind=media.CHANGE).exists()
     [change] = answer.context["changes"]
     return (change.label, change.before, change.after) == (label, before, after)
 
 
 def test_who_did_not_see_what_is_in_a_drive_changes_nothing_of_it(client, machine, iso, page):  # noqa: F811
-    """Red when `_change` does not call check_seen(): the CD of the first would be thrown out unseen."""
+    """Red when `_change` does not call check_drive(): the CD of the first would be thrown out unseen."""
     seed = f"{machine.domain_name}-seed.iso"
     holds(machine, iso)
     for posted in ({}, {"force": "1"}, {"medium": "seed"}):
@@ -66,7 +66,7 @@ def test_who_did_not_see_what_is_in_a_drive_changes_nothing_of_it(client, machin
 
 
 def test_who_wishes_what_is_so_by_now_is_told_that(client, machine, iso, page):  # noqa: F811
-    """Red when check_seen() comes before what is so already: both wanted the same."""
+    """Red when check_drive() comes before what is so already: both wanted the same."""
     holds(machine, iso)
     answer = press(client, machine, "media_change", "sda", medium=iso.pk, **page)
     assert answer.status_code == 302 and answer.url == url("vms:media", args=[machine.pk])
@@ -74,7 +74,7 @@ def test_who_wishes_what_is_so_by_now_is_told_that(client, machine, iso, page): 
 
 
 def test_what_waits_in_a_drive_for_the_next_start_counts_too(client, machine, page):
-    """Red when a snapshot holds only what is in the drive now."""
+    """Red when `shown` holds only what is in the drive now."""
     see(machine, {"devices": {"disks": [{}, {"source": {"file": "/elsewhere/tools.iso"}}]}})
     answer = press(client, machine, "media_change", "sda", **page)
     seed = f"{machine.domain_name}-seed.iso"
@@ -82,7 +82,7 @@ def test_what_waits_in_a_drive_for_the_next_start_counts_too(client, machine, pa
 
 
 def test_another_file_of_the_same_name_is_another_cd(client, machine, page):
-    """Red when a snapshot holds the names of files alone."""
+    """Red when `shown` holds the names of files alone."""
     name = f"{machine.domain_name}-seed.iso"
     has(machine, {"source": {"file": f"/elsewhere/{name}"}})
     answer = press(client, machine, "media_change", "sda", **page)
@@ -97,7 +97,7 @@ def test_another_drive_keeps_nobody_from_changing_theirs(client, machine, page):
 
 
 def test_a_drive_that_somebody_added_keeps_a_second_from_coming_unseen(client, machine, page):
-    """Red when add_drive() does not call check_seen(): the machine would get one more than both wanted."""
+    """Red when add_drive() does not check what was seen: the machine would get one more than both wanted."""
     has(machine, {}, SECOND)
     answer = press(client, machine, "drive_add", bus="sata", **page)
     assert refused(answer, "Drive sdb", "not there", "there")
@@ -110,7 +110,7 @@ def test_what_is_in_a_drive_by_now_keeps_nobody_from_adding_one(client, machine,
 
 
 def test_a_drive_that_was_emptied_or_taken_away_is_not_removed_unseen(client, machine, page):
-    """Red when remove_drive() does not call check_seen()."""
+    """Red when remove_drive() does not call check_drive()."""
     seed = f"{machine.domain_name}-seed.iso"
     has(machine, EMPTY)
     assert refused(press(client, machine, "drive_remove", "sda", **page), "In drive sda", seed, "")
@@ -122,7 +122,7 @@ def test_a_drive_that_was_emptied_or_taken_away_is_not_removed_unseen(client, ma
 def test_what_nobody_signed_counts_as_nothing_seen(client, cast, machine, how):
     """Red when `shown` ends in `or None`: a page that says nothing of what it showed may do all."""
     client.force_login(cast.requester)
-    another = signing.dumps(media.snapshot(media.drives_of(machine)), salt="another")
+    another = signing.dumps(media.shown(media.drives_of(machine)), salt="another")
     posted = {} if how == "none" else {"seen": "x" if how == "unsigned" else another}
     answer = press(client, machine, "media_change", "sda", **posted)
     assert refused(answer, "Drive sda", "not there", "there")
@@ -130,7 +130,7 @@ def test_what_nobody_signed_counts_as_nothing_seen(client, cast, machine, how):
 
 def test_a_snapshot_tells_no_folder_of_the_host(machine):
     """Red when paths are in what the page carries, which anybody can read."""
-    shown = media.snapshot(media.drives_of(machine))
+    shown = media.shown(media.drives_of(machine))
     assert "/" not in str(shown)
-    form = DrivesForm({"seen": DrivesForm(now=shown).initial["seen"]}, now={})
+    form = ShownForm({"seen": ShownForm(now=shown).initial["seen"]}, now={})
     assert form.shown == shown

@@ -392,7 +392,8 @@ def test_the_page_offers_what_can_be(cast, host, client):
     assert "The machine goes on meanwhile" in page and "shares its image" not in page
     answer = client.post(url("vms:disk_move", args=[host.machine.pk, "vda"]), {"pool": host.place.pk})
     assert answer.status_code == 422
-    answer = client.post(url("vms:disk_move", args=[host.machine.pk, "vda"]), {"pool": host.other.pk})
+    posted = {"pool": host.other.pk, "seen": client.get(there).context["carried"]}
+    answer = client.post(url("vms:disk_move", args=[host.machine.pk, "vda"]), posted)
     begun = Operation.objects.get(kind=moving.KIND)
     assert answer.url == url("operations:detail", args=[begun.pk])
     back = f'href="{url("vms:detail", args=[host.machine.pk])}"'

@@ -241,7 +241,8 @@ def test_the_page_says_when_and_begins_it(client, cast, here):
     VirtualMachine.objects.update(observed_state=Observed.SHUTOFF)
     assert "it starts on the other network" in client.get(card).content.decode()
     unknown = url("vms:card_network", args=[here.machine.pk, "52:54:00:00:00:0f"])
-    assert client.post(unknown, {"network": here.home.pk}).status_code == 404
+    gone = client.post(unknown, {"network": here.home.pk}, follow=True)
+    assert "has this card no more" in gone.content.decode()
 
 
 def test_a_card_on_a_bridge_that_the_guest_keeps_blocks_nothing(cast, here, monkeypatch):

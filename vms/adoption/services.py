@@ -134,7 +134,7 @@ def why_not_released(machine: VirtualMachine) -> str:
         return _("The portal itself built this machine; it can be deleted, not released.")
     if Operation.objects.filter(subject=machine.topic, state__in=UNFINISHED).exists():
         return _("Another change to this machine is not finished yet; wait for it.")
-    return ""
+    return power.being_cloned(machine)
 
 
 def release_machine(*, actor: Any, machine: VirtualMachine, confirm_name: str) -> None:

@@ -92,7 +92,7 @@ def ask(
             identifiers=begin,
             lane=machine.host.scope,
         )
-    titled = title[: Operation.TITLE_LONGEST]
+    titled = Operation.cut(title)
     waiting = Operation.objects.filter(kind=spec.kind, state=State.AWAITING_APPROVAL, title=titled)
     if waiting.exclude(token=token).exists():
         raise Denied(_("Such a change of it waits for approval already; withdraw or edit that one."))

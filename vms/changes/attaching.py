@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from portal.accounts.backends import may
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot
 from portal.drivers.qcow2 import SECTOR, has_external_data
 from portal.drivers.types import DomainInfo, VolumeInfo, is_device
 from portal.hosts import sharing
@@ -246,10 +247,13 @@ class _Asking(asking.AskingToChange):
 # Detaching
 
 
-def detach(*, actor: Any, disk: Disk) -> Operation:
-    """Take a disk from its machine; its volume stays in the pool, where operators find it. Raises Denied."""
+def detach(*, actor: Any, disk: Disk, seen: Snapshot | None = None) -> Operation:
+    """Take a disk from its machine; its volume stays in the pool, where operators find it.
+
+    `seen` is what a page showed (`disks.shown`). Raises Changed when it is another by now, and Denied.
+    """
     check_estate(actor, "operate", _("detach disks and keep them"))
-    return disks.begin_taking(actor, disk, DETACH, "Detach")
+    return disks.begin_taking(actor, disk, DETACH, "Detach", seen)
 
 
 def settle_detached(operation: Operation, state: State) -> None:

@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot
 from portal.core.templatetags.gatehouse import gib
 from portal.drivers.types import FOLDER_KINDS, DomainFeature, VolumeVerb, can
 from portal.hosts.models import PoolAttachment
@@ -24,7 +25,7 @@ from portal.operations.states import State
 from vms import hypervisors, noted, placement, power, power_steps
 from vms.building import page_of_machine
 from vms.changes import asking
-from vms.changes.devices import places
+from vms.changes.devices import places, showing
 from vms.changes.disk_steps import Attach, Detach, Grow, MakeVolume
 from vms.editing import Clash
 from vms.models import Definition, Disk, VirtualMachine
@@ -173,20 +174,34 @@ def why_kept(machine: VirtualMachine, disk: Disk) -> str:
     return _("The machine starts from this disk.") if disk.target == first else ""
 
 
-def remove_disk(*, actor: Any, disk: Disk, confirm_name: str) -> Operation:
-    """Detach a disk and delete it with all that is on it. Raises Denied."""
+def shown(disk: Disk) -> Snapshot:
+    """Return what pages show of a disk: a name alone may be that of another by now."""
+    return {"volume": disk.volume_name, "pool": disk.pool.pool.name, "size": disk.capacity}
+
+
+def remove_disk(
+    *, actor: Any, disk: Disk, confirm_name: str, seen: Snapshot | None = None
+) -> Operation:
+    """Detach a disk and delete it with all that is on it; `seen` is what a page showed (`shown`).
+
+    Raises Changed when it is another by now, and Denied.
+    """
     if confirm_name != disk.target:
         raise Denied(_("Type the disk's name exactly to delete it."))
-    return begin_taking(actor, disk, REMOVE, "Delete")
+    return begin_taking(actor, disk, REMOVE, "Delete", seen)
 
 
-def begin_taking(actor: Any, disk: Disk, kind: str, doing: str) -> Operation:
-    """Queue that a machine loses a disk; `doing` is what is done to it, in the title. Raises Denied."""
+def begin_taking(actor: Any, disk: Disk, kind: str, doing: str, seen: Snapshot | None) -> Operation:
+    """Queue that a machine loses a disk; `doing` is what is done to it, in the title.
+
+    `seen` is what a page showed (`shown`). Raises Changed when the disk is another by now, and Denied.
+    """
     with transaction.atomic():
         current = power.usable(actor, disk.machine, "edit")
         now = current.disks.select_related("pool__pool").filter(pk=disk.pk).first()
         if now is None:
             raise Denied(_("The machine has this disk no more."))
+        showing.check(now.target, seen, shown(now))
         if reason := why_kept(current, now):
             raise Denied(reason)
         pinned = {"machine": str(current.uuid), "name": current.name, "drive": now.target}

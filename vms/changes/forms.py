@@ -171,6 +171,10 @@ class MoveForm(forms.Form):
 
     def __init__(self, data: Any = None, *, places: Sequence[Place]) -> None:
         super().__init__(data)
+        self.offer(places)
+
+    def offer(self, places: Sequence[Place]) -> None:
+        """Offer these pools from now on."""
         field = cast(forms.ModelChoiceField, self.fields["pool"])
         field.queryset = PoolAttachment.objects.filter(pk__in=[place.pool.pk for place in places])
         words = {place.pool.pk: place for place in places}

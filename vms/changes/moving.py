@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 
 from portal.accounts.backends import may
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot
 from portal.drivers.types import (
     FOLDER_KINDS,
     CloneMode,
@@ -36,7 +37,9 @@ from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.states import State
 from vms import hypervisors, noted, placement, power
 from vms.building import page_of_machine
+from vms.changes import disks
 from vms.changes.changing_over import NO_COPY, ChangeOver
+from vms.changes.devices import showing
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
 from vms.models import Definition, Disk, VirtualMachine
 
@@ -271,8 +274,14 @@ def why_not(actor: Any, machine: VirtualMachine) -> str:
     return power.why_not(actor, machine, "edit")
 
 
-def move_disk(*, actor: Any, disk: Disk, to: PoolAttachment) -> Operation:
-    """Queue the move of a disk to another pool of its host, whose room is held at once. Raises Denied."""
+def move_disk(
+    *, actor: Any, disk: Disk, to: PoolAttachment, seen: Snapshot | None = None
+) -> Operation:
+    """Queue the move of a disk to another pool of its host, whose room is held at once.
+
+    `seen` is what a page showed (`disks.shown`). Raises Changed when the disk is another by now, or lies
+    elsewhere, and Denied.
+    """
     with transaction.atomic():
         current = power.usable(actor, disk.machine, "edit")
         if not may(actor, "operate", current.project):
@@ -285,6 +294,7 @@ def move_disk(*, actor: Any, disk: Disk, to: PoolAttachment) -> Operation:
             raise Denied(_("The machine's host has this pool no more."), field="pool")
         if there.pool_id == now.pool.pool_id:
             raise Denied(_("The disk is in this pool already."), field="pool")
+        showing.check(now.target, seen, disks.shown(now))
         if not there.has_folder:
             raise Denied(_("Disks of machines are files, and this pool is no folder."), field="pool")
         _check_movable(known(current), now)

@@ -1,8 +1,10 @@
 """Pages that change a machine's size and disks. Each parses, calls a service, renders."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
@@ -16,7 +18,7 @@ from portal.operations import words
 from portal.operations.models import Operation
 from vms import live, noted, power
 from vms.changes import attaching, cloning, disks, memory, moving, resizing, templates, twins
-from vms.changes.devices import buses, limits
+from vms.changes.devices import buses, limits, showing
 from vms.changes.devices.forms import LimitsForm, ShownForm
 from vms.changes.forms import AttachForm, ChangeForm, CloneForm, DiskForm, MoveForm, ResizeForm, TemplateForm
 from vms.editing import Clash
@@ -210,10 +212,8 @@ def disk_attach(request: HttpRequest, pk: int) -> HttpResponse:
 def disk_detach(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     """Take a disk from a machine and keep its volume."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    found = get_object_or_404(vm.disks, target=target)
-    with attempt(request, _("The disk is being detached; the page shows when it is done.")):
-        attaching.detach(actor=request.user, disk=found)
-    return go_to(request, "vms:detail", pk)
+    told = _("The disk is being detached; the page shows when it is done.")
+    return _take(request, vm, target, told, attaching.detach)
 
 
 @require_http_methods(_FORMS)
@@ -250,13 +250,21 @@ def disk(request: HttpRequest, pk: int, target: str) -> HttpResponse:
 def disk_move(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     """Move a disk to another pool of its host."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    found = get_object_or_404(vm.disks.select_related("pool__pool", "machine__host"), target=target)
-    form = MoveForm(request.POST, places=moving.places(found))
+    found = disk_of(request, vm, target)
+    if found is None:
+        return go_to(request, "vms:detail", pk)
+    places = moving.places(found)
+    # With its own, to which somebody may have moved it meanwhile.
+    form = MoveForm(request.POST, places=[*places, moving.Place(found.pool, 0)])
+    changes: list[words.Difference] = []
     if form.is_valid():
-        with denied_at(form):
-            begun = moving.move_disk(actor=request.user, disk=found, to=form.cleaned_data["pool"])
+        with denied_at(form), showing.note(changes):
+            doing: dict[str, Any] = {"disk": found, "to": form.cleaned_data["pool"]}
+            begun = moving.move_disk(actor=request.user, **doing, seen=ShownForm.posted(request.POST))
             return go_to(request, "operations:detail", begun.pk)
-    return render(request, "vms/disk.html", disk_page(request, found) | {"move": form}, status=422)
+    form.offer(places)
+    context = disk_page(request, found) | {"move": form, "move_changes": changes}
+    return render(request, "vms/disk.html", context, status=422)
 
 
 def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
@@ -277,7 +285,7 @@ def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
         "bus": buses.bus_of(found, seen),
         "buses": buses.choices(found.machine, found, seen),
         "bus_waits": buses.waits(found, seen),
-        "carried": ShownForm(now=buses.shown(found, seen)).initial["seen"],
+        "carried": ShownForm(now={**buses.shown(found, seen), **disks.shown(found)}).initial["seen"],
         "bus_fixed": denied or buses.why_fixed(found.machine, found, seen),
         "denied": denied,
         "limits_denied": denied or limits.why_not(seen),
@@ -290,12 +298,31 @@ def disk_page(request: HttpRequest, found: Disk) -> dict[str, Any]:
 def disk_delete(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     """Detach a disk and delete it."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    found = get_object_or_404(vm.disks, target=target)
-    with attempt(request, _("The disk is being deleted; the page shows when it is done.")):
-        disks.remove_disk(
-            actor=request.user, disk=found, confirm_name=request.POST.get("confirm_name", "")
-        )
-    return go_to(request, "vms:detail", pk)
+    told = _("The disk is being deleted; the page shows when it is done.")
+    typed = request.POST.get("confirm_name", "")
+    return _take(request, vm, target, told, partial(disks.remove_disk, confirm_name=typed))
+
+
+def _take(
+    request: HttpRequest, vm: VirtualMachine, target: str, told: str, take: Callable[..., Operation]
+) -> HttpResponse:
+    """Take a disk from a machine as it was seen, or show its page again with what others changed."""
+    found = disk_of(request, vm, target)
+    changes: list[words.Difference] = []
+    if found is not None:
+        with attempt(request, told), showing.note(changes):
+            take(actor=request.user, disk=found, seen=ShownForm.posted(request.POST))
+    if found is None or not changes:
+        return go_to(request, "vms:detail", vm.pk)
+    return render(request, "vms/disk.html", disk_page(request, found) | {"changes": changes}, status=422)
+
+
+def disk_of(request: HttpRequest, vm: VirtualMachine, target: str) -> Disk | None:
+    """Return a disk that somebody pressed a button of; None, and say so, where it is gone by now."""
+    found = vm.disks.select_related("pool__pool", "machine__host").filter(target=target).first()
+    if found is None:
+        messages.error(request, _("The machine has this disk no more."))
+    return found
 
 
 def _page(

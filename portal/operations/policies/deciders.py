@@ -121,14 +121,6 @@ def in_whose_name(actor: Any, operation: Operation) -> int | None:
     return found
 
 
-def stands_in_for(actor: Any, operation: Operation) -> tuple[bool, str]:
-    """Tell whether `actor` decides on `operation` now, and for whom, '' in their own name."""
-    person = in_whose_name(actor, operation) if operation.state == State.AWAITING_APPROVAL else None
-    if person is None or person == actor.pk:
-        return person is not None, ""
-    return True, User.objects.get(pk=person).get_username()
-
-
 def why_not(actor: Any, operation: Operation) -> str:
     """Return why `actor` cannot decide on `operation` now; for whom `waiting_for` does not hold it."""
     # As it is now, not as it was when the caller read it.

@@ -7,11 +7,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot
 from portal.operations.models import Operation
 from portal.operations.registry import Kind
 from vms import noted, power, settings
 from vms.building import page_of_machine
-from vms.changes.devices import buses, media, places, redefining
+from vms.changes.devices import buses, media, places, redefining, showing
 from vms.changes.devices.shared import begin, devices, known
 from vms.models import Definition, VirtualMachine
 from vms.settings.disks import target_of
@@ -82,18 +83,19 @@ def why_stays(found: Definition | None, target: str) -> str:
 
 
 def add_drive(
-    *, actor: Any, machine: VirtualMachine, bus: str, seen: media.Seen | None = None
+    *, actor: Any, machine: VirtualMachine, bus: str, seen: Snapshot | None = None
 ) -> Operation:
     """Queue that a machine has another drive for CDs, an empty one, from its next start on.
 
-    `seen` is what the page showed (`media.snapshot`). Raises Clash when its drives are others, and Denied.
+    `seen` is what the page showed (`media.shown`). Raises Changed when its drives are others, and Denied.
     """
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
         found = known(current)
-        now = media.snapshot(media.drives_of(current))
+        there = media.shown(media.drives_of(current))
         # What is in those that were there already is no matter.
-        media.check_seen(now, seen, set(now) ^ set(seen or ()))
+        others = there.keys() ^ (seen or {}).keys()
+        showing.check(current.name, seen, {target: there.get(target) for target in others})
         if reason := why_no_more(current, found):
             raise Denied(reason)
         if bus not in dict(buses_of(current, found)):
@@ -125,16 +127,16 @@ def add_drive(
 
 
 def remove_drive(
-    *, actor: Any, machine: VirtualMachine, target: str, seen: media.Seen | None = None
+    *, actor: Any, machine: VirtualMachine, target: str, seen: Snapshot | None = None
 ) -> Operation:
     """Queue that a machine has an empty drive no more from its next start on.
 
-    `seen` is what the page showed (`media.snapshot`). Raises Clash when the drive is another, and Denied.
+    `seen` is what the page showed (`media.shown`). Raises Changed when the drive is another, and Denied.
     """
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
         found = known(current)
-        media.check_seen(media.snapshot(media.drives_of(current)), seen, [target])
+        media.check_drive(media.drives_of(current), target, seen)
         if reason := why_stays(found, target):
             raise Denied(reason)
         there = devices(found.observed_persistent, "disks")

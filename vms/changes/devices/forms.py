@@ -29,7 +29,7 @@ class CardForm(forms.Form):
 
 
 class ShownForm(SeenForm):
-    """Carries with each button of a device's page what that showed of the device."""
+    """Carries with each button of a page of devices what that showed of them."""
 
     salt = "vms.changes.device"
 
@@ -42,6 +42,11 @@ class ShownForm(SeenForm):
     def shown(self) -> Snapshot:
         """Return what was on the page, nothing where nobody signed it."""
         return dict(self.cleaned_data["seen"]) if self.is_valid() else {}
+
+    @classmethod
+    def posted(cls, data: Any) -> Snapshot:
+        """Return what was on the page of which `data` was posted."""
+        return cls(data, now={}).shown
 
 
 class LimitsForm(SeenForm):
@@ -67,8 +72,3 @@ class LimitsForm(SeenForm):
         """Return the limits that were typed, 0 for none."""
         return {name: self.cleaned_data[name] or 0 for name in LIMITS}
 
-
-class DrivesForm(ShownForm):
-    """Carries with each button of the page of drives what that showed of them (`media.snapshot`)."""
-
-    salt = "vms.changes.drives"

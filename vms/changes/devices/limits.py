@@ -16,8 +16,8 @@ from portal.operations.registry import Kind, StepContext
 from portal.operations.words import Difference
 from vms import hypervisors, noted, power
 from vms.building import page_of_machine
+from vms.changes.devices import showing
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
-from vms.editing import Clash
 from vms.models import Definition, Disk, VirtualMachine
 
 LIMIT = "vm.limit_disk"
@@ -89,7 +89,7 @@ def limit_disk(
 ) -> Operation | None:
     """Queue other limits of a disk (of each of LIMITS, 0 for none); the person saw it with `seen`.
 
-    Returns None when all of it is so already. Raises Clash when it has others by now, and Denied, with the
+    Returns None when all of it is so already. Raises Changed when it has others by now, and Denied, with the
     limit as its field, for one that cannot be.
     """
     wanted = {name: limits.get(name, 0) for name in LIMITS}
@@ -107,8 +107,7 @@ def limit_disk(
             raise Denied(_("The machine has this disk no more."))
         if _is_so(found, now.target, wanted):
             return None
-        if before != {name: seen.get(name, 0) for name in LIMITS}:
-            raise Clash(_("Somebody changed these limits since you opened this page; look again."))
+        showing.check(now.target, {name: seen.get(name, 0) for name in LIMITS}, before)
         return _begin(actor, current, now, wanted, before)
 
 

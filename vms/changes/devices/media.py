@@ -4,7 +4,7 @@ What can be put in is the machine's own seed, and ISO images of the catalogue. T
 same pools and hold their keys, so a list of files in a pool is no list of what may be put in.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +14,18 @@ from django.utils.translation import gettext as _
 
 from portal.core.canonical import canonical_json, digest
 from portal.core.errors import Denied
+from portal.core.stale import Snapshot
 from portal.hosts.models import Image, ImageAttachment
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.words import Difference
 from vms import noted, power, seeds
 from vms.building import page_of_machine
+from vms.changes.devices import showing
 from vms.changes.devices.shared import DeviceStep, begin, devices, known
-from vms.editing import Clash
 from vms.models import VirtualMachine
 
 CHANGE = "vm.change_media"
-#: What a page showed of a machine's drives (`snapshot`).
-Seen = Mapping[str, Sequence[str]]
 
 
 class ChangeMedia(DeviceStep):
@@ -97,19 +96,18 @@ def drives_of(machine: VirtualMachine) -> list[Drive] | None:
     return drives
 
 
-def snapshot(drives: Iterable[Drive] | None) -> Seen:
-    """Return what a page shows of drives, by their names."""
+def shown(drives: Iterable[Drive] | None) -> Snapshot:
+    """Return what pages show of drives, by their names."""
     return {drive.target: drive.seen for drive in drives or ()}
 
 
-def check_seen(now: Seen, seen: Seen | None, targets: Iterable[str]) -> None:
-    """Raise Clash when one of the drives `targets` is not as it was `seen`; None where no page showed any."""
-    if seen is not None and any(now.get(target) != seen.get(target) for target in targets):
-        raise Clash(_("Somebody changed these drives since you opened this page; look again."))
+def check_drive(drives: Iterable[Drive] | None, target: str, seen: Snapshot | None) -> None:
+    """Raise Changed unless the drive `target` is as a page showed it, or as little there."""
+    showing.check(_("drive %(drive)s") % {"drive": target}, seen, {target: shown(drives).get(target)})
 
 
-def differences(before: Seen, after: Seen) -> list[Difference]:
-    """Return in words what differs between two snapshots of drives."""
+def differences(before: Snapshot, after: Snapshot) -> list[Difference]:
+    """Return in words what differs between two looks at drives (`shown`)."""
     found = []
     for target in sorted({**before, **after}):
         was, now, drive = before.get(target), after.get(target), {"drive": target}
@@ -154,11 +152,11 @@ def insert_image(
     target: str,
     image: Image,
     force: bool = False,
-    seen: Seen | None = None,
+    seen: Snapshot | None = None,
 ) -> Operation | None:
     """Queue that an ISO image comes into the drive at `target`; `force` takes out what the guest holds.
 
-    `seen` is what the page showed (`snapshot`). Returns None when it is so already. Raises Clash when the
+    `seen` is what the page showed (`shown`). Returns None when it is so already. Raises Changed when the
     drive is another by now, and Denied.
     """
     with transaction.atomic():
@@ -180,12 +178,12 @@ def change_media(
     target: str,
     seed: bool,
     force: bool = False,
-    seen: Seen | None = None,
+    seen: Snapshot | None = None,
 ) -> Operation | None:
     """Queue that the machine's seed comes into the drive at `target`, or (not `seed`) that nothing is in it.
 
-    `force` takes out what the guest holds, `seen` is what the page showed (`snapshot`). Returns None when it
-    is so already. Raises Clash when the drive is another by now, and Denied.
+    `force` takes out what the guest holds, `seen` is what the page showed (`shown`). Returns None when it
+    is so already. Raises Changed when the drive is another by now, and Denied.
     """
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
@@ -200,7 +198,7 @@ def _change(
     path: str,
     *,
     force: bool,
-    seen: Seen | None,
+    seen: Snapshot | None,
     **pinned: Any,
 ) -> Operation | None:
     """Queue that the file `path` comes into a drive of a machine that the caller holds. Raises Denied."""
@@ -209,7 +207,7 @@ def _change(
     drive = next((one for one in drives if one.target == target), None)
     if drive is not None and drive.path == drive.defined == path:
         return None
-    check_seen(snapshot(drives), seen, [target])
+    check_drive(drives, target, seen)
     if drive is None:
         raise Denied(_("The machine has no such drive."))
     told = [(f"In drive {target}", drive.medium, _name(path))]

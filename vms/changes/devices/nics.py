@@ -1,6 +1,6 @@
 """Give a machine another network card, one less, or pull a card's cable. Not for: the networks themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,79 +12,22 @@ from networks.models import Network, Port
 from portal.accounts.backends import may
 from portal.core.errors import Denied
 from portal.core.stale import Snapshot
-from portal.drivers.types import CardWas, DeviceModel, DomainFeature, NicSpec
+from portal.drivers.types import DomainFeature
 from portal.live.publish import publish
 from portal.operations.models import Operation
-from portal.operations.registry import Kind, StepContext, StepFailed
+from portal.operations.registry import Kind
 from portal.operations.states import State
+from portal.operations.words import Difference
 from vms import hypervisors, noted, placement, power, reach
 from vms.building import MakeNetwork, page_of_machine
 from vms.changes.devices import showing
-from vms.changes.devices.shared import DeviceStep, begin, devices, known
+from vms.changes.devices.nic_steps import AttachCard, DetachCard, SetLink
+from vms.changes.devices.shared import begin, devices, known
 from vms.models import CatalogueItem, Definition, VirtualMachine
 
 ADD, REMOVE, LINK = "vm.add_nic", "vm.remove_nic", "vm.set_link"
 #: Of a machine; each takes a slot of its bus, and most an address of its network.
 MOST_CARDS = 8
-
-
-class AttachCard(DeviceStep):
-    """Attach the card, to what runs too."""
-
-    name, title = "attach", "Attach the card to the machine"
-
-    def do(self, context: StepContext) -> None:
-        self.call(context, "attach_nic", context.identifiers["uuid"], *_card(context))
-        self.look(context)
-
-    def undo(self, context: StepContext) -> None:
-        self.call_if_there(context, "detach_nic", context.identifiers["mac"])
-        self.look(context)
-
-
-class DetachCard(DeviceStep):
-    """Detach the card; a guest that runs must let it go."""
-
-    name, title = "detach", "Detach the card from the machine"
-
-    def do(self, context: StepContext) -> None:
-        self.call_if_there(context, "detach_nic", context.identifiers["mac"])
-        self.look(context)
-
-    def undo(self, context: StepContext) -> None:
-        names = context.identifiers
-        try:
-            # As it was: without that it would be of its model by default, and miss in the order of boot.
-            was = CardWas(names.get("was"), names.get("ran"))
-            self.call_if_there(context, "attach_nic", *_card(context), was)
-        except StepFailed as failure:
-            # It is there still, on what others put it on: an adopted one on a bridge by itself.
-            if failure.code != "already_exists":
-                raise
-        if not names.get("linked", True):
-            self.call_if_there(context, "set_link", names["mac"], False)
-        self.look(context)
-
-
-class SetLink(DeviceStep):
-    """Plug the card's cable in, or out."""
-
-    name, title = "link", "Set the card's link"
-
-    def do(self, context: StepContext) -> None:
-        names = context.identifiers
-        self.call(context, "set_link", names["uuid"], names["mac"], names["up"])
-        self.look(context)
-
-    def undo(self, context: StepContext) -> None:
-        names = context.identifiers
-        self.call_if_there(context, "set_link", names["mac"], names["back"])
-        self.look(context)
-
-
-def _card(context: StepContext) -> tuple[NicSpec, DeviceModel]:
-    names = context.identifiers
-    return NicSpec(names["mac"], names["network"]), DeviceModel(names["devices"])
 
 
 # What there is
@@ -126,11 +69,17 @@ def cards_of(machine: VirtualMachine) -> list[Card]:
     own = {port.mac for port in ports}
     for mac, told in there.items():
         if mac not in own:
-            source = told.get("source", {})
-            place = next((source[name] for name in ("network", "bridge", "dev") if source.get(name)), "")
+            # What runs names no network where that gave it a function of a device.
+            place = _place(told) or _place(defined.get(mac, {}))
             waits = runs and mac not in running
             cards.append(Card(mac, None, place, told.get("link") != "down", waits, missing=False))
     return cards
+
+
+def _place(card: Mapping[str, Any]) -> str:
+    """Return what a card of a definition is on, by libvirt's name for it; '' where it says none."""
+    source = card.get("source", {})
+    return next((source[name] for name in ("network", "bridge", "dev") if source.get(name)), "")
 
 
 def by_mac(defined: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
@@ -164,6 +113,29 @@ def _link_shown(found: Definition | None, mac: str) -> bool:
     sides = (found.observed_running, found.observed_persistent) if found else ()
     there = next((cards[mac] for side in sides if mac in (cards := by_mac(side))), {})
     return there.get("link") != "down"
+
+
+def is_last(cards: Sequence[Card]) -> bool:
+    """Tell whether a machine with these cards has none any more when one is removed."""
+    return len(cards) == 1
+
+
+def shown_last(cards: Sequence[Card]) -> Snapshot:
+    """Return what the page of a card says of the machine's others."""
+    return {"last": "yes" if is_last(cards) else "no"}
+
+
+def shown_all(cards: Sequence[Card]) -> Snapshot:
+    """Return what the page of all cards shows, by their MAC."""
+    return {card.mac: card.port.network.title if card.port else card.place for card in cards}
+
+
+def differences(before: Snapshot, after: Snapshot) -> list[Difference]:
+    """Return in words which cards came and went between two looks at all of them (`shown_all`)."""
+    label = _("Network card %(mac)s")
+    return [
+        Difference(label % {"mac": mac}, before.get(mac) or "", after.get(mac) or "") for mac in sorted(after)
+    ]
 
 
 def why_fixed(port: Port) -> str:
@@ -210,8 +182,13 @@ def why_no_more(machine: VirtualMachine) -> str:
 # Asking
 
 
-def add_card(*, actor: Any, machine: VirtualMachine, network: Network) -> Operation:
-    """Queue another card of a machine on `network`. Raises Denied."""
+def add_card(
+    *, actor: Any, machine: VirtualMachine, network: Network, seen: Snapshot | None = None
+) -> Operation:
+    """Queue another card of a machine on `network`; `seen` is what a page showed of its cards (`shown_all`).
+
+    Raises Changed when a card came or went since, and Denied.
+    """
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
         allowed = networks_for(actor, current).values("pk")
@@ -219,6 +196,9 @@ def add_card(*, actor: Any, machine: VirtualMachine, network: Network) -> Operat
         chosen = Network.objects.select_for_update().filter(pk=network.pk, pk__in=allowed).first()
         if chosen is None:
             raise Denied(_("This network is not on offer for this machine."), field="network")
+        there = shown_all(cards_of(current))
+        others = there.keys() ^ (seen or {}).keys()
+        showing.check(current.name, seen, {mac: there.get(mac) for mac in others})
         if reason := why_no_more(current):
             raise Denied(reason)
         port = _draw(current, chosen)
@@ -255,10 +235,19 @@ def _names(machine: VirtualMachine, port: Port) -> dict[str, Any]:
     }
 
 
+def _ports(machine: VirtualMachine, mac: str) -> QuerySet[Port]:
+    return Port.objects.filter(domain_uuid=machine.uuid, mac=mac)
+
+
+def has_card(machine: VirtualMachine, mac: str) -> bool:
+    """Tell whether a machine has a card of the portal's with this MAC."""
+    return _ports(machine, mac).exists()
+
+
 def usable_card(actor: Any, machine: VirtualMachine, mac: str) -> tuple[VirtualMachine, Port]:
     """Return the machine as it is now, locked, and its card. Raises Denied when it is none to change."""
     current = power.usable(actor, machine, "edit")
-    port = Port.objects.filter(domain_uuid=current.uuid, mac=mac).first()
+    port = _ports(current, mac).first()
     if port is None:
         raise Denied(_("The machine has this card no more."))
     if reason := why_fixed(port):
@@ -266,10 +255,20 @@ def usable_card(actor: Any, machine: VirtualMachine, mac: str) -> tuple[VirtualM
     return current, port
 
 
-def remove_card(*, actor: Any, machine: VirtualMachine, mac: str) -> Operation:
-    """Queue the end of a card that the portal made. Raises Denied."""
+def remove_card(
+    *, actor: Any, machine: VirtualMachine, mac: str, seen: Snapshot | None = None
+) -> Operation:
+    """Queue the end of a card that the portal made; `seen` is what a page showed.
+
+    Raises Changed when the card's link or network is another than was seen, or it is the machine's last one
+    by now, and Denied.
+    """
     with transaction.atomic():
         current, port = usable_card(actor, machine, mac)
+        cards = cards_of(current)
+        # That there are more by now frightens nobody.
+        last = shown_last(cards) if is_last(cards) else {}
+        showing.check(mac, seen, {**shown(port, noted.of(current)), **last})
         title = f"Remove a network card of {current.name}"
         told = [("Network card", f"{port.mac} on {port.network.name}", "")]
         found = noted.of(current)

@@ -1,7 +1,6 @@
 """Pages of a machine's network cards and CD drives, and the limits of its disks. Each calls a service."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -12,7 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from networks.models import Port
 from portal.core.numbers import number_of
-from portal.core.stale import Changed, Snapshot
+from portal.core.stale import Snapshot
 from portal.core.web.htmx import attempt, denied_at, go_to
 from portal.hosts.models import Image
 from portal.operations.models import Operation
@@ -21,9 +20,8 @@ from vms import live, noted, power
 from vms.changes.devices import buses, cardmodels, drives, nics, rewiring, showing
 from vms.changes.devices import limits as service
 from vms.changes.devices import media as cds
-from vms.changes.devices.forms import CardForm, DrivesForm, LimitsForm, ShownForm
-from vms.changes.views import disk_page
-from vms.editing import Clash
+from vms.changes.devices.forms import CardForm, LimitsForm, ShownForm
+from vms.changes.views import disk_of, disk_page
 from vms.models import VirtualMachine
 
 _FORMS = ["GET", "HEAD", "POST"]
@@ -34,15 +32,19 @@ def cards(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a machine's network cards, and give it another."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     form = CardForm(request.POST or None, networks=nics.networks_for(request.user, vm))
+    changes: list[Difference] = []
     if request.method == "POST" and form.is_valid():
-        with denied_at(form):
-            network = form.cleaned_data["network"]
-            begun = nics.add_card(actor=request.user, machine=vm, network=network)
+        with denied_at(form), showing.note(changes, nics.differences):
+            doing: dict[str, Any] = {"machine": vm, "network": form.cleaned_data["network"]}
+            begun = nics.add_card(actor=request.user, **doing, seen=ShownForm.posted(request.POST))
             return go_to(request, "operations:detail", begun.pk)
+    there = nics.cards_of(vm)
     context = {
         "vm": vm,
-        "cards": nics.cards_of(vm),
+        "cards": there,
         "form": form,
+        "carried": ShownForm(now=nics.shown_all(there)).initial["seen"],
+        "changes": changes,
         "denied": power.why_not(request.user, vm, "edit") or nics.why_no_more(vm),
     }
     return render(request, "vms/cards.html", context, status=422 if form.errors else 200)
@@ -74,11 +76,16 @@ def _card_page(
     networks = rewiring.networks_for(request.user, vm, port)
     if form is not None:
         form.offer(networks)
-    now = {**nics.shown(port, seen), **rewiring.shown(port), **cardmodels.shown(port, seen)}
+    now = {
+        **nics.shown(port, seen),
+        **rewiring.shown(port),
+        **cardmodels.shown(port, seen),
+        **nics.shown_last(found),
+    }
     context = {
         "vm": vm,
         "card": shown,
-        "last": len(found) == 1,
+        "last": nics.is_last(found),
         "denied": denied or nics.why_fixed(port),
         "link_denied": denied or nics.why_link_stays(port, seen),
         "form": form or CardForm(networks=networks),
@@ -95,20 +102,6 @@ def _card_page(
     return render(request, "vms/card.html", context, status=422 if form or changes else 200)
 
 
-def _seen(request: HttpRequest) -> Snapshot:
-    return ShownForm(request.POST, now={}).shown
-
-
-@contextmanager
-def _note(changes: list[Difference]) -> Iterator[None]:
-    """Add in words to `changes` what somebody changed meanwhile, of a refusal for that, which goes on."""
-    try:
-        yield
-    except Changed as changed:
-        changes += showing.differences(changed)
-        raise
-
-
 def _card_of(found: list[nics.Card], mac: str) -> tuple[nics.Card, Port]:
     """Return the card of the portal's that has this MAC, and its row. Raises Http404."""
     for one in found:
@@ -121,14 +114,16 @@ def _card_of(found: list[nics.Card], mac: str) -> tuple[nics.Card, Port]:
 def card_network(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Bring a card to another network."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    _card_of(nics.cards_of(vm), mac)
+    if not nics.has_card(vm, mac):
+        messages.error(request, _("The machine has this card no more."))
+        return go_to(request, "vms:cards", pk)
     # With its own, which somebody may have chosen for it meanwhile.
     form = CardForm(request.POST, networks=nics.networks_for(request.user, vm))
     changes: list[Difference] = []
     if form.is_valid():
         doing: dict[str, Any] = {"machine": vm, "mac": mac, "network": form.cleaned_data["network"]}
-        with denied_at(form), _note(changes):
-            begun = rewiring.rewire_card(actor=request.user, **doing, seen=_seen(request))
+        with denied_at(form), showing.note(changes):
+            begun = rewiring.rewire_card(actor=request.user, **doing, seen=ShownForm.posted(request.POST))
             return _begun_or(request, begun, "vms:card", pk, mac)
     return _card_page(request, vm, mac, form=form, changes=changes)
 
@@ -139,8 +134,9 @@ def card_link(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     up = request.POST.get("up") == "1"
     changes: list[Difference] = []
-    with attempt(request), _note(changes):
-        begun = nics.set_link(actor=request.user, machine=vm, mac=mac, up=up, seen=_seen(request))
+    with attempt(request), showing.note(changes):
+        doing: dict[str, Any] = {"machine": vm, "mac": mac, "up": up}
+        begun = nics.set_link(actor=request.user, **doing, seen=ShownForm.posted(request.POST))
         return go_to(request, "operations:detail", begun.pk)
     return _card_page(request, vm, mac, changes=changes) if changes else go_to(request, "vms:cards", pk)
 
@@ -151,9 +147,9 @@ def card_model(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     model = request.POST.get("model", "")
     changes: list[Difference] = []
-    with attempt(request), _note(changes):
+    with attempt(request), showing.note(changes):
         doing: dict[str, Any] = {"machine": vm, "mac": mac, "model": model}
-        begun = cardmodels.set_model(actor=request.user, **doing, seen=_seen(request))
+        begun = cardmodels.set_model(actor=request.user, **doing, seen=ShownForm.posted(request.POST))
         return _begun_or(request, begun, "vms:card", pk, mac)
     if changes:
         return _card_page(request, vm, mac, changes=changes, model=model)
@@ -164,10 +160,12 @@ def card_model(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
 def card_remove(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     """Take a card from a machine."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    with attempt(request):
-        begun = nics.remove_card(actor=request.user, machine=vm, mac=mac)
+    changes: list[Difference] = []
+    with attempt(request), showing.note(changes):
+        doing: dict[str, Any] = {"machine": vm, "mac": mac}
+        begun = nics.remove_card(actor=request.user, **doing, seen=ShownForm.posted(request.POST))
         return go_to(request, "operations:detail", begun.pk)
-    return go_to(request, "vms:cards", pk)
+    return _card_page(request, vm, mac, changes=changes) if changes else go_to(request, "vms:cards", pk)
 
 
 @require_safe
@@ -191,24 +189,19 @@ def _drives_page(
         "full": denied or drives.why_no_more(vm, found),
         "images": cds.images_for(request.user, vm),
         "denied": denied,
-        "carried": DrivesForm(now=cds.snapshot(there)).initial["seen"],
+        "carried": ShownForm(now=cds.shown(there)).initial["seen"],
         "changes": changes,
     }
     return render(request, "vms/media.html", context, status=422 if changes else 200)
 
 
 def _change_drives(
-    request: HttpRequest, vm: VirtualMachine, begin: Callable[[cds.Seen], Operation | None]
+    request: HttpRequest, vm: VirtualMachine, begin: Callable[[Snapshot], Operation | None]
 ) -> HttpResponse:
     """Begin a change of drives as they were seen, or show the page again with what others changed."""
-    seen = DrivesForm(request.POST, now={}).shown
-    changes: Sequence[Difference] = ()
-    with attempt(request):
-        try:
-            return _begun_or(request, begin(seen), "vms:media", vm.pk)
-        except Clash:
-            changes = cds.differences(seen, cds.snapshot(cds.drives_of(vm)))
-            raise
+    changes: list[Difference] = []
+    with attempt(request), showing.note(changes, cds.differences):
+        return _begun_or(request, begin(ShownForm.posted(request.POST)), "vms:media", vm.pk)
     return _drives_page(request, vm, changes) if changes else go_to(request, "vms:media", vm.pk)
 
 
@@ -246,11 +239,13 @@ def media_change(request: HttpRequest, pk: int, target: str) -> HttpResponse:
 def disk_bus(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     """Let a machine have a disk on another bus."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    disk = get_object_or_404(vm.disks.select_related("machine__host"), target=target)
+    disk = disk_of(request, vm, target)
+    if disk is None:
+        return go_to(request, "vms:detail", pk)
     bus = request.POST.get("bus", "")
     changes: list[Difference] = []
-    with attempt(request), _note(changes):
-        begun = buses.set_bus(actor=request.user, disk=disk, bus=bus, seen=_seen(request))
+    with attempt(request), showing.note(changes):
+        begun = buses.set_bus(actor=request.user, disk=disk, bus=bus, seen=ShownForm.posted(request.POST))
         return _begun_or(request, begun, "vms:disk", pk, target)
     if not changes:
         return go_to(request, "vms:disk", pk, target)
@@ -262,22 +257,20 @@ def disk_bus(request: HttpRequest, pk: int, target: str) -> HttpResponse:
 def limits(request: HttpRequest, pk: int, target: str) -> HttpResponse:
     """Limit what a disk reads and writes."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    disk = get_object_or_404(vm.disks.select_related("pool__pool", "machine__host"), target=target)
+    disk = disk_of(request, vm, target)
+    if disk is None:
+        return go_to(request, "vms:detail", pk)
     now = service.limits_of(disk) or {}
     form = LimitsForm(request.POST, now=now)
-    context: dict[str, Any] = {}
+    changes: list[Difference] = []
     if form.is_valid():
-        with denied_at(form):
-            try:
-                begun = service.limit_disk(
-                    actor=request.user, disk=disk, limits=form.limits, seen=form.seen_limits
-                )
-            except Clash:
-                context["limit_changes"] = service.differences(form.seen_limits, now)
-                form.show(now)
-                raise
+        with denied_at(form), showing.note(changes, service.differences):
+            doing: dict[str, Any] = {"disk": disk, "limits": form.limits, "seen": form.seen_limits}
+            begun = service.limit_disk(actor=request.user, **doing)
             return _begun_or(request, begun, "vms:disk", pk, target)
-    context = disk_page(request, disk) | context | {"limits": form}
+    if changes:
+        form.show(service.limits_of(disk) or {})
+    context = disk_page(request, disk) | {"limit_changes": changes, "limits": form}
     return render(request, "vms/disk.html", context, status=422)
 
 

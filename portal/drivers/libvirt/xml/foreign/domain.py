@@ -1,5 +1,6 @@
 """What the portal understands of a <domain> that somebody made (libvirt's formatdomain.html)."""
 
+from portal.drivers.libvirt.xml.foreign.conversions import on_off, whole, yes_no
 from portal.drivers.libvirt.xml.foreign.fields import (
     Attr,
     Field,
@@ -10,9 +11,6 @@ from portal.drivers.libvirt.xml.foreign.fields import (
     Present,
     Size,
     Text,
-    on_off,
-    whole,
-    yes_no,
 )
 from portal.drivers.types import LIMITS
 

@@ -1,6 +1,7 @@
 """What the portal understands of a <network> that somebody made (libvirt's formatnetwork.html)."""
 
-from portal.drivers.libvirt.xml.foreign.fields import Attr, Fields, Many, One, Text, on_off, whole, yes_no
+from portal.drivers.libvirt.xml.foreign.conversions import on_off, whole, yes_no
+from portal.drivers.libvirt.xml.foreign.fields import Attr, Fields, Many, One, Text
 
 _IP: Fields = {
     "family": Attr("", "family"),
