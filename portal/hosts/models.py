@@ -277,7 +277,7 @@ class Image(models.Model):
     source = models.CharField(max_length=255)
     #: What osinfo-db calls the system in it (`debian12`), '' where nobody said.
     os = models.CharField(max_length=64, blank=True)
-    #: What the appliance (OVA) that it came in said of its machine (`images.appliances.take_disk`).
+    #: What the appliance (OVA) that it came in said of its machine (`images.appliances.said_by`).
     told = models.JSONField(default=dict, blank=True)
     #: Its system starts by UEFI, not by a BIOS.
     uefi = models.BooleanField(default=False)
@@ -365,7 +365,7 @@ class Upload(models.Model):
     sha256 = models.CharField(max_length=64, blank=True)
     format = models.CharField(max_length=8, blank=True)
     capacity = models.PositiveBigIntegerField(default=0)
-    #: What an appliance says of its machine (`images.appliances.take_disk`).
+    #: What an appliance says of its machine (`images.appliances.said_by`).
     told = models.JSONField(default=dict, blank=True)
     #: Which disk of an appliance is taken, from 1; None where nobody chose.
     disk = models.PositiveSmallIntegerField(null=True)

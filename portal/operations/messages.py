@@ -295,6 +295,14 @@ SENTENCES = {
         "The machine of the OVA also has a disk that begins empty, or several: there is nothing in them to "
         "take over. Give machines such disks anew where they need them."
     ),
+    "appliance_data": _(
+        "The disk of the OVA does not say in its first sector that it can be booted, and no machine starts "
+        "from it: it was taken byte for byte, as a disk of data."
+    ),
+    "appliance_no_data": _(
+        "The disk of the OVA is of no known format, and no raw disk of data: the OVA says that it has "
+        "%(raw)s. The file was thrown away."
+    ),
     "image_foreign": _(
         "The file is a disk of the format %(raw)s, which the portal does not take. Make a qcow2 of it: "
         "qemu-img convert -O qcow2."
@@ -383,6 +391,7 @@ NAMING = frozenset(
         "appliance_disks",
         "appliance_no_disk",
         "appliance_none",
+        "appliance_no_data",
         "image_foreign",
         "image_backed",
         "image_huge",
