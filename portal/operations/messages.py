@@ -353,8 +353,13 @@ SENTENCES = {
         "The name %(raw)s leads to no address. Check how it is written, and the portal's DNS."
     ),
     "fetch_private": _(
-        "%(raw)s is not a public address, and nothing was fetched. Whoever runs the portal can allow its "
-        "network by GATEHOUSE_IMPORT_NETWORKS."
+        "%(raw)s is not a public address, and nothing was fetched. An admin of every project can allow its "
+        "network under Catalogue, Images, Allowed networks."
+    ),
+    "fetch_closed": _(
+        "%(raw)s is closed: it is the portal's own machine, an address by which clouds tell passwords, or "
+        "one that no server has. Nothing was fetched. No admin can allow it here; whoever runs the portal "
+        "can, by GATEHOUSE_IMPORT_NETWORKS."
     ),
     "fetch_redirects": _("The address leads on and on, and never to a file."),
     "fetch_status": _("The server answered with the status %(raw)s instead of the file."),
@@ -404,6 +409,7 @@ NAMING = frozenset(
         "fetch_address",
         "fetch_unresolved",
         "fetch_private",
+        "fetch_closed",
         "fetch_status",
         "fetch_tls",
         "fetch_broken",
