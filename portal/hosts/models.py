@@ -419,4 +419,5 @@ class ImageAttachment(models.Model):
         return f"{self.image} in {self.pool}"
 
 
-from portal.hosts.storage.models import FoundPool, MadeBefore  # noqa: E402, F401 (Django looks here for models)
+from portal.hosts.images.models import ImportNetwork  # noqa: E402, F401 (Django looks here for models)
+from portal.hosts.storage.models import FoundPool, MadeBefore  # noqa: E402, F401

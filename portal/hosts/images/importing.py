@@ -23,7 +23,7 @@ from portal.drivers import imagefile
 from portal.drivers.errors import AlreadyExists, DriverError, HostRemoved
 from portal.drivers.types import FOLDER_KINDS, VolumeInfo
 from portal.hosts.calls import call
-from portal.hosts.images import appliances, copies, fetching, passing, room, store
+from portal.hosts.images import allowing, appliances, copies, fetching, passing, room, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT, page
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
@@ -103,7 +103,10 @@ class Take(Step):
         target = store.part_of(upload)
         room_bytes = room.free_bytes(upload) + store.length(target)
         most = min(settings.UPLOAD_MOST_BYTES, room_bytes)
-        limits = fetching.Limits(most, settings.IMPORT_SECONDS, settings.IMPORT_NETWORKS, settings.IMPORT_CA)
+        networks = allowing.installed()
+        limits = fetching.Limits(
+            most, settings.IMPORT_SECONDS, networks, settings.IMPORT_CA, opened=allowing.opened
+        )
         try:
             fetching.fetch(upload.address, target, limits=limits, check=lambda have: _look(context))
         except fetching.FetchFailed as failed:
