@@ -9,8 +9,9 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -199,25 +200,17 @@ class Check(Step):
             there = taken if from_ova is None else store.unpacked_of(upload)
         if there is taken and upload.disk is not None:
             raise self._no_disk(upload, appliances.NoDisk("appliance_none", str(upload.disk)))
-        judging: dict[str, Any] = {
-            "iso": iso,
-            "most_capacity": settings.UPLOAD_MOST_CAPACITY,
-            "check": lambda: _look(context),
-        }
+        judge = partial(
+            imagefile.judge,
+            str(there),
+            iso=iso,
+            most_capacity=settings.UPLOAD_MOST_CAPACITY,
+            check=lambda: _look(context),
+        )
         try:
-            found = imagefile.judge(str(there), raw=raw, **judging)
+            found = judge(raw=raw)
         except imagefile.Unfit as unfit:
-            if unfit.code != "image_unknown":
-                raise
-            if from_ova is not None:
-                from_ova.check_data(starts=upload.pool_id is None)
-                from_ova.told["data"] = True
-                found = imagefile.judge(str(there), raw=True, **judging)
-            elif upload.pool_id is not None:
-                # It is kept: on the upload's page a person can say that it is a raw disk.
-                raise StepFailed("volume_unknown") from unfit
-            else:
-                raise
+            found = self._as_data(unfit, upload, from_ova, judge)
         if found.format not in {"qcow2", "iso"}:
             imagefile.to_qcow2(
                 str(there),
@@ -237,6 +230,25 @@ class Check(Step):
         rows.update(format="raw" if found.format == "iso" else "qcow2", capacity=found.capacity_bytes)
         store.remove(taken, store.unpacked_of(upload))
         return remark
+
+    def _as_data(
+        self,
+        unfit: imagefile.Unfit,
+        upload: Upload,
+        from_ova: appliances.Taken | None,
+        judge: Callable[..., imagefile.Judged],
+    ) -> imagefile.Judged:
+        """Return what is of no known format as a raw disk of data. Raises Unfit, StepFailed for none."""
+        if unfit.code != "image_unknown":
+            raise unfit
+        if from_ova is not None:
+            from_ova.check_data(starts=upload.pool_id is None)
+            from_ova.told["data"] = True
+            return judge(raw=True)
+        if upload.pool_id is not None:
+            # It is kept: on the upload's page a person can say that it is a raw disk.
+            raise StepFailed("volume_unknown") from unfit
+        raise unfit
 
     def _take_disk(self, context: StepContext, upload: Upload) -> appliances.Taken | None:
         try:
