@@ -70,13 +70,13 @@ def allow(*, actor: Any, network: str, reason: str, agreed: str = "") -> ImportN
 
 def take_back(*, actor: Any, network: ImportNetwork, confirm_name: str) -> None:
     """Let nothing be fetched from a network any more, from the next connection on. Raises Denied."""
-    check_estate(actor, "administer", _("take networks back"))
+    check_estate(actor, "administer", _("remove allowed networks"))
     if confirm_name != network.network:
         raise Denied(_("This is not the network. Nothing was done."))
     with transaction.atomic():
         current = ImportNetwork.objects.select_for_update().filter(pk=network.pk).first()
         if current is None:
-            raise Denied(_("Somebody took %(network)s back meanwhile.") % {"network": network})
+            raise Denied(_("Somebody removed %(network)s meanwhile.") % {"network": network})
         before = {"network": current.network, "reason": current.reason}
         audit.record(actor=actor, verb="image.network_taken_back", target=current, before=before)
         current.delete()
@@ -184,6 +184,6 @@ def _effects(wanted: Network, others: Sequence[Network]) -> list[str]:
         words = _("Still closed in it: %(networks)s, by which clouds tell their machines passwords.")
         found.append(words % {"networks": ", ".join(str(one.network_address) for one in closed)})
     if inner := ranges.held_by(wanted, others):
-        words = _("It holds %(networks)s, which are allowed already. They stay when this is taken back.")
+        words = _("Of it are allowed already, and stay so when this is removed: %(networks)s.")
         found.append(words % {"networks": ", ".join(map(str, inner))})
     return found
