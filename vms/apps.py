@@ -11,12 +11,12 @@ class VmsConfig(AppConfig):
         from portal.hosts import removal
         from portal.hosts.images import in_use, purposes
         from portal.hosts.storage import using
-        from portal.operations import observers
+        from portal.operations import observers, remedies
         from portal.operations.registry import register, register_lock
         from vms import leases, live, panels, storage
         from vms.adoption.kind import ADOPT, LOOK_AGAIN
         from vms.building import CREATE
-        from vms.catalogue.images import page_of_upload, used_by
+        from vms.catalogue.images import ALLOWED_NETWORKS, page_of_upload, used_by
         from vms.changes import attaching, disks, moving
         from vms.changes.cloning import CLONE
         from vms.changes.devices import buses, cardmodels, drives, limits, media, nics, rewiring
@@ -49,3 +49,4 @@ class VmsConfig(AppConfig):
         removal.register(machines_on, give_up_machines, lock_machines_on)
         in_use.register(used_by)
         purposes.register_page(page_of_upload)
+        remedies.register("fetch_private", ALLOWED_NETWORKS)

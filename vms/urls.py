@@ -6,6 +6,7 @@ from vms import hostdevice_views, naming_page, pending_page, power, saved_page, 
 from vms import install_views as installs
 from vms.adoption import views as adopted
 from vms.catalogue import image_views as handed_in
+from vms.catalogue import network_views as allowed
 from vms.catalogue import views as admin
 from vms.changes import views as changes
 from vms.changes.devices import views as devices
@@ -29,6 +30,9 @@ catalogue_urls = [
     path("catalogue/admin/images/<int:pk>/use/", admin.image_use, name="image_use"),
     path("catalogue/admin/images/<int:pk>/describe/", handed_in.image_describe, name="image_describe"),
     path("catalogue/admin/images/<int:pk>/delete/", handed_in.image_delete, name="image_delete"),
+    path("catalogue/admin/networks/", allowed.networks, name="import_networks"),
+    path("catalogue/admin/networks/add/", allowed.network_add, name="import_network_add"),
+    path("catalogue/admin/networks/<int:pk>/", allowed.network, name="import_network"),
     path("catalogue/admin/uploads/<int:pk>/", handed_in.upload, name="upload"),
     path("catalogue/admin/uploads/<int:pk>/start/", handed_in.upload_start, name="upload_start"),
     path("catalogue/admin/uploads/<int:pk>/from/<int:offset>/", handed_in.upload_chunk, name="upload_chunk"),

@@ -17,6 +17,7 @@ from portal.core.querysets import RestrictedQuerySet
 from portal.drivers import ssh
 from portal.drivers.types import Accelerator, DeviceModel
 from portal.hosts.images.fetching import without_query
+from portal.hosts.images.models import ImportNetwork as ImportNetwork
 from portal.hosts.storage.models import BegunVolume as BegunVolume
 from portal.hosts.storage.models import FoundPool as FoundPool
 from portal.hosts.storage.models import MadeBefore as MadeBefore
@@ -185,7 +186,7 @@ class Image(models.Model):
     source = models.CharField(max_length=255)
     #: What osinfo-db calls the system in it (`debian12`), '' where nobody said.
     os = models.CharField(max_length=64, blank=True)
-    #: What the appliance (OVA) that it came in said of its machine (`images.appliances.take_disk`).
+    #: What the appliance (OVA) that it came in said of its machine (`images.appliances.said_by`).
     told = models.JSONField(default=dict, blank=True)
     #: Its system starts by UEFI, not by a BIOS.
     uefi = models.BooleanField(default=False)
@@ -273,7 +274,7 @@ class Upload(models.Model):
     sha256 = models.CharField(max_length=64, blank=True)
     format = models.CharField(max_length=8, blank=True)
     capacity = models.PositiveBigIntegerField(default=0)
-    #: What an appliance says of its machine (`images.appliances.take_disk`).
+    #: What an appliance says of its machine (`images.appliances.said_by`).
     told = models.JSONField(default=dict, blank=True)
     #: Which disk of an appliance is taken, from 1; None where nobody chose.
     disk = models.PositiveSmallIntegerField(null=True)

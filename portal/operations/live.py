@@ -18,22 +18,27 @@ from portal.operations.models import Operation, StepRecord, batch_topic
 from portal.operations.policies import deciders
 from portal.operations.policies.demands import summary
 from portal.operations.registry import kind_of, may_ask
+from portal.operations.remedies import remedy_for
 from portal.operations.states import FINAL, WORKING, State
 
 Stage = StepRecord.Stage
 _TONE_OF_STAGE = {Stage.INTENDED: "busy", Stage.DONE: "good", Stage.UNDONE: "off"}
 
 
-def progress(operation: Operation) -> dict[str, Any]:
-    """Return the steps of `operation` with how far it is in percent and how long it took in seconds."""
+def progress(operation: Operation, user: Any = None) -> dict[str, Any]:
+    """Return the steps of `operation` with how far it is in percent and how long it took in seconds.
+
+    `user` is who looks: they are led to where they may mend what made it fail.
+    """
     records = {record.name: record for record in operation.steps.all()}
-    steps, done, error = [], 0.0, ""
+    steps, done, error, code = [], 0.0, "", ""
     planned = kind_of(operation.kind).steps
     for step in planned:
         record = records.get(step.name)
         done += _share(record)
         if record and record.error_code:
-            error = sentence(record.error_code, record.error_raw)
+            code = record.error_code
+            error = sentence(code, record.error_raw)
         steps.append(
             {
                 "title": step.title,
@@ -54,6 +59,7 @@ def progress(operation: Operation) -> dict[str, Any]:
         "percent": round(100 * done / len(planned)) if planned else 100,
         "elapsed": end - begun if begun else None,
         "error": error,
+        "remedy": remedy_for(user, code),
         "moving": operation.state in WORKING or operation.state == State.QUEUED,
         "over": operation.state in FINAL,
         "left": [step["title"] for step in steps if step["tone"] in {"busy", "good"}]
@@ -162,7 +168,7 @@ def card_context(card: inbox.Card) -> dict[str, Any]:
 def _render(user: Any, ids: Sequence[str]) -> dict[str, str]:
     found = Operation.objects.restrict(user, "view").filter(pk__in=row_keys(ids)).prefetch_related("steps")
     return {
-        str(item.pk): render_to_string("operations/progress.html", {"progress": progress(item)})
+        str(item.pk): render_to_string("operations/progress.html", {"progress": progress(item, user)})
         for item in found
     }
 

@@ -298,6 +298,14 @@ SENTENCES = {
         "The machine of the OVA also has a disk that begins empty, or several: there is nothing in them to "
         "take over. Give machines such disks anew where they need them."
     ),
+    "appliance_data": _(
+        "The disk of the OVA does not say in its first sector that it can be booted, and no machine starts "
+        "from it: it was taken byte for byte, as a disk of data."
+    ),
+    "appliance_no_data": _(
+        "The disk of the OVA is of no known format, and no raw disk of data: the OVA says that it has "
+        "%(raw)s. The file was thrown away."
+    ),
     "image_foreign": _(
         "The file is a disk of the format %(raw)s, which the portal does not take. Make a qcow2 of it: "
         "qemu-img convert -O qcow2."
@@ -348,8 +356,13 @@ SENTENCES = {
         "The name %(raw)s leads to no address. Check how it is written, and the portal's DNS."
     ),
     "fetch_private": _(
-        "%(raw)s is not a public address, and nothing was fetched. Whoever runs the portal can allow its "
-        "network by GATEHOUSE_IMPORT_NETWORKS."
+        "%(raw)s is not a public address, and nothing was fetched. An admin of every project can allow its "
+        "network under Catalogue, Images, Allowed networks."
+    ),
+    "fetch_closed": _(
+        "%(raw)s is closed: it is the portal's own machine, an address by which clouds tell passwords, or "
+        "one that no server has. Nothing was fetched. No admin can allow it here; whoever runs the portal "
+        "can, by GATEHOUSE_IMPORT_NETWORKS."
     ),
     "fetch_redirects": _("The address leads on and on, and never to a file."),
     "fetch_status": _("The server answered with the status %(raw)s instead of the file."),
@@ -386,6 +399,7 @@ NAMING = frozenset(
         "appliance_disks",
         "appliance_no_disk",
         "appliance_none",
+        "appliance_no_data",
         "image_foreign",
         "image_backed",
         "image_huge",
@@ -398,6 +412,7 @@ NAMING = frozenset(
         "fetch_address",
         "fetch_unresolved",
         "fetch_private",
+        "fetch_closed",
         "fetch_status",
         "fetch_tls",
         "fetch_broken",

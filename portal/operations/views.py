@@ -63,7 +63,7 @@ def operation(request: HttpRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(live.visible(request.user), pk=pk)
     asked = kind_of(found.kind).asking is not None
     context = {
-        "progress": live.progress(found),
+        "progress": live.progress(found, request.user),
         "consent": demands.summary(found),
         "raw": Operation.objects.restrict(request.user, "operate").filter(pk=pk).exists(),
         "actions": live.actions(request.user, found),

@@ -4,7 +4,7 @@ GATEHOUSE_UPLOAD_LIMIT     GiB of the largest file that is taken; default 64
 GATEHOUSE_DISK_LIMIT       GiB of the largest disk that may be in it; default 2048
 GATEHOUSE_UPLOAD_DAYS      days after which an upload that nobody goes on with is thrown away; default 3
 GATEHOUSE_IMPORT_NETWORKS  networks that files may be fetched from though they are not public, comma separated
-                           (10.0.0.0/8, fd00::/8); default: none
+                           (10.0.0.0/8, fd00::/8), beside what admins allow in the browser; default: none
 GATEHOUSE_IMPORT_HOURS     hours that fetching one file may take; default 6
 GATEHOUSE_IMPORT_CA        a file of certificates to trust when fetching by https instead of the system's
 """

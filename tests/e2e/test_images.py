@@ -101,3 +101,38 @@ def test_an_image_is_described_anew_and_what_follows_is_told(portal, sign_in):
     page.fill("[name=min_memory]", least)
     people.press(page, "Save")
     assert page.url == image
+
+
+def test_who_is_refused_a_private_address_allows_its_network(portal, sign_in):
+    """Red when the refusal does not lead there, or the first press allows a network."""
+    page = sign_in("admin")
+    axe.put_into(page.context)
+    page.goto(f"{portal.url}/machines/catalogue/admin/images/fetch/")
+    told = {"address": "http://10.77.0.5/a.qcow2", "sha256": "0" * 64}
+    for field, value in {**told, "title": "Far", "name": people.new_name(), "version": "1"}.items():
+        page.fill(f"[name={field}]", value)
+    assert complaints(page, "fetch") == []
+    people.press(page, "Fetch the image")
+    page.wait_for_selector("text=10.77.0.5 is not a public address")
+    assert complaints(page, "fetch-refused") == []
+    page.get_by_role("link", name="See which networks are allowed").click()
+    page.wait_for_selector("text=No private network is allowed")
+    assert complaints(page, "networks-none") == []
+    page.get_by_role("link", name="Allow a network").first.click()
+    page.fill("[name=network]", "10.77.0.0/16")
+    page.fill("[name=reason]", "gttest: our mirror of the images that everybody starts from")
+    assert complaints(page, "network-add") == []
+    people.press(page, "Go on")
+    page.wait_for_selector("text=Nothing is allowed yet")
+    page.wait_for_selector("text=65,536 of them")
+    assert complaints(page, "network-follows") == []
+    assert not portal.rows("SELECT network FROM hosts_importnetwork")
+    people.press(page, "Allow it")
+    assert complaints(page, "networks") == []
+    page.get_by_role("link", name="10.77.0.0/16").click()
+    assert complaints(page, "network") == []
+    page.fill("[name=confirm_name]", "10.77.0.0/16")
+    people.press(page, "Remove")
+    page.wait_for_selector("text=Nothing is fetched from 10.77.0.0/16")
+    verbs = portal.rows("SELECT verb FROM audit_auditentry WHERE verb LIKE 'image.network%' ORDER BY id")
+    assert [verb for (verb,) in verbs] == ["image.network_allowed", "image.network_taken_back"]

@@ -206,6 +206,19 @@ def test_of_an_appliance_with_several_disks_the_chosen_one_becomes_the_volume(
     assert (row(NAME).observed_format, row(NAME).observed_capacity) == ("qcow2", 3 * MIB)
 
 
+@pytest.mark.parametrize("length", [MIB, MIB - 512])
+def test_any_disk_of_an_appliance_may_be_one_of_data_as_a_volume(operator, pool, fake, tmp_path, length):
+    """Red when the first disk must say that it can be booted: nobody starts a machine from a volume."""
+    content = packed(tmp_path, DATA[:length], disks=(PackedDisk("disk.qcow2", MIB),))
+    operation = put_in(operator, begin(operator, pool), content)
+    if length != MIB:
+        assert code(operation) == "appliance_no_data"
+        return
+    assert operation.state == State.SUCCEEDED
+    assert operation.steps.get(name="check").remark == "appliance_data"
+    assert content_of(fake, pool, tmp_path / "a") == DATA
+
+
 def test_who_may_not_gets_nothing(operator, chief, cast, pool, tmp_path):
     """Red when a step of the road does not ask for the right, or lets another person go on."""
     with pytest.raises(Denied, match="may not make volumes"):

@@ -416,6 +416,20 @@ LINES = (
     Line(
         "vms:image_delete", NO, change(EVERY_ADMIN), "unused_image", data=lambda w: {"confirm_name": "unused"}
     ),
+    Line("vms:import_networks", page(EVERY_ADMIN), NO),
+    Line(
+        "vms:import_network_add",
+        page(EVERY_ADMIN),
+        change(EVERY_ADMIN),
+        data=lambda w: {"network": "10.2.0.0/16", "reason": "a mirror", "agreed": "10.2.0.0/16"},
+    ),
+    Line(
+        "vms:import_network",
+        page(EVERY_ADMIN),
+        change(EVERY_ADMIN),
+        "import_network",
+        data=lambda w: {"confirm_name": w.import_network.network},
+    ),
     Line("vms:upload", page(EVERY_ADMIN), NO, "upload"),
     Line(
         "vms:upload_start",

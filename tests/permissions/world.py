@@ -13,7 +13,7 @@ from portal.accounts import notices, public_keys
 from portal.accounts import services as accounts
 from portal.accounts.models import Membership, Project, Role, User
 from portal.drivers.fake import FakeDriver
-from portal.hosts.models import FoundPool, Health, PoolAttachment, StoragePool, Upload
+from portal.hosts.models import FoundPool, Health, ImportNetwork, PoolAttachment, StoragePool, Upload
 from portal.operations import quotas, scopes
 from portal.operations.models import Delegation, Operation
 from portal.operations.policies import services as policies
@@ -102,6 +102,8 @@ def _things(world):
     world.catalogue = factories.make_catalogue(place.images.get().image, world.network)
     world.item, world.image = world.catalogue.item, world.catalogue.item.image
     world.unused_image = factories.make_image(name="unused")
+    allowed = {"network": "10.1.0.0/16", "reason": "our mirror", "person": chief}
+    world.import_network = ImportNetwork.objects.create(**allowed)
     wanted = {"title": "Handed in", "kind": "iso"}
     world.upload = Upload.objects.create(person=chief, wanted=wanted)
     world.sent_upload = Upload.objects.create(person=chief, wanted=wanted, file_name="a", file_size=1 << 20)

@@ -26,6 +26,7 @@ def facts(image: Image) -> list[tuple[str, str]]:
         (_("vCPUs"), str(told["vcpus"]) if told["vcpus"] else ""),
         (_("Memory"), gib(told["memory"], 2) if told["memory"] else ""),
         (_("Disk"), _disk(image)),
+        (_("Content"), _("data alone: no machine starts from it") if told.get("data") else ""),
         (_("Firmware"), firmware),
         (_("System"), system),
         (_("Networks"), ", ".join(told["networks"])),

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from portal.accounts.models import Project
 from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, RowsField, SeenForm
+from portal.hosts.images.allowing import LONGEST_REASON
 from portal.hosts.images.describing import returnable, snapshot
 from portal.hosts.images.values import FIELDS, Description, Wanted
 from portal.hosts.models import Image
@@ -228,7 +229,9 @@ class FetchForm(AddForm):
         label=_("Address of the file"),
         max_length=2000,
         widget=forms.URLInput(attrs={"placeholder": "https://"}),
-        help_text=_("The portal fetches it. One that is not public is refused unless it is allowed."),
+        help_text=_(
+            "The portal fetches it. One that is not public is refused unless an admin allowed its network."
+        ),
     )
     field_order = ("address", "sha256", *AddForm.field_order)
 
@@ -237,3 +240,29 @@ class FetchForm(AddForm):
         self.fields["sha256"].required = True
         told = _("Published beside the file. A file with another one is thrown away.")
         self.fields["sha256"].help_text = told
+
+
+class NetworkForm(forms.Form):
+    """A private network that images may be fetched from."""
+
+    network = forms.CharField(
+        label=_("Network"),
+        max_length=100,
+        help_text=_("Its address and how many bits of it are the network's, such as 10.20.0.0/16."),
+        widget=forms.TextInput(
+            attrs={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
+        ),
+    )
+    reason = forms.CharField(
+        label=_("Why"), max_length=LONGEST_REASON, help_text=_("Such as: our mirror of Debian's images.")
+    )
+    agreed = forms.CharField(widget=forms.HiddenInput, required=False)
+    #: What follows, in sentences, once somebody has to agree to it.
+    effects: Sequence[str] = ()
+
+    def tell(self, network: str, effects: Sequence[str]) -> None:
+        """Show what follows; sent again, the form agrees to `network`."""
+        self.effects = effects
+        posted: Any = self.data
+        self.data = posted.copy()
+        self.data["agreed"] = network  # type: ignore[index]

@@ -4,15 +4,23 @@ from collections.abc import Sequence
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
+from portal.accounts.backends import may
 from portal.core.canonical import canonical_json
 from portal.hosts.models import Image, Upload
 from portal.operations.models import Operation
+from portal.operations.remedies import Remedy
 from portal.operations.states import UNFINISHED, State
 from vms.adoption.found import drives
 from vms.models import Definition, VirtualMachine
 
+#: Where an admin allows the network that an import was refused for.
+ALLOWED_NETWORKS = Remedy(
+    label=gettext_lazy("See which networks are allowed, and allow another"),
+    url=lambda: reverse("vms:import_networks"),
+    may=lambda user: may(user, "administer", None),
+)
 #: Names that are told; the rest is a number.
 TOLD = 5
 

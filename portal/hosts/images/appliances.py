@@ -7,14 +7,15 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from portal.core import osinfo
 from portal.drivers.errors import InvalidSpec
-from portal.drivers.imagefile import Unfit
+from portal.drivers.imagefile import SECTOR, Unfit
 from portal.drivers.ova.appliance import Appliance, PackedDisk
-from portal.drivers.ova.archive import Archive, opened
+from portal.drivers.ova.archive import opened
 
 #: What others call systems (VMware's and VirtualBox's names and words, in small letters) -> osinfo-db's ids.
 _SYSTEMS = (
@@ -44,10 +45,35 @@ class NoDisk(Exception):
         self.code, self.raw, self.disks = code, raw, list(disks)
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A disk that was taken out of an appliance; bytes.
+
+    `told` is what the appliance says of its machine, as a row keeps it. `number` counts the machine's disks
+    from 1, and `capacity_bytes` is how large the descriptor says that this one is.
+    """
+
+    told: dict[str, Any]
+    number: int
+    length_bytes: int
+    capacity_bytes: int
+
+    def check_data(self, *, starts: bool) -> None:
+        """Raise Unfit unless what is of no known format can be a raw disk of data; `starts`: machines do.
+
+        They start from the first disk: others need no boot sector. Byte for byte it is as long as the guest
+        sees it, so that half of a file, or one of a format that nobody knows, is none.
+        """
+        if starts and self.number == 1:
+            raise Unfit("image_unknown")
+        if -(-self.length_bytes // SECTOR) != -(-self.capacity_bytes // SECTOR):
+            raise Unfit("appliance_no_data", f"{self.capacity_bytes} bytes, and not {self.length_bytes}")
+
+
 def take_disk(
     source: Path, target: Path, *, number: int | None, room_bytes: int, check: Callable[[], None]
-) -> dict[str, Any] | None:
-    """Write a disk of the appliance to `target` and return what it says of its machine, as a row keeps it.
+) -> Taken | None:
+    """Write a disk of the appliance to `target`.
 
     `number` counts the machine's disks from 1; None for the only one. None for an archive that is no
     appliance. `check` ends it by raising. Idempotent. Raises Unfit with the reason, NoDisk for a number that
@@ -59,14 +85,17 @@ def take_disk(
                 return None
             found = archive.appliance()
             disk = _chosen(found, number)
-            digest = _unpack(archive, disk, target, room_bytes, check)
+            length = archive.size_of(disk.file)
+            if length > room_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+            digest = archive.unpack(disk.file, target, check)
     except InvalidSpec as error:
         raise Unfit("appliance_unfit", error.raw) from error
     told = said_by(found)
     if len(found.disks) > 1:
         # Another disk of the same file is another image.
         told |= {"disk": number, "disks": len(found.disks), "sha256": digest}
-    return told
+    return Taken(told, number or 1, length, disk.capacity_bytes)
 
 
 def _chosen(found: Appliance, number: int | None) -> PackedDisk:
@@ -84,14 +113,6 @@ def _chosen(found: Appliance, number: int | None) -> PackedDisk:
     if number is not None and not 1 <= number <= len(disks):
         raise NoDisk("appliance_no_disk", str(number), disks)
     return found.disks[(number or 1) - 1]
-
-
-def _unpack(
-    archive: Archive, disk: PackedDisk, target: Path, room_bytes: int, check: Callable[[], None]
-) -> str:
-    if archive.size_of(disk.file) > room_bytes:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
-    return archive.unpack(disk.file, target, check)
 
 
 def said_by(found: Appliance) -> dict[str, Any]:

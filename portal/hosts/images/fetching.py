@@ -21,22 +21,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from portal.hosts.images.ranges import Network, is_allowed, is_closed
+
 CHUNK = 1 << 20
 MOST_REDIRECTS = 5
 #: Seconds for a connection, and for each piece of an answer.
 PATIENCE = 30.0
 #: Seconds at most between two looks at whether to go on, while anything arrives.
 LOOK_EVERY = 1.0
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-#: What Python's `is_global` lets through, some versions of it, and no public server has: the IETF's own (PCP
-#: and TURN answer there in the network at hand; ORCHIDs), relays of 6to4, documentation (RFC 9637), and
-#: segments of SRv6.
-_NOBODY = tuple(
-    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20", "5f00::/16"))
-)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class FetchFailed(Exception):
@@ -51,39 +44,15 @@ class FetchFailed(Exception):
 class Limits:
     """What a fetch may take: bytes, seconds, and the networks allowed beyond the public ones.
 
-    `trusted` is a file of certificates to trust instead of the system's, '' for those.
+    `trusted` is a file of certificates to trust instead of the system's, '' for those. `opened` tells the
+    networks that admins allow, and is asked before each connection: they may take one back meanwhile.
     """
 
     most_bytes: int
     seconds: float
     networks: Sequence[Network] = ()
     trusted: str = ""
-
-
-def _meant(address: Address) -> list[Address]:
-    """Return the addresses that a packet to `address` may end at: itself, or an IPv4 address within it."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return [address]
-    if address.ipv4_mapped:
-        return [address.ipv4_mapped]
-    within = [address.sixtofour, address.teredo[1] if address.teredo else None]
-    if address in _NAT64:
-        within.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [address, *(found for found in within if found is not None)]
-
-
-def is_allowed(address: Address, networks: Sequence[Network]) -> bool:
-    """Tell whether the portal may connect to `address`: a public one, or one of `networks`."""
-    meant = _meant(address)
-    return all(_is_public(found) or any(found in network for network in networks) for found in meant)
-
-
-def _is_public(address: Address) -> bool:
-    if address.is_multicast or address.is_reserved or any(address in network for network in _NOBODY):
-        return False
-    # Deprecated, and some networks have it within still.
-    site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
-    return address.is_global and not site_local
+    opened: Callable[[], Sequence[Network]] = tuple
 
 
 def without_query(url: str) -> str:
@@ -111,7 +80,9 @@ def check_url(url: str) -> SplitResult:
     return parts
 
 
-def addresses_of(parts: SplitResult, networks: Sequence[Network]) -> list[Any]:
+def addresses_of(
+    parts: SplitResult, networks: Sequence[Network], opened: Sequence[Network] = ()
+) -> list[Any]:
     """Return what a name leads to, as `getaddrinfo` does. Raises FetchFailed when any is not allowed."""
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -121,8 +92,9 @@ def addresses_of(parts: SplitResult, networks: Sequence[Network]) -> list[Any]:
         raise FetchFailed("fetch_unresolved", host, retryable=True) from error
     for *_rest, place in found:
         address = ipaddress.ip_address(str(place[0]).partition("%")[0])
-        if not is_allowed(address, networks):
-            raise FetchFailed("fetch_private", f"{host} ({address})" if host != str(address) else host)
+        if not is_allowed(address, networks, opened):
+            code = "fetch_closed" if is_closed(address) else "fetch_private"
+            raise FetchFailed(code, f"{host} ({address})" if host != str(address) else host)
     return found
 
 
@@ -158,7 +130,7 @@ class _Fetch:
     def run(self, url: str) -> None:
         for _hop in range(MOST_REDIRECTS + 1):
             parts = check_url(url)
-            found = addresses_of(parts, self._limits.networks)
+            found = addresses_of(parts, self._limits.networks, self._limits.opened())
             try:
                 onward = self._ask(parts, found)
             except TimeoutError as error:

@@ -9,8 +9,9 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -23,7 +24,7 @@ from portal.drivers import imagefile
 from portal.drivers.errors import AlreadyExists, DriverError, HostRemoved
 from portal.drivers.types import FOLDER_KINDS, VolumeInfo
 from portal.hosts.calls import call
-from portal.hosts.images import appliances, copies, fetching, passing, room, store
+from portal.hosts.images import allowing, appliances, copies, fetching, passing, room, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT, page
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
@@ -103,7 +104,10 @@ class Take(Step):
         target = store.part_of(upload)
         room_bytes = room.free_bytes(upload) + store.length(target)
         most = min(settings.UPLOAD_MOST_BYTES, room_bytes)
-        limits = fetching.Limits(most, settings.IMPORT_SECONDS, settings.IMPORT_NETWORKS, settings.IMPORT_CA)
+        networks = allowing.installed()
+        limits = fetching.Limits(
+            most, settings.IMPORT_SECONDS, networks, settings.IMPORT_CA, opened=allowing.opened
+        )
         try:
             fetching.fetch(upload.address, target, limits=limits, check=lambda have: _look(context))
         except fetching.FetchFailed as failed:
@@ -176,12 +180,15 @@ class Check(Step):
         except OSError as error:
             raise _of_disk(error, "store_failed" if taken.exists() else "upload_gone") from error
         upload.refresh_from_db(fields=["told"])
+        # By what is kept: whoever did it may have died before the operation knew.
+        if upload.told.get("data"):
+            return "appliance_data"
         return "appliance_blank" if upload.told.get("blank") else remark
 
     def _check(self, context: StepContext, upload: Upload) -> str | None:
         taken, image = store.taken_of(upload), store.image_of(upload)
         # An earlier attempt may have given the file its last name already.
-        there, told = taken if taken.exists() else image, None
+        there, from_ova = taken if taken.exists() else image, None
         iso = upload.wanted["kind"] == Image.Kind.ISO
         # What an earlier attempt made of a raw disk is a qcow2.
         raw = upload.is_raw and there is taken
@@ -189,20 +196,21 @@ class Check(Step):
         if there is taken and not iso and not raw and imagefile.is_tar(str(taken)):
             # What an earlier attempt left takes room, and is made anew.
             store.remove(store.unpacked_of(upload), image)
-            told = self._take_disk(context, upload)
-            there = taken if told is None else store.unpacked_of(upload)
+            from_ova = self._take_disk(context, upload)
+            there = taken if from_ova is None else store.unpacked_of(upload)
         if there is taken and upload.disk is not None:
             raise self._no_disk(upload, appliances.NoDisk("appliance_none", str(upload.disk)))
-        most = settings.UPLOAD_MOST_CAPACITY
+        judge = partial(
+            imagefile.judge,
+            str(there),
+            iso=iso,
+            most_capacity=settings.UPLOAD_MOST_CAPACITY,
+            check=lambda: _look(context),
+        )
         try:
-            found = imagefile.judge(
-                str(there), iso=iso, raw=raw, most_capacity=most, check=lambda: _look(context)
-            )
+            found = judge(raw=raw)
         except imagefile.Unfit as unfit:
-            # It is kept: on the upload's page a person can say that it is a raw disk.
-            if unfit.code == "image_unknown" and upload.pool_id is not None and told is None:
-                raise StepFailed("volume_unknown") from unfit
-            raise
+            found = self._as_data(unfit, upload, from_ova, judge)
         if found.format not in {"qcow2", "iso"}:
             imagefile.to_qcow2(
                 str(there),
@@ -217,13 +225,32 @@ class Check(Step):
             os.replace(there, image)
         rows = Upload.objects.filter(pk=upload.pk)
         # Before the archive goes: what it says is nowhere else.
-        if told is not None:
-            rows.update(told=told)
+        if from_ova is not None:
+            rows.update(told=from_ova.told)
         rows.update(format="raw" if found.format == "iso" else "qcow2", capacity=found.capacity_bytes)
         store.remove(taken, store.unpacked_of(upload))
         return remark
 
-    def _take_disk(self, context: StepContext, upload: Upload) -> dict[str, Any] | None:
+    def _as_data(
+        self,
+        unfit: imagefile.Unfit,
+        upload: Upload,
+        from_ova: appliances.Taken | None,
+        judge: Callable[..., imagefile.Judged],
+    ) -> imagefile.Judged:
+        """Return what is of no known format as a raw disk of data. Raises Unfit, StepFailed for none."""
+        if unfit.code != "image_unknown":
+            raise unfit
+        if from_ova is not None:
+            from_ova.check_data(starts=upload.pool_id is None)
+            from_ova.told["data"] = True
+            return judge(raw=True)
+        if upload.pool_id is not None:
+            # It is kept: on the upload's page a person can say that it is a raw disk.
+            raise StepFailed("volume_unknown") from unfit
+        raise unfit
+
+    def _take_disk(self, context: StepContext, upload: Upload) -> appliances.Taken | None:
         try:
             return appliances.take_disk(
                 store.taken_of(upload),

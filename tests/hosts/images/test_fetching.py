@@ -116,49 +116,10 @@ def test_what_is_not_public_is_refused_in_every_spelling(host, site, tmp_path, m
     monkeypatch.setattr(fetching, "_connect", lambda *_: pytest.fail("connected"))
     assert code(f"http://{host}:{site.port}/file", tmp_path / "a", networks=[]) in {
         "fetch_private",
+        "fetch_closed",
         "fetch_unresolved",
     }
     assert site.asked == []
-
-
-PUBLIC = ["93.184.216.34", "2606:4700::1111", "2001:4860:4860::8888", "2001:200::1", "::ffff:93.184.216.34"]
-
-
-@pytest.mark.parametrize("address", PUBLIC)
-def test_public_addresses_are_allowed(address):
-    assert fetching.is_allowed(ipaddress.ip_address(address), [])
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "fec0::1",  # site-local
-        "feff:ffff::1",
-        "100::1",  # discard
-        "2001:2::1",  # benchmarking
-        "2001:db8::1",  # documentation
-        "3fff::1",
-        "3fff:fff::1",
-        "2001:10::1",  # ORCHID
-        "2001:20::1",
-        "2001:30::1",  # drones' tags
-        "2001:1::1",  # PCP's and TURN's anycast
-        "2001:1::2",
-        "192.0.0.9",
-        "192.0.0.10",
-        "192.88.99.1",  # relays of 6to4
-        "5f00::1",  # SRv6's segments
-        "64:ff9b:1::a00:1",  # NAT64 of a network's own
-        "::10.0.0.1",
-        "::ffff:0:10.0.0.1",
-        "ff0e::1",
-    ],
-)
-def test_special_addresses_are_refused_unless_their_network_is_allowed(address):
-    """Red when `_is_public` does not look at `is_site_local`, or at `_NOBODY`."""
-    found = ipaddress.ip_address(address)
-    assert not fetching.is_allowed(found, [])
-    assert fetching.is_allowed(found, [ipaddress.ip_network(address)])
 
 
 @pytest.mark.parametrize(
@@ -196,7 +157,7 @@ def answers(monkeypatch, *rounds):
 def test_a_name_with_one_private_address_among_public_ones_is_refused(site, tmp_path, monkeypatch):
     """Red when the first address alone is looked at."""
     answers(monkeypatch, ["93.184.216.34", "127.0.0.1"])
-    assert code(f"http://example.org:{site.port}/file", tmp_path / "a", networks=[]) == "fetch_private"
+    assert code(f"http://example.org:{site.port}/file", tmp_path / "a", networks=[]) == "fetch_closed"
     assert site.asked == []
 
 
@@ -212,9 +173,9 @@ def test_the_connection_goes_to_the_address_that_was_checked(site, tmp_path, mon
     ("to", "wanted"),
     [
         ("http://10.0.0.1/file", "fetch_private"),
-        ("http://[::1]/file", "fetch_private"),
+        ("http://[::1]/file", "fetch_closed"),
         ("file:///etc/shadow", "fetch_scheme"),
-        ("//169.254.169.254/latest/", "fetch_private"),
+        ("//169.254.169.254/latest/", "fetch_closed"),
         ("/again", "fetch_redirects"),
         ("http://[x", "fetch_address"),
         ("/\u00fc", "fetch_address"),
@@ -224,6 +185,73 @@ def test_each_redirect_is_looked_at_again(site, tmp_path, to, wanted):
     """Red when only the first address is checked."""
     site.redirects = {"/first": to, "/again": "/again"}
     assert code(f"http://127.0.0.1:{site.port}/first", tmp_path / "a") == wanted
+
+
+@pytest.fixture
+def at(site, monkeypatch):
+    """Let each look-up answer with the next of `rounds`, and the site answer at every address."""
+    connected = []
+    real = fetching._connect
+
+    def connect(found, timeout):
+        connected.append([place[0] for *_rest, place in found])
+        return real([(*rest, ("127.0.0.1", site.port)) for *rest, _place in found], timeout)
+
+    monkeypatch.setattr(fetching, "_connect", connect)
+    return lambda *rounds: answers(monkeypatch, *rounds) or connected
+
+
+def opened(*rounds):
+    """Return what tells the networks that admins allow, other ones each time it is asked."""
+    waiting = [[ipaddress.ip_network(text) for text in texts] for texts in rounds]
+    return lambda: waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
+
+def take_by(site, target, *rounds, path="/file"):
+    limits = Limits(10 * MIB, 60.0, [], opened=opened(*rounds))
+    fetch(f"http://mirror.example:{site.port}{path}", target, limits=limits, check=lambda have: None)
+
+
+def test_what_an_admin_opened_is_fetched_from(site, tmp_path, at):
+    """Red when a fetch does not ask what admins allow, or looks the name up once more to connect."""
+    connected = at(["10.20.0.5"])
+    take_by(site, tmp_path / "a", ["10.20.0.0/16"])
+    assert (tmp_path / "a").read_bytes() == site.body and connected == [["10.20.0.5"]]
+
+
+@pytest.mark.parametrize(
+    ("second", "wanted"),
+    [
+        ("10.21.0.5", "fetch_private"),
+        ("127.0.0.1", "fetch_closed"),
+        ("169.254.169.254", "fetch_closed"),
+        ("100.100.100.200", "fetch_closed"),
+    ],
+)
+def test_a_redirect_out_of_what_was_opened_is_refused(site, tmp_path, at, second, wanted):
+    """Red when only the first address is held against what admins allow, or a closed one may be opened."""
+    site.redirects = {"/first": "/file"}
+    connected = at(["10.20.0.5"], [second])
+    with pytest.raises(FetchFailed) as failed:
+        rows = ["10.20.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"]
+        take_by(site, tmp_path / "a", rows, path="/first")
+    assert failed.value.code == wanted and connected == [["10.20.0.5"]]
+
+
+def test_one_address_of_a_name_outside_what_was_opened_refuses_all(site, tmp_path, at):
+    connected = at(["10.20.0.5", "10.21.0.5"])
+    with pytest.raises(FetchFailed) as failed:
+        take_by(site, tmp_path / "a", ["10.20.0.0/16"])
+    assert failed.value.code == "fetch_private" and connected == []
+
+
+def test_what_is_taken_back_meanwhile_counts_at_the_next_connection(site, tmp_path, at):
+    """Red when what admins allow is asked once for a whole fetch."""
+    site.redirects = {"/first": "/file"}
+    connected = at(["10.20.0.5"], ["10.20.0.5"])
+    with pytest.raises(FetchFailed) as failed:
+        take_by(site, tmp_path / "a", ["10.20.0.0/16"], [], path="/first")
+    assert failed.value.code == "fetch_private" and len(connected) == 1
 
 
 def test_a_redirect_is_followed(site, tmp_path):

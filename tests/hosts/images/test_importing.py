@@ -82,14 +82,16 @@ def test_a_redirect_to_no_address_is_told_without_its_query(chief, uploads, pool
     assert operation.steps.get(error_code="fetch_address").error_raw == "http://[x"
 
 
-def test_private_addresses_are_refused_unless_they_are_allowed(chief, uploads, pool, served, settings):
+def test_the_portals_own_machine_is_closed_unless_the_installation_allows_it(
+    chief, uploads, pool, served, settings
+):
     """Red when the setting is not passed on."""
     settings.IMPORT_NETWORKS = []
     operation = begin(chief, served)
-    assert imported(operation) == (State.FAILED, ["fetch_private"])
+    assert imported(operation) == (State.FAILED, ["fetch_closed"])
     assert served.asked == [] and files(uploads) == []
-    raw = operation.steps.get(error_code="fetch_private").error_raw
-    assert "127.0.0.1 is not a public address" in messages.sentence("fetch_private", raw)
+    raw = operation.steps.get(error_code="fetch_closed").error_raw
+    assert messages.sentence("fetch_closed", raw).startswith("127.0.0.1 is closed")
 
 
 def test_another_file_than_was_told_is_thrown_away(chief, uploads, pool, served):
