@@ -3,11 +3,13 @@
 They are bytes of the CD: nothing unpacks them here, and nothing runs them but the machine.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from portal.core import osinfo
 from portal.drivers import iso9660
 from portal.drivers.iso9660 import Piece
+from portal.hosts.models import Image
 
 #: Bytes of each; installers have less than 200 MiB.
 MOST = 256 << 20
@@ -21,6 +23,16 @@ def found(path: str) -> list[list[str]]:
     pairs = sorted({(medium.kernel, medium.initrd) for medium in osinfo.media()})
     there = iso9660.find(path, [name for pair in pairs for name in pair])
     return [list(pair) for pair in pairs if _fit(path, there, *pair)]
+
+
+def note(image: Image) -> None:
+    """Note anew what a CD has: it may be there since before this was noted, or osinfo-db be another.
+
+    Idempotent. What cannot be read keeps what was noted; to start from it is refused then.
+    """
+    if image.kind == Image.Kind.ISO:
+        with suppress(OSError):
+            Image.objects.filter(pk=image.pk).update(boot_files=found(image.source))
 
 
 def places(path: str, kernel: str, initrd: str) -> tuple[Piece, Piece] | None:

@@ -1,13 +1,17 @@
-"""An installer's kernel and initrd on its CD: found by what osinfo-db says, and only where they are what it says."""
+"""An installer's kernel and initrd on its CD: found where osinfo-db says, and only what can be them."""
 
 from dataclasses import replace
 
 import pytest
 
+from portal.drivers.types import VolumeInfo
+from portal.hosts import enrolment
 from portal.hosts.images import boot_files, services
 from portal.hosts.models import Image
+from portal.operations.registry import StepContext
 from portal.operations.states import State
 from tests.cds import KERNEL, make_cd
+from tests.factories import make_host, make_image, make_place
 from tests.hosts.images.conftest import WANTED, imported, send
 
 DEBIAN = ["install.amd/vmlinuz", "install.amd/initrd.gz"]
@@ -58,3 +62,20 @@ def test_an_import_notes_them_with_the_image(chief, keeper, pool, tmp_path, file
     content = make_cd(tmp_path / "a", files).read_bytes()
     assert imported(send(chief, upload, content, name="a.iso")) == (State.SUCCEEDED, [])
     assert Image.objects.get().boot_files == ([DEBIAN] if DEBIAN[0] in files else [])
+
+
+@pytest.mark.database
+@pytest.mark.django_db
+def test_a_proof_of_a_host_notes_them_of_cds_that_were_there_before(tmp_path, monkeypatch):
+    """Red when spreading does not look, or forgets what it found where a file cannot be read."""
+    cd = make_cd(tmp_path / "a", {DEBIAN[0]: KERNEL, DEBIAN[1]: INITRD})
+    image = make_image(kind="iso", source=str(cd))
+    place = make_place(make_host(), image=image)
+    volume = VolumeInfo("pool", "a.iso", "/example/a.iso", 1, 1)
+    monkeypatch.setattr(enrolment.UploadImages, "call", lambda *_told, **_sizes: volume)
+    spec = {"pinned": {"pool": {"uuid": str(place.pool.uuid)}}}
+    for _turn in ("there", "gone"):
+        enrolment.UploadImages().do(StepContext(spec, {"host": place.host_id}, lambda: None))
+        image.refresh_from_db()
+        assert image.boot_files == [DEBIAN]
+        cd.unlink(missing_ok=True)
