@@ -16,9 +16,8 @@ from portal.accounts.models import Project, SshPublicKey
 from portal.core import public_keys
 from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, RowsField
-from portal.hosts.models import Image
 from portal.operations.models import Operation
-from vms import checks, fitting, profiles
+from vms import checks, direct_boot, fitting, profiles
 from vms.bulk import LOSING
 from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour, InstallTemplate
@@ -180,8 +179,10 @@ class RequestForm(forms.Form):
             return
         # The answers of one are another's in nothing but their names.
         del self.fields["count"]
-        formats = checks.FORMATS[Image.Kind(item.image.kind)]
-        self.fields["template"].queryset = InstallTemplate.objects.filter(format__in=formats)  # type: ignore[attr-defined]
+        offered = InstallTemplate.objects.filter(format__in=direct_boot.formats(item.image))
+        field = self.fields["template"]
+        field.queryset = offered  # type: ignore[attr-defined]
+        field.help_text = f"{field.help_text} {direct_boot.remark(item.image)}".strip()
 
     def _limit_disk(self, item: CatalogueItem) -> None:
         if item.disk_most is None:
