@@ -11,10 +11,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from portal.core.templatetags.gatehouse import gib
-from portal.hosts.models import Image
-from vms import cloud, fitting, offers, profiles
+from vms import cloud, direct_boot, fitting, offers, profiles
 from vms.models import CatalogueItem
-from vms.unattended import Format, takes_user
+from vms.unattended import takes_user
 
 Values = Mapping[str, Any]
 MOST_AT_ONCE = 50
@@ -160,15 +159,8 @@ def _user(item: CatalogueItem, values: Values) -> str:
     return _("A user's name has small letters, digits, _ and -, and starts with a letter.")
 
 
-#: What an installer of each kind reads: behind its initrd, or on a CD of its own.
-FORMATS = {
-    Image.Kind.NETBOOT: (Format.PRESEED,),
-    Image.Kind.ISO: (Format.KICKSTART, Format.AUTOINSTALL),
-}
-
-
 def _template(item: CatalogueItem, values: Values) -> str:
-    if values["template"].format not in FORMATS.get(Image.Kind(item.image.kind), ()):
+    if values["template"].format not in direct_boot.formats(item.image):
         return _("The installer of %(item)s does not read %(template)s.") % {
             "item": item.name,
             "template": values["template"].name,

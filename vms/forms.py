@@ -16,9 +16,8 @@ from portal.accounts.models import Project, SshPublicKey
 from portal.core import public_keys
 from portal.core.templatetags.gatehouse import gib
 from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, RowsField
-from portal.hosts.models import Image
 from portal.operations.models import Operation
-from vms import checks, fitting, profiles
+from vms import checks, direct_boot, fitting, profiles
 from vms.bulk import LOSING
 from vms.cards import size_label
 from vms.models import CatalogueItem, Flavour, InstallTemplate
@@ -183,8 +182,10 @@ class RequestForm(forms.Form):
         user = self.fields["user"]
         user.required = False
         user.help_text = _("For a template. By hand, the installer asks.")
-        formats = checks.FORMATS[Image.Kind(item.image.kind)]
-        self.fields["template"].queryset = InstallTemplate.objects.filter(format__in=formats)  # type: ignore[attr-defined]
+        offered = InstallTemplate.objects.filter(format__in=direct_boot.formats(item.image))
+        field = self.fields["template"]
+        field.queryset = offered  # type: ignore[attr-defined]
+        field.help_text = f"{field.help_text} {direct_boot.remark(item.image)}".strip()
 
     def _limit_disk(self, item: CatalogueItem) -> None:
         if item.disk_most is None:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 from portal.core import cpio
 from portal.drivers.types import BootFileSpec, DirectBoot, DomainDefinition, DomainSpec, SeedSpec, VolumeSpec
 from portal.hosts import installers
+from portal.hosts.images import boot_files
 from portal.hosts.models import Image
 from portal.hosts.steps import HostStep
 from portal.operations.registry import Kind, StepContext, StepFailed
@@ -28,6 +29,8 @@ from vms.unattended import Format
 ARGUMENTS = "console=tty0 console=ttyS0,115200"
 #: What Debian's installer is told to ask nothing that the preseed answers, nor what has a default.
 ANSWERED = f"auto=true priority=critical {ARGUMENTS}"
+#: By the form of its answers, what an installer is told that is started without a boot loader.
+ANSWERING = {Format.PRESEED: ANSWERED, Format.AUTOINSTALL: f"autoinstall {ARGUMENTS}"}
 
 
 class BlankVolume(HostStep):
@@ -43,7 +46,7 @@ class BlankVolume(HostStep):
 
 
 class WriteAnswers(HostStep):
-    """What the installer is started with beside its own: its initrd, or a CD with answers."""
+    """What the installer is started with beside its own: its kernel and initrd, and a CD with answers."""
 
     name, title = "answers", "Bring what the installer reads"
     timeout = 300.0
@@ -51,12 +54,15 @@ class WriteAnswers(HostStep):
     def do(self, context: StepContext) -> None:
         if from_network(context):
             self.call(context, "write_boot_file", initrd_spec(context))
-        elif answers(context):
+        elif files_on_cd(context):
+            for spec in specs_from_cd(context):
+                self.call(context, "write_boot_file", spec)
+        if has_answers_cd(context):
             self.call(context, "write_seed", answers_cd(context))
 
     def undo(self, context: StepContext) -> None:
         names = context.identifiers
-        for volume in (names["initrd"], names["seed"]):
+        for volume in (*own_boot_files(context), names["seed"]):
             self.call(context, "delete_volume", names["pool"], volume)
 
 
@@ -79,9 +85,9 @@ class StartFromDisk(HostStep):
         made = self.call(context, "redefine", names["uuid"], _from_disk(context), seen.digest)
         # That it runs unlike it is defined keeps it from being suspended from now on.
         noted.note(names["host"], names["uuid"], made, began)
-        # QEMU read it into the guest's memory.
-        if from_network(context):
-            self.call(context, "delete_volume", names["pool"], names["initrd"])
+        # QEMU read them into the guest's memory.
+        for volume in own_boot_files(context):
+            self.call(context, "delete_volume", names["pool"], volume)
 
 
 def _from_disk(context: StepContext) -> dict[str, Any]:
@@ -94,6 +100,26 @@ def _from_disk(context: StepContext) -> dict[str, Any]:
 def from_network(context: StepContext) -> bool:
     """Say whether the installer is a kernel with its initrd, and no CD."""
     return bool(context.spec["pinned"]["install"]["kind"] == Image.Kind.NETBOOT)
+
+
+def files_on_cd(context: StepContext) -> dict[str, str] | None:
+    """Return the frozen `kernel` and `initrd` on the CD, None where the CD's own loader starts them."""
+    found: dict[str, str] | None = context.spec["pinned"]["install"].get("boot")
+    return found
+
+
+def own_boot_files(context: StepContext) -> list[str]:
+    """Return the volumes that are the machine's own until its installer runs."""
+    names = context.identifiers
+    if files_on_cd(context):
+        return [names["kernel"], names["initrd"]]
+    return [names["initrd"]] if from_network(context) else []
+
+
+def has_answers_cd(context: StepContext) -> bool:
+    """Say whether the answers lie on a CD of their own; a preseed stands behind the initrd."""
+    told = answers(context)
+    return told is not None and told["format"] != Format.PRESEED
 
 
 def answers(context: StepContext) -> dict[str, Any] | None:
@@ -117,12 +143,40 @@ def initrd_spec(context: StepContext) -> BootFileSpec:
         raise StepFailed("installer_changed", str(error)) from error
     if found != pinned["image"]["sha256"]:
         raise StepFailed("installer_changed", f"{source} has the digest {found}")
-    files = {}
-    if told := answers(context):
-        keys = "".join(f"{key}\n" for key in unattended.bare(pinned["cloud"]["ssh_keys"]))
-        files = {"preseed.cfg": told["text"].encode(), "authorized_keys": keys.encode()}
-    appended = cpio.archive(files, after=initrd.stat().st_size) if files else b""
+    appended = _appended(context, initrd.stat().st_size)
     return BootFileSpec(names["pool"], names["initrd"], str(initrd), appended)
+
+
+def specs_from_cd(context: StepContext) -> list[BootFileSpec]:
+    """Return the machine's own kernel and initrd as they lie on the CD, and a preseed behind the initrd.
+
+    Raises StepFailed when the portal's copy of the CD is gone, or has them no more.
+    """
+    names, pinned, wanted = context.identifiers, context.spec["pinned"], files_on_cd(context) or {}
+    image = Image.objects.filter(sha256=pinned["image"]["sha256"]).first()
+    source = image.source if image else ""
+    try:
+        places = boot_files.places(source, wanted["kernel"], wanted["initrd"])
+    except OSError as error:
+        raise StepFailed("installer_changed", str(error)) from error
+    if places is None:
+        raise StepFailed("installer_changed", f"{source} has no {wanted['kernel']} and {wanted['initrd']}")
+    kernel, initrd = places
+    appended = _appended(context, initrd.length)
+    return [
+        BootFileSpec(names["pool"], names["kernel"], source, at=kernel.at, length=kernel.length),
+        BootFileSpec(names["pool"], names["initrd"], source, appended, initrd.at, initrd.length),
+    ]
+
+
+def _appended(context: StepContext, after: int) -> bytes:
+    """Return what stands behind the `after` bytes of an initrd: a preseed and the keys, or nothing."""
+    told = answers(context)
+    if told is None or told["format"] != Format.PRESEED:
+        return b""
+    keys = "".join(f"{key}\n" for key in unattended.bare(context.spec["pinned"]["cloud"]["ssh_keys"]))
+    files = {"preseed.cfg": told["text"].encode(), "authorized_keys": keys.encode()}
+    return cpio.archive(files, after=after)
 
 
 def answers_cd(context: StepContext) -> SeedSpec:
@@ -137,14 +191,15 @@ def answers_cd(context: StepContext) -> SeedSpec:
 def domain_spec(context: StepContext) -> DomainSpec:
     """Return the machine as it is at its first start."""
     names, told = context.identifiers, answers(context)
-    spec = replace(specs.domain_spec(context), installs=True)
+    seed = names["seed_path"] if has_answers_cd(context) else None
+    spec = replace(specs.domain_spec(context), installs=True, seed_path=seed)
+    words = ANSWERING.get(Format(told["format"]), ARGUMENTS) if told else ARGUMENTS
     if from_network(context):
-        arguments = ANSWERED if told else ARGUMENTS
-        boot = DirectBoot(names["image_path"], names["initrd_path"], arguments)
-        return replace(spec, boot=boot, seed_path=None)
+        return replace(spec, boot=DirectBoot(names["image_path"], names["initrd_path"], words))
+    if files_on_cd(context):
+        spec = replace(spec, boot=DirectBoot(names["kernel_path"], names["initrd_path"], words))
     drivers = names.get("drivers_path")
-    cds = (names["image_path"], drivers) if drivers else (names["image_path"],)
-    return replace(spec, cds=cds, seed_path=names["seed_path"] if told else None)
+    return replace(spec, cds=(names["image_path"], drivers) if drivers else (names["image_path"],))
 
 
 def told_of(machine: VirtualMachine) -> str:
@@ -156,7 +211,8 @@ def told_of(machine: VirtualMachine) -> str:
         "off, start it: then it starts from its disk."
     )
     if machine.image.kind == Image.Kind.ISO:
-        if _format_of(machine) == Format.AUTOINSTALL:
+        install = machine.built_by.frozen["pinned"]["install"]
+        if _format_of(machine) == Format.AUTOINSTALL and not install.get("boot"):
             said += " " + str(unattended.ASKS)
         said += " " + _("The CD stays in the drive until you eject it, which does no harm.")
     return said % {"installer": machine.image.title}

@@ -230,7 +230,9 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         "seed": seed,
         "seed_path": f"{chosen.pool.path}/{seed}",
         "image_path": chosen.path,
-        # Of an installer from the network alone.
+        # Of an installer that is started from them alone, the kernel of one on a CD alone.
+        "kernel": f"{machine.domain_name}.kernel",
+        "kernel_path": f"{chosen.pool.path}/{machine.domain_name}.kernel",
         "initrd": f"{machine.domain_name}.initrd",
         "initrd_path": f"{chosen.pool.path}/{machine.domain_name}.initrd",
         "accelerator": machine.accelerator,

@@ -19,7 +19,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import checks, cloud, profiles, unattended, virtualization
+from vms import checks, cloud, direct_boot, profiles, unattended, virtualization
 from vms.models import CatalogueItem, Flavour, InstallTemplate, VirtualMachine
 
 DAY = 24 * 3600
@@ -121,7 +121,10 @@ def spec_of(wish: Wish) -> RequestSpec:
     if wish.several:
         return _spec_of_several(wish, sizes, pinned)
     if item.image.needs_installer:
-        pinned["install"] = {"kind": item.image.kind, "answers": _answers(wish, pinned)}
+        answers = _answers(wish, pinned)
+        pinned["install"] = {"kind": item.image.kind, "answers": answers}
+        if answers and (files := direct_boot.files(item.image, answers["format"])):
+            pinned["install"]["boot"] = files
         if drivers := profiles.drivers_for(item, wish.devices):
             pinned["install"]["drivers"] = {"sha256": drivers.sha256, "title": drivers.title}
     return RequestSpec(kind=kind_for(item), sizes=sizes, pinned=pinned)

@@ -40,8 +40,8 @@ NAMES: Mapping[str, Any] = {
     ),
     "disk": gettext_lazy("the disk to install to, such as vda"),
 }
-#: What Ubuntu's installer does with its answers on a CD beside it: `autoinstall` would have to stand in the
-#: command line of its kernel, which is on its own CD.
+#: What Ubuntu's installer does with its answers on a CD beside it where the loader on its own CD starts it:
+#: `autoinstall` would have to stand on the command line of its kernel.
 ASKS = gettext_lazy(
     "Ubuntu's installer asks once, on the machine's screen, before it takes the disk: Continue with "
     "autoinstall? Answer yes; after that it asks nothing."

@@ -70,6 +70,18 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Medium:
+    """A CD of a system: where on it its installer's kernel and initrd lie (`install.amd/vmlinuz`).
+
+    A live one starts the system itself, in which the installer is a program.
+    """
+
+    kernel: str
+    initrd: str
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Knowledge:
     """What is known of one system; `short_id` is not what was asked for where the nearest one stands in."""
 
@@ -84,6 +96,12 @@ class Knowledge:
     #: It does not start by a BIOS.
     needs_uefi: bool
     needs_tpm: bool
+    #: As in `debian`; '' for none.
+    distribution: str = ""
+    #: Its own CDs for the machines' architecture that say where a kernel lies.
+    media: tuple[Medium, ...] = ()
+    #: Its installer can be answered by a preseed.
+    reads_preseed: bool = False
 
     @property
     def paravirtual(self) -> bool:
@@ -104,6 +122,9 @@ class _Entry:
     recommended: Resources
     devices: dict[str, bool]
     firmware: dict[str, bool]
+    distribution: str
+    media: tuple[Medium, ...]
+    reads_preseed: bool
 
 
 @dataclass(slots=True)
@@ -162,7 +183,15 @@ def _told(database: _Database, identity: str, short_id: str) -> Knowledge:
         eol=entry.eol,
         needs_uefi=firmware.get("efi", False) and not firmware.get("bios", True),
         needs_tpm=_FIRST_WITH_TPM in line,
+        distribution=entry.distribution,
+        media=entry.media,
+        reads_preseed=entry.reads_preseed,
     )
+
+
+def media() -> frozenset[Medium]:
+    """Return the CDs of all systems that say where a kernel lies on them."""
+    return frozenset(medium for entry in _database().entries.values() for medium in entry.media)
 
 
 def _ancestry(database: _Database, identity: str, seen: set[str]) -> Iterator[str]:
@@ -239,6 +268,9 @@ def _take(database: _Database, element: ET.Element) -> None:
             for found in element.findall("firmware")
             if found.get("arch") in (ARCHITECTURE, "all")
         },
+        distribution=_text(element, "distro"),
+        media=tuple(_media(element)),
+        reads_preseed=any("/preseed/" in one.get("id", "") for one in element.findall("installer/script")),
     )
     database.by_short_id |= dict.fromkeys(short_ids, identity)
 
@@ -247,6 +279,13 @@ def _text(element: ET.Element, tag: str) -> str:
     """Return the text of the child that is in no particular language."""
     named = (found.text for found in element.findall(tag) if not len(found.attrib))
     return (next(named, None) or "").strip()
+
+
+def _media(element: ET.Element) -> Iterator[Medium]:
+    for found in element.findall(f"media[@arch='{ARCHITECTURE}']"):
+        kernel, initrd = _text(found, "kernel"), _text(found, "initrd")
+        if kernel and initrd:
+            yield Medium(kernel, initrd, found.get("live") == "true")
 
 
 def _resources(element: ET.Element, level: str) -> Resources:

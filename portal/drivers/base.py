@@ -271,8 +271,8 @@ class HypervisorDriver(ABC):
         """Write a kernel or an initrd as a raw volume, replacing one of that name. Idempotent.
 
         One with the same content is left as it is: a guest may be starting from it. What an interrupted call
-        left has another content: only its return says that it is whole. Raises InvalidSpec (no such file, or
-        no name of a kernel or initrd), PoolNotFound, PoolFull.
+        left has another content: only its return says that it is whole. Raises InvalidSpec (no such file, one
+        that ends before, or no name of a kernel or initrd), PoolNotFound, PoolFull.
         """
 
     @abstractmethod

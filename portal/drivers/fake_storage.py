@@ -4,7 +4,6 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from portal.drivers import validation
 from portal.drivers.errors import (
@@ -18,7 +17,7 @@ from portal.drivers.errors import (
 )
 from portal.drivers.fake_blocks import need_new, path_of, size_of
 from portal.drivers.fake_copies import FakeCopies
-from portal.drivers.imagesource import look
+from portal.drivers.imagesource import boot_file, look
 from portal.drivers.seed import build_iso
 from portal.drivers.types import (
     FOLDER_KINDS,
@@ -272,10 +271,7 @@ class FakeStorage(FakeCopies):
 
     def write_boot_file(self, spec: BootFileSpec) -> VolumeInfo:
         validation.check_boot_file(spec)
-        try:
-            content = Path(spec.source).read_bytes() + spec.appended
-        except OSError as error:
-            raise InvalidSpec(f"{spec.source}: {error.strerror}") from error
+        content = boot_file(spec)
         path = f"{self._pool(spec.pool).path}/{spec.name}"
         self._volumes.pop((spec.pool, spec.name), None)
         info = self._store(VolumeInfo(spec.pool, spec.name, path, len(content), len(content), format="raw"))

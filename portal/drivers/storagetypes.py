@@ -89,13 +89,16 @@ BOOT_FILES = (".kernel", ".initrd")
 class BootFileSpec:
     """A kernel or an initrd as a volume: the portal's file `source`, and `appended` behind it.
 
-    `name` ends in one of `BOOT_FILES`.
+    Of the file it is the `length` bytes from `at` on; all that follows without a length. `name` ends in one
+    of `BOOT_FILES`.
     """
 
     pool: str
     name: str
     source: str
     appended: bytes = b""
+    at: int = 0
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

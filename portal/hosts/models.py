@@ -186,6 +186,8 @@ class Image(models.Model):
     source = models.CharField(max_length=255)
     #: What osinfo-db calls the system in it (`debian12`), '' where nobody said.
     os = models.CharField(max_length=64, blank=True)
+    #: Of a CD: kernel and initrd, by name, of each pair that osinfo-db tells of and that is on it.
+    boot_files = models.JSONField(default=list, blank=True)
     #: What the appliance (OVA) that it came in said of its machine (`images.appliances.said_by`).
     told = models.JSONField(default=dict, blank=True)
     #: Its system starts by UEFI, not by a BIOS.

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from portal.core import osinfo
-from portal.core.osinfo import Resources
+from portal.core.osinfo import Medium, Resources
 
 GIB = 1 << 30
 VIRTIO_NET, E1000 = "http://pcisig.com/pci/1af4/1041", "http://pcisig.com/pci/8086/100e"
@@ -22,6 +22,11 @@ OLD = f"""
     <resources arch="x86_64"><minimum><ram>{3 * GIB}</ram></minimum></resources>
     <resources arch="aarch64"><minimum><n-cpus>64</n-cpus></minimum></resources>
     <devices><device id="{VIRTIO_NET}"/><device id="{E1000}"/><device id="http://x/1/2/3"/></devices>
+    <distro>thing</distro><installer><script id="http://example.org/thing/preseed/jeos"/></installer>
+    <media arch="i686"><kernel>install.386/vmlinuz</kernel><initrd>install.386/initrd.gz</initrd></media>
+    <media arch="x86_64"><kernel>install.amd/vmlinuz</kernel><initrd>install.amd/initrd.gz</initrd></media>
+    <media arch="x86_64" live="true"><kernel>live/vmlinuz</kernel><initrd>live/initrd</initrd></media>
+    <media arch="x86_64"><kernel>half</kernel></media>
   </os>
 """
 NEW = f"""
@@ -55,6 +60,18 @@ def test_a_system_has_its_own_names_dates_and_sizes_of_its_architecture():
     known = osinfo.knowledge("thing9")
     assert (known.name, known.family, known.eol) == ("Thing 9", "linux", date(2030, 5, 1))
     assert known.least == Resources(1, 3 * GIB, 4 * GIB)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_systems_cds_say_where_its_installers_kernel_lies():
+    """Red when a CD of another architecture counts, or one that names no initrd."""
+    known = osinfo.knowledge("thing9")
+    assert (known.distribution, known.reads_preseed) == ("thing", True)
+    installer = Medium("install.amd/vmlinuz", "install.amd/initrd.gz")
+    assert known.media == (installer, Medium("live/vmlinuz", "live/initrd", live=True))
+    assert osinfo.media() == set(known.media)
+    later = osinfo.knowledge("thing10")
+    assert (later.media, later.reads_preseed, later.distribution) == ((), False, "")
 
 
 @pytest.mark.usefixtures("database")

@@ -69,3 +69,11 @@ def test_what_a_guest_may_be_starting_from_is_not_written_again(volumes, held, t
     made = volumes.write_boot_file(spec)
     assert held[spec.name] == b"kernel" and len(held.writes) == writes
     assert (made.name, made.capacity_bytes) == (spec.name, 6)
+
+
+def test_a_part_of_a_file_is_just_that_and_what_is_appended(volumes, held, tmp_path):
+    """Red when `at` is not heeded, or what is appended stands behind the file."""
+    source = tmp_path / "cd.iso"
+    source.write_bytes(b"before" + b"initrd" + b"after")
+    volumes.write_boot_file(BootFileSpec(POOL, "web.initrd", str(source), b"preseed", 6, 6))
+    assert held["web.initrd"] == b"initrdpreseed"

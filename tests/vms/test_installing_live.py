@@ -5,6 +5,7 @@ import re
 import signal
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -14,6 +15,7 @@ from portal.drivers.libvirt.xml.domain import DomainElement
 from portal.drivers.seed import build_iso
 from portal.drivers.types import BootFileSpec, DomainState, SeedSpec
 from portal.hosts import installers
+from portal.hosts.images import boot_files
 from portal.hosts.management.commands.add_installer import DEBIAN
 from portal.hosts.models import ImageAttachment
 from portal.operations import services as operations
@@ -21,6 +23,7 @@ from portal.operations.models import Counter
 from portal.operations.runner import leftovers
 from portal.operations.states import State
 from tests import factories
+from tests.cds import make_cd
 from tests.conftest import let_heartbeats_lapse
 from tests.factories import GIB
 from tests.vms.real import NETWORK, URI, ask, force_away, on_host
@@ -40,6 +43,23 @@ WORKER = "tests.vms.killed_builder"
 FIRST_SCREEN = 240
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO3pRSmoEbnApkTfXeqmr+G9jgvKZmVNfC69Nf1c60Rk"
 
+#: What the installer asks before it has a network, and what tells on the serial line that it was read.
+ANSWERS = (
+    "d-i debian-installer/locale string C.UTF-8\nd-i keyboard-configuration/xkb-keymap select us\n"
+    "d-i preseed/early_command string echo answers-of-$hostname > /dev/ttyS0\n"
+)
+
+
+def offered(pool, image, path):
+    """Return an item of an installer that lies at `path` in the pool of the tests."""
+    host = factories.make_host(uri=URI)
+    factories.make_place(host, pool.name, pool.path, image).images.update(path=path)
+    Counter.objects.create(scope=host.scope, resource="memory", limit=GIB)
+    made = factories.make_catalogue(image, factories.make_network(78, uuid=NETWORK))
+    Flavour.objects.update(memory=image.min_memory, disk=image.virtual_size)
+    made.flavour.refresh_from_db()
+    return made
+
 
 @pytest.fixture
 def catalogue(real, chief):
@@ -47,14 +67,7 @@ def catalogue(real, chief):
     driver, pool, _entry, _volume = real
     image = installers.add_installer(actor=chief, source=DEBIAN, name="d-i", title="Debian", version="12")
     kernel = driver.write_boot_file(BootFileSpec(pool.name, image.volume_name, f"{DEBIAN}/linux"))
-    host = factories.make_host(uri=URI)
-    place = factories.make_place(host, pool.name, pool.path, image)
-    place.images.update(path=kernel.path)
-    Counter.objects.create(scope=host.scope, resource="memory", limit=GIB)
-    made = factories.make_catalogue(image, factories.make_network(78, uuid=NETWORK))
-    Flavour.objects.update(memory=image.min_memory, disk=image.virtual_size)
-    made.flavour.refresh_from_db()
-    yield made
+    yield offered(pool, image, kernel.path)
     driver.delete_volume(pool.name, image.volume_name)
 
 
@@ -120,12 +133,7 @@ def test_the_installer_shows_its_first_screen_on_the_serial_line(worker, real, a
 
 def test_answers_are_read_and_nothing_is_asked_that_they_answer(worker, real, approve):
     """Red when the archive behind the initrd is not where the kernel looks for it: it asks for a language."""
-    template = InstallTemplate.objects.create(
-        name="Until the network",
-        format="preseed",
-        text="d-i debian-installer/locale string C.UTF-8\nd-i keyboard-configuration/xkb-keymap select us\n"
-        "d-i preseed/early_command string echo answers-of-$hostname > /dev/ttyS0\n",
-    )
+    template = InstallTemplate.objects.create(name="Until the network", format="preseed", text=ANSWERS)
     queued = approve(template=template, ssh_keys=KEY)
     assert worker(queued.pk) == 0
     name = queued.frozen["pinned"]["name"]
@@ -152,6 +160,85 @@ def test_a_step_that_fails_after_it_acted_leaves_nothing(worker, real, approve, 
     assert queued.state == State.FAILED and leftovers(queued) == []
     assert [name for name in on_host(real[0], queued) if not name.endswith(".kernel")] == []
     assert not VirtualMachine.objects.exists()
+
+
+@pytest.fixture
+def on_cd(real, tmp_path):
+    """An item of Debian's installer on a CD laid out as Debian's own, in the pool of the tests."""
+    driver, pool, _entry, _volume = real
+    files = {"install.amd/vmlinuz": Path(DEBIAN, "linux"), "install.amd/initrd.gz": Path(DEBIAN, "initrd.gz")}
+    cd = make_cd(tmp_path / "cd.iso", files)
+    image = factories.make_image(
+        kind="iso", name="cd", title="Debian's CD", os="debian12", cloud_init=False, source=str(cd),
+        boot_files=boot_files.found(str(cd)), min_memory=GIB // 2, virtual_size=GIB // 4,
+    )  # fmt: skip
+    yield offered(pool, image, driver.upload_image(pool.name, image.volume_name, str(cd)).path)
+    driver.delete_volume(pool.name, image.volume_name)
+
+
+@pytest.fixture
+def from_cd(cast, real, on_cd):
+    """Return a function that approves an installation from the CD, with answers up to the network."""
+    begun = []
+
+    def approve():
+        template = InstallTemplate.objects.create(name="Until the network", format="preseed", text=ANSWERS)
+        asked = ask(cast, on_cd, user="ada", template=template, ssh_keys=KEY)
+        told = {"actor": cast.approver, "operation": asked, "spec_hash": asked.spec_hash}
+        begun.append(operations.decide(**told, approved=True))
+        return begun[-1]
+
+    yield approve
+    for operation in begun:
+        force_away(real[0], operation)
+        operation.refresh_from_db()
+        for name in ("kernel", "initrd"):
+            real[0].delete_volume(operation.identifiers["pool"], operation.identifiers[name])
+
+
+def check_installs_from_cd(driver, operation):
+    """Say that the installer runs from files of its CD, and that none of them is left."""
+    operation.refresh_from_db()
+    told = operation.identifiers
+    assert operation.state == State.SUCCEEDED, list(operation.steps.values_list("error_raw", flat=True))
+    assert driver.domain_info(told["uuid"]).state is DomainState.RUNNING
+    found = driver.definition(told["uuid"])
+    now, later = DomainElement.from_xml(found.running), DomainElement.from_xml(found.persistent)
+    assert now.boot.kernel == told["kernel_path"] and later.boot is None and not later.installs
+    assert now.cds == later.cds == (told["image_path"],)
+    left = {volume.name for volume in driver.list_volumes(told["pool"])}
+    assert told["volume"] in left and not left & {told["kernel"], told["initrd"], told["seed"]}
+
+
+def test_debians_cd_is_installed_by_a_preseed(worker, real, from_cd):
+    """Red when what goes to the host is not the CD's kernel and initrd, whole, with the answers behind."""
+    queued = from_cd()
+    assert worker(queued.pk) == 0
+    check_installs_from_cd(real[0], queued)
+    name = queued.frozen["pinned"]["name"]
+    said = shown(queued.identifiers["uuid"], f"answers-of-{name}|Select a language")
+    assert f"answers-of-{name}" in said and "Select a language" not in said, said[-3000:]
+
+
+@pytest.mark.parametrize("point", ["after:answers", "after:domain", "after:start", "after:disk_boot"])
+def test_killed_while_it_starts_from_a_cds_files_the_next_worker_goes_on(worker, real, from_cd, point):
+    """Red when a step of it is not idempotent: the kernel would be written anew under a guest that starts."""
+    queued = from_cd()
+    assert worker(queued.pk, point) == -signal.SIGKILL
+    let_heartbeats_lapse()
+    assert worker("reap") == 0
+    check_installs_from_cd(real[0], queued)
+
+
+@pytest.mark.parametrize("failing", ["answers", "disk_boot"])
+def test_a_step_that_fails_leaves_nothing_of_a_cds_files(worker, real, from_cd, failing):
+    """Red when WriteAnswers.undo leaves the kernel."""
+    queued = from_cd()
+    assert worker(queued.pk, failing=failing) == 0
+    queued.refresh_from_db()
+    assert queued.state == State.FAILED and leftovers(queued) == []
+    cd = Path(queued.identifiers["image_path"]).name
+    assert on_host(real[0], queued) == [cd] and not VirtualMachine.objects.exists()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.models import Image, Upload
 from portal.live.panels import row_keys
 from portal.operations.models import Operation
-from vms import guidance
+from vms import direct_boot, guidance
 from vms.catalogue import appliances, services
 from vms.catalogue.forms import DeprecateForm, ItemForm, SizeForm
 from vms.catalogue.image_forms import label_of
@@ -291,6 +291,8 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None =
         "shared_with": found.projects.order_by("name"),
         "used_by": found.items.all(),
         "machines": found.machines.count(),
+        "answered_by": [form.label for form in direct_boot.formats(found)],
+        "not_answered": direct_boot.remark(found),
         "system": guidance.facts(found.os),
         "no_system": guidance.unknown(found.os),
         "appliance": appliances.facts(found),

@@ -1,7 +1,6 @@
 """Volume calls; not for pools or XML."""
 
 import hashlib
-from pathlib import Path
 
 import libvirt
 
@@ -12,7 +11,7 @@ from portal.drivers.errors import (
     StrangeFormat,
     VolumeNotFound,
 )
-from portal.drivers.imagesource import ImageSource, look
+from portal.drivers.imagesource import ImageSource, boot_file, look
 from portal.drivers.libvirt import upload
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.pool import Pools, kind_of, need, refresh, refresh_surely
@@ -198,10 +197,7 @@ class Volumes:
     def write_boot_file(self, spec: BootFileSpec) -> VolumeInfo:
         """Write a kernel or initrd as a raw volume, replacing one of that name that is another."""
         check_boot_file(spec)
-        try:
-            content = Path(spec.source).read_bytes() + spec.appended
-        except OSError as error:
-            raise InvalidSpec(f"{spec.source}: {error.strerror}") from error
+        content = boot_file(spec)
         there = self._pools.get(spec.pool)
         refresh_surely(there)
         if self._holds(spec.pool, spec.name, content):

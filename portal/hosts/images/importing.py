@@ -24,7 +24,7 @@ from portal.drivers import imagefile
 from portal.drivers.errors import AlreadyExists, DriverError, HostRemoved
 from portal.drivers.types import FOLDER_KINDS, VolumeInfo
 from portal.hosts.calls import call
-from portal.hosts.images import allowing, appliances, copies, fetching, passing, room, store
+from portal.hosts.images import allowing, appliances, boot_files, copies, fetching, passing, room, store
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT, page
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
@@ -337,6 +337,7 @@ def _make(upload: Upload, wanted: Wanted) -> Image:
         source=str(path),
         os=wanted.os or told.get("os", ""),
         told=told,
+        boot_files=boot_files.found(str(path)) if wanted.kind == Image.Kind.ISO else [],
         uefi=wanted.uefi or told.get("uefi", False),
         every_project=wanted.every_project,
         deprecated_at=timezone.now(),

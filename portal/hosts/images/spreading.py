@@ -3,6 +3,7 @@
 from django.db import transaction
 
 from portal.drivers.types import BootFileSpec, VolumeInfo
+from portal.hosts.images import boot_files
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment
 from portal.hosts.steps import HostStep
 from portal.operations.registry import StepContext, StepFailed
@@ -41,6 +42,7 @@ class CopiesImages(HostStep):
         else:
             told = pool, image.volume_name, image.source
             copied = self.call(context, "upload_image", *told, size=image.size)
+            boot_files.note(image)
         with transaction.atomic():
             # It may have been removed while the image was copied there.
             if not PoolAttachment.objects.select_for_update().filter(pk=place.pk).exists():

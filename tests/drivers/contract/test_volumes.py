@@ -298,6 +298,18 @@ def test_a_boot_file_is_the_portals_file_and_what_is_appended(bench: Bench, tmp_
     bench.driver.delete_volume(bench.pool.name, spec.name)
 
 
+def test_a_boot_file_can_be_a_part_of_the_portals_file(bench: Bench, tmp_path: Path) -> None:
+    """Red when `at` or `length` is not heeded, or a part that the file does not hold is written short."""
+    source = tmp_path / "cd.iso"
+    source.write_bytes(b"a" * 5000 + b"kernel" + b"b" * 5000)
+    spec = BootFileSpec(bench.pool.name, f"{bench.prefix}.kernel", str(source), b"", 5000, 6)
+    assert bench.driver.write_boot_file(spec).capacity_bytes == 6
+    assert bench.driver.write_boot_file(replace(spec, length=None)).capacity_bytes == 5006
+    with pytest.raises(errors.InvalidSpec):
+        bench.driver.write_boot_file(replace(spec, length=5007))
+    bench.driver.delete_volume(bench.pool.name, spec.name)
+
+
 @pytest.mark.live
 @pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
 def test_a_boot_file_that_is_there_stays_the_same_file(bench: Bench, tmp_path: Path) -> None:
