@@ -235,10 +235,12 @@ def test_a_usb_device_comes_and_goes_at_once_and_a_pci_device_does_not(given, ch
     """Red when a PCI device is plugged too, or a USB device is not."""
     doing = {"actor": chief, "machine": given.machine}
     for one in (STICK, CARD):
-        assert work(hostdevices.attach(**doing, key=one["key"])).state == State.SUCCEEDED
+        done = work(hostdevices.attach(**doing, key=one["key"]))
+        assert (done.state, remark(done)) == (State.SUCCEEDED, "")
     assert usb_of(given) == [["usb", "pci"], ["usb"]]
     for one in (STICK, CARD):
-        assert work(hostdevices.detach(**doing, key=one["key"])).state == State.SUCCEEDED
+        done = work(hostdevices.detach(**doing, key=one["key"]))
+        assert (done.state, remark(done)) == (State.SUCCEEDED, "")
     assert usb_of(given) == [[], []]
 
 

@@ -141,6 +141,7 @@ RUNNING = {
         change(description="mine", watchdog="poweroff"),
         Peaceful(change(description="", watchdog="absent")),
     ),
+    "plugged": (change(watchdog="reset", agent="off"), change(watchdog="absent", agent="on")),
     "memory": (balloon(96 * MIB), Peaceful(balloon(128 * MIB))),
     "limits": (limit(total_iops_sec=400), Peaceful(limit())),
     "cd": (put_in, eject),
