@@ -167,7 +167,8 @@ class HotDevices:
             with slots():
                 domain.attachDeviceFlags(text, LIVE)
         except NoSlot:
-            if (place := free_port(running)) is None:
+            place = free_port(running) if kind == "watchdogs" else None
+            if place is None:
                 raise
             device = parse(text)
             child(device, "address", **place)
