@@ -115,7 +115,7 @@ def test_a_usb_device_that_the_host_has_not_changes_nothing(bench: Bench, runnin
         assert devices(driver.definition(uuid_).running, "host_devices") == [STICK]
         driver.unplug_device(uuid_, "host_devices", {**STICK, "usb": {"vendor": "1423", "product": "0x6387"}})
     else:
-        with pytest.raises(errors.DriverError, match="058f:6387"):
+        with pytest.raises(errors.DriverError):
             driver.plug_device(uuid_, "host_devices", STICK)
     assert devices(driver.definition(uuid_).running, "host_devices") == []
     assert driver.definition(uuid_).persistent == before.persistent
