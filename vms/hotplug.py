@@ -72,16 +72,24 @@ class PlugDevices(DeviceStep):
 
     def _try(self, context: StepContext, plug: Mapping[str, Any]) -> str | None:
         """Plug or unplug; return the code of a remark on what stood in the way. Raises StepFailed."""
+        broken_off = False
 
         def act(reached: StepContext) -> None:
-            self._plug(reached, plug, comes=plug["comes"])
+            nonlocal broken_off
+            try:
+                self._plug(reached, plug, comes=plug["comes"])
+            except StepFailed as failure:
+                broken_off = broken_off or failure.code == "host_unreachable"
+                raise
 
         try:
             once_reached(context, act)
         except StepFailed as failure:
             if failure.away or failure.code == "domain_not_found":
                 raise
-            return _TOLD.get(failure.code, "plug_at_next_start")
+            told = _TOLD.get(failure.code, "plug_at_next_start")
+            # QEMU may have what a libvirtd that died in the midst of it never noted, and takes no second one.
+            return "plug_unsure" if told == "plug_at_next_start" and broken_off else told
         return None
 
     def undo(self, context: StepContext) -> None:

@@ -142,8 +142,8 @@ SENTENCES = {
         "off and started again."
     ),
     "plug_unsure": _(
-        "The host did not answer for long enough to do all of this while the machine runs. What is left of "
-        "it counts when the machine is switched off and started again."
+        "The host broke off in the midst of this, so that the guest may have some of it by now and some not. "
+        "It counts for certain when the machine is switched off and started again."
     ),
     "at_next_start": _(
         "This cannot be changed while the machine runs: it gets it when it is switched off and started again."

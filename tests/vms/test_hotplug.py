@@ -52,6 +52,19 @@ def goes_off(here):  # noqa: F811
     look(here)
 
 
+def test_what_was_broken_off_and_is_refused_then_is_unsure(cast, here, monkeypatch):  # noqa: F811
+    """Red when the last error alone is told: the emulator may have what libvirt forgot."""
+    monkeypatch.setattr(steps, "PAUSE", 0)
+    errors = [HostUnreachable("died"), DriverError("Duplicate device ID")]
+
+    def refuses(*args):
+        raise errors.pop(0)
+
+    monkeypatch.setattr(here.driver, "plug_device", refuses)
+    done = work(edit(cast.requester, here, watchdog="reset"))
+    assert (done.state, remark(done), errors) == (State.SUCCEEDED, "plug_unsure", [])
+
+
 def away_once(here, verb):  # noqa: F811
     """Let the host be away at its first call of `verb`, and back at the next; note what was so until then."""
     here.seen = None
