@@ -383,9 +383,11 @@ def test_what_comes_or_goes_at_once_does_so_or_waits_and_is_told(there):
         for wish, point in zip(PLUGGED, turn, strict=True):
             ended = there.carry_out(change(**wish), *point or ())
             told = StepRecord.objects.get(operation=ended, name="plug").remark
-            print(point, killed_libvirt.called(there.stage.folder), ended.state, told)
+            calls = killed_libvirt.called(there.stage.folder)
+            print(point, calls, ended.state, told)
             assert ended.state == State.SUCCEEDED, problems(ended)
-            assert not point or killed_libvirt.is_dead(there.stage.folder), point
+            # A start brought the bridge for older devices that was defined: libvirt finds a slot by itself.
+            assert not point or len(calls) < point[1] or killed_libvirt.is_dead(there.stage.folder), point
             assert plugged(there)[0] == wish
             if told:
                 off_and_on(there, wish["agent"])
