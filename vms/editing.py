@@ -17,7 +17,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Kind, StepContext, StepFailed
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
-from vms import noted, power, settings
+from vms import hotplug, noted, power, settings
 from vms.building import page_of_machine
 from vms.models import Definition, VirtualMachine
 from vms.steps import DomainStep
@@ -127,7 +127,8 @@ def edit_machine(
         with translation.override("en"):
             changed = settings.differences(before, {**before, **values})
         told = [(one.label, one.before, one.after) for one in changed]
-        return begin(actor=actor, machine=current, found=found, change=change, told=told)
+        plugs = hotplug.plugs_of(found, outcome(defined, change))
+        return begin(actor=actor, machine=current, found=found, change=change, told=told, plugs=plugs)
 
 
 def begin(
@@ -137,12 +138,14 @@ def begin(
     found: Definition,
     change: Mapping[str, Any],
     told: Sequence[tuple[str, str, str]],
+    plugs: Sequence[hotplug.Plug] = (),
     as_it_runs: bool = False,
 ) -> Operation:
     """Queue `change` of the definition `found`; the caller has checked the verb, in this transaction.
 
-    `told` is what people read of it, in English: what is changed, before and after. With `as_it_runs`, it is
-    made only while the machine runs with the settings that `found` tells. Raises Denied.
+    `told` is what people read of it, in English: what is changed, before and after. `plugs` come to what runs
+    at once and go. With `as_it_runs`, it is made only while the machine runs with the settings that `found`
+    tells. Raises Denied.
     """
     runs = {"runs": settings.values(found.observed_running or {})} if as_it_runs else {}
     pinned = {
@@ -163,6 +166,7 @@ def begin(
             "digest": found.observed_digest,
             "back": reverse(found.observed_persistent, change),
             "after": outcome(found.observed_persistent, change),
+            "plugs": hotplug.noted(plugs),
             **runs,
         },
         lane=machine.host.scope,
@@ -170,4 +174,10 @@ def begin(
 
 
 #: Nobody wants a change of last week made when its host comes back today.
-EDIT = Kind("vm.edit", "Change settings", (Redefine(),), page=page_of_machine, waits_for_host=False)
+EDIT = Kind(
+    "vm.edit",
+    "Change settings",
+    (Redefine(), hotplug.PlugDevices()),
+    page=page_of_machine,
+    waits_for_host=False,
+)

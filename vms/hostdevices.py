@@ -1,7 +1,8 @@
 """PCI and USB devices of a host that a machine has for itself. Not for: a machine's own devices.
 
-What a machine has counts from its next start on, and no quota knows of it. Nobody else has it: neither
-another machine, nor a domain that the portal does not know, nor who has something of its IOMMU group.
+What a machine has counts from its next start on, a USB device at once where the hypervisor can, and no quota
+knows of it. Nobody else has it: neither another machine, nor a domain that the portal does not know, nor who
+has something of its IOMMU group.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,9 +19,12 @@ from portal.hosts.services import check_estate, locked
 from portal.operations.models import Operation
 from portal.operations.states import UNFINISHED
 from vms import editing, noted, power
-from vms.changes.devices.shared import known
+from vms.changes.devices.shared import devices, known
 from vms.hostdevice_keys import Told, cards_of, keys_of, told_of
+from vms.hotplug import Plug
 from vms.models import Definition, VirtualMachine
+
+_KIND = "host_devices"
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _why_not(device: Told, told: Sequence[Told], holders: Mapping[str, str]) -> 
 
 
 def attach(*, actor: Any, machine: VirtualMachine, key: str) -> Operation:
-    """Queue that a machine has a device of its host from its next start on. Raises Denied."""
+    """Queue that a machine has a device of its host, a USB device at once. Raises Denied."""
     with transaction.atomic():
         current, found = _changeable(actor, machine)
         told = told_of(current.host)
@@ -136,13 +140,16 @@ def attach(*, actor: Any, machine: VirtualMachine, key: str) -> Operation:
             raise Denied(_("The machine has this device already."))
         if reason := _why_not(device, told, _holders(current, told)):
             raise Denied(reason)
-        change = {"devices": {"host_devices": [*({} for _one in there), _wanted(key)]}}
+        change = {"devices": {_KIND: [*({} for _one in there), _wanted(key)]}}
         said = [("Device of the host", "", device["label"])]
-        return editing.begin(actor=actor, machine=current, found=found, change=change, told=said)
+        plugs = _comes(found, key, told)
+        return editing.begin(
+            actor=actor, machine=current, found=found, change=change, told=said, plugs=plugs
+        )
 
 
 def detach(*, actor: Any, machine: VirtualMachine, key: str) -> Operation:
-    """Queue that a machine has a device of its host no more from its next start on. Raises Denied."""
+    """Queue that a machine has a device of its host no more, a USB device at once. Raises Denied."""
     with transaction.atomic():
         current, found = _changeable(actor, machine)
         told = told_of(current.host)
@@ -150,10 +157,28 @@ def detach(*, actor: Any, machine: VirtualMachine, key: str) -> Operation:
         if not key or key not in there:
             raise Denied(_("The machine is not defined with this device."))
         kept: list[Any] = [None if one == key else {} for one in there]
-        change = {"devices": {"host_devices": kept}}
+        change = {"devices": {_KIND: kept}}
         label = next((one["label"] for one in told if one["key"] == key), key)
         said = [("Device of the host", label, "")]
-        return editing.begin(actor=actor, machine=current, found=found, change=change, told=said)
+        plugs = _goes(found, key, told)
+        return editing.begin(
+            actor=actor, machine=current, found=found, change=change, told=said, plugs=plugs
+        )
+
+
+def _comes(found: Definition, key: str, told: Sequence[Told]) -> list[Plug]:
+    """Return what comes to what runs at once: no PCI device, which the host must let go of first."""
+    running = found.observed_running
+    if not running or not key.startswith("usb:") or key in _every([running], told):
+        return []
+    return [Plug(_KIND, _wanted(key), comes=True)]
+
+
+def _goes(found: Definition, key: str, told: Sequence[Told]) -> list[Plug]:
+    """Return what goes from what runs at once; what is told by its socket alone stays as long as it runs."""
+    pairs = zip(keys_of(found.observed_running, told), devices(found.observed_running, _KIND), strict=True)
+    there = [device for name, device in pairs if name == key and (device.get("usb") or {}).get("vendor")]
+    return [Plug(_KIND, there[0], comes=False)] if there and key.startswith("usb:") else []
 
 
 def _changeable(actor: Any, machine: VirtualMachine) -> tuple[VirtualMachine, Definition]:

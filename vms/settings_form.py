@@ -36,7 +36,8 @@ class SettingsForm(SeenForm):
             elif setting is ORDER:
                 self._add_places(value)
             else:
-                self.fields[setting.name] = _field(setting, ground, value)
+                when = _when(setting, found.observed_running)
+                self.fields[setting.name] = _field(setting, ground, value, when)
         if not self.is_bound:
             self.look_at(found)
 
@@ -112,7 +113,10 @@ class BackForm(SeenForm):
         return list(self.cleaned_data["seen"].get("back", []))
 
 
-def _when(setting: settings.Setting) -> str:
+def _when(setting: settings.Setting, running: settings.Defined | None = None) -> str:
+    """Say from when on a setting counts, of a machine that is `running` so, None for one that is off."""
+    if running and (device := setting.plugged):
+        return str(device.goes if device.of(running) else device.comes)
     return _("Counts from the next start.") if setting.at_next_start else _("Counts at once.")
 
 
@@ -124,8 +128,8 @@ def _place_field(label: str, most: int) -> forms.Field:
     return forms.ChoiceField(label=label, choices=numbers, required=False)
 
 
-def _field(setting: settings.Setting, ground: settings.Ground, value: str) -> forms.Field:
-    told = " ".join(filter(None, [str(setting.hint), setting.lacks(ground), _when(setting)]))
+def _field(setting: settings.Setting, ground: settings.Ground, value: str, when: str) -> forms.Field:
+    told = " ".join(filter(None, [str(setting.hint), setting.lacks(ground), when]))
     if setting.choices is None:
         box = forms.Textarea(attrs={"rows": 3})
         # Not stripped: what was there already would be another text than before.

@@ -411,6 +411,24 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
+    def plug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
+        """Give what runs a watchdog, a channel or a USB device of the host; the definition is not touched.
+
+        `kind` and `values` are those of `portal.drivers.inspection`: "watchdogs", told by their model,
+        "channels" of virtio, by their name, or "host_devices" of USB, by vendor and product. Idempotent:
+        what runs has it already. Raises NoSlot, InvalidState (off), InvalidSpec, DomainNotFound, and
+        DriverError for what the hypervisor cannot plug.
+        """
+
+    @abstractmethod
+    def unplug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
+        """Take from what runs what `plug_device` gives; the definition is not touched. Idempotent.
+
+        Raises GuestIgnores when the guest keeps it (it may let it go later), InvalidState (off), InvalidSpec,
+        DomainNotFound, and DriverError for what the hypervisor cannot unplug.
+        """
+
+    @abstractmethod
     def begin_copy(self, uuid: str, target: str, path: str, to: str) -> None:
         """Begin to copy the disk of file `path` at `target` of a domain that runs to the qcow2 file `to`.
 

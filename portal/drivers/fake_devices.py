@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 from xml.etree import ElementTree as ET
 
 from portal.drivers import validation
@@ -11,7 +11,9 @@ from portal.drivers.errors import (
     DeviceNotFound,
     GuestIgnores,
     InvalidSpec,
+    InvalidState,
     NetworkNotFound,
+    NoSlot,
     VolumeNotFound,
 )
 from portal.drivers.libvirt.xml.build import parse
@@ -30,6 +32,7 @@ from portal.drivers.libvirt.xml.places import (
     with_device,
     without_card,
 )
+from portal.drivers.libvirt.xml.plugged import device_like, element_of, without_device
 from portal.drivers.types import CardWas, DeviceModel, NicPlace, NicSpec
 
 
@@ -45,6 +48,8 @@ class FakeDevices(HypervisorDriver):
 
     #: Whether guests do what they are asked to do.
     guest_heeds = True
+    #: Whether what runs has a place for another device.
+    plugs = True
 
     @abstractmethod
     def _get(self, uuid: str) -> Defined:
@@ -120,6 +125,29 @@ class FakeDevices(HypervisorDriver):
             return there if there is not None and file_of(there) == path else None
 
         _change(self._get(uuid), own, lambda disk: set_limits(disk, limits))
+
+    def plug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
+        device, domain = parse(element_of(kind, values)), self._running(uuid)
+        if device_like(parse(domain.running), kind, values) is not None:
+            return
+        if not self.plugs:
+            raise NoSlot("No more available PCI slots")
+        domain.running = with_device(domain.running, device)
+
+    def unplug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
+        element_of(kind, values)
+        domain = self._running(uuid)
+        if device_like(parse(domain.running), kind, values) is None:
+            return
+        if not self.guest_heeds:
+            raise GuestIgnores(kind)
+        domain.running = without_device(domain.running, kind, values)
+
+    def _running(self, uuid: str) -> Defined:
+        domain = self._get(uuid)
+        if not domain.running:
+            raise InvalidState("the domain is off")
+        return domain
 
 
 def _sides(domain: Defined) -> dict[str, str]:

@@ -132,6 +132,22 @@ SENTENCES = {
     "no_slot": _(
         "The machine has no place for another device while it runs. Switch it off, and it will get one."
     ),
+    "plug_no_slot": _(
+        "The machine has no free slot while it runs: it gets the device when it is switched off and started "
+        "again."
+    ),
+    "plug_kept": _(
+        "The guest was asked to let the device go, and has not so far. It has it until it lets go, or until "
+        "the machine is switched off and started again."
+    ),
+    "plug_at_next_start": _(
+        "The hypervisor cannot do all of this while the machine runs: it counts when the machine is switched "
+        "off and started again."
+    ),
+    "plug_unsure": _(
+        "The host broke off in the midst of this, so that the guest may have some of it by now and some not. "
+        "It counts for certain when the machine is switched off and started again."
+    ),
     "at_next_start": _(
         "This cannot be changed while the machine runs: it gets it when it is switched off and started again."
     ),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.vms.real import URI
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
-from tests.vms.test_settings_live import edit, off_and_on, see, told
+from tests.vms.test_settings_live import all_values, edit, off_and_on, see, told
 from vms import editing, noted, pending, setting_back
 from vms.models import Observed, VirtualMachine
 
@@ -54,7 +54,8 @@ def test_all_that_waits_is_told_and_settings_go_back(cast, worker, real, machine
     virsh("attach-interface", uuid, "network", "gatehouse-example78", "--mac", MAC, "--config")
     virsh("change-media", uuid, "sda", "--eject", "--config")
     found = waits(real, machine)
-    assert {row.setting for row in found.settable} == {*wanted, "boot", "watchdog"}
+    # The watchdog came at once.
+    assert {row.setting for row in found.settable} == {*wanted, "boot"}
     rows = {row.label: (row.before, row.after) for row in found.rows if not row.setting}
     assert rows.pop("vCPUs at most while it runs")[1] == "8"
     assert rows == {
@@ -69,7 +70,7 @@ def test_all_that_waits_is_told_and_settings_go_back(cast, worker, real, machine
     carry_out(worker, begun, *points(editing.EDIT))
     found = waits(real, machine)
     assert found.settable == [] and len(found.rows) == 4
-    assert real[0].definition(uuid).running == before.running
+    assert all_values(real[0].definition(uuid).running) == {**all_values(before.running), "watchdog": "reset"}
     off_and_on(cast, worker, machine)
     assert waits(real, machine) == pending.Pending()
 
@@ -85,7 +86,7 @@ def test_all_that_waits_is_told_and_settings_go_back(cast, worker, real, machine
 def test_what_libvirt_fills_in_at_a_start_waits_for_nothing(cast, worker, real, machine, wanted):
     """Red when firmware_of_run or cpu_of_run takes what runs as libvirt prints it."""
     carry_out(worker, edit(cast, machine, **wanted))
-    assert {row.setting for row in waits(real, machine).settable} == set(wanted)
+    assert {row.setting for row in waits(real, machine).settable} == wanted.keys() - {"watchdog", "agent"}
     off_and_on(cast, worker, machine)
     assert waits(real, machine) == pending.Pending()
 

@@ -1,4 +1,7 @@
-"""Settings of a real machine on the real libvirt: changed for the next start, whatever dies meanwhile."""
+"""Settings of a real machine on the real libvirt: changed for the next start, whatever dies meanwhile.
+
+What comes and goes at once: `test_hotplug_live`.
+"""
 
 import subprocess
 from dataclasses import asdict
@@ -57,6 +60,10 @@ def set_to(text):
     return {name: found[name] for name in PLAIN}
 
 
+def runs_as(definition):
+    return all_values(definition.running)
+
+
 def assert_kept(before, after):
     """Look that no line is lost; libvirt keeps the bridge that it made for a device that went."""
     assert set(before.persistent.splitlines()) <= set(after.persistent.splitlines())
@@ -72,11 +79,12 @@ def test_settings_are_changed_for_the_next_start_whatever_dies(cast, worker, rea
     gone = set(before.persistent.splitlines()) - set(now.persistent.splitlines())
     disk = "<driver name='qemu' type='qcow2' discard='unmap'/>"
     assert {line.strip() for line in gone} == {"<clock offset='utc'/>", disk}
-    assert now.running == before.running and driver.domain_info(uuid).state is DomainState.RUNNING
+    assert runs_as(now) == {**runs_as(before), "watchdog": WANTED["watchdog"]}
+    assert driver.domain_info(uuid).state is DomainState.RUNNING
     row = Definition.objects.get(uuid=uuid)
     assert row.observed_digest == now.digest
     waits = {one.setting for one in pending.look(machine, row).rows}
-    assert waits == WANTED.keys() - {"description"}
+    assert waits == WANTED.keys() - {"description", "watchdog"}
 
     # And all the way back, by workers that die as well: what was taken away is not there a second time.
     carry_out(worker, edit(cast, machine, **PLAIN), *points(editing.EDIT))
@@ -131,7 +139,7 @@ def test_hardware_is_what_the_next_start_has_and_goes_back(cast, worker, real, m
     carry_out(worker, edit(cast, machine, **HARDWARE), *points(editing.EDIT))
     now = driver.definition(uuid)
     assert all_values(now.persistent) == {**was, **HARDWARE, "boot": ""}
-    assert now.running == before.running
+    assert runs_as(now) == {**runs_as(before), "agent": "off"}
     off_and_on(cast, worker, machine)
     runs = driver.definition(uuid).running
     assert {name for name, sign in SIGNS.items() if sign not in runs} == set()

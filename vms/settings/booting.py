@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy
 
 from portal.drivers.types import DomainFeature
 from vms.hypervisors import why_not
-from vms.settings.model import Choices, Defined, Ground, Setting, devices, word_of
+from vms.settings.model import Choices, Defined, Ground, Plugged, Setting, devices, word_of
 
 # Boot
 
@@ -82,6 +82,8 @@ _ACTIONS: Choices = [
     ("poweroff", gettext_lazy("Force the machine off")),
     ("pause", gettext_lazy("Pause the machine")),
 ]
+#: The one that the portal gives, and the only one that libvirt plugs into what runs.
+_PLUGGED = "i6300esb"
 #: The one in a q35 machine's chips, which libvirt puts back from 9.1 on (formatdomain.html).
 _BUILT_IN = "itco"
 
@@ -99,7 +101,7 @@ def _patch_watchdog(ground: Ground, value: str) -> dict[str, Any]:
     there = len(ground.devices("watchdogs"))
     if value == NO_WATCHDOG:
         return {"devices": {"watchdogs": [None] * there}}
-    dogs = [{"action": value}] * there or [{"model": "i6300esb", "action": value}]
+    dogs = [{"action": value}] * there or [{"model": _PLUGGED, "action": value}]
     return {"devices": {"watchdogs": dogs}}
 
 
@@ -150,4 +152,15 @@ WATCHDOG = Setting(
     _watchdog_choices,
     _watchdog_fixed,
     word=word_of(_ACTIONS),
+    plugged=Plugged(
+        "watchdogs",
+        lambda dog: bool(dog.get("model") == _PLUGGED),
+        comes=gettext_lazy(
+            "The machine runs: a watchdog comes at once if there is a free slot, else with the next start."
+        ),
+        goes=gettext_lazy(
+            "The machine runs: the watchdog goes at once if the guest lets it go, else with the next start. "
+            "Another action counts from the next start."
+        ),
+    ),
 )

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy
 from portal.drivers.types import DomainFeature
 from vms.hypervisors import why_not
 from vms.settings.abilities import unknown
-from vms.settings.model import Choices, Defined, Ground, Setting, devices, word_of
+from vms.settings.model import Choices, Defined, Ground, Plugged, Setting, devices, word_of
 
 # Screen
 
@@ -57,8 +57,11 @@ _AGENTS: Choices = [(ON, gettext_lazy("Connected")), (OFF, gettext_lazy("Not con
 
 def _agents(defined: Defined) -> list[bool]:
     """Return of each channel whether the agent listens to it."""
-    channels = devices(defined, "channels")
-    return [(one.get("target") or {}).get("name") == AGENT for one in channels]
+    return [_is_agents(one) for one in devices(defined, "channels")]
+
+
+def _is_agents(channel: Any) -> bool:
+    return bool((channel.get("target") or {}).get("name") == AGENT)
 
 
 def _read_agent(defined: Defined) -> str:
@@ -97,5 +100,15 @@ AGENT_CHANNEL = Setting(
     hint=gettext_lazy(
         "By it the host asks the guest for its addresses and tells it of new vCPUs; a program in the guest "
         "must answer."
+    ),
+    plugged=Plugged(
+        "channels",
+        _is_agents,
+        comes=gettext_lazy(
+            "The machine runs: it comes at once where the hypervisor can, else with the next start."
+        ),
+        goes=gettext_lazy(
+            "The machine runs: it goes at once where the hypervisor can, else with the next start."
+        ),
     ),
 )

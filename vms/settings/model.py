@@ -57,6 +57,23 @@ def word_of(choices: Choices) -> Callable[[str], Any]:
 
 
 @dataclass(frozen=True)
+class Plugged:
+    """A device of a kind that a setting gives and takes, also while the machine runs (`vms.hotplug`).
+
+    `own` tells which of the kind are its own. `comes` and `goes` say of a machine that runs what counts when.
+    """
+
+    kind: str
+    own: Callable[[Any], bool]
+    comes: Any
+    goes: Any
+
+    def of(self, defined: Defined) -> list[Any]:
+        """Return the devices of a definition that are its own."""
+        return [device for device in devices(defined, self.kind) if self.own(device)]
+
+
+@dataclass(frozen=True)
 class Setting:
     """One value that people set: how it is read from a definition, and what change makes it another."""
 
@@ -79,6 +96,8 @@ class Setting:
     hint: Any = ""
     #: Whether the guest sees it: then it is so from its next start on.
     at_next_start: bool = True
+    #: The device that it gives and takes at once.
+    plugged: Plugged | None = None
 
     def in_words(self, value: str) -> str:
         """Return a value as people read it."""

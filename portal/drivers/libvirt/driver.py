@@ -223,6 +223,12 @@ class LibvirtDriver(HypervisorDriver):
     def limit_disk(self, uuid: str, target: str, path: str, limits: Mapping[str, int]) -> None:
         self._devices.limit_disk(uuid, target, path, limits)
 
+    def plug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
+        self._devices.plug_device(uuid, kind, values)
+
+    def unplug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
+        self._devices.unplug_device(uuid, kind, values)
+
     def begin_copy(self, uuid: str, target: str, path: str, to: str) -> None:
         self._moving.begin(uuid, target, path, to)
 

@@ -1,14 +1,15 @@
 """Change cards, media and limits of a domain, while it runs too. Not for: disks, processors, memory."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import libvirt
 
-from portal.drivers.errors import DeviceNotFound, GuestIgnores, InvalidSpec
+from portal.drivers.errors import DeviceNotFound, GuestIgnores, InvalidSpec, InvalidState, NoSlot
 from portal.drivers.libvirt.errors import translated
-from portal.drivers.libvirt.plugging import CONFIG, LIVE, Find, definitions, detach, slots
-from portal.drivers.libvirt.xml.build import need, parse
+from portal.drivers.libvirt.plugging import CONFIG, LIVE, Find, definitions, detach, slots, unplug
+from portal.drivers.libvirt.xml.build import child, need, parse
 from portal.drivers.libvirt.xml.interface import lacking
 from portal.drivers.libvirt.xml.places import (
     card_with,
@@ -21,6 +22,7 @@ from portal.drivers.libvirt.xml.places import (
     set_medium,
     set_place,
 )
+from portal.drivers.libvirt.xml.plugged import device_like, element_of, free_port
 from portal.drivers.types import CardWas, DeviceModel, NicPlace, NicSpec
 from portal.drivers.validation import (
     check_limits,
@@ -153,6 +155,36 @@ class HotDevices:
         if not flags:
             raise DeviceNotFound(f"{target} is not {path}")
         domain.setBlockIoTune(target, dict(limits), flags)
+
+    @translated()
+    def plug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
+        """Attach a device to what runs, in a free port where libvirt itself finds no place."""
+        text, domain = element_of(kind, values), self._active(uuid)
+        running = parse(domain.XMLDesc())
+        if device_like(running, kind, values) is not None:
+            return
+        try:
+            with slots():
+                domain.attachDeviceFlags(text, LIVE)
+        except NoSlot:
+            place = free_port(running) if kind == "watchdogs" else None
+            if place is None:
+                raise
+            device = parse(text)
+            child(device, "address", **place)
+            domain.attachDeviceFlags(ET.tostring(device, encoding="unicode"), LIVE)
+
+    @translated()
+    def unplug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
+        """Take a device from what runs."""
+        element_of(kind, values)
+        unplug(self._active(uuid), lambda domain: device_like(domain, kind, values), kind)
+
+    def _active(self, uuid: str) -> libvirt.virDomain:
+        domain = self._get(uuid)
+        if not domain.isActive():
+            raise InvalidState("the domain is off")
+        return domain
 
 
 def _rewire(domain: libvirt.virDomain, card: ET.Element, place: NicPlace, flag: int) -> None:

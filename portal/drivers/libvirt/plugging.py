@@ -43,12 +43,13 @@ def detach(domain: libvirt.virDomain, find: Find, name: str) -> None:
     Raises GuestIgnores, which calls the device `name`.
     """
     if domain.isActive():
-        _unplug(domain, find, name)
+        unplug(domain, find, name)
     if (there := find(parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))) is not None:
         domain.detachDeviceFlags(ET.tostring(there, encoding="unicode"), CONFIG)
 
 
-def _unplug(domain: libvirt.virDomain, find: Find, name: str) -> None:
+def unplug(domain: libvirt.virDomain, find: Find, name: str) -> None:
+    """Take a device from what runs, and wait for the guest to let go. Idempotent. Raises GuestIgnores."""
     if (there := find(parse(domain.XMLDesc()))) is None:
         return
     try:
