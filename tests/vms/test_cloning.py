@@ -1,5 +1,6 @@
 """Clones: what may be cloned, what it takes, and that the original stays as it is meanwhile."""
 
+import json
 import uuid
 from datetime import timedelta
 
@@ -18,7 +19,7 @@ from portal.operations.registry import kind_of
 from portal.operations.services import claim
 from portal.operations.states import State
 from portal.operations.transitions import move
-from tests.factories import GIB, make_network
+from tests.factories import GIB, make_catalogue, make_network
 from tests.vms.test_changes import add, consent, finish, machine, off, see, used  # noqa: F401 (a fixture)
 from vms import leases, noted, power
 from vms.changes import cloning
@@ -73,6 +74,31 @@ def test_a_clone_takes_what_its_original_takes_and_has_names_of_its_own(cast, or
     twin.refresh_from_db()
     assert (twin.status, twin.observed_state, twin.owner) == ("active", "shutoff", cast.requester)
     assert set(used("memory").values()) == {(0, 2 * GIB)} and set(used("disk").values()) == {(0, 4 * GIB)}
+
+
+def test_a_clone_costs_what_the_original_has_by_now(cast, original):
+    """Red when the cost is that of the original's request: policies would judge a machine that was small."""
+    item = make_catalogue(original.image, make_network(78)).item
+    large = item.flavours.create(name="large", vcpus=4, memory=4 * GIB, disk=GIB, cost_month=40)
+    VirtualMachine.objects.update(item_name=item.name)
+    spec = {"sizes": {"vcpu": 1, "memory": GIB, "disk": 2 * GIB}, "pinned": {"cost_month": "2.50"}}
+    Operation.objects.filter(pk=original.built_by_id).update(spec=json.dumps(spec))
+    original.refresh_from_db()
+
+    def cost():
+        return cloning.spec_of(original, "twin", 30, "a try").pinned.get("cost_month")
+
+    assert cost() == "2.50"
+    original.vcpus = 2
+    assert cost() == "40.00"
+    # Nobody said what a machine costs that is larger than any size: no rule about costs lets it through.
+    original.vcpus = large.vcpus + 1
+    assert cost() is None
+    item.cost_month_gib = 1
+    item.save()
+    original.vcpus = 1
+    original.disks.update(capacity=5 * GIB)
+    assert cost() == "44.00"
 
 
 def test_what_fails_leaves_no_rows(cast, original):

@@ -24,7 +24,7 @@ from portal.operations.spec import RequestSpec
 from vms import cloud, power
 from vms.asking import Left, held_by
 from vms.building import WriteSeed, page_of_machine
-from vms.changes import twins
+from vms.changes import resizing, twins
 from vms.models import CatalogueItem, VirtualMachine
 from vms.services import DAY, name_is_taken, name_taken, quota_amounts
 from vms.steps import DomainStep
@@ -155,18 +155,27 @@ def spec_of(source: VirtualMachine, name: str, lease_days: int, why: str) -> Req
         "now": size,
         "why": why.strip(),
         "disks": [[disk.target, disk.capacity] for disk in source.disks.order_by("target")],
-        **_cost_and_cloud(source, name),
+        **_cost(source, size),
+        **_cloud(source, name),
     }
     return RequestSpec(kind=KIND, sizes={**size, "lease": lease_days * DAY}, pinned=pinned)
 
 
-def _cost_and_cloud(source: VirtualMachine, name: str) -> dict[str, Any]:
-    """Return what the clone costs, and what cloud-init is told, as the original's request froze it."""
+def _cost(source: VirtualMachine, size: Mapping[str, int]) -> dict[str, str]:
+    """Return what the clone costs: what its original was asked for with, unless that has another size now."""
+    built = source.built_by.frozen
+    if "cost_month" not in built.get("pinned", {}):
+        return {}
+    if all(built["sizes"].get(name) == amount for name, amount in size.items()):
+        return {"cost_month": built["pinned"]["cost_month"]}
+    cost = resizing.cost_of(source, size)
+    return {} if cost is None else {"cost_month": str(cost)}
+
+
+def _cloud(source: VirtualMachine, name: str) -> dict[str, Any]:
+    """Return what cloud-init is told, as the original's request froze it."""
     frozen = source.built_by.frozen.get("pinned", {})
-    found = {key: frozen[key] for key in ("cost_month", "cloud") if key in frozen}
-    if "cloud" in found:
-        found["cloud"] = {**found["cloud"], "hostname": name}
-    return found
+    return {"cloud": {**frozen["cloud"], "hostname": name}} if "cloud" in frozen else {}
 
 
 def longest_lease(source: VirtualMachine) -> int:

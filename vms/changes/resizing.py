@@ -107,7 +107,7 @@ def spec_of(machine: VirtualMachine, sizes: Mapping[str, int], why: str) -> Requ
     if (present, machine.memory_now) != (counted["memory"], machine.memory):
         # Not among the sizes: who lowers those leaves the guest less with its ceiling (`specs.guest_memory`).
         pinned |= {"memory_now": present, "memory_was": machine.memory_now}
-    if (cost := _cost(machine, sizes)) is not None:
+    if (cost := cost_of(machine, sizes)) is not None:
         pinned["cost_month"] = str(cost)
     return RequestSpec(kind=KIND, sizes=counted, pinned=pinned)
 
@@ -131,14 +131,18 @@ def _refuse(machine: VirtualMachine, counted: Mapping[str, int], present: int) -
         raise Denied(_("The machine has this size already."))
 
 
-def _cost(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
-    """Return what the cheapest size that is as large costs a month, None where nobody gave a price."""
+def cost_of(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
+    """Return what the cheapest size that is as large costs a month, None where nobody gave a price.
+
+    With a `disk` among the sizes, what of it is beyond the size's own costs too.
+    """
     item = CatalogueItem.objects.filter(name=machine.item_name).first()
     enough = Q(memory__gte=sizes["memory"]) | Q(ceiling__gte=sizes["memory"])
     large = Flavour.objects.filter(enough, vcpus__gte=sizes["vcpu"])
     if item is None:
         return None
-    return min((cost_month(item, size) for size in large.filter(items=item)), default=None)
+    costs = (cost_month(item, size, sizes.get("disk")) for size in large.filter(items=item))
+    return min(costs, default=None)
 
 
 def request_resize(
