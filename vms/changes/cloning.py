@@ -21,7 +21,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import Asking, Kind, Outlook, StepContext
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
-from vms import cloud, power
+from vms import checks, cloud, power
 from vms.asking import Left, held_by
 from vms.building import WriteSeed, page_of_machine
 from vms.changes import resizing, twins
@@ -145,6 +145,8 @@ def spec_of(source: VirtualMachine, name: str, lease_days: int, why: str) -> Req
         raise Denied(_("The lease is 1 to %(most)d days.") % {"most": longest_lease(source)}, field="lease")
     if not why.strip():
         raise Denied(_("Say in a few words what the machine is for."), field="why")
+    if refusal := checks.unreadable(why.strip()):
+        raise Denied(refusal, field="why")
     twins.check_twin(source)
     size = twins.size_of(source)
     pinned = {

@@ -24,6 +24,7 @@ from portal.operations.states import State
 from vms import fitting, noted, power
 from vms.building import page_of_machine
 from vms.changes import asking, memory
+from vms.changes.disks import reason
 from vms.editing import Clash, Redefine
 from vms.models import CatalogueItem, Flavour, Observed, VirtualMachine
 from vms.services import cost_month
@@ -167,8 +168,8 @@ def request_resize(
             raise Clash(_("Somebody changed this machine's size since you opened this page; look again."))
         spec = spec_of(current, sizes, why)
         names = _names(current, spec.as_dict())
-        if asking.growth(spec.as_dict()) and not why.strip():
-            raise Denied(_("Say in a few words what it is needed for."), field="why")
+        if asking.growth(spec.as_dict()):
+            reason(why)
         title = f"Resize {current.name}"
         return asking.ask(actor=actor, machine=current, spec=spec, title=title, token=token, begin=names)
 
