@@ -487,3 +487,11 @@ def test_strangers_see_no_page_of_a_machine(client, cast, machine, django_user_m
     for name, args in (("size", []), ("disk_add", []), ("disk", ["vda"]), ("disk_delete", ["vda"])):
         answer = client.post(url(f"vms:{name}", args=[machine.pk, *args]))
         assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(("state", "words"), [("running", "comes while"), ("shutoff", "from its start on")])
+def test_the_page_says_before_when_a_new_disk_is_there(client, cast, machine, state, words):
+    """Red when a machine that is off is told that its disk comes while it runs."""
+    VirtualMachine.objects.update(observed_state=state)
+    client.force_login(cast.requester)
+    assert words in client.get(url("vms:disk_add", args=[machine.pk])).content.decode()
