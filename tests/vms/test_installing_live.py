@@ -210,29 +210,30 @@ def speaking_cd(real, tmp_path):
         yield made
 
 
-def test_a_machine_starts_from_a_cd_and_a_person_sees_it_in_the_console(cast, worker, real, speaking_cd):
-    """Red when the CD is in no drive, or the disk comes before it at the first start."""
-    asked = ask(cast, speaking_cd, user="ada")
+@contextmanager
+def installed(cast, worker, real, catalogue):
+    """Ask for a machine of `catalogue`, build it, and take it away in the end."""
+    asked = ask(cast, catalogue, user="ada")
     told = {"actor": cast.approver, "operation": asked, "spec_hash": asked.spec_hash}
     begun = operations.decide(**told, approved=True)
     try:
         assert worker(begun.pk) == 0
         begun.refresh_from_db()
         assert begun.state == State.SUCCEEDED, list(begun.steps.values_list("error_raw", flat=True))
-        assert SAYS.decode() in shown(begun.identifiers["uuid"], SAYS.decode())
+        yield begun
     finally:
         force_away(real[0], begun)
 
 
+def test_a_machine_starts_from_a_cd_and_a_person_sees_it_in_the_console(cast, worker, real, speaking_cd):
+    """Red when the CD is in no drive, or the disk comes before it at the first start."""
+    with installed(cast, worker, real, speaking_cd) as begun:
+        assert SAYS.decode() in shown(begun.identifiers["uuid"], SAYS.decode())
+
+
 def test_a_machine_for_windows_starts_with_its_board_and_both_cds(cast, worker, real, windows):
     """Red when libvirt is asked for a board that it does not give, or the drivers come first."""
-    asked = ask(cast, windows, user="ada")
-    told = {"actor": cast.approver, "operation": asked, "spec_hash": asked.spec_hash}
-    begun = operations.decide(**told, approved=True)
-    try:
-        assert worker(begun.pk) == 0
-        begun.refresh_from_db()
-        assert begun.state == State.SUCCEEDED, list(begun.steps.values_list("error_raw", flat=True))
+    with installed(cast, worker, real, windows) as begun:
         uuid = begun.identifiers["uuid"]
         assert real[0].domain_info(uuid).state is DomainState.RUNNING
         found = real[0].definition(uuid)
@@ -251,5 +252,3 @@ def test_a_machine_for_windows_starts_with_its_board_and_both_cds(cast, worker, 
             ]
         # A disk that nothing was installed on leads to the CD again.
         assert [boot.get("dev") for boot in persistent.findall("os/boot")] == ["hd", "cdrom"]
-    finally:
-        force_away(real[0], begun)
