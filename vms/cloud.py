@@ -12,6 +12,8 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 from jsonschema import Draft4Validator
 
+#: What PyYAML raises for text that is none, or a value that is not what its own tag says (`!!bool maybe`).
+NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
 #: RFC 1123 label, as cloud-init and DHCP want a host's name.
 HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 #: useradd's rule in Debian.
@@ -62,7 +64,7 @@ def check_user_data(text: str, login: str = "") -> dict[str, Any]:
         raise Invalid(_("User-data must start with the line #cloud-config."))
     try:
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except NO_YAML as error:
         raise Invalid(_no_yaml(text, error)) from error
     if document is None:
         return {}

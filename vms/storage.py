@@ -69,9 +69,7 @@ def _domains(
     rows = Definition.objects.filter(host__in=places)
     told = rows.values_list("host", "uuid", "observed_name", "observed_persistent", "observed_running")
     for host, own, name, *sides in told:
-        # A machine's disks have rows; what is in its drives only its definition says.
-        mine = own in machines
-        if mine:
+        if own in machines:
             use = Use(
                 _("Machine %(machine)s") % {"machine": machines[own][1]},
                 reverse("vms:detail", args=[machines[own][0]]),
@@ -83,10 +81,8 @@ def _domains(
             for key in ("dev", "file", "name"):
                 for pk in devices.get((host, str(drive.source.get(key))), ()):
                     yield pk, use
-            place = in_pools(drive, places[host])
-            has_row = mine and drive.device != "cdrom" and place and place[0].has_folder
-            # What an adopted machine had in a pool before that was taken over has none.
-            if place and not (has_row and not place[0].taken_over):
+            # Also of a machine here, whose rows know nothing of what virsh attached or made a snapshot of.
+            if place := in_pools(drive, places[host]):
                 for pk in keys.get((place[0].pool_id, place[1]), ()):
                     yield pk, use
 

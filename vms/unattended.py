@@ -90,7 +90,7 @@ def check(format: str, text: str) -> None:
 def _check_autoinstall(rendered: str) -> None:
     try:
         document = yaml.safe_load(rendered)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except cloud.NO_YAML as error:
         raise Refused(_("Filled in, this is not valid YAML: %(problem)s") % {"problem": error}) from error
     if not rendered.startswith("#cloud-config\n") or not isinstance(document, dict):
         raise Refused(_("An autoinstall template begins with the line #cloud-config and is a mapping."))

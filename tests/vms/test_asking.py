@@ -107,6 +107,8 @@ BAD = [
     ("ssh_keys", "-----BEGIN OPENSSH PRIVATE KEY-----", None, "This is a private key."),
     ("packages", "nginx; reboot", None, "is no package name"),
     ("user_data", "echo", None, "must start with the line #cloud-config"),
+    ("user_data", "#cloud-config\na: !!bool maybe\n", None, "This is not valid YAML."),
+    ("user_data", "#cloud-config\na: !!int ''\n", None, "This is not valid YAML."),
     ("user_data", "#cloud-config\na: [1\nb: 2\n", None, "Line 3 (b: 2): This is not valid YAML"),
     ("user_data", "#cloud-config\nruncmd: 5\n", None, "Line 2 (runcmd: 5): cloud-init would refuse"),
     (

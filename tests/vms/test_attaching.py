@@ -11,7 +11,7 @@ from django.utils import timezone
 from portal.accounts.models import Membership, Role
 from portal.core.errors import Denied
 from portal.drivers.reading import DefinitionSeen
-from portal.drivers.types import VolumeSpec
+from portal.drivers.types import DiskSpec, VolumeSpec
 from portal.hosts.models import PoolAttachment, Volume
 from portal.hosts.storage import looking, using
 from portal.hosts.storage import services as storage
@@ -320,6 +320,22 @@ def test_a_disk_is_detached_and_its_volume_kept(cast, surely, host, volume):  # 
     assert attaching.volumes_for(host.machine) == [volume]
     ledger.give_back(host.machine.built_by)
     assert taken(host)["first"] == (0, 0)
+
+
+def test_what_virsh_gave_a_machine_is_in_use(cast, surely, host, volume):  # noqa: F811
+    """Red when of a machine here its rows alone count: the volume was an orphan, and offered to others."""
+    own = str(host.machine.uuid)
+    host.driver.attach_disk(own, DiskSpec("/second/data.qcow2", "vdb"))
+    look(host)
+    [use] = using.uses_of([volume])[volume.pk]
+    assert use.words == f"Machine {host.machine.name}" and not using.is_orphan(volume, [use])
+    assert attaching.volumes_for(host.machine) == []
+    with pytest.raises(Denied, match="It is in use: Machine"):
+        attach(surely, host, volume)
+    # It is free as soon as the machine has it no more.
+    host.driver.detach_disk(own, "vdb", "/second/data.qcow2")
+    look(host)
+    assert attaching.volumes_for(host.machine) == [volume]
 
 
 def test_a_volume_that_no_look_saw_yet_is_kept_too(cast, surely, host, volume):  # noqa: F811

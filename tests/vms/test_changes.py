@@ -21,7 +21,7 @@ from portal.operations.states import State
 from portal.operations.transitions import move
 from tests.factories import GIB, MIB, make_host, make_machine, make_place
 from vms import noted
-from vms.changes import disks, resizing
+from vms.changes import cloning, disks, resizing
 from vms.editing import Clash
 from vms.models import Disk, Observed, Status, VirtualMachine
 
@@ -117,6 +117,22 @@ def used(resource):
 
 
 # Size
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda cast, machine, why: disks.add_spec(machine, GIB, why),
+        lambda cast, machine, why: disks.grow_spec(machine, machine.disks.get(), 3 * GIB, why),
+        lambda cast, machine, why: resize(cast.requester, machine, vcpu=2, why=why),
+        lambda cast, machine, why: cloning.spec_of(machine, "twin", 3, why),
+    ],
+)
+def test_what_it_is_for_can_be_read_by_who_approves(cast, machine, ask):
+    """Red when a change is asked for with words that no page can show, as no new machine can be."""
+    with pytest.raises(Denied, match="a character that cannot be shown") as refused:
+        ask(cast, machine, "bell \x07 and more")
+    assert refused.value.field == "why"
 
 
 def test_more_is_held_when_asked_and_when_approved_and_is_the_machines_in_the_end(cast, machine):
@@ -471,3 +487,11 @@ def test_strangers_see_no_page_of_a_machine(client, cast, machine, django_user_m
     for name, args in (("size", []), ("disk_add", []), ("disk", ["vda"]), ("disk_delete", ["vda"])):
         answer = client.post(url(f"vms:{name}", args=[machine.pk, *args]))
         assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(("state", "words"), [("running", "comes while"), ("shutoff", "from its start on")])
+def test_the_page_says_before_when_a_new_disk_is_there(client, cast, machine, state, words):
+    """Red when a machine that is off is told that its disk comes while it runs."""
+    VirtualMachine.objects.update(observed_state=state)
+    client.force_login(cast.requester)
+    assert words in client.get(url("vms:disk_add", args=[machine.pk])).content.decode()

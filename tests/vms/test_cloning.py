@@ -1,5 +1,6 @@
 """Clones: what may be cloned, what it takes, and that the original stays as it is meanwhile."""
 
+import json
 import uuid
 from datetime import timedelta
 
@@ -10,15 +11,16 @@ from django.urls import reverse as url
 from django.utils import timezone
 
 from networks.models import Port
+from portal.accounts import public_keys
 from portal.core.errors import Denied
-from portal.hosts.models import Host
+from portal.hosts.models import Host, Image
 from portal.operations import revisions, words
 from portal.operations.models import Counter, Operation
 from portal.operations.registry import kind_of
 from portal.operations.services import claim
 from portal.operations.states import State
 from portal.operations.transitions import move
-from tests.factories import GIB, make_network
+from tests.factories import GIB, HOST_KEY, make_catalogue, make_network
 from tests.vms.test_changes import add, consent, finish, machine, off, see, used  # noqa: F401 (a fixture)
 from vms import leases, noted, power
 from vms.adoption.services import release_machine
@@ -74,6 +76,58 @@ def test_a_clone_takes_what_its_original_takes_and_has_names_of_its_own(cast, or
     twin.refresh_from_db()
     assert (twin.status, twin.observed_state, twin.owner) == ("active", "shutoff", cast.requester)
     assert set(used("memory").values()) == {(0, 2 * GIB)} and set(used("disk").values()) == {(0, 4 * GIB)}
+
+
+def test_a_clone_costs_what_the_original_has_by_now(cast, original):
+    """Red when the cost is that of the original's request: policies would judge a machine that was small."""
+    item = make_catalogue(original.image, make_network(78)).item
+    large = item.flavours.create(name="large", vcpus=4, memory=4 * GIB, disk=GIB, cost_month=40)
+    VirtualMachine.objects.update(item_name=item.name)
+    spec = {"sizes": {"vcpu": 1, "memory": GIB, "disk": 2 * GIB}, "pinned": {"cost_month": "2.50"}}
+    Operation.objects.filter(pk=original.built_by_id).update(spec=json.dumps(spec))
+    original.refresh_from_db()
+
+    def cost():
+        return cloning.spec_of(original, "twin", 30, "a try").pinned.get("cost_month")
+
+    assert cost() == "2.50"
+    original.vcpus = 2
+    assert cost() == "40.00"
+    # Nobody said what a machine costs that is larger than any size: no rule about costs lets it through.
+    original.vcpus = large.vcpus + 1
+    assert cost() is None
+    item.cost_month_gib = 1
+    item.save()
+    original.vcpus = 1
+    original.disks.update(capacity=5 * GIB)
+    assert cost() == "44.00"
+
+
+def test_who_asks_for_a_clone_can_be_let_in_by_their_own_keys(client, cast, original):
+    """Red when a clone lets in whom its original did alone: an operator could not sign in to theirs."""
+    theirs = "ssh-ed25519 AAAA-of-the-original a@b"
+    mine = public_keys.add(actor=cast.operator, name="laptop", line=f"{HOST_KEY} me@laptop")
+    spec = {"pinned": {"cloud": {"user": "root", "hostname": "example", "ssh_keys": [theirs]}}}
+    Operation.objects.filter(pk=original.built_by_id).update(spec=json.dumps(spec))
+    Image.objects.update(cloud_init=True)
+    client.force_login(cast.operator)
+    page = url("vms:clone", args=[original.pk])
+    told = {"name": "twin", "lease": 3, "why": "a try", "token": uuid.uuid4()}
+    assert client.get(page).context["form"]["own_keys"].value() == [mine.pk]
+    assert client.post(page, told | {"own_keys": [mine.pk]}).status_code == 302
+    asked = Operation.objects.get(kind=cloning.KIND)
+    assert asked.frozen["pinned"]["cloud"] == {
+        "user": "root", "hostname": "twin", "ssh_keys": [theirs, mine.line]
+    }  # fmt: skip
+    edit = f"{page}?edit={asked.pk}"
+    form = client.get(edit).context["form"]
+    assert form["own_keys"].value() == [mine.pk]
+    client.post(edit, told | {"spec_hash": form["spec_hash"].value()})
+    asked.refresh_from_db()
+    assert asked.frozen["pinned"]["cloud"]["ssh_keys"] == [theirs]
+    # Without cloud-init nobody would put them into the guest.
+    Image.objects.update(cloud_init=False)
+    assert "own_keys" not in client.get(page).context["form"].fields
 
 
 def test_what_fails_leaves_no_rows(cast, original):

@@ -1,14 +1,16 @@
 """Debian's installer on the real libvirt: its first screen on the serial line, whatever dies meanwhile."""
 
 import asyncio
+import io
 import re
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from pycdlib import PyCdlib
 
 from portal.drivers.console import ConsoleKind, open_console
 from portal.drivers.libvirt.xml.domain import DomainElement
@@ -241,39 +243,84 @@ def test_a_step_that_fails_leaves_nothing_of_a_cds_files(worker, real, from_cd, 
     assert on_host(real[0], queued) == [cd] and not VirtualMachine.objects.exists()
 
 
-@pytest.fixture
-def windows(real, tmp_path):
-    """An item of something on a CD that is said to be a Windows, and the CD of drivers, on this machine."""
+@contextmanager
+def on_cds(real, source, *images, **host_values):
+    """Let the first of `images` be an item's installer; each lies on this machine as the CD at `source`."""
     driver, pool, _entry, _volume = real
-    host = factories.make_host(uri=URI, readiness=asdict(driver.readiness()))
-    source = tmp_path / "cd.iso"
-    source.write_bytes(build_iso(SeedSpec(pool.name, "x.iso", "instance-id: x", "#cloud-config")))
-    values = {"kind": "iso", "cloud_init": False, "min_memory": GIB // 4, "virtual_size": GIB // 4}
-    installer = factories.make_image(name="setup", os="win2k19", **values)
-    drivers = factories.make_image(name=profiles.DRIVERS, title="Drivers", **values)
-    place = factories.make_place(host, pool.name, pool.path, installer)
-    for image in (installer, drivers):
+    host = factories.make_host(uri=URI, **host_values)
+    place = factories.make_place(host, pool.name, pool.path, images[0])
+    for image in images:
         volume = driver.upload_image(pool.name, image.volume_name, str(source))
         told = {"defaults": {"path": volume.path}}
         ImageAttachment.objects.update_or_create(image=image, pool=place, **told)
     Counter.objects.create(scope=host.scope, resource="memory", limit=GIB)
-    made = factories.make_catalogue(installer, factories.make_network(78, uuid=NETWORK))
+    made = factories.make_catalogue(images[0], factories.make_network(78, uuid=NETWORK))
     Flavour.objects.update(memory=GIB // 4)
     made.flavour.refresh_from_db()
     yield made
-    for image in (installer, drivers):
+    for image in images:
         driver.delete_volume(pool.name, image.volume_name)
 
 
-def test_a_machine_for_windows_starts_with_its_board_and_both_cds(cast, worker, real, windows):
-    """Red when libvirt is asked for a board that it does not give, or the drivers come first."""
-    asked = ask(cast, windows, user="ada")
+CD = {"kind": "iso", "cloud_init": False, "min_memory": GIB // 4, "virtual_size": GIB // 4}
+
+
+@pytest.fixture
+def windows(real, tmp_path):
+    """An item of something on a CD that is said to be a Windows, and the CD of drivers, on this machine."""
+    source = tmp_path / "cd.iso"
+    source.write_bytes(build_iso(SeedSpec("pool", "x.iso", "instance-id: x", "#cloud-config")))
+    installer = factories.make_image(name="setup", os="win2k19", **CD)
+    drivers = factories.make_image(name=profiles.DRIVERS, title="Drivers", **CD)
+    with on_cds(real, source, installer, drivers, readiness=asdict(real[0].readiness())) as made:
+        yield made
+
+
+#: What a BIOS starts of a CD: it writes what stands behind it to the first serial port, five times a second.
+SPEAKS = bytes.fromhex(
+    "fc 31c0 8ed8 be287c ac 84c0 7410 50 bafd03 ec a820 74fb 58 baf803 ee ebeb b486 b90300 31d2 cd15 ebdd"
+)
+SAYS = b"an installer from a CD"
+
+
+@pytest.fixture
+def speaking_cd(real, tmp_path):
+    """An item of a CD that a machine can be started from, on this machine."""
+    source = tmp_path / "cd.iso"
+    disc, sector = PyCdlib(), (SPEAKS + SAYS + b"\r\n").ljust(2048, b"\0")
+    disc.new(vol_ident="SPEAKS")
+    disc.add_fp(io.BytesIO(sector), len(sector), "/BOOT.;1")
+    disc.add_eltorito("/BOOT.;1")
+    disc.write(str(source))
+    disc.close()
+    with on_cds(real, source, factories.make_image(name="speaks", **CD)) as made:
+        yield made
+
+
+@contextmanager
+def installed(cast, worker, real, catalogue):
+    """Ask for a machine of `catalogue`, build it, and take it away in the end."""
+    asked = ask(cast, catalogue, user="ada")
     told = {"actor": cast.approver, "operation": asked, "spec_hash": asked.spec_hash}
     begun = operations.decide(**told, approved=True)
     try:
         assert worker(begun.pk) == 0
         begun.refresh_from_db()
         assert begun.state == State.SUCCEEDED, list(begun.steps.values_list("error_raw", flat=True))
+        yield begun
+    finally:
+        force_away(real[0], begun)
+
+
+def test_a_machine_starts_from_a_cd_and_a_person_sees_it_in_the_console(cast, worker, real, speaking_cd):
+    """Red when the CD is in no drive, or the disk comes before it at the first start."""
+    with installed(cast, worker, real, speaking_cd) as begun:
+        assert SAYS.decode() in shown(begun.identifiers["uuid"], SAYS.decode())
+
+
+def test_a_machine_for_windows_starts_with_its_board_and_both_cds(cast, worker, real, windows):
+    """Red when libvirt is asked for a board that it does not give, or the drivers come first."""
+    with installed(cast, worker, real, windows) as begun:
         uuid = begun.identifiers["uuid"]
         assert real[0].domain_info(uuid).state is DomainState.RUNNING
         found = real[0].definition(uuid)
@@ -292,5 +339,3 @@ def test_a_machine_for_windows_starts_with_its_board_and_both_cds(cast, worker, 
             ]
         # A disk that nothing was installed on leads to the CD again.
         assert [boot.get("dev") for boot in persistent.findall("os/boot")] == ["hd", "cdrom"]
-    finally:
-        force_away(real[0], begun)

@@ -182,6 +182,7 @@ def test_what_is_set_in_another_way_is_kept_and_says_so(client, cast, machine, c
         ({"description": "x" * 2001}, "At most 2000 characters"),
         ({"description": "a\0b"}, "Control characters"),
         ({"description": "\x1b[2J"}, "Control characters"),
+        ({"description": "a\uffff"}, "Control characters"),
     ],
     ids=str,
 )

@@ -8,6 +8,7 @@ from django.urls import reverse as url
 from portal.accounts.models import Membership, Project, Role, User
 from portal.core.errors import Denied
 from portal.drivers.types import VolumeDigest, VolumeInfo
+from portal.hosts.images.values import Wanted, check_wanted
 from portal.hosts.models import Image, ImageAttachment
 from portal.operations import services as operations
 from portal.operations.models import Counter, Operation
@@ -158,6 +159,27 @@ def test_the_same_image_is_not_kept_twice(cast, original, listing):
     assert failed.value.code == "same_image"
     templates.ListImage().undo(context_of(running))
     assert Image.objects.filter(title="Tools").exists()
+
+
+def test_templates_of_a_machine_are_versions_of_one_image_and_of_no_other(
+    cast, original, listing, monkeypatch
+):
+    """Red when a template is called as its machine alone, or two of one day have one version.
+
+    A machine may be called as an image is that it has nothing to do with.
+    """
+    type(original).objects.update(name="x" * 63)
+    original.refresh_from_db()
+    other = make_image(name=original.name)
+    finish(make(cast.operator, original, "First"))
+    again = VolumeDigest("cd" * 32, 40 * MIB)
+    monkeypatch.setattr(f"{__name__}.TOLD", again)
+    finish(make(cast.operator, original, "Second"))
+    first, second = (Image.objects.get(title=title) for title in ("First", "Second"))
+    assert first.name == second.name != other.name
+    assert second.version == f"{first.version}.2"
+    # A newer version can be handed in under that name.
+    check_wanted(Wanted(kind="disk", name=first.name, title="Third", version=f"{first.version}.3"))
 
 
 def test_a_template_is_made_by_an_operator_of_a_machine_that_is_off(cast, original):

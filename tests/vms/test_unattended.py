@@ -63,11 +63,13 @@ def test_a_value_that_is_more_than_a_value_is_refused(changes):
         (Format.PRESEED, "5 $ a", "write \\$\\$ for a dollar"),
         (Format.PRESEED, "x" * 40_000, "limited to 32 KiB"),
         (Format.AUTOINSTALL, "#cloud-config\na: [", "not valid YAML"),
+        (Format.AUTOINSTALL, "#cloud-config\na: !!timestamp soon", "not valid YAML"),
         (Format.AUTOINSTALL, "autoinstall: {}", "begins with the line"),
         (Format.AUTOINSTALL, "#cloud-config\nother: {}", "mapping called autoinstall"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused_with_the_reason(form, text, said):
+    """Red when cloud.NO_YAML lacks an error of PyYAML's: the page would not answer."""
     with pytest.raises(Refused, match=said):
         unattended.check(form, text)
 

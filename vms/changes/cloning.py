@@ -4,7 +4,7 @@ Not for: many machines from one image, which the catalogue does.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.accounts.models import Project
+from portal.core import public_keys
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, TwinSpec, VolumeSpec
 from portal.hosts.steps import HostStep, copy_volume
@@ -21,10 +22,10 @@ from portal.operations.models import Operation
 from portal.operations.registry import Asking, Kind, Outlook, StepContext
 from portal.operations.services import request_operation
 from portal.operations.spec import RequestSpec
-from vms import cloud, power
+from vms import checks, cloud, power
 from vms.asking import Left, held_by
 from vms.building import WriteSeed, page_of_machine
-from vms.changes import twins
+from vms.changes import resizing, twins
 from vms.models import CatalogueItem, VirtualMachine
 from vms.services import DAY, name_is_taken, name_taken, quota_amounts
 from vms.steps import DomainStep
@@ -89,12 +90,22 @@ class DefineTwin(DomainStep):
 
 
 def request_clone(
-    *, actor: Any, machine: VirtualMachine, name: str, lease_days: int, why: str, token: uuid.UUID
+    *,
+    actor: Any,
+    machine: VirtualMachine,
+    name: str,
+    lease_days: int,
+    why: str,
+    token: uuid.UUID,
+    keys: Iterable[str] = (),
 ) -> Operation:
-    """Ask for a machine like `machine`, which is off. Idempotent by `token`. Raises Denied."""
+    """Ask for a machine like `machine`, which is off; cloud-init lets in who has one of `keys` too.
+
+    Idempotent by `token`. Raises Denied.
+    """
     with transaction.atomic():
         source = power.usable(actor, machine, "clone")
-        spec = spec_of(source, name, lease_days, why)
+        spec = spec_of(source, name, lease_days, why, keys)
         if name_is_taken(name) and not Operation.objects.filter(token=token).exists():
             raise name_taken(name)
         return request_operation(
@@ -108,13 +119,20 @@ def request_clone(
 
 
 def edit_clone(
-    *, actor: Any, operation: Operation, name: str, lease_days: int, why: str, spec_hash: str
+    *,
+    actor: Any,
+    operation: Operation,
+    name: str,
+    lease_days: int,
+    why: str,
+    spec_hash: str,
+    keys: Iterable[str] = (),
 ) -> Operation:
-    """Ask for another name or lease in place of one's own request that waits, as it was seen."""
+    """Ask for another name, lease or keys in place of one's own request that waits, as it was seen."""
     source = _source(operation.frozen)
     if source is None:
         raise Denied(_("The machine is gone."))
-    spec = spec_of(source, name, lease_days, why)
+    spec = spec_of(source, name, lease_days, why, keys)
     if name_is_taken(name, besides=operation):
         raise name_taken(name)
     return revisions.edit(
@@ -136,7 +154,9 @@ def _title(source: str, name: str) -> str:
     return f"Clone {source} as {name}"
 
 
-def spec_of(source: VirtualMachine, name: str, lease_days: int, why: str) -> RequestSpec:
+def spec_of(
+    source: VirtualMachine, name: str, lease_days: int, why: str, keys: Iterable[str] = ()
+) -> RequestSpec:
     """Freeze a clone. Raises Denied, with the field, for what cannot be."""
     if not cloud.HOSTNAME.fullmatch(name):
         sentence = _("A name has 1 to 63 small letters, digits and hyphens, and no hyphen at either end.")
@@ -145,6 +165,8 @@ def spec_of(source: VirtualMachine, name: str, lease_days: int, why: str) -> Req
         raise Denied(_("The lease is 1 to %(most)d days.") % {"most": longest_lease(source)}, field="lease")
     if not why.strip():
         raise Denied(_("Say in a few words what the machine is for."), field="why")
+    if refusal := checks.unreadable(why.strip()):
+        raise Denied(refusal, field="why")
     twins.check_twin(source)
     size = twins.size_of(source)
     pinned = {
@@ -155,18 +177,38 @@ def spec_of(source: VirtualMachine, name: str, lease_days: int, why: str) -> Req
         "now": size,
         "why": why.strip(),
         "disks": [[disk.target, disk.capacity] for disk in source.disks.order_by("target")],
-        **_cost_and_cloud(source, name),
+        **_cost(source, size),
+        **_cloud(source, name, keys),
     }
     return RequestSpec(kind=KIND, sizes={**size, "lease": lease_days * DAY}, pinned=pinned)
 
 
-def _cost_and_cloud(source: VirtualMachine, name: str) -> dict[str, Any]:
-    """Return what the clone costs, and what cloud-init is told, as the original's request froze it."""
+def _cost(source: VirtualMachine, size: Mapping[str, int]) -> dict[str, str]:
+    """Return what the clone costs: what its original was asked for with, unless that has another size now."""
+    built = source.built_by.frozen
+    if "cost_month" not in built.get("pinned", {}):
+        return {}
+    if all(built["sizes"].get(name) == amount for name, amount in size.items()):
+        return {"cost_month": built["pinned"]["cost_month"]}
+    cost = resizing.cost_of(source, size)
+    return {} if cost is None else {"cost_month": str(cost)}
+
+
+def takes_keys(source: VirtualMachine) -> bool:
+    """Tell whether the clone's own cloud-init can let further people in."""
+    told = "cloud" in source.built_by.frozen.get("pinned", {})
+    return told and source.image is not None and source.image.cloud_init
+
+
+def _cloud(source: VirtualMachine, name: str, keys: Iterable[str]) -> dict[str, Any]:
+    """Return what cloud-init is told: what the original's request froze, and further `keys`, each once."""
     frozen = source.built_by.frozen.get("pinned", {})
-    found = {key: frozen[key] for key in ("cost_month", "cloud") if key in frozen}
-    if "cloud" in found:
-        found["cloud"] = {**found["cloud"], "hostname": name}
-    return found
+    if "cloud" not in frozen:
+        return {}
+    found: dict[str, str] = {}
+    for line in (*frozen["cloud"].get("ssh_keys", ()), *(keys if takes_keys(source) else ())):
+        found.setdefault(public_keys.same(line), line)
+    return {"cloud": {**frozen["cloud"], "hostname": name, "ssh_keys": list(found.values())}}
 
 
 def longest_lease(source: VirtualMachine) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from portal.drivers.types import DiskSpec, DomainInfo, DomainState, VolumeInfo, VolumeSpec
 from portal.hosts.steps import HostStep
 from portal.operations.registry import StepContext, StepFailed
+from vms.changes.devices.shared import DeviceStep
 from vms.steps import DomainStep
 
 
@@ -23,7 +24,7 @@ class MakeVolume(HostStep):
         self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["volume"])
 
 
-class Attach(DomainStep):
+class Attach(DeviceStep):
     """Attach the volume, to what runs too where the machine's devices allow it."""
 
     name, title = "attach", "Attach it to the machine"
@@ -32,19 +33,23 @@ class Attach(DomainStep):
         names = context.identifiers
         hot = self.call(context, "attach_disk", names["uuid"], disk_spec(names))
         info: DomainInfo = self.call(context, "domain_info", names["uuid"])
+        self.look(context)
         return None if hot or info.state is DomainState.SHUTOFF else "at_next_start"
 
     def undo(self, context: StepContext) -> None:
         detach(self, context)
+        self.look(context)
 
 
-class Detach(DomainStep):
+class Detach(DeviceStep):
     """Detach the disk; a guest that runs must let it go."""
 
     name, title = "detach", "Detach it from the machine"
 
     def do(self, context: StepContext) -> None:
         detach(self, context)
+        # Until it is seen that the machine has it no more, its volume is nobody else's.
+        self.look(context)
 
     def undo(self, context: StepContext) -> None:
         names = context.identifiers

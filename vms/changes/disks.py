@@ -22,7 +22,7 @@ from portal.operations.registry import Kind
 from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
-from vms import hypervisors, noted, placement, power, power_steps
+from vms import checks, hypervisors, noted, placement, power, power_steps
 from vms.building import page_of_machine
 from vms.changes import asking
 from vms.changes.devices import places, showing
@@ -56,9 +56,11 @@ def _size(capacity: int, *, least: int = 1) -> dict[str, int]:
 
 
 def reason(why: str) -> str:
-    """Return what a change is needed for. Raises Denied for no words."""
+    """Return what a change is needed for. Raises Denied for no words, and for what nobody could read."""
     if not why.strip():
         raise Denied(_("Say in a few words what it is needed for."), field="why")
+    if refusal := checks.unreadable(why.strip()):
+        raise Denied(refusal, field="why")
     return why.strip()
 
 

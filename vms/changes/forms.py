@@ -1,15 +1,17 @@
 """What people type to change a machine's size or disks. Not for: what may be asked, as services know."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from django import forms
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from portal.accounts.models import SshPublicKey
+from portal.core import public_keys
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import GibField, SeenForm
+from portal.core.web.forms import ExplainedCheckboxes, GibField, RowsField, SeenForm
 from portal.hosts.models import PoolAttachment, Volume
 from portal.operations.models import Operation
 from vms.changes.moving import Place
@@ -188,7 +190,7 @@ class MoveForm(forms.Form):
 
 
 class CloneForm(forms.Form):
-    """The name and the lease of a clone, and what it is for."""
+    """The name and the lease of a clone, what it is for, and whom else it lets in."""
 
     token = forms.UUIDField(widget=forms.HiddenInput)
     spec_hash = forms.CharField(widget=forms.HiddenInput, required=False)
@@ -198,30 +200,52 @@ class CloneForm(forms.Form):
         label=_("What for"), max_length=500, help_text=_("Who approves reads it."), widget=forms.TextInput
     )
 
+    own_keys = RowsField(
+        SshPublicKey.objects.none(),
+        label=_("Your SSH keys"),
+        required=False,
+        widget=ExplainedCheckboxes,
+        help_text=_("cloud-init lets them in, beside those that were let into the original."),
+        error_messages={"invalid_choice": _("This key was removed from your profile; choose again.")},
+    )
+
     def __init__(
         self,
         data: Any = None,
         *,
         days: int,
+        keys: Iterable[SshPublicKey] = (),
         like: Operation | None = None,
         edited: Operation | None = None,
     ) -> None:
-        initial: dict[str, Any] = {"token": uuid.uuid4(), "lease": days}
+        """`keys` are the person's own, as far as the clone takes any."""
+        mine = {key.pk: key for key in keys}
+        chosen = [key.pk for key in mine.values() if key.chosen]
+        initial: dict[str, Any] = {"token": uuid.uuid4(), "lease": days, "own_keys": chosen}
         if shown := edited or like:
             frozen = shown.frozen
+            let_in = set(map(public_keys.same, frozen["pinned"].get("cloud", {}).get("ssh_keys", ())))
             initial |= {
                 "name": frozen["pinned"]["name"],
                 "lease": frozen["sizes"]["lease"] // DAY,
                 "why": frozen["pinned"]["why"],
+                "own_keys": [pk for pk, key in mine.items() if public_keys.same(key.line) in let_in],
                 "spec_hash": edited.spec_hash if edited else "",
             }
         super().__init__(data, initial=initial)
+        field = cast(forms.ModelMultipleChoiceField, self.fields["own_keys"])
+        field.queryset = SshPublicKey.objects.filter(pk__in=mine).order_by("name", "pk")
+        told = {str(pk): key.fingerprint for pk, key in mine.items()}
+        field.widget.explained = told  # type: ignore[attr-defined]
+        if not mine:
+            del self.fields["own_keys"]
 
     @property
     def values(self) -> dict[str, Any]:
         """Return what was typed, as the services take it."""
         typed = self.cleaned_data
-        return {"name": typed["name"], "lease_days": typed["lease"], "why": typed["why"]}
+        keys = [key.line for key in typed.get("own_keys", ())]
+        return {"name": typed["name"], "lease_days": typed["lease"], "why": typed["why"], "keys": keys}
 
 
 class TemplateForm(forms.Form):

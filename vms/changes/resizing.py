@@ -24,6 +24,7 @@ from portal.operations.states import State
 from vms import fitting, noted, power
 from vms.building import page_of_machine
 from vms.changes import asking, memory
+from vms.changes.disks import reason
 from vms.editing import Clash, Redefine
 from vms.models import CatalogueItem, Flavour, Observed, VirtualMachine
 from vms.services import cost_month
@@ -107,7 +108,7 @@ def spec_of(machine: VirtualMachine, sizes: Mapping[str, int], why: str) -> Requ
     if (present, machine.memory_now) != (counted["memory"], machine.memory):
         # Not among the sizes: who lowers those leaves the guest less with its ceiling (`specs.guest_memory`).
         pinned |= {"memory_now": present, "memory_was": machine.memory_now}
-    if (cost := _cost(machine, sizes)) is not None:
+    if (cost := cost_of(machine, sizes)) is not None:
         pinned["cost_month"] = str(cost)
     return RequestSpec(kind=KIND, sizes=counted, pinned=pinned)
 
@@ -131,14 +132,18 @@ def _refuse(machine: VirtualMachine, counted: Mapping[str, int], present: int) -
         raise Denied(_("The machine has this size already."))
 
 
-def _cost(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
-    """Return what the cheapest size that is as large costs a month, None where nobody gave a price."""
+def cost_of(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
+    """Return what the cheapest size that is as large costs a month, None where nobody gave a price.
+
+    With a `disk` among the sizes, what of it is beyond the size's own costs too.
+    """
     item = CatalogueItem.objects.filter(name=machine.item_name).first()
     enough = Q(memory__gte=sizes["memory"]) | Q(ceiling__gte=sizes["memory"])
     large = Flavour.objects.filter(enough, vcpus__gte=sizes["vcpu"])
     if item is None:
         return None
-    return min((cost_month(item, size) for size in large.filter(items=item)), default=None)
+    costs = (cost_month(item, size, sizes.get("disk")) for size in large.filter(items=item))
+    return min(costs, default=None)
 
 
 def request_resize(
@@ -163,8 +168,8 @@ def request_resize(
             raise Clash(_("Somebody changed this machine's size since you opened this page; look again."))
         spec = spec_of(current, sizes, why)
         names = _names(current, spec.as_dict())
-        if asking.growth(spec.as_dict()) and not why.strip():
-            raise Denied(_("Say in a few words what it is needed for."), field="why")
+        if asking.growth(spec.as_dict()):
+            reason(why)
         title = f"Resize {current.name}"
         return asking.ask(actor=actor, machine=current, spec=spec, title=title, token=token, begin=names)
 

@@ -157,17 +157,17 @@ def boot_disk(machine: VirtualMachine) -> Disk | None:
 
 def _pinned(machine: VirtualMachine, title: str, description: str) -> dict[str, Any]:
     """Freeze what the image will be said to be: what the machine's own image is, where it has one."""
-    made_from = machine.image
+    made_from, name = machine.image, _image_name(machine)
     return {
         "machine": str(machine.uuid),
         "name": machine.name,
         "project": machine.project_id,
         "image": {
             "kind": Image.Kind.DISK.value,
-            "name": slugify(machine.name)[:64] or "template",
+            "name": name,
             "title": title,
             "description": description,
-            "version": f"{timezone.now():%Y-%m-%d}",
+            "version": _free_version(name),
             "login_user": machine.login_user,
             "min_memory": made_from.min_memory if made_from else machine.memory,
             "cloud_init": made_from.cloud_init if made_from else False,
@@ -177,6 +177,19 @@ def _pinned(machine: VirtualMachine, title: str, description: str) -> dict[str, 
             "uefi": _starts_by_uefi(machine),
         },
     }
+
+
+def _image_name(machine: VirtualMachine) -> str:
+    """Return what all templates of a machine are called, and no other image: so they are versions of one."""
+    return f"{slugify(machine.name)[:31].strip('-_') or 'template'}-{machine.uuid.hex[:8]}"
+
+
+def _free_version(name: str) -> str:
+    """Return today's date, with a number from the second image of that name on."""
+    today = f"{timezone.now():%Y-%m-%d}"
+    taken = set(Image.objects.filter(name=name).values_list("version", flat=True))
+    numbered = (f"{today}.{number}" for number in range(2, len(taken) + 3))
+    return next(version for version in (today, *numbered) if version not in taken)
 
 
 def _starts_by_uefi(machine: VirtualMachine) -> bool:

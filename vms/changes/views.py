@@ -10,6 +10,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
+from portal.accounts import public_keys
 from portal.accounts.backends import may
 from portal.core.web.forms import ConfirmForm
 from portal.core.web.htmx import attempt, denied_at, go_to
@@ -65,7 +66,8 @@ def clone(request: HttpRequest, pk: int) -> HttpResponse:
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     shown = _shown(request, vm, cloning.KIND)
     edited = shown["edited"]
-    form = CloneForm(request.POST or None, days=min(90, cloning.longest_lease(vm)), **shown)
+    keys = public_keys.of(request.user) if cloning.takes_keys(vm) else ()
+    form = CloneForm(request.POST or None, days=min(90, cloning.longest_lease(vm)), keys=keys, **shown)
     if request.method == "POST" and form.is_valid():
         with denied_at(form):
             if edited is not None:

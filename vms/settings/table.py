@@ -13,6 +13,8 @@ from vms.settings.model import Defined, Ground, Setting
 
 #: Characters; libvirt has no limit of its own.
 LONGEST = 2000
+#: What no XML can hold beside control characters.
+_NO_XML = "\ufffe\uffff"
 
 SETTINGS: tuple[Setting, ...] = (
     booting.DESCRIPTION,
@@ -100,5 +102,5 @@ def check(setting: Setting, ground: Ground, value: str) -> None:
         raise Denied(reason, field=setting.name)
     if setting.choices is None and len(value) > LONGEST:
         raise Denied(_("At most %(most)d characters.") % {"most": LONGEST}, field=setting.name)
-    if any(ord(sign) < 32 and sign not in "\t\n" for sign in value):
+    if any((ord(sign) < 32 and sign not in "\t\n") or sign in _NO_XML for sign in value):
         raise Denied(_("Control characters cannot stand here."), field=setting.name)

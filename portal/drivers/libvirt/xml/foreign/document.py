@@ -136,9 +136,10 @@ class Understood:
 
     def _kept(self, element: Element, at: str, whole: Written) -> Iterator[dict[str, str]]:
         # As deep as the tables of what is understood, whatever the document is.
-        names = whole.attributes(len(element.attrib))
-        for (name, value), with_prefix in zip(element.attrib.items(), names, strict=True):
-            if (element, name) not in self._attributes:
+        # Not `attrib`, which looks for each value from the first attribute on.
+        values = element.xpath("@*")
+        for value, with_prefix in zip(values, whole.attributes(len(values)), strict=True):
+            if (element, value.attrname) not in self._attributes:
                 yield {"at": f"{at}/@{with_prefix}", "value": str(value)}
         if element not in self._texts:
             yield from _text(at, element.text)
