@@ -224,6 +224,10 @@ SENTENCES = {
         "The copy in the other pool is not what was made there: somebody changed or deleted it. The volume "
         "stays where it was; look into both pools."
     ),
+    "pool_runs_again": _(
+        "The pool was stopped, and runs again: libvirt was started on its host meanwhile and starts it by "
+        "itself, or somebody started it. Do not let it start with its host, then stop it again."
+    ),
     "volume_left": _(
         "The volume is in its new pool, but something of its name is left in the old one: the host uses it "
         "by now, did not delete it, or it is another volume. Look at it there."

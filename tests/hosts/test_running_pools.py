@@ -63,6 +63,18 @@ def test_an_operator_stops_a_pool_and_starts_it(operator, pool, fake, chief):
     assert verbs.count(("olga", "operation.begun")) == 2
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_pool_that_libvirtd_started_again_is_told(pool, fake, chief, monkeypatch, again):
+    """Red when STOP ends with See: it would be told as stopped, and run."""
+    if again:
+        # libvirtd died once it had stopped it, and started it by itself when it came back.
+        monkeypatch.setattr(fake, "stop_pool", lambda name: None)
+    assert run(pools.stop(actor=chief, pool=pool), pool) == State.SUCCEEDED
+    assert pool.observed_active is again
+    remarks = StepRecord.objects.exclude(remark="").values_list("remark", flat=True)
+    assert list(remarks) == ["pool_runs_again"] * again
+
+
 def test_nobody_looks_into_what_does_not_run(pool, fake, chief, monkeypatch):
     """Red when the round asks for it: it would take the turn of a pool that answers."""
     asked = []

@@ -221,9 +221,19 @@ class Autostart(PoolStep):
 class See(PoolStep):
     name, title = "see", "See whether the pool runs"
 
-    def do(self, context: StepContext) -> None:
+    def do(self, context: StepContext) -> str | None:
         began = now()
         note(context.identifiers["host"], HostTold(*began, pools=self.call(context, "list_pools")))
+        return None
+
+
+class SeeStopped(See):
+    """A libvirtd that was started meanwhile has started what starts with its host."""
+
+    def do(self, context: StepContext) -> str | None:
+        super().do(context)
+        place = PoolAttachment.objects.filter(pk=context.identifiers["attachment"])
+        return "pool_runs_again" if place.filter(observed_active=True).exists() else None
 
 
 def _pools_page(operation: Operation) -> str:
@@ -240,6 +250,6 @@ KINDS = (
 )
 RUNNING = (
     _kind(START, "Start a pool", Start(), Look(), page=page),
-    _kind(STOP, "Stop a pool", Stop(), See(), page=page),
+    _kind(STOP, "Stop a pool", Stop(), SeeStopped(), page=page),
     _kind(AUTOSTART, "Start a pool with its host or not", Autostart(), See(), page=page),
 )
