@@ -230,8 +230,8 @@ SENTENCES = {
         "stays where it was; look into both pools."
     ),
     "pool_runs_again": _(
-        "The pool was stopped, and runs again: libvirt was started on its host meanwhile and starts it by "
-        "itself, or somebody started it. Do not let it start with its host, then stop it again."
+        "The pool was stopped twice, and runs again: libvirt on its host is started over and over, and runs "
+        "each pool whose folder it finds, or somebody else starts it."
     ),
     "volume_left": _(
         "The volume is in its new pool, but something of its name is left in the old one: the host uses it "

@@ -228,12 +228,19 @@ class See(PoolStep):
 
 
 class SeeStopped(See):
-    """A libvirtd that was started meanwhile has started what starts with its host."""
+    """Stop it again where it runs: libvirt, when it is started, runs each pool whose folder it finds."""
 
     def do(self, context: StepContext) -> str | None:
         super().do(context)
+        if not self._runs(context):
+            return None
+        Stop().do(context)
+        super().do(context)
+        return "pool_runs_again" if self._runs(context) else None
+
+    def _runs(self, context: StepContext) -> bool:
         place = PoolAttachment.objects.filter(pk=context.identifiers["attachment"])
-        return "pool_runs_again" if place.filter(observed_active=True).exists() else None
+        return place.filter(observed_active=True).exists()
 
 
 def _pools_page(operation: Operation) -> str:
