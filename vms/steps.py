@@ -1,29 +1,7 @@
 """What steps on a machine's domain share. Not for: the steps themselves."""
 
-import time
-from collections.abc import Callable
-
 from portal.hosts.steps import HostStep
 from portal.operations.registry import StepContext, StepFailed
-
-#: Seconds for which a host is tried again that cannot be reached for now, and between two tries.
-AGAIN, PAUSE = 15.0, 0.5
-
-
-def once_reached(context: StepContext, act: Callable[[StepContext], str | None]) -> str | None:
-    """Return what `act` returns, which is done again while its host cannot be reached. Raises StepFailed.
-
-    For a step that makes a remark of a failure: nobody else would try that again.
-    """
-    end = time.monotonic() + AGAIN
-    while True:
-        try:
-            return act(context)
-        except StepFailed as failure:
-            if failure.away or failure.code != "host_unreachable" or time.monotonic() > end:
-                raise
-        time.sleep(PAUSE)
-        context.check()
 
 
 class DomainStep(HostStep):

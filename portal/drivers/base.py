@@ -165,9 +165,10 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def ensure_network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Define and start a network. Idempotent. Raises AlreadyExists, and InvalidSpec for a guest's own.
+        """Define and start a network. Idempotent.
 
-        A bridge of the host is not looked for: a guest's start fails when it is not there.
+        Raises AlreadyExists, BridgeTaken, and InvalidSpec for a guest's own. A bridge of the host is not
+        looked for: a guest's start fails when it is not there.
         """
 
     @abstractmethod

@@ -223,6 +223,12 @@ class PortTaken(DriverError):
     code = "port_taken"
 
 
+class BridgeTaken(DriverError):
+    """The host has a bridge of a network's name, or with its addresses, and libvirt does not know it."""
+
+    code = "bridge_taken"
+
+
 class ScreenRefused(DriverError):
     """SSH let us in, but its user may not open the sockets of machines' screens there."""
 

@@ -1,7 +1,8 @@
 """Steps that speak to the host an operation was placed on. Not for: what they build."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from portal.drivers.errors import DriverError
 from portal.drivers.types import VolumeSpec
@@ -26,6 +27,32 @@ def seconds_for(size: int, least: float) -> float:
     return max(least, STILL + size / SLOWEST) if size else least
 
 
+#: Seconds for which a host is tried again that cannot be reached for now, and between two tries.
+AGAIN, PAUSE = 15.0, 0.5
+Answer = TypeVar("Answer")
+
+
+def is_away(host_id: int) -> bool:
+    """Tell whether the watcher holds a host for one that is away."""
+    return Host.objects.filter(pk=host_id, observed_health=Health.STALE).exists()
+
+
+def once_reached(context: StepContext, act: Callable[[StepContext], Answer]) -> Answer:
+    """Return what `act` returns, which is done again while its host cannot be reached. Raises StepFailed.
+
+    For a step that makes a remark of a failure: nobody else would try that again.
+    """
+    end = time.monotonic() + AGAIN
+    while True:
+        try:
+            return act(context)
+        except StepFailed as failure:
+            if failure.away or failure.code != "host_unreachable" or time.monotonic() > end:
+                raise
+        time.sleep(PAUSE)
+        context.check()
+
+
 class HostStep(Step):
     """A step on `identifiers["host"]`; driver errors become StepFailed with the driver's code."""
 
@@ -39,9 +66,7 @@ class HostStep(Step):
             return call(context.identifiers["host"], verb, *args, timeout=seconds)
         except DriverError as error:
             # The watcher knows whether it is this call or the whole host.
-            away = error.retryable and Host.objects.filter(
-                pk=context.identifiers["host"], observed_health=Health.STALE
-            ).exists()
+            away = error.retryable and is_away(context.identifiers["host"])
             raise StepFailed(error.code, error.raw, retryable=error.retryable, away=away) from error
 
     def undo(self, context: StepContext) -> None:

@@ -52,6 +52,11 @@ SENTENCES = {
     "network_not_found": _("The network is gone from the host. An operator should look at it."),
     "domain_not_found": _("The machine is not on its host any more. Somebody removed it there."),
     "port_taken": _("Another program of the host took the port of the machine. Ask again: it gets another."),
+    "bridge_taken": _(
+        "The host has a bridge of this network's name already, or its addresses on another one. libvirt "
+        "leaves such a bridge when it ends while it makes or removes a network. An operator should look on "
+        "the host who uses it, and take it away there (ip link delete)."
+    ),
     "already_exists": _("The host already has something of this name that is not the portal's."),
     "invalid_spec": _("The host refused a value of the request. Tell an operator."),
     "invalid_state": _("The machine's state changed meanwhile. Look at it and try again."),
@@ -242,6 +247,10 @@ SENTENCES = {
     "copy_gone": _(
         "The copy in the other pool is not what was made there: somebody changed or deleted it. The volume "
         "stays where it was; look into both pools."
+    ),
+    "pool_runs_again": _(
+        "The pool was stopped twice, and runs again: libvirt on its host is started over and over, and runs "
+        "each pool whose folder it finds, or somebody else starts it."
     ),
     "volume_left": _(
         "The volume is in its new pool, but something of its name is left in the old one: the host uses it "

@@ -50,3 +50,34 @@ def test_what_works_in_a_pool_that_does_not_run_says_so(connection):
     pools.remove("example")
     with pytest.raises(PoolNotFound):
         volumes.delete("example", "a.qcow2")
+
+
+class Pool:
+    """A pool that libvirtd died of stopping: it was stopped, and its folder was to go."""
+
+    def __init__(self, kind):
+        self.kind, self.calls = kind, []
+
+    def storagePoolLookupByName(self, _name):  # noqa: N802 (libvirt's name; it is its own connection)
+        return self
+
+    def isActive(self):  # noqa: N802 (libvirt's name)
+        return False
+
+    def XMLDesc(self):  # noqa: N802 (libvirt's name)
+        told = "<name>example</name><uuid>1b4f0e98-5b1c-4c39-9c2b-6f7d5f2f7878</uuid>"
+        return f"<pool type='{self.kind}'>{told}<target><path>/example</path></target></pool>"
+
+    def delete(self):
+        self.calls.append("delete")
+
+    def undefine(self):
+        self.calls.append("undefine")
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("dir", ["delete", "undefine"]), ("logical", ["undefine"])])
+def test_what_was_stopped_and_not_yet_removed_leaves_no_empty_folder(kind, calls):
+    """Red when remove() lets the folder go only of what it stopped itself, or deletes what is no folder."""
+    pool = Pool(kind)
+    Pools(pool).remove("example")
+    assert pool.calls == calls

@@ -8,9 +8,9 @@ import pytest
 from django.urls import reverse
 
 from portal.core.errors import Denied
-from portal.drivers.errors import CallTimeout
+from portal.drivers.errors import CallTimeout, HostUnreachable
 from portal.drivers.types import DiskSpec, DomainSpec, PoolKind, PoolSpec, VolumeInfo, VolumeSpec
-from portal.hosts import enrolment
+from portal.hosts import enrolment, steps
 from portal.hosts.models import PoolAttachment, StoragePool
 from portal.hosts.storage import pool_kinds, pools
 from portal.operations.models import Counter
@@ -147,6 +147,23 @@ def test_an_added_pool_gets_the_images_that_are_there(fake, pool, chief, tmp_pat
     assert added.state == State.SUCCEEDED and has(spare()) == {"one"}
     assert added.steps.get(name="images").remark == "image_not_everywhere"
     assert spare().images.get().path == "/srv/spare/" + spare().images.get().image.volume_name
+
+
+def test_a_pool_gets_its_images_though_libvirtd_dies(fake, pool, chief, tmp_path, monkeypatch):  # noqa: F811
+    """Red when FillFurtherPools does without `once_reached`: half a volume would lie there, without a row."""
+    image_of(tmp_path, "one")
+    monkeypatch.setattr(steps, "PAUSE", 0)
+    copy, calls = fake.upload_image, []
+
+    def dying(*told):
+        calls.append(told)
+        if len(calls) == 1:
+            raise HostUnreachable("end of file while reading data")
+        return copy(*told)
+
+    monkeypatch.setattr(fake, "upload_image", dying)
+    added = done(add(chief, pool.host))
+    assert added.state == State.SUCCEEDED and has(spare()) == {"one"} and len(calls) >= 2
 
 
 def test_a_proof_copies_what_each_pool_that_runs_lacks(fake, pool, chief, tmp_path, monkeypatch):  # noqa: F811

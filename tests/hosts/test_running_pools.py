@@ -63,6 +63,25 @@ def test_an_operator_stops_a_pool_and_starts_it(operator, pool, fake, chief):
     assert verbs.count(("olga", "operation.begun")) == 2
 
 
+@pytest.mark.parametrize("deaths", [0, 1, 2])
+def test_a_pool_that_libvirtd_runs_again_is_stopped_again(pool, fake, chief, monkeypatch, deaths):
+    """Red when STOP ends with See: it would be told as stopped, and run."""
+    stop, left = fake.stop_pool, [None] * deaths
+
+    def stopped(name):
+        # libvirtd dies once it has stopped it, and runs it again when it comes back.
+        if left:
+            left.pop()
+        else:
+            stop(name)
+
+    monkeypatch.setattr(fake, "stop_pool", stopped)
+    assert run(pools.stop(actor=chief, pool=pool), pool) == State.SUCCEEDED
+    assert pool.observed_active is mine(fake, pool).active is (deaths == 2)
+    remarks = StepRecord.objects.exclude(remark="").values_list("remark", flat=True)
+    assert list(remarks) == ["pool_runs_again"] * (deaths == 2)
+
+
 def test_nobody_looks_into_what_does_not_run(pool, fake, chief, monkeypatch):
     """Red when the round asks for it: it would take the turn of a pool that answers."""
     asked = []

@@ -14,6 +14,7 @@ from portal.hosts import steps
 from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import BegunVolume, PoolAttachment, Volume
 from portal.hosts.storage import kinds, services
+from portal.hosts.storage.looking import note_begun
 from portal.hosts.storage.using import uses_of
 from portal.operations.messages import sentence
 from portal.operations.models import Operation, StepRecord
@@ -99,6 +100,16 @@ def test_a_volume_is_made_grown_copied_and_deleted(fake, pool, chief):
     gone = services.delete(actor=chief, volume=made, confirm_name="data.qcow2")
     assert done(gone).state == State.SUCCEEDED
     assert names(fake, pool) == ["copy.qcow2"] == list(Volume.objects.values_list("name", flat=True))
+
+
+def test_a_file_without_the_size_that_libvirtd_died_of_setting_is_made_anew(fake, pool, chief):
+    """Red when Make takes whatever has the name for the whole volume."""
+    begun = make(chief, pool)
+    note_begun(begun.identifiers["mark"])
+    fake.create_volume(VolumeSpec(pool.pool.name, "data.qcow2", 512, format="raw"))
+    kinds.Make().do(StepContext(begun.frozen, begun.identifiers, lambda: None))
+    made = fake.volume_info(pool.pool.name, "data.qcow2")
+    assert (made.capacity_bytes, made.format) == (GIB, "qcow2")
 
 
 def test_what_stands_on_a_file_of_the_host_is_not_copied(fake, pool, chief):

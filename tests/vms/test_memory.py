@@ -19,7 +19,6 @@ from portal.operations.models import Counter, Operation
 from portal.operations.states import State
 from tests.factories import GIB, MIB, make_host, make_machine
 from vms import live, noted
-from vms import steps as vm_steps
 from vms.adoption.found import balloon_of
 from vms.changes import memory, resizing
 from vms.editing import Clash
@@ -236,8 +235,8 @@ def test_what_cannot_go_on_is_taken_back_also_from_the_guest(cast, host):
 
 @pytest.mark.parametrize("error", [CallTimeout("too long"), HostUnreachable("for a moment")], ids=str)
 def test_a_host_that_does_not_say_is_told_of(cast, host, error, monkeypatch):
-    monkeypatch.setattr(vm_steps, "AGAIN", 0)
-    monkeypatch.setattr(vm_steps, "PAUSE", 0)
+    monkeypatch.setattr(steps, "AGAIN", 0)
+    monkeypatch.setattr(steps, "PAUSE", 0)
 
     def before(called):
         if called == "set_balloon":
@@ -251,7 +250,7 @@ def test_a_host_that_does_not_say_is_told_of(cast, host, error, monkeypatch):
 
 def test_a_libvirt_that_starts_again_is_asked_again(cast, host, monkeypatch):
     """Red when SetBalloon makes a remark of what only has to be asked once more."""
-    monkeypatch.setattr(vm_steps, "PAUSE", 0)
+    monkeypatch.setattr(steps, "PAUSE", 0)
     dead = [HostUnreachable("libvirtd was killed")]
 
     def before(called):

@@ -12,11 +12,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from portal.drivers.types import DomainInfo, DomainState
+from portal.hosts.steps import once_reached
 from portal.operations.registry import StepContext, StepFailed
 from vms import noted
 from vms.models import Definition, VirtualMachine
 from vms.specs import guest_memory
-from vms.steps import DomainStep, once_reached
+from vms.steps import DomainStep
 
 OFF = (DomainState.SHUTOFF, DomainState.CRASHED)
 #: Bytes by which what a guest has may differ from what it was told: guests count in pages of their own.

@@ -15,6 +15,7 @@ from portal.core.errors import Denied
 from portal.drivers.inspection import reverse
 from portal.drivers.reading import DefinitionSeen
 from portal.drivers.types import MOST_VCPUS, DomainInfo
+from portal.hosts.steps import once_reached
 from portal.live.publish import publish
 from portal.operations import ledger, revisions
 from portal.operations.models import Operation
@@ -31,7 +32,7 @@ from vms.services import cost_month
 from vms.settings.abilities import is_emulated
 from vms.settings.model import Ground
 from vms.specs import balloon, guest_memory, vcpu_ceiling
-from vms.steps import DomainStep, once_reached
+from vms.steps import DomainStep
 
 KIND = "vm.resize"
 MIB = 1 << 20

@@ -1,5 +1,6 @@
 """Translate libvirt's errors at the edge; not for sentences shown to people."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +29,8 @@ _BY_CODE: dict[int, type[errors.DriverError]] = {
 }
 #: A file system's words, libvirt's own, lvcreate's and those of zfs.
 _FULL = ("No space left on device", "Not enough free space", "insufficient free space", "out of space")
+#: Of a bridge that is there, and of one that has the network's addresses.
+_BRIDGE = re.compile("error creating bridge interface .*: File exists|Network is already in use by ")
 _WIRE = {libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE}
 _WIRE_CODES = {libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR}
 
@@ -39,6 +42,8 @@ def translate(error: libvirt.libvirtError) -> errors.DriverError:
         return errors.PoolFull(raw)
     if "Could not set up host forwarding rule" in raw:
         return errors.PortTaken(raw)
+    if _BRIDGE.search(raw):
+        return errors.BridgeTaken(raw)
     if error.get_error_domain() in _WIRE and code in _WIRE_CODES:
         return errors.HostUnreachable(raw)
     kind = _BY_CODE.get(code, errors.DriverError)

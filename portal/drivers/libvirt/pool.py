@@ -186,14 +186,15 @@ class Pools:
             pool = self._find(name)
         except PoolNotFound:
             return
+        # To delete one that is no folder would be to destroy its volume group, or its pool of ZFS.
+        folder = kind_of(pool) in FOLDER_KINDS
         if pool.isActive():
             refresh_surely(pool)
-            # To delete one that is no folder would be to destroy its volume group, or its pool of ZFS.
-            folder = _info(pool).kind in FOLDER_KINDS
-            empty = folder and not pool.listAllVolumes()
+            # What is mounted has left an empty folder by then, whatever is in it.
+            folder = folder and not pool.listAllVolumes()
             pool.destroy()
-            if empty:
-                # A file system that was mounted there has left the folder as it was; nobody's files go.
-                with suppress(libvirt.libvirtError):
-                    pool.delete()
+        if folder:
+            # Of one that is stopped too: libvirtd may have died then. Only what is empty goes.
+            with suppress(libvirt.libvirtError):
+                pool.delete()
         pool.undefine()

@@ -29,7 +29,7 @@ from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT, page
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
-from portal.hosts.steps import seconds_for
+from portal.hosts.steps import is_away, once_reached, seconds_for
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, Step, StepContext, StepFailed
@@ -356,14 +356,14 @@ class Copy(Step):
         image = _upload(context).image
         if image is None:
             raise StepFailed("upload_gone")
-        failed: list[DriverError] = []
+        failed: list[StepFailed] = []
         pools = PoolAttachment.objects.filter(observed_kind__in=FOLDER_KINDS, taken_over=False)
         pools = pools.exclude(images__image=image)
         for place in pools.select_related("pool").order_by("pk"):
             try:
-                _copy_to(place, image)
-            except DriverError as error:
-                failed.append(error)
+                once_reached(context, partial(_copy_once, place=place, image=image))
+            except StepFailed as failure:
+                failed.append(failure)
             context.check()
         if not failed:
             return None
@@ -384,6 +384,15 @@ class Copy(Step):
             # A host that is gone, and never had it for certain, would keep this from ever ending.
             if there or place.host.observed_health != Health.STALE:
                 copies.take_back(place, upload.image)
+
+
+def _copy_once(_context: StepContext, *, place: PoolAttachment, image: Image) -> None:
+    """Copy the image to a pool, whose host's errors become StepFailed."""
+    try:
+        _copy_to(place, image)
+    except DriverError as error:
+        away = error.retryable and is_away(place.host_id)
+        raise StepFailed(error.code, error.raw, retryable=error.retryable, away=away) from error
 
 
 def _copy_to(place: PoolAttachment, image: Image) -> None:

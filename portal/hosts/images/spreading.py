@@ -1,11 +1,13 @@
 """Copy the images that are there into pools of a host. Not for: imports, which copy one to all pools."""
 
+from functools import partial
+
 from django.db import transaction
 
 from portal.drivers.types import BootFileSpec, VolumeInfo
 from portal.hosts.images import boot_files
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment
-from portal.hosts.steps import HostStep
+from portal.hosts.steps import HostStep, once_reached
 from portal.operations.registry import StepContext, StepFailed
 
 
@@ -59,7 +61,7 @@ class FillFurtherPools(CopiesImages):
         failed = []
         for place in self.places(context):
             try:
-                failed += self.fill(context, place)
+                failed += once_reached(context, partial(self.fill, place=place))
             except StepFailed as failure:
                 failed.append(failure)
         return "image_not_everywhere" if failed else None

@@ -117,6 +117,11 @@ def _may_be_own(context: StepContext, info: VolumeInfo) -> bool:
     return bool(asked <= info.capacity_bytes < asked + _EXTENT)
 
 
+def _is_cut(context: StepContext, info: VolumeInfo) -> bool:
+    """Tell whether a file that the operation made has not the size that it was made with: libvirtd died."""
+    return has_marks(context) and info.capacity_bytes != context.identifiers["capacity"]
+
+
 def _claim(step: StorageStep, context: StepContext) -> None:
     """Take the name, unless this operation has it. Raises StepFailed for one that somebody else has."""
     there = step.find(context, context.identifiers["name"])
@@ -160,10 +165,11 @@ class Make(StorageStep):
         if there is not None and not _may_be_own(context, there):
             forget_begun(names["mark"])
             raise StepFailed("name_taken", f"a volume {there.name} is there")
-        if there is None or is_mark(context, there) or names.get("source"):
+        # A copy that was left behind looks like a whole one.
+        whole = there is not None and not is_mark(context, there) and not _is_cut(context, there)
+        if not whole or names.get("source"):
             # Not by a worker that lost the operation: another one may have made it whole by now.
             context.check()
-            # A copy that a worker left behind looks like a whole one.
             if there is not None or has_marks(context):
                 delete_waiting(self, context, names["pool"], names["name"], size=names["capacity"])
             self._make(context)

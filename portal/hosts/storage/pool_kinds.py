@@ -221,9 +221,26 @@ class Autostart(PoolStep):
 class See(PoolStep):
     name, title = "see", "See whether the pool runs"
 
-    def do(self, context: StepContext) -> None:
+    def do(self, context: StepContext) -> str | None:
         began = now()
         note(context.identifiers["host"], HostTold(*began, pools=self.call(context, "list_pools")))
+        return None
+
+
+class SeeStopped(See):
+    """Stop it again where it runs: libvirt, when it is started, runs each pool whose folder it finds."""
+
+    def do(self, context: StepContext) -> str | None:
+        super().do(context)
+        if not self._runs(context):
+            return None
+        Stop().do(context)
+        super().do(context)
+        return "pool_runs_again" if self._runs(context) else None
+
+    def _runs(self, context: StepContext) -> bool:
+        place = PoolAttachment.objects.filter(pk=context.identifiers["attachment"])
+        return place.filter(observed_active=True).exists()
 
 
 def _pools_page(operation: Operation) -> str:
@@ -240,6 +257,6 @@ KINDS = (
 )
 RUNNING = (
     _kind(START, "Start a pool", Start(), Look(), page=page),
-    _kind(STOP, "Stop a pool", Stop(), See(), page=page),
+    _kind(STOP, "Stop a pool", Stop(), SeeStopped(), page=page),
     _kind(AUTOSTART, "Start a pool with its host or not", Autostart(), See(), page=page),
 )

@@ -1,6 +1,7 @@
 """The contract: networks, bridges and the guests' own ports."""
 
 import socket
+import subprocess
 import uuid
 from dataclasses import replace
 
@@ -85,3 +86,18 @@ def test_start_names_a_missing_network(bench: Bench) -> None:
     bench.driver.remove_network(bench.network.name)
     with pytest.raises(errors.NetworkNotFound):
         bench.driver.start(spec.uuid)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("bench", ["libvirt"], indirect=True)
+def test_a_bridge_that_is_left_is_named(bench: Bench) -> None:
+    """Red when libvirt's sentence about it is not recognised."""
+    bridge = bench.network.bridge
+    bench.driver.remove_network(bench.network.name)
+    subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
+    try:
+        with pytest.raises(errors.BridgeTaken):
+            bench.driver.ensure_network(bench.network)
+    finally:
+        subprocess.run(["ip", "link", "delete", bridge], check=True)
+    assert bench.driver.ensure_network(bench.network).active

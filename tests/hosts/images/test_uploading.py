@@ -12,9 +12,10 @@ import pytest
 from portal.accounts.models import Membership, Role, User
 from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
+from portal.drivers.errors import HostUnreachable
 from portal.drivers.seed import build_iso
 from portal.drivers.types import SeedSpec
-from portal.hosts import enrolment
+from portal.hosts import enrolment, steps
 from portal.hosts.images import importing, services, store
 from portal.hosts.images.store import WrongOffset
 from portal.hosts.images.values import Wanted
@@ -235,6 +236,26 @@ def test_a_host_that_is_away_gets_it_later(chief, uploads, disk, upload, monkeyp
     assert imported(operation) == (State.SUCCEEDED, [])
     assert operation.steps.get(name="copy").remark == "image_not_everywhere"
     assert [copy.pool for copy in ImageAttachment.objects.all()] == [first]
+
+
+def test_a_host_that_restarts_gets_it_all_the_same(chief, uploads, disk, upload, monkeypatch):
+    """Red when Copy does without `once_reached`: half a volume would lie there, without a row."""
+    drivers, calls = {}, []
+    places = [make_pool(monkeypatch, drivers, name) for name in ("example-host", "second-host")]
+    copy = places[0].driver.upload_image
+
+    def dying(*told):
+        calls.append(told)
+        if len(calls) == 1:
+            raise HostUnreachable("end of file while reading data")
+        return copy(*told)
+
+    monkeypatch.setattr(places[0].driver, "upload_image", dying)
+    monkeypatch.setattr(steps, "PAUSE", 0)
+    operation = send(chief, upload, disk)
+    assert imported(operation) == (State.SUCCEEDED, [])
+    assert operation.steps.get(name="copy").remark == "" and len(calls) == 2
+    assert {found.pool for found in ImageAttachment.objects.all()} == set(places)
 
 
 def test_where_no_host_takes_it_all_is_taken_back(chief, uploads, pool, disk, upload):
