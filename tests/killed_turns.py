@@ -137,7 +137,8 @@ def go_through(there, acts, *, reads=False):
                 assert ended.state == State.FAILED and point, (at, problems(ended))
                 changed = differences(before, there.state())
                 assert changed == [], (at, problems(ended), changed)
-                assert there.carry_out(act).state == State.SUCCEEDED
+                again = there.carry_out(act)
+                assert again.state == State.SUCCEEDED, (at, problems(ended), problems(again))
             if len(acts) > 1:
                 changed = differences(after[step], there.state())
                 assert changed == [], (at, changed)

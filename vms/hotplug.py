@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from portal.hosts.steps import once_reached
 from portal.operations.registry import StepContext, StepFailed
 from vms.changes.devices.shared import DeviceStep
 from vms.models import Definition
 from vms.settings import SETTINGS
-from vms.steps import once_reached
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import uuid
+from itertools import zip_longest
 
 import libvirt
 import pytest
@@ -18,9 +19,10 @@ from networks.models import Port
 from portal.hosts.models import Image, ImageAttachment
 from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
+from tests import killed_libvirt
 from tests.conftest import let_heartbeats_lapse
 from tests.factories import MIB
-from tests.killed_turns import Peaceful, go_through, kills, opened, problems, worker  # noqa: F401 (fixtures)
+from tests.killed_turns import Peaceful, deaths, go_through, kills, opened, problems, worker  # noqa: F401 (fixtures)
 from tests.vms.killed_stage import MAC, There, number, stage  # noqa: F401 (a fixture)
 from tests.vms.orphans import at_change_over, emulator, has_open
 from tests.vms.real import await_agent
@@ -423,4 +425,4 @@ def test_what_comes_or_goes_at_once_does_so_or_waits_and_is_told(there):
             if told:
                 off_and_on(there, wish["agent"])
             assert plugged(there) == [wish, wish], (point, told)
-            agree(there)
+            there.agree()

@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('hosts', '0021_made_before'),
+        ('hosts', '0022_boot_files_of_cds'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
