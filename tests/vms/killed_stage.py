@@ -3,14 +3,9 @@
 For tests whose libvirtd dies. Not for: what is done to the domains.
 """
 
-import os
 import re
-import socket
-import threading
-import time
 import uuid
-from collections import Counter as Lines
-from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +13,6 @@ from django.utils import timezone
 
 from networks.models import Network, Port
 from portal.drivers.inspection import Kind, inspect
-from portal.drivers.registry import driver_for
 from portal.drivers.types import (
     Accelerator,
     DiskSpec,
@@ -31,62 +25,18 @@ from portal.drivers.types import (
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment, StoragePool, Volume
 from portal.hosts.storage.looking import note_volumes
 from portal.operations.models import Counter, Operation
-from portal.operations.states import UNFINISHED, State
-from tests.dying import Workers
+from portal.operations.states import UNFINISHED
 from tests.factories import GIB, MIB, make_host, make_image
-from tests.vms import killed_libvirt
-from tests.vms.real import IMAGES
+from tests.killed_turns import ROOT, Scene, opened
+from tests.vms.real import IMAGES, await_agent
 from tests.vms.test_changes_live import see
 from vms.adoption import services as adoption
 from vms.models import Definition, Disk, Export, VirtualMachine
 
-ROOT = "/var/lib/libvirt/images"
-NETWORK = uuid.uuid4()
 MAC = "52:54:00:fe:0d:01"
 
 
 # The host
-
-
-@pytest.fixture(scope="module")
-def kills(lab, tmp_path_factory):
-    """A further host, and a folder where it is ordered when its libvirtd dies."""
-    host, folder = lab.host(), tmp_path_factory.mktemp("kills")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(folder / "killer"))
-    listener.listen()
-    threading.Thread(target=_serve, args=(host, listener), daemon=True).start()
-    os.environ[killed_libvirt.KILLS] = str(folder)
-    yield SimpleNamespace(uri=host.local_uri, folder=folder, host=host)
-    del os.environ[killed_libvirt.KILLS]
-    listener.close()
-    host.power_cut()
-
-
-def _serve(host, listener):
-    """Kill libvirtd and start it again for whoever connects, who reads the end once it answers."""
-    with suppress(OSError):
-        while True:
-            asking, _address = listener.accept()
-            with asking:
-                host.kill_libvirtd()
-                host.start_libvirtd()
-
-
-@pytest.fixture(scope="module")
-def worker(kills, django_db_setup):
-    """Run a worker to its end; return its exit status."""
-    workers = Workers(killed_libvirt.__name__)
-    yield workers
-    workers.close()
-
-
-@contextmanager
-def opened(uri):
-    """A driver of the libvirtd that is there now."""
-    driver = driver_for(uri)
-    yield driver
-    driver.close()
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +54,8 @@ def stage(kills):
         found.iso = seeds[1].path
         made = driver.create_volume(VolumeSpec(first, "on.qcow2", 256 * MIB, tiny.path))
         other = driver.create_volume(VolumeSpec(first, "off.qcow2", 256 * MIB, tiny.path))
-        network = Network(**NETWORK_VALUES).spec
+        found.readiness = asdict(driver.readiness())
+        network = Network(**network_values(79)).spec
         driver.ensure_network(network)
         shared = {"vcpus": 1, "memory_bytes": 128 * MIB, "accelerator": Accelerator.EMULATION}
         driver.define(
@@ -113,22 +64,21 @@ def stage(kills):
         )
         driver.define(DomainSpec("gttest-off", str(found.off), **shared, disks=(DiskSpec(other.path),)))
         driver.start(str(found.on))
-        end = time.monotonic() + 90
-        while not driver.guest_agent_ping(str(found.on)):
-            assert time.monotonic() < end, "no agent answers"
-            time.sleep(0.3)
+        await_agent(driver, found.on)
     return found
 
 
-NETWORK_VALUES = {
-    "name": "example79",
-    "title": "Example 79",
-    "bridge": "gttbr79",
-    "address": "10.213.79.1",
-    "dhcp_start": "10.213.79.10",
-    "dhcp_end": "10.213.79.200",
-    "uuid": NETWORK,
-}
+def network_values(number):
+    """Return a network that is the same one in every test."""
+    return {
+        "name": f"example{number}",
+        "title": f"Example {number}",
+        "bridge": f"gttbr{number}",
+        "address": f"10.213.{number}.1",
+        "dhcp_start": f"10.213.{number}.10",
+        "dhcp_end": f"10.213.{number}.200",
+        "uuid": uuid.uuid5(uuid.NAMESPACE_DNS, f"example{number}.invalid"),
+    }
 
 
 def number(uri, domain):
@@ -144,23 +94,30 @@ def _number(text):
 # The machine
 
 
-class There:
+class There(Scene):
     """The portal's rows of the stage for one test, and what it asks of them."""
 
     def __init__(self, stage, worker, cast, chief):
-        self.stage, self.worker, self.cast, self.chief = stage, worker, cast, chief
-        self.host = make_host(uri=stage.uri)
+        super().__init__(stage, worker)
+        self.cast, self.chief = cast, chief
+        self.host = make_host(uri=stage.uri, readiness=stage.readiness)
         self.places = []
         for spec in stage.pools:
             pool = StoragePool.objects.create(name=spec.name, uuid=spec.uuid)
             self.places.append(PoolAttachment.objects.create(
                 host=self.host, pool=pool, path=spec.path, observed_available=9 * GIB
             ))
-        self.network = Network.objects.create(**NETWORK_VALUES)
+        self.network = Network.objects.create(**network_values(79))
         Counter.objects.create(scope=self.host.scope, resource="memory", limit=GIB)
         self.image = make_image(kind=Image.Kind.ISO, name="other", title="Other", every_project=True)
         ImageAttachment.objects.create(image=self.image, pool=self.places[0], path=stage.iso)
         self.machine, self.domain, self.number = None, "", ""
+
+    @property
+    def away(self):
+        """Another network, which the host does not have at first."""
+        values = network_values(80)
+        return Network.objects.get_or_create(uuid=values["uuid"], defaults=values)[0]
 
     def adopt(self, domain):
         """Return the operation that adopts a domain of the stage."""
@@ -188,40 +145,40 @@ class There:
         if self.machine is not None:
             self.machine.refresh_from_db()
 
-    def carry_out(self, act, when="before", number=0, *, reads=False):
-        """Begin what `act` returns and carry it out, libvirtd dying then; return how it ended."""
-        self.see()
-        killed_libvirt.order(self.stage.folder, when, number, reads=reads)
-        begun = act(self)
-        if begun is None:
-            return SimpleNamespace(state=State.SUCCEEDED)
-        assert self.worker(begun.pk) == 0
-        return Operation.objects.get(pk=begun.pk)
+    def state(self):
+        """Return what the portal knows and what is on the host, but for what each time is another."""
+        return state(self)
+
+    def agree(self):
+        """Look that the portal's rows, both definitions and the files in the pools are of one mind."""
+        agree(self)
 
 
 def state(there):
-    """Return what the portal knows and what is on the host, but for what each time is another."""
     taken = {(row.scope, row.resource): (row.held, row.used) for row in Counter.objects.all()}
     with opened(there.stage.uri) as driver:
         texts = driver.definition(there.domain)
         files = [(place.pk, one.name, one.capacity_bytes, one.backing_path)
                  for place in there.places for one in driver.list_volumes(place.pool.name)]
+        networks = [(one.name, one.active) for one in driver.list_networks()]
         domains = [(info.name, info.state) for info in driver.list_domains()]
     rows = [list(model.objects.values_list(*names)) for model, names in ROWS]
     return {
         "taken": [(key, value) for key, value in taken.items() if any(value)],
         "persistent": plain(texts.persistent),
         "running": plain(texts.running),
+        "autostart": [texts.autostart],
         "files": plain("\n".join(map(str, files))),
+        "networks": networks,
         "domains": plain("\n".join(map(str, domains))),
         "rows": plain("\n".join(map(str, rows))),
     }
 
 
 ROWS = (
-    (VirtualMachine, ("name", "status", "vcpus", "memory", "balloon")),
+    (VirtualMachine, ("name", "status", "vcpus", "memory", "balloon", "binned_autostart")),
     (Disk, ("machine__name", "target", "volume_name", "capacity", "pool")),
-    (Port, ("mac",)),
+    (Port, ("mac", "network__name", "joining")),
     (Image, ("title", "deprecated_reason")),
     (Export, ("machine_name", "path")),
 )
@@ -244,18 +201,7 @@ def plain(text):
     return sorted(line for line in lines if not line.startswith(PLACES))
 
 
-def differences(before, after):
-    """Return what went from each part of a state, and what came."""
-    found = []
-    for part, was in before.items():
-        old, new = Lines(map(str, was)), Lines(map(str, after[part]))
-        if old != new:
-            found.append((part, list((old - new).elements()), list((new - old).elements())))
-    return found
-
-
 def agree(there):
-    """Look that the portal's rows, both definitions and the files in the pools are of one mind."""
     assert not Operation.objects.filter(state__in=UNFINISHED).exists()
     machine = VirtualMachine.objects.filter(uuid=there.domain).first()
     if machine is None:
@@ -268,8 +214,9 @@ def agree(there):
             own = [disk for disk in sides["disks"] if disk.get("device") != "cdrom"]
             files = {disk["target"]["dev"]: disk["source"]["file"] for disk in own}
             assert files == {disk.target: disk.path for disk in machine.disks.select_related("pool")}
-            cards = [card["mac"] for card in sides.get("interfaces", ())]
-            assert cards == list(Port.objects.filter(domain_uuid=machine.uuid).values_list("mac", flat=True))
+            cards = [(card["mac"], card["source"]["network"]) for card in sides.get("interfaces", ())]
+            ports = Port.objects.filter(domain_uuid=machine.uuid).select_related("network")
+            assert cards == [(port.mac, port.network.spec.name) for port in ports]
             # What is emulated gets no processor while it runs.
             assert text is texts.running or found.get("current_vcpus", found["vcpus"]) == machine.vcpus
             assert found["memory_bytes"] == machine.memory

@@ -9,26 +9,27 @@ import signal
 import threading
 import time
 import uuid
-from itertools import zip_longest
 
 import libvirt
 import pytest
 
+from networks import services as networks
 from networks.models import Port
 from portal.hosts.models import Image, ImageAttachment
 from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
 from tests.conftest import let_heartbeats_lapse
 from tests.factories import MIB
-from tests.vms import killed_libvirt
-from tests.vms.killed_stage import There, agree, differences, kills, number, opened, stage, state, worker  # noqa: F401 (fixtures)
+from tests.killed_turns import Peaceful, go_through, kills, opened, problems, worker  # noqa: F401 (fixtures)
+from tests.vms.killed_stage import MAC, There, number, stage  # noqa: F401 (a fixture)
 from tests.vms.orphans import at_change_over, emulator, has_open
+from tests.vms.real import await_agent
 from tests.vms.test_changes_live import consent, resize
 from tests.vms.test_settings_live import edit
-from vms import power
+from vms import noted, pending, power, setting_back, starting
 from vms.adoption import services as adoption
 from vms.changes import attaching, cloning, disks, moving, templates
-from vms.changes.devices import limits, media, nics
+from vms.changes.devices import buses, cardmodels, drives, limits, media, nics, rewiring
 from vms.exports import services as exports
 from vms.models import Export, VirtualMachine
 
@@ -37,24 +38,9 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.usefixtures("trail_that_can_be_flushed"),
 ]
-#: libvirt 9.0 writes `<mirror job=''>` while a disk changes over to its copy, and does not read that
-#: again: when it starts it does not know the domain, whose emulator goes on. The last test hits that moment.
-LEFT_OUT = {("during", "blockJobAbort")}
-#: Of a volume that is read, once at its beginning and once at its end.
-LEFT_OUT |= {("during", "download"), ("after", "finish")}
 
 
 # What is done
-
-
-class Peaceful:
-    """An act during which libvirtd lives: it makes the same calls as what it takes back."""
-
-    def __init__(self, act):
-        self.act = act
-
-    def __call__(self, there):
-        return self.act(there)
 
 
 def add_disk(there):
@@ -135,6 +121,50 @@ def balloon(size):
     return lambda there: resize(there.cast, there.machine, memory_now=size)
 
 
+def rewire(name):
+    def act(there):
+        return rewiring.rewire_card(**there.doing(mac=MAC, network=getattr(there, name), actor=there.chief))
+
+    return act
+
+
+def remove_network(there):
+    away = there.away
+    networks.remove_network(actor=there.chief, network=away, confirm_name=away.name)
+    return Operation.objects.filter(kind="networks.remove").latest("pk")
+
+
+def model(name):
+    return lambda there: cardmodels.set_model(**there.doing(mac=MAC, model=name))
+
+
+def bus(name):
+    def act(there):
+        disk = there.machine.disks.select_related("machine").get(target="vda")
+        return buses.set_bus(actor=there.cast.requester, disk=disk, bus=name)
+
+    return act
+
+
+def remove_drive(there):
+    target = max(drive.target for drive in media.drives_of(there.machine))
+    return drives.remove_drive(**there.doing(target=target))
+
+
+def set_back(there):
+    found = noted.of(there.machine)
+    seen = pending.look(there.machine, found).back
+    return setting_back.set_back(**there.doing(digest=found.observed_digest, seen=seen))
+
+
+def autostart(on):
+    return lambda there: starting.set_autostart(**there.doing(on=on))
+
+
+def discard(there):
+    return power.discard_saved(**there.doing(confirm_name="example"))
+
+
 #: What is done while it runs, each with what takes it back; what cannot be taken back stands alone.
 RUNNING = {
     "edit": (
@@ -155,7 +185,17 @@ RUNNING = {
     "save": (do("save"), do("start")),
     "growth": (grow_disk,),
     "vcpus": (more_vcpus,),
+    "rewiring": (rewire("away"), Peaceful(rewire("network")), remove_network),
+    "model": (model("e1000e"), Peaceful(model("virtio"))),
+    "bus": (bus("sata"), Peaceful(bus("virtio"))),
+    "drive": (lambda there: drives.add_drive(**there.doing(bus="sata")), remove_drive),
+    "setting back": (Peaceful(change(clock="localtime", watchdog="reset")), set_back),
+    "autostart": (autostart(True), Peaceful(autostart(False))),
+    "pause": (do("suspend"), do("resume")),
+    "discard": (Peaceful(do("save")), discard, Peaceful(do("start"))),
 }
+#: After which it runs as another one, by libvirt's numbers.
+ANEW = {"save", "discard"}
 
 
 def clone(there):
@@ -206,43 +246,19 @@ OFF = {
 }
 
 
-def deaths(calls, reads):
-    """Return when libvirtd dies: before the first call, in the middle of each, and after each."""
-    if reads:
-        return [("before", place) for place, _name in enumerate(calls, 1)]
-    found = [("before", 1)] if calls else []
-    for place, name in enumerate(calls, 1):
-        found += [(when, place) for when in ("during", "after") if (when, name) not in LEFT_OUT]
-    return found
+def into_bin(there):
+    return power.bin_machine(**there.doing(confirm_name="example"))
 
 
-def go_through(there, acts, *, reads=False):
-    """Do `acts` in turn, first in peace, then with libvirtd dying at each call of each."""
-    points, after = [], []
-    for act in acts:
-        ended = there.carry_out(act, reads=reads)
-        assert ended.state == State.SUCCEEDED, problems(ended)
-        calls = killed_libvirt.called(there.stage.folder)
-        points.append([] if isinstance(act, Peaceful) else deaths(calls, reads))
-        after.append(state(there))
-    for turn in zip_longest(*points):
-        for step, (act, point) in enumerate(zip(acts, turn, strict=True)):
-            before, at = state(there), (step, point)
-            ended = there.carry_out(act, *point or (), reads=reads)
-            print(at, killed_libvirt.called(there.stage.folder), ended.state)
-            assert not point or killed_libvirt.is_dead(there.stage.folder), at
-            if ended.state != State.SUCCEEDED:
-                assert ended.state == State.FAILED and point, (at, problems(ended))
-                assert differences(before, state(there)) == [], (at, problems(ended))
-                assert there.carry_out(act).state == State.SUCCEEDED
-            if len(acts) > 1:
-                assert differences(after[step], state(there)) == [], at
-            agree(there)
+def out_of_bin(there):
+    return power.restore_machine(**there.doing())
 
 
-def problems(operation):
-    found = StepRecord.objects.filter(operation=operation).values_list("name", "error_code", "error_raw")
-    return operation.state, list(found)
+#: What is done to the one that is off, which its host starts by itself where that is said first.
+ALONE = {
+    "power": (do("start"), do("destroy")),
+    "bin": (into_bin, out_of_bin),
+}
 
 
 @pytest.fixture
@@ -254,14 +270,16 @@ def there(stage, worker, cast, chief):  # noqa: F811
 def test_what_runs_goes_on_and_its_change_is_done_or_undone(there, verb):
     """Red when what a guest let go at that moment is an error, or SetBalloon asks but once."""
     there.domain = str(there.stage.on)
-    # What is suspended gets another number when it goes on.
-    there.number = number(there.stage.uri, there.domain) if verb != "save" else ""
+    there.number = number(there.stage.uri, there.domain) if verb not in ANEW else ""
     assert there.carry_out(adopt).state == State.SUCCEEDED
     if verb in ("volume", "growth"):
         assert there.carry_out(add_disk).state == State.SUCCEEDED
     go_through(there, RUNNING[verb])
     if verb in ("volume", "growth"):
         assert there.carry_out(remove_disk).state == State.SUCCEEDED
+    if verb == "discard":
+        with opened(there.stage.uri) as driver:
+            await_agent(driver, there.domain)
 
 
 @pytest.mark.parametrize("verb", OFF)
@@ -273,6 +291,19 @@ def test_what_is_copied_is_there_or_not(there, verb):
     there.domain = str(there.stage.off)
     assert there.carry_out(adopt).state == State.SUCCEEDED
     go_through(there, OFF[verb])
+
+
+@pytest.mark.parametrize("verb", ALONE)
+def test_what_is_off_starts_stops_and_is_deleted_or_not(there, verb):
+    """No fault of the product was put in to see it red."""
+    there.domain = str(there.stage.off)
+    assert there.carry_out(adopt).state == State.SUCCEEDED
+    by_itself = verb == "bin"
+    if by_itself:
+        assert there.carry_out(autostart(True)).state == State.SUCCEEDED
+    go_through(there, ALONE[verb])
+    if by_itself:
+        assert there.carry_out(autostart(False)).state == State.SUCCEEDED
 
 
 def test_an_adoption_is_done_or_undone(there):
@@ -296,7 +327,7 @@ def move_forgotten(there):
             return ended
         there.see()
         assert there.machine.observed_state == "running", "forgotten, and moved all the same"
-        agree(there)
+        there.agree()
     raise AssertionError("the moment was not hit")
 
 
@@ -321,9 +352,9 @@ def test_a_machine_that_libvirt_forgot_at_its_change_over_keeps_both_files(there
     look_on_the_host(there, names)
     assert go_on(there, ended) == State.FAILED
     assert there.machine.disks.get(target="vda").volume_name == names["to_volume"]
-    agree(there)
+    there.agree()
     assert there.carry_out(do("start")).state == State.SUCCEEDED
-    agree(there)
+    there.agree()
 
 
 def go_on(there, operation):

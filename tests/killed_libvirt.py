@@ -1,4 +1,4 @@
-"""Workers whose libvirtd dies at a chosen call and is started again. Run by test_libvirt_dies_live.py.
+"""Workers whose libvirtd dies at a chosen call and is started again. Run by `killed_turns`.
 
 They have real children for their driver's calls, and in these every call of libvirt's that changes something
 is counted. What a test orders lies in the folder `KILLS`: after how many calls, and whether libvirtd dies
@@ -19,7 +19,7 @@ from types import SimpleNamespace
 KILLS = "GATEHOUSE_TEST_KILLS"
 WHEN = ("before", "during", "after")
 CHANGES = {
-    "virConnect": ("defineXML", "networkDefineXML"),
+    "virConnect": ("defineXML", "networkDefineXML", "storagePoolDefineXML"),
     "virDomain": (
         "attachDeviceFlags",
         "blockCopy",
@@ -31,22 +31,38 @@ CHANGES = {
         "detachDeviceFlags",
         "managedSave",
         "managedSaveRemove",
+        "resume",
+        "setAutostart",
         "setBlockIoTune",
         "setMemoryFlags",
         "setVcpusFlags",
+        "suspend",
         "undefineFlags",
         "updateDeviceFlags",
     ),
-    "virNetwork": ("create",),
-    "virStoragePool": ("createXML", "createXMLFrom"),
+    "virNetwork": ("create", "destroy", "setAutostart", "undefine"),
+    "virStoragePool": (
+        "create",
+        "createXML",
+        "createXMLFrom",
+        "delete",
+        "destroy",
+        "setAutostart",
+        "undefine",
+    ),
     "virStorageVol": ("delete", "download", "resize", "upload"),
     "virStream": ("finish",),
 }
 #: Counted for what changes nothing on the host.
-READS = {"virDomain": ("XMLDesc",), "virStoragePool": ("listAllVolumes",), "virStorageVol": ("XMLDesc",)}
+READS = {
+    "virConnect": ("listAllStoragePools",),
+    "virDomain": ("XMLDesc",),
+    "virStoragePool": ("listAllVolumes",),
+    "virStorageVol": ("XMLDesc",),
+}
 #: Seconds into a call that takes its time; others are over after a few thousandths.
 SLOW, QUICK = 0.1, 0.002
-_SLOW_CALLS = ("createXMLFrom", "managedSave", "create", "blockCopy", "finish")
+_SLOW_CALLS = ("createXMLFrom", "managedSave", "create", "network-create", "blockCopy", "finish")
 
 
 def order(folder, when, number, *, reads=False):
@@ -122,7 +138,8 @@ def child(descriptor, uri):
         for kind, names in kinds.items():
             for name in names:
                 of = getattr(libvirt, kind)
-                setattr(of, name, _mortal(folder, name, getattr(of, name), reads))
+                told = f"network-{name}" if kind == "virNetwork" else name
+                setattr(of, name, _mortal(folder, told, getattr(of, name), reads))
     main(descriptor, uri)
 
 
