@@ -108,24 +108,25 @@ class Scene:
         return Operation.objects.get(pk=begun.pk)
 
 
-def deaths(calls, reads):
-    """Return when libvirtd dies: before the first call, in the middle of each, and after each."""
+def deaths(calls, reads, only):
+    """Return when libvirtd dies: before the first call, in the middle of each of those, and after each."""
     if reads:
         return [("before", place) for place, _name in enumerate(calls, 1)]
     found = [("before", 1)] if calls else []
     for place, name in enumerate(calls, 1):
-        found += [(when, place) for when in ("during", "after") if (when, name) not in LEFT_OUT]
+        if not only or name in only:
+            found += [(when, place) for when in ("during", "after") if (when, name) not in LEFT_OUT]
     return found
 
 
-def go_through(there, acts, *, reads=False):
-    """Do `acts` in turn, first in peace, then with libvirtd dying at each call of each."""
+def go_through(there, acts, *, reads=False, only=()):
+    """Do `acts` in turn, first in peace, then with libvirtd dying at each call, or of `only` those."""
     points, after = [], []
     for act in acts:
         ended = there.carry_out(act, reads=reads)
         assert ended.state == State.SUCCEEDED, problems(ended)
         calls = killed_libvirt.called(there.stage.folder)
-        points.append([] if isinstance(act, Peaceful) else deaths(calls, reads))
+        points.append([] if isinstance(act, Peaceful) else deaths(calls, reads, only))
         after.append(there.state())
     for turn in zip_longest(*points):
         for step, (act, point) in enumerate(zip(acts, turn, strict=True)):

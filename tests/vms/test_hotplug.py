@@ -6,13 +6,14 @@ from django.utils import timezone
 
 from portal.drivers.errors import DriverError, HostUnreachable
 from portal.drivers.inspection import Kind, inspect
+from portal.hosts import steps
 from portal.hosts.models import Health, Host
 from portal.operations.messages import sentence
 from portal.operations.models import StepRecord
 from portal.operations.states import State
 from tests.vms.test_moving import work
 from tests.vms.test_rewiring import here, look  # noqa: F401 (here: a fixture)
-from vms import editing, hostdevices, noted, pending, setting_back, settings, steps
+from vms import editing, hostdevices, noted, pending, setting_back, settings
 from vms.models import Definition, Observed, VirtualMachine
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]

@@ -5,12 +5,12 @@ import pytest
 from portal.drivers.errors import CallTimeout, HostUnreachable
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import DiskSpec, DomainSpec, PoolSpec, VolumeSpec
+from portal.hosts import steps as host_steps
 from portal.hosts.models import Health, Host
 from portal.operations import messages
 from portal.operations.registry import StepContext, StepFailed, kind_of
 from tests.factories import GIB
 from tests.vms.test_changes import consent, finish, grow, machine, resize, used  # noqa: F401 (a fixture)
-from vms import steps as vm_steps
 from vms.changes import disks, resizing
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -86,7 +86,7 @@ def test_processors_are_asked_for_again_once_libvirt_is_back(cast, machine, late
         told.append(count)
         return count
 
-    monkeypatch.setattr(vm_steps, "PAUSE", 0)
+    monkeypatch.setattr(host_steps, "PAUSE", 0)
     monkeypatch.setattr(driver, "plug_vcpus", plug)
     assert kind_of(resizing.KIND).steps[1].do(context_of(asked)) is None
     assert (dead, told) == ([], [2])

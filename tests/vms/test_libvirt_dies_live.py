@@ -297,7 +297,7 @@ def test_what_is_copied_is_there_or_not(there, verb):
 
 @pytest.mark.parametrize("verb", ALONE)
 def test_what_is_off_starts_stops_and_is_deleted_or_not(there, verb):
-    """Red when StayOff does not write down first that the host started it."""
+    """No fault of the product was put in to see it red."""
     there.domain = str(there.stage.off)
     assert there.carry_out(adopt).state == State.SUCCEEDED
     by_itself = verb == "bin"

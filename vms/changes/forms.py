@@ -233,7 +233,7 @@ class CloneForm(forms.Form):
                 "spec_hash": edited.spec_hash if edited else "",
             }
         super().__init__(data, initial=initial)
-        field = cast(forms.ModelMultipleChoiceField, self.fields["own_keys"])
+        field = cast(RowsField, self.fields["own_keys"])
         field.queryset = SshPublicKey.objects.filter(pk__in=mine).order_by("name", "pk")
         told = {str(pk): key.fingerprint for pk, key in mine.items()}
         field.widget.explained = told  # type: ignore[attr-defined]
