@@ -9,7 +9,7 @@ from contextlib import suppress
 from portal.drivers.base import HypervisorDriver
 from portal.drivers.errors import DriverError
 from portal.drivers.registry import driver_for
-from tests.vms.real import POOL_ROOT, URI
+from tests.drivers.contract.bench import LIVE_URI, POOL_ROOT
 
 #: What every domain, pool and network bridge of a test begins with.
 PREFIX = "gtt"
@@ -39,7 +39,7 @@ def sweep(driver: HypervisorDriver, prefix: str = PREFIX) -> list[str]:
 
 
 if __name__ == "__main__":
-    host = driver_for(URI)
+    host = driver_for(LIVE_URI)
     for name in sweep(host):
         print(f"removed {name}, left by tests that were killed")
     host.close()
