@@ -129,9 +129,14 @@ def _lease(item: CatalogueItem, values: Values) -> str:
 
 
 def _why(item: CatalogueItem, values: Values) -> str:
-    if not values["why"].strip():
+    return no_purpose(values["why"])
+
+
+def no_purpose(words: str) -> str:
+    """Return why `words` do not tell people what a machine is for, '' when they do."""
+    if not words.strip():
         return _("Say in a few words what the machine is for.")
-    return unreadable(values["why"])
+    return unreadable(words)
 
 
 def unreadable(words: str) -> str:

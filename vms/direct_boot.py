@@ -30,13 +30,17 @@ def files(image: Image, form: str) -> dict[str, str] | None:
 
     None where the CD's own loader starts it.
     """
-    known = osinfo.knowledge(image.os) if image.os else None
+    known = _known(image)
     if image.kind != Image.Kind.ISO or known is None or not image.source:
         return None
     for medium in known.media:
         if [medium.kernel, medium.initrd] in image.boot_files and _reads(known, medium, form):
             return {"kernel": medium.kernel, "initrd": medium.initrd}
     return None
+
+
+def _known(image: Image) -> Knowledge | None:
+    return osinfo.knowledge(image.os) if image.os else None
 
 
 def _reads(known: Knowledge, medium: Medium, form: str) -> bool:
@@ -50,7 +54,7 @@ def remark(image: Image) -> str:
     """Return what of its answers does not work with a CD, '' for nothing that anybody would expect."""
     if image.kind != Image.Kind.ISO:
         return ""
-    known = osinfo.knowledge(image.os) if image.os else None
+    known = _known(image)
     if known is None:
         return _("Nobody said which system is on the CD, so no preseed is offered.") + f" {ASKS}"
     if known.distribution == _UBUNTU and not files(image, Format.AUTOINSTALL):

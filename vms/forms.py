@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.core.validators import MinValueValidator
@@ -12,10 +12,11 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from networks.models import Network
+from portal.accounts.forms import OwnKeysField
 from portal.accounts.models import Project, SshPublicKey
 from portal.core import public_keys
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import ExplainedCheckboxes, ExplainedRadio, GibField, RowsField
+from portal.core.web.forms import ExplainedRadio, GibField
 from portal.operations.models import Operation
 from vms import checks, direct_boot, fitting, profiles
 from vms.bulk import LOSING
@@ -82,13 +83,7 @@ class RequestForm(forms.Form):
         help_text=_("Debian packages to install."),
         widget=forms.TextInput(attrs=_PLAIN),
     )
-    own_keys = RowsField(
-        SshPublicKey.objects.none(),
-        label=_("Your SSH keys"),
-        required=False,
-        widget=ExplainedCheckboxes,
-        error_messages={"invalid_choice": _("This key was removed from your profile; choose again.")},
-    )
+    own_keys = OwnKeysField()
     ssh_keys = forms.CharField(
         label=_("SSH public keys"),
         required=False,
@@ -161,9 +156,7 @@ class RequestForm(forms.Form):
         if keys is None or not kept:
             del self.fields["own_keys"]
             return
-        field = self.fields["own_keys"]
-        field.queryset = keys  # type: ignore[attr-defined]
-        field.widget.explained = {str(key.pk): key.fingerprint for key in kept.values()}  # type: ignore[attr-defined]
+        cast(OwnKeysField, self.fields["own_keys"]).offer(keys)
         self.fields["ssh_keys"].label = _("Further SSH public keys")
         if "ssh_keys" not in self.initial:
             self.initial["own_keys"] = [key.pk for key in kept.values() if key.chosen]
@@ -240,10 +233,7 @@ class RequestForm(forms.Form):
         """Return the lines of all keys, those that were ticked first, each once."""
         lines = [key.line for key in self.cleaned_data.get("own_keys", ())]
         lines += [line.strip() for line in self.cleaned_data.get("ssh_keys", "").splitlines() if line.strip()]
-        found: dict[str, str] = {}
-        for line in lines:
-            found.setdefault(public_keys.same(line), line)
-        return list(found.values())
+        return public_keys.each_once(lines)
 
 
 def _first_size(item: CatalogueItem) -> Flavour | None:

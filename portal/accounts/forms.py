@@ -6,12 +6,13 @@ from allauth.account.forms import LoginForm
 from django import forms
 from django.contrib.auth import password_validation
 from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.accounts import notices
-from portal.accounts.models import Project, Role, Theme, User
-from portal.core.web.forms import ExplainedCheckboxes
+from portal.accounts.models import Project, Role, SshPublicKey, Theme, User
+from portal.core.web.forms import ExplainedCheckboxes, RowsField
 from portal.core.web.middleware import zone_names
 
 EVERY_PROJECT = "every"
@@ -193,6 +194,27 @@ class ProfileForm(forms.ModelForm):
         if moved and not stored.check_password(password):
             self.add_error("password", _("Type your password to change the mail address."))
         return data
+
+
+class OwnKeysField(RowsField):
+    """Those of the keys that a person keeps which a machine lets in."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            SshPublicKey.objects.none(),
+            label=gettext_lazy("Your SSH keys"),
+            required=False,
+            widget=ExplainedCheckboxes,
+            error_messages={
+                "invalid_choice": gettext_lazy("This key was removed from your profile; choose again.")
+            },
+            **options,
+        )
+
+    def offer(self, keys: QuerySet[SshPublicKey]) -> None:
+        """Offer these keys, each with its fingerprint."""
+        self.queryset = keys
+        self.widget.explained = {str(key.pk): key.fingerprint for key in keys}
 
 
 class PublicKeyForm(forms.Form):

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import struct
 from binascii import Error as NotBase64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -70,6 +70,14 @@ def read(text: str) -> PublicKey:
 def same(line: str) -> str:
     """Return what two lines of one key have in common: all but the comment."""
     return " ".join(line.split()[:2])
+
+
+def each_once(lines: Iterable[str]) -> list[str]:
+    """Return the lines of keys without those of a key that an earlier line has."""
+    found: dict[str, str] = {}
+    for line in lines:
+        found.setdefault(same(line), line)
+    return list(found.values())
 
 
 def _check(kind: str, blob: str) -> None:

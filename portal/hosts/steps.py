@@ -32,9 +32,14 @@ AGAIN, PAUSE = 15.0, 0.5
 Answer = TypeVar("Answer")
 
 
-def is_away(host_id: int) -> bool:
-    """Tell whether the watcher holds a host for one that is away."""
-    return Host.objects.filter(pk=host_id, observed_health=Health.STALE).exists()
+def failed(error: DriverError, host_id: int) -> StepFailed:
+    """Return what a step fails with when a call to a host did.
+
+    The watcher knows whether it is this call or the whole host that is away.
+    """
+    stale = Host.objects.filter(pk=host_id, observed_health=Health.STALE)
+    away = error.retryable and stale.exists()
+    return StepFailed(error.code, error.raw, retryable=error.retryable, away=away)
 
 
 def once_reached(context: StepContext, act: Callable[[StepContext], Answer]) -> Answer:
@@ -65,9 +70,7 @@ class HostStep(Step):
         try:
             return call(context.identifiers["host"], verb, *args, timeout=seconds)
         except DriverError as error:
-            # The watcher knows whether it is this call or the whole host.
-            away = error.retryable and is_away(context.identifiers["host"])
-            raise StepFailed(error.code, error.raw, retryable=error.retryable, away=away) from error
+            raise failed(error, context.identifiers["host"]) from error
 
     def undo(self, context: StepContext) -> None:
         """Leave what was done: there is nothing of its own to take back."""

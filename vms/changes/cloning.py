@@ -163,9 +163,7 @@ def spec_of(
         raise Denied(sentence, field="name")
     if not 1 <= lease_days <= longest_lease(source):
         raise Denied(_("The lease is 1 to %(most)d days.") % {"most": longest_lease(source)}, field="lease")
-    if not why.strip():
-        raise Denied(_("Say in a few words what the machine is for."), field="why")
-    if refusal := checks.unreadable(why.strip()):
+    if refusal := checks.no_purpose(why.strip()):
         raise Denied(refusal, field="why")
     twins.check_twin(source)
     size = twins.size_of(source)
@@ -205,10 +203,8 @@ def _cloud(source: VirtualMachine, name: str, keys: Iterable[str]) -> dict[str, 
     frozen = source.built_by.frozen.get("pinned", {})
     if "cloud" not in frozen:
         return {}
-    found: dict[str, str] = {}
-    for line in (*frozen["cloud"].get("ssh_keys", ()), *(keys if takes_keys(source) else ())):
-        found.setdefault(public_keys.same(line), line)
-    return {"cloud": {**frozen["cloud"], "hostname": name, "ssh_keys": list(found.values())}}
+    lines = [*frozen["cloud"].get("ssh_keys", ()), *(keys if takes_keys(source) else ())]
+    return {"cloud": {**frozen["cloud"], "hostname": name, "ssh_keys": public_keys.each_once(lines)}}
 
 
 def longest_lease(source: VirtualMachine) -> int:

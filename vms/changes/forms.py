@@ -1,17 +1,19 @@
 """What people type to change a machine's size or disks. Not for: what may be asked, as services know."""
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from django import forms
+from django.db.models import QuerySet
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from portal.accounts.forms import OwnKeysField
 from portal.accounts.models import SshPublicKey
 from portal.core import public_keys
 from portal.core.templatetags.gatehouse import gib
-from portal.core.web.forms import ExplainedCheckboxes, GibField, RowsField, SeenForm
+from portal.core.web.forms import GibField, SeenForm
 from portal.hosts.models import PoolAttachment, Volume
 from portal.operations.models import Operation
 from vms.changes.moving import Place
@@ -199,14 +201,8 @@ class CloneForm(forms.Form):
     why = forms.CharField(
         label=_("What for"), max_length=500, help_text=_("Who approves reads it."), widget=forms.TextInput
     )
-
-    own_keys = RowsField(
-        SshPublicKey.objects.none(),
-        label=_("Your SSH keys"),
-        required=False,
-        widget=ExplainedCheckboxes,
-        help_text=_("cloud-init lets them in, beside those that were let into the original."),
-        error_messages={"invalid_choice": _("This key was removed from your profile; choose again.")},
+    own_keys = OwnKeysField(
+        help_text=_("cloud-init lets them in, beside those that were let into the original.")
     )
 
     def __init__(
@@ -214,12 +210,12 @@ class CloneForm(forms.Form):
         data: Any = None,
         *,
         days: int,
-        keys: Iterable[SshPublicKey] = (),
+        keys: QuerySet[SshPublicKey] | None = None,
         like: Operation | None = None,
         edited: Operation | None = None,
     ) -> None:
         """`keys` are the person's own, as far as the clone takes any."""
-        mine = {key.pk: key for key in keys}
+        mine = {key.pk: key for key in keys or ()}
         chosen = [key.pk for key in mine.values() if key.chosen]
         initial: dict[str, Any] = {"token": uuid.uuid4(), "lease": days, "own_keys": chosen}
         if shown := edited or like:
@@ -233,12 +229,10 @@ class CloneForm(forms.Form):
                 "spec_hash": edited.spec_hash if edited else "",
             }
         super().__init__(data, initial=initial)
-        field = cast(RowsField, self.fields["own_keys"])
-        field.queryset = SshPublicKey.objects.filter(pk__in=mine).order_by("name", "pk")
-        told = {str(pk): key.fingerprint for pk, key in mine.items()}
-        field.widget.explained = told  # type: ignore[attr-defined]
-        if not mine:
+        if keys is None or not mine:
             del self.fields["own_keys"]
+        else:
+            cast(OwnKeysField, self.fields["own_keys"]).offer(keys)
 
     @property
     def values(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def clone(request: HttpRequest, pk: int) -> HttpResponse:
     vm = get_object_or_404(live.visible(request.user), pk=pk)
     shown = _shown(request, vm, cloning.KIND)
     edited = shown["edited"]
-    keys = public_keys.of(request.user) if cloning.takes_keys(vm) else ()
+    keys = public_keys.of(request.user) if cloning.takes_keys(vm) else None
     form = CloneForm(request.POST or None, days=min(90, cloning.longest_lease(vm)), keys=keys, **shown)
     if request.method == "POST" and form.is_valid():
         with denied_at(form):

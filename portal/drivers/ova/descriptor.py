@@ -22,7 +22,7 @@ _OTHER_SYSTEM = "1"
 MOST_VCPUS, MOST_MEMORY = 4096, 1 << 50
 LONGEST_NAME = 200
 #: CIM's numbers of resources (DSP0004).
-_CPU, _MEMORY, _CARD, _DISK, _IDE = "3", "4", "10", "17", "5"
+_CPU, _MEMORY, _CARD, _DISK = "3", "4", "10", "17"
 #: What a thing that a machine has is called; the latter two since OVF 2.
 _ITEMS = {"Item", "StorageItem", "EthernetPortItem"}
 #: Units by the words of DSP0004 and of who makes appliances, all of which mean powers of two by them.

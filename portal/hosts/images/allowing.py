@@ -1,7 +1,7 @@
 """Allow private networks that images are fetched from. Not for: what a fetch connects to (`ranges`)."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -54,12 +54,13 @@ def allow(*, actor: Any, network: str, reason: str, agreed: str = "") -> ImportN
         raise Denied(words, field="reason")
     try:
         with transaction.atomic():
-            others = opened()
-            _check_known(wanted)
+            rows = ImportNetwork.objects.select_related("person")
+            others = {ipaddress.ip_network(row.network): row for row in rows}
+            _check_known(wanted, others)
             if len(others) >= MOST:
                 raise Denied(_("There are %(most)d already. Remove what nobody needs.") % {"most": MOST})
             if agreed != str(wanted):
-                raise Unconfirmed(wanted, _effects(wanted, others))
+                raise Unconfirmed(wanted, _effects(wanted, list(others)))
             made = ImportNetwork.objects.create(network=str(wanted), reason=why, person=actor)
             after = {"network": made.network, "reason": why}
             audit.record(actor=actor, verb="image.network_allowed", target=made, after=after)
@@ -148,11 +149,10 @@ def _why_closed(network: Network) -> str:
     )
 
 
-def _check_known(wanted: Network) -> None:
+def _check_known(wanted: Network, rows: Mapping[Network, ImportNetwork]) -> None:
     if outer := ranges.lies_in(wanted, installed()):
         words = _("The portal's settings allow this already: they name %(network)s.")
         raise Denied(words % {"network": outer}, field="network")
-    rows = {ipaddress.ip_network(row.network): row for row in ImportNetwork.objects.select_related("person")}
     outer = ranges.lies_in(wanted, list(rows))
     if outer is None:
         return

@@ -29,7 +29,7 @@ from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT, page
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
 from portal.hosts.models import Health, Image, ImageAttachment, PoolAttachment, Upload
-from portal.hosts.steps import is_away, once_reached, seconds_for
+from portal.hosts.steps import failed, once_reached, seconds_for
 from portal.live.publish import publish
 from portal.operations.models import Operation
 from portal.operations.registry import Kind, Step, StepContext, StepFailed
@@ -356,19 +356,19 @@ class Copy(Step):
         image = _upload(context).image
         if image is None:
             raise StepFailed("upload_gone")
-        failed: list[StepFailed] = []
+        missed: list[StepFailed] = []
         pools = PoolAttachment.objects.filter(observed_kind__in=FOLDER_KINDS, taken_over=False)
         pools = pools.exclude(images__image=image)
         for place in pools.select_related("pool").order_by("pk"):
             try:
                 once_reached(context, partial(_copy_once, place=place, image=image))
             except StepFailed as failure:
-                failed.append(failure)
+                missed.append(failure)
             context.check()
-        if not failed:
+        if not missed:
             return None
         if not image.attachments.exists():
-            raise StepFailed(failed[0].code, failed[0].raw, retryable=failed[0].retryable)
+            raise StepFailed(missed[0].code, missed[0].raw, retryable=missed[0].retryable)
         return "image_not_everywhere"
 
     def undo(self, context: StepContext) -> None:
@@ -391,8 +391,7 @@ def _copy_once(_context: StepContext, *, place: PoolAttachment, image: Image) ->
     try:
         _copy_to(place, image)
     except DriverError as error:
-        away = error.retryable and is_away(place.host_id)
-        raise StepFailed(error.code, error.raw, retryable=error.retryable, away=away) from error
+        raise failed(error, place.host_id) from error
 
 
 def _copy_to(place: PoolAttachment, image: Image) -> None:

@@ -184,7 +184,7 @@ def test_a_wider_one_is_taken_and_each_goes_by_itself(chief, settings):
 def test_somebody_who_is_later_is_told(chief, monkeypatch):
     """Red when the database's word, that there is one already, is an error of the portal's."""
     made = allow(chief)
-    monkeypatch.setattr(allowing, "_check_known", lambda wanted: None)
+    monkeypatch.setattr(allowing, "_check_known", lambda wanted, rows: None)
     assert "meanwhile" in refused(chief, "10.20.0.0/16").reason
     with pytest.raises(Denied, match="not the network"):
         allowing.take_back(actor=chief, network=made, confirm_name="10.20.0.0")

@@ -92,10 +92,8 @@ def add_drive(
     with transaction.atomic():
         current = power.usable(actor, machine, "edit")
         found = known(current)
-        there = media.shown(media.drives_of(current))
         # What is in those that were there already is no matter.
-        others = there.keys() ^ (seen or {}).keys()
-        showing.check(current.name, seen, {target: there.get(target) for target in others})
+        showing.check_same(current.name, seen, media.shown(media.drives_of(current)))
         if reason := why_no_more(current, found):
             raise Denied(reason)
         if bus not in dict(buses_of(current, found)):

@@ -71,4 +71,3 @@ class LimitsForm(SeenForm):
     def limits(self) -> dict[str, int]:
         """Return the limits that were typed, 0 for none."""
         return {name: self.cleaned_data[name] or 0 for name in LIMITS}
-

@@ -196,9 +196,7 @@ def add_card(
         chosen = Network.objects.select_for_update().filter(pk=network.pk, pk__in=allowed).first()
         if chosen is None:
             raise Denied(_("This network is not on offer for this machine."), field="network")
-        there = shown_all(cards_of(current))
-        others = there.keys() ^ (seen or {}).keys()
-        showing.check(current.name, seen, {mac: there.get(mac) for mac in others})
+        showing.check_same(current.name, seen, shown_all(cards_of(current)))
         if reason := why_no_more(current):
             raise Denied(reason)
         port = _draw(current, chosen)

@@ -42,6 +42,12 @@ def check(name: str, seen: Snapshot | None, now: Snapshot) -> None:
         check_seen(name, seen, now)
 
 
+def check_same(name: str, seen: Snapshot | None, there: Snapshot) -> None:
+    """Raise Changed when some of what is `there` came or went since a page showed it, by its names."""
+    others = there.keys() ^ (seen or {}).keys()
+    check(name, seen, {one: there.get(one) for one in others})
+
+
 def differences(before: Snapshot, after: Snapshot) -> list[Difference]:
     """Return in words what somebody changed of a card or a disk."""
     return [

@@ -14,20 +14,23 @@ _TAGS = {"watchdogs": "watchdog", "channels": "channel", "host_devices": "hostde
 
 def element_of(kind: str, values: Mapping[str, Any]) -> str:
     """Return a device alone, of what `inspection` understands of it. Raises InvalidSpec."""
-    if not _name(kind, values):
-        raise InvalidSpec(f"{kind} is nothing that comes and goes, or not by {dict(values)}")
+    _need_name(kind, values)
     whole = changed(Kind.DOMAIN, b"<domain><devices/></domain>", {"devices": {kind: [dict(values)]}})
     return serialise(need(parse(whole), f"devices/{_TAGS[kind]}"))
 
 
 def device_like(domain: ET.Element, kind: str, values: Mapping[str, Any]) -> ET.Element | None:
     """Return the device that is what `values` tell, None when there is none. Raises InvalidSpec."""
-    wanted = _name(kind, values)
-    if not wanted:
-        raise InvalidSpec(f"{kind} is nothing that comes and goes, or not by {dict(values)}")
+    wanted = _need_name(kind, values)
     told = inspect(Kind.DOMAIN, ET.tostring(domain)).understood.get("devices", {}).get(kind, [])
     pairs = zip(domain.iterfind(f"devices/{_TAGS[kind]}"), told, strict=False)
     return next((element for element, one in pairs if _name(kind, one or {}) == wanted), None)
+
+
+def _need_name(kind: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    if wanted := _name(kind, values):
+        return wanted
+    raise InvalidSpec(f"{kind} is nothing that comes and goes, or not by {dict(values)}")
 
 
 def _name(kind: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
