@@ -108,7 +108,7 @@ class Scene:
         return Operation.objects.get(pk=begun.pk)
 
 
-def deaths(calls, reads, only):
+def deaths(calls, *, reads=False, only=()):
     """Return when libvirtd dies: before the first call, in the middle of each of those, and after each."""
     if reads:
         return [("before", place) for place, _name in enumerate(calls, 1)]
@@ -126,7 +126,7 @@ def go_through(there, acts, *, reads=False, only=()):
         ended = there.carry_out(act, reads=reads)
         assert ended.state == State.SUCCEEDED, problems(ended)
         calls = killed_libvirt.called(there.stage.folder)
-        points.append([] if isinstance(act, Peaceful) else deaths(calls, reads, only))
+        points.append([] if isinstance(act, Peaceful) else deaths(calls, reads=reads, only=only))
         after.append(there.state())
     for turn in zip_longest(*points):
         for step, (act, point) in enumerate(zip(acts, turn, strict=True)):

@@ -185,7 +185,7 @@ ROWS = (
 #: What differs each time: numbers of operations, what was drawn, and the places that libvirt chose.
 PASSING = re.compile(
     r"-vd[b-z]-\d+|gatehouse-\d+|-[0-9a-f]{8,12}(?=[.\W])|52:54:00:(?!fe)[0-9a-f:]{8}| index='\d+'|vnet\d+"
-    r"|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}| id='\d+'|domain-\d+-"
+    r"|/dev/pts/\d+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}| id='\d+'|domain-\d+-"
 )
 PLACES = ("<source-/>", "<address type=", "<alias ")
 PLACES += ("<controller", "</controller", "<target chassis", "<model name")

@@ -410,7 +410,7 @@ def test_what_comes_or_goes_at_once_does_so_or_waits_and_is_told(there):
     points = []
     for wish in PLUGGED:
         assert there.carry_out(change(**wish)).state == State.SUCCEEDED
-        points.append(deaths(killed_libvirt.called(there.stage.folder), reads=False))
+        points.append(deaths(killed_libvirt.called(there.stage.folder)))
         assert plugged(there) == [wish, wish]
     for turn in zip_longest(*points):
         for wish, point in zip(PLUGGED, turn, strict=True):
