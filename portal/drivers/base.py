@@ -99,6 +99,7 @@ class HypervisorDriver(ABC):
     def prove_image(self, accelerator: Accelerator, pool: str, name: str, seconds: float) -> Proof:
         """Boot a machine from a clone of an image for at most `seconds` until it asks to sign in.
 
+        With KVM one that is silent for 20 seconds is given up before.
         The machine has the processor and devices that every machine gets, so this proves what one sector
         cannot: a kernel with its timers and two processors. The image must ask on its serial line. Makes a
         transient domain and a volume of random names and removes both, and what an interrupted proof left

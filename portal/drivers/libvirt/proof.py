@@ -30,6 +30,8 @@ POLL_SECONDS = 0.05
 MOST_BYTES = 256 * 1024  # read from a guest that is not ours to trust
 IMAGE_MEMORY = 512 * 1024 * 1024
 SIGN_IN = "login:"
+#: A kernel that is not emulated says something long before so many seconds pass: a silent one hangs.
+QUIET_SECONDS = 20.0
 _NO_DATA = -2  # what recv returns when nothing waits
 
 
@@ -48,7 +50,7 @@ class Prover:
         name = _own_name()
         word = f"GATEHOUSE-{secrets.token_hex(8)}"
         with self._disk(name, word) as path:
-            return self._answer(probe_xml(name, accelerator, path), word, seconds)
+            return self._answer(probe_xml(name, accelerator, path), word, seconds, seconds)
 
     @translated()
     def prove_image(self, accelerator: Accelerator, pool: str, name: str, seconds: float) -> Proof:
@@ -67,27 +69,28 @@ class Prover:
                 disks=(DiskSpec(clone.path),),
                 accelerator=accelerator,
             )
-            return self._answer(DomainElement.to_xml(spec), SIGN_IN, seconds)
+            quiet = QUIET_SECONDS if accelerator is Accelerator.KVM else seconds
+            return self._answer(DomainElement.to_xml(spec), SIGN_IN, seconds, quiet)
         finally:
             self._volumes.delete(pool, volume)
 
-    def _answer(self, xml: str, word: str, seconds: float) -> Proof:
+    def _answer(self, xml: str, word: str, seconds: float, quiet: float) -> Proof:
         """Boot a machine; what the host refuses is an answer. Raises HostUnreachable, CallTimeout."""
         try:
-            return self._boot(xml, word, seconds)
+            return self._boot(xml, word, seconds, quiet)
         except libvirt.libvirtError as error:
             problem = translate(error)
             if isinstance(problem, HostUnreachable | CallTimeout):
                 raise
             return Proof(False, f"The host refused to start the guest: {problem.raw}")
 
-    def _boot(self, xml: str, word: str, seconds: float) -> Proof:
+    def _boot(self, xml: str, word: str, seconds: float, quiet: float) -> Proof:
         # Whatever becomes of this process, the guest goes with its connection.
         flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_VALIDATE
         start = time.monotonic()
         domain = self._connection.createXML(xml, flags)
         try:
-            heard = self._listen(domain, word.encode("ascii"), start + seconds)
+            heard = self._listen(domain, word.encode("ascii"), start + seconds, quiet)
             passed = time.monotonic() - start
         finally:
             _destroy(domain)
@@ -95,21 +98,22 @@ class Prover:
             return Proof(True, f"A guest booted and wrote {word} to its serial port after {passed:.1f} s.")
         return Proof(False, f"A guest started but did not write {word} to its serial port in {passed:.1f} s.")
 
-    def _listen(self, domain: libvirt.virDomain, word: bytes, end: float) -> bool:
+    def _listen(self, domain: libvirt.virDomain, word: bytes, end: float, quiet: float) -> bool:
+        """Return whether a guest says the word before `end`, and is not silent for `quiet` seconds before."""
         stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
         domain.openConsole(None, stream, 0)
-        seen = b""
+        seen, spoke = b"", time.monotonic()
         try:
             while word not in seen:
                 part = stream.recv(4096)
                 if part == _NO_DATA:
-                    if time.monotonic() >= end or not domain.isActive():
+                    if time.monotonic() >= min(end, spoke + quiet) or not domain.isActive():
                         return False
                     time.sleep(POLL_SECONDS)
                 elif not part or len(seen) > MOST_BYTES:
                     return False
                 else:
-                    seen += part
+                    seen, spoke = seen + part, time.monotonic()
             return True
         finally:
             stream.abort()
