@@ -17,11 +17,16 @@ from portal.operations.models import Operation
 
 
 class FileForm(forms.Form):
-    """Which file a browser is about to send: its name, its bytes, and how it begins (base64)."""
+    """Which file a browser is about to send: its name, its bytes, and how it begins (base64).
+
+    To know it again: pieces from elsewhere in it, and when it was changed last, both as the browser writes them.
+    """
 
     name = forms.CharField(max_length=1000)
     size = forms.IntegerField(min_value=0)
     head = forms.CharField(max_length=8192, required=False)
+    samples = forms.CharField(max_length=8192, required=False)
+    modified = forms.CharField(max_length=32, required=False)
 
     def clean_head(self) -> bytes:
         """Return the bytes. Raises ValidationError."""

@@ -103,20 +103,27 @@ def _check_known(sha256: str) -> None:
         raise Denied(_("This is %(image)s, which is there already.") % {"image": known.label}, field="sha256")
 
 
-def start_file(*, actor: Any, upload: Upload, name: str, size: int, head: bytes) -> int:
+def start_file(
+    *, actor: Any, upload: Upload, name: str, size: int, head: bytes, samples: str = "", modified: str = ""
+) -> int:
     """Say which file follows, or goes on; return how many bytes of it are there. Idempotent.
 
-    `head` is how the file begins: with name and size it tells it from another file. Raises Denied.
+    `head` is how the file begins, `samples` are pieces from elsewhere in it and `modified` is when it was
+    changed last: with name and size they tell it from another file. Raises Denied.
     """
     purposes.check_right(actor, upload)
-    told = {"file_name": name[:255], "file_size": size, "file_head": digest(head.hex())}
+    mark = digest([head.hex(), samples, modified])
+    told = {"file_name": name[:255], "file_size": size, "file_head": mark}
     with transaction.atomic():
         _lock_all()
         current = _own(actor, upload, State.OPEN)
         if current.file_size:
             if any(getattr(current, field) != value for field, value in told.items()):
                 raise Denied(
-                    _("This is another file. %(name)s was begun, with %(size)d bytes; choose that one.")
+                    _(
+                        "This is another file, or it was changed since. %(name)s was begun, with %(size)d "
+                        "bytes; choose that one, or throw this upload away and begin again."
+                    )
                     % {"name": current.file_name, "size": current.file_size}
                 )
             return store.length(store.part_of(current))
