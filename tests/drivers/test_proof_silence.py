@@ -59,7 +59,7 @@ def prove(clock, accelerator, words):
 
 
 def test_a_kernel_that_hangs_is_given_up_once_it_was_silent_so_long(clock):
-    """Red when `_listen` waits to its end, or counts the silence from the start and not from the last word."""
+    """Red when `_listen` waits to its end, or counts from the start and not from the last word."""
     assert not prove(clock, Accelerator.KVM, {15: b"Booting", 30: b"Linux"}).works
     assert 30 + QUIET_SECONDS <= clock.now < 30 + QUIET_SECONDS + 1
 

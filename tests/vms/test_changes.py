@@ -1,6 +1,7 @@
 """Another size and other disks: what may be asked, by whom, what it takes, and what becomes of it."""
 
 import uuid
+from decimal import Decimal
 
 import pytest
 from django.urls import reverse as url
@@ -19,8 +20,8 @@ from portal.operations.registry import kind_of
 from portal.operations.services import claim
 from portal.operations.states import State
 from portal.operations.transitions import move
-from tests.factories import GIB, MIB, make_host, make_machine, make_place
-from vms import noted
+from tests.factories import GIB, MIB, make_catalogue, make_host, make_machine, make_network, make_place
+from vms import naming, noted
 from vms.changes import cloning, disks, resizing
 from vms.editing import Clash
 from vms.models import Disk, Observed, Status, VirtualMachine
@@ -257,6 +258,48 @@ def test_only_one_such_request_waits_and_the_first_click_counts(cast, machine):
     with pytest.raises(Denied, match="waits for approval already"):
         resize(cast.operator, machine, vcpu=3)
     assert used("vcpu")["project"] == (1, 1)
+
+
+def test_a_request_that_waits_bars_no_other_machine_that_got_the_old_name(cast, machine):
+    """Red when requests are told apart by their titles."""
+    naming.rename_machine(
+        actor=cast.requester, machine=machine, name="renamed", labels="", seen=naming.named(machine)
+    )
+    machine.refresh_from_db()
+    other = make_machine(cast, "example", machine.host, machine.image, observed_state=Observed.RUNNING)
+    see(other)
+    resize(cast.requester, other, vcpu=2)
+    resize(cast.requester, machine, vcpu=2)
+    with pytest.raises(Denied, match="waits for approval already"):
+        resize(cast.requester, machine, vcpu=3)
+
+
+def test_two_disks_grow_by_requests_of_their_own(cast, machine):
+    first = machine.disks.get()
+    second = machine.disks.create(pool=first.pool, target="vdb", volume_name="b", capacity=GIB)
+    grow(cast.requester, first, 4 * GIB)
+    with pytest.raises(Denied, match="waits for approval already"):
+        grow(cast.requester, first, 5 * GIB)
+    grow(cast.requester, second, 4 * GIB)
+
+
+def test_policies_read_what_the_machine_costs_with_all_its_disks(cast, machine):
+    """Red when a request to change a disk pins no cost, or `after` leaves out the other disks."""
+    item = make_catalogue(machine.image, make_network(78)).item
+    item.cost_month_gib = Decimal(1)
+    item.save()
+    item.flavours.create(name="middle", vcpus=2, memory=GIB, disk=GIB, cost_month=10)
+    VirtualMachine.objects.update(item_name=item.name)
+    machine.refresh_from_db()
+    machine.disks.create(pool=machine.disks.get().pool, target="vdb", volume_name="b", capacity=3 * GIB)
+
+    def cost(asked):
+        return asked.frozen["pinned"]["cost_month"]
+
+    # 10 for the size, and 5 GiB of disks of which it has one: 14, and what comes to that.
+    assert cost(resize(cast.requester, machine, vcpu=2)) == "14.00"
+    assert cost(add(cast.requester, machine, 2 * GIB)) == "16.00"
+    assert cost(grow(cast.requester, machine.disks.get(target="vdb"), 4 * GIB)) == "15.00"
 
 
 def test_what_changed_before_the_approval_must_be_asked_anew(cast, machine):

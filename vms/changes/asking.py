@@ -17,6 +17,7 @@ from portal.operations.spec import RequestSpec
 from portal.operations.states import UNFINISHED, State
 from vms import power
 from vms.asking import Left, held_by
+from vms.changes import costs
 from vms.models import Disk, VirtualMachine
 from vms.services import quota_amounts
 
@@ -33,6 +34,7 @@ def pinned(machine: VirtualMachine, now: Mapping[str, int], sizes: Mapping[str, 
         "now": dict(now),
         # Below it a lowering would be another request.
         "least": {name: min(amount, sizes[name]) for name, amount in now.items()},
+        **costs.after(machine, now, sizes),
     }
 
 
@@ -92,14 +94,18 @@ def ask(
             identifiers=begin,
             lane=machine.host.scope,
         )
-    titled = Operation.cut(title)
-    waiting = Operation.objects.filter(kind=spec.kind, state=State.AWAITING_APPROVAL, title=titled)
-    if waiting.exclude(token=token).exists():
+    waiting = waiting_for(machine).filter(kind=spec.kind).exclude(token=token)
+    if any(_changed_by(one.frozen["pinned"]) == _changed_by(spec.pinned) for one in waiting):
         raise Denied(_("Such a change of it waits for approval already; withdraw or edit that one."))
     amounts = quotas(machine, growth(spec.as_dict()))
     return request_operation(
         actor=actor, project=machine.project, spec=spec, amounts=amounts, token=token, title=title
     )
+
+
+def _changed_by(pinned: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what of its machine a request changes, by which two of one kind are told apart."""
+    return tuple(pinned.get(key) for key in ("drive", "pool", "volume"))
 
 
 def waiting_for(machine: VirtualMachine) -> Any:

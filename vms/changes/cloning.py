@@ -25,7 +25,7 @@ from portal.operations.spec import RequestSpec
 from vms import checks, cloud, power
 from vms.asking import Left, held_by
 from vms.building import WriteSeed, page_of_machine
-from vms.changes import resizing, twins
+from vms.changes import costs, twins
 from vms.models import CatalogueItem, VirtualMachine
 from vms.services import DAY, name_is_taken, name_taken, quota_amounts
 from vms.steps import DomainStep
@@ -188,7 +188,7 @@ def _cost(source: VirtualMachine, size: Mapping[str, int]) -> dict[str, str]:
         return {}
     if all(built["sizes"].get(name) == amount for name, amount in size.items()):
         return {"cost_month": built["pinned"]["cost_month"]}
-    cost = resizing.cost_of(source, size)
+    cost = costs.cost_of(source, size)
     return {} if cost is None else {"cost_month": str(cost)}
 
 

@@ -2,11 +2,9 @@
 
 import uuid
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
 from django.urls import reverse as url
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -27,8 +25,7 @@ from vms.building import page_of_machine
 from vms.changes import asking, memory
 from vms.changes.disks import reason
 from vms.editing import Clash, Redefine
-from vms.models import CatalogueItem, Flavour, Observed, VirtualMachine
-from vms.services import cost_month
+from vms.models import Observed, VirtualMachine
 from vms.settings.abilities import is_emulated
 from vms.settings.model import Ground
 from vms.specs import balloon, guest_memory, vcpu_ceiling
@@ -109,8 +106,6 @@ def spec_of(machine: VirtualMachine, sizes: Mapping[str, int], why: str) -> Requ
     if (present, machine.memory_now) != (counted["memory"], machine.memory):
         # Not among the sizes: who lowers those leaves the guest less with its ceiling (`specs.guest_memory`).
         pinned |= {"memory_now": present, "memory_was": machine.memory_now}
-    if (cost := cost_of(machine, sizes)) is not None:
-        pinned["cost_month"] = str(cost)
     return RequestSpec(kind=KIND, sizes=counted, pinned=pinned)
 
 
@@ -131,20 +126,6 @@ def _refuse(machine: VirtualMachine, counted: Mapping[str, int], present: int) -
         raise Denied(_("Memory is whole MiB."), field="ceiling")
     if (dict(counted), present) == (_counted(machine), machine.memory_now):
         raise Denied(_("The machine has this size already."))
-
-
-def cost_of(machine: VirtualMachine, sizes: Mapping[str, int]) -> Decimal | None:
-    """Return what the cheapest size that is as large costs a month, None where nobody gave a price.
-
-    With a `disk` among the sizes, what of it is beyond the size's own costs too.
-    """
-    item = CatalogueItem.objects.filter(name=machine.item_name).first()
-    enough = Q(memory__gte=sizes["memory"]) | Q(ceiling__gte=sizes["memory"])
-    large = Flavour.objects.filter(enough, vcpus__gte=sizes["vcpu"])
-    if item is None:
-        return None
-    costs = (cost_month(item, size, sizes.get("disk")) for size in large.filter(items=item))
-    return min(costs, default=None)
 
 
 def request_resize(

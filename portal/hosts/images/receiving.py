@@ -19,7 +19,7 @@ from portal.operations.models import Operation
 class FileForm(forms.Form):
     """Which file a browser is about to send: its name, its bytes, and how it begins (base64).
 
-    To know it again: pieces from elsewhere in it, and when it was changed last, both as the browser writes them.
+    To know it again: pieces from elsewhere in it, and when it was changed last, as the browser writes them.
     """
 
     name = forms.CharField(max_length=1000)
