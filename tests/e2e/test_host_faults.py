@@ -106,7 +106,7 @@ def second(portal: Portal, lab, here) -> Iterator[Second]:
     told = portal.shell(ENROL.format(name=real.name, uri=real.local_uri, pool=POOL))
     operation, pk = told.split()
     ended = "SELECT state FROM operations_operation WHERE id = ?"
-    # A kernel that hangs on KVM, where one sector ran, is waited for a minute before emulation is tried.
+    # A kernel that hangs on KVM, where one sector ran, is waited for until it was silent for long enough.
     wait_until(lambda: portal.one(ended, operation) == "succeeded", 180, "the second host is enrolled")
     yield Second(int(pk), real)
     portal.shell(FORGET.format(pk=pk))
