@@ -130,6 +130,7 @@ def domain_spec(context: StepContext) -> DomainSpec:
         accelerator=Accelerator(names["accelerator"]),
         devices=DeviceModel(devices),
         uefi=board.get("uefi", False),
+        secure_boot=board.get("secure_boot", False),
         tpm=board.get("tpm", False),
         windows=board.get("windows", False),
     )

@@ -188,10 +188,14 @@ class Image(models.Model):
     os = models.CharField(max_length=64, blank=True)
     #: Of a CD: kernel and initrd, by name, of each pair that osinfo-db tells of and that is on it.
     boot_files = models.JSONField(default=list, blank=True)
-    #: What the appliance (OVA) that it came in said of its machine (`images.appliances.said_by`).
+    #: What is known of the machine that it comes from: what its appliance (OVA) said (`images.appliances
+    #: .said_by`), or how the machine was defined that it is a template of (then with `machine`).
     told = models.JSONField(default=dict, blank=True)
     #: Its system starts by UEFI, not by a BIOS.
     uefi = models.BooleanField(default=False)
+    #: That UEFI starts only what is signed; and the machine has a TPM 2.0.
+    secure_boot = models.BooleanField(default=False)
+    tpm = models.BooleanField(default=False)
     #: Who may use it: everybody, or the people of `projects`.
     every_project = models.BooleanField(default=True)
     projects = models.ManyToManyField(Project, related_name="images", blank=True)

@@ -161,6 +161,10 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
     if "profile" in pinned:
         boards = {
             "uefi": _("UEFI"),
+            "uefi-tpm": _("UEFI, a TPM 2.0"),
+            "secure": _("UEFI with Secure Boot"),
+            "secure-tpm": _("UEFI with Secure Boot, a TPM 2.0"),
+            "tpm": _("BIOS, a TPM 2.0"),
             "windows": _("For Windows: UEFI with Secure Boot, a TPM 2.0"),
             "windows-bios": _("For Windows, with a BIOS"),
         }

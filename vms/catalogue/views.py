@@ -21,7 +21,7 @@ from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.models import Image, Upload
 from portal.live.panels import row_keys
 from portal.operations.models import Operation
-from vms import direct_boot, guidance
+from vms import direct_boot, guidance, profiles
 from vms.catalogue import appliances, services
 from vms.catalogue.forms import DeprecateForm, ItemForm, SizeForm
 from vms.catalogue.image_forms import label_of
@@ -296,6 +296,7 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None =
         "system": guidance.facts(found.os),
         "no_system": guidance.unknown(found.os),
         "appliance": appliances.facts(found),
+        "board": profiles.profiles_of(found)[0].label,
     }
     wrong = bool(form and form.errors)
     return render(request, "vms/admin/image.html", context, status=422 if wrong else 200)

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy
 from portal.accounts.backends import may
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, VolumeDigest, VolumeInfo, VolumeSpec
+from portal.hosts.images import appliances
 from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment
 from portal.hosts.steps import HostStep, copy_volume
@@ -174,7 +175,8 @@ def _pinned(machine: VirtualMachine, title: str, description: str) -> dict[str, 
             "architecture": made_from.architecture if made_from else "x86_64",
             "device_models": made_from.device_models if made_from else [machine.devices],
             "os": made_from.os if made_from else "",
-            "uefi": _starts_by_uefi(machine),
+            **_board(machine),
+            "told": _told(machine),
         },
     }
 
@@ -192,12 +194,40 @@ def _free_version(name: str) -> str:
     return next(version for version in (today, *numbered) if version not in taken)
 
 
-def _starts_by_uefi(machine: VirtualMachine) -> bool:
-    """Tell whether what is on its disk was started by UEFI, by what the watcher saw of the machine last."""
+def _board(machine: VirtualMachine) -> dict[str, bool]:
+    """Return what started what is on its disk, by what the watcher saw of the machine last."""
+    if defined := _defined(machine):
+        return profiles.board_of(defined)
+    image = machine.image
+    return {name: bool(image and getattr(image, name)) for name in ("uefi", "secure_boot", "tpm")}
+
+
+def _defined(machine: VirtualMachine) -> dict[str, Any]:
     seen = noted.of(machine)
-    if seen is None or seen.observed_persistent is None:
-        return bool(machine.image and machine.image.uefi)
-    return profiles.starts_by_uefi(seen.observed_persistent)
+    return (seen.observed_persistent if seen else None) or {}
+
+
+def _told(machine: VirtualMachine) -> dict[str, Any]:
+    """Return what the machine is, as an image keeps it of an appliance's; of texts what is safe to show."""
+    defined, disk = _defined(machine), boot_disk(machine)
+    targets = [one.get("target") or {} for one in devices(defined, "disks")]
+    target = next((one for one in targets if disk and one.get("dev") == disk.target), {})
+    cards = devices(defined, "interfaces")
+    return {
+        "machine": True,
+        "name": machine.name,
+        "vcpus": machine.vcpus,
+        "memory": machine.memory_now,
+        **_board(machine),
+        "bus": appliances.shown(target.get("bus", "")),
+        "card": appliances.shown(next((card.get("model", "") for card in cards), "")),
+        "cards": len(cards),
+        "chipset": appliances.shown((defined.get("os") or {}).get("machine", "")),
+        "os": machine.image.os if machine.image else "",
+        "system": "",
+        "networks": [],
+        "blank": 0,
+    }
 
 
 def _identifiers(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
