@@ -133,7 +133,8 @@ class RequestForm(forms.Form):
         self.fields["flavour"].queryset = item.flavours.all()  # type: ignore[attr-defined]
         self.fields["flavour"].label_from_instance = partial(size_label, item)  # type: ignore[attr-defined]
         self.fields["network"].queryset = item.networks.all()  # type: ignore[attr-defined]
-        self.fields["flavour"].help_text = appliances.had(item.image)
+        told = appliances.had(item.image), appliances.further(item.image)
+        self.fields["flavour"].help_text = " ".join(filter(None, told))
         self._offer_keys(keys)
         self._limit_disk(item)
         self._limit_virtualization(offer(item))

@@ -169,6 +169,9 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
             "windows-bios": _("For Windows, with a BIOS"),
         }
         found.append(Fact(_("Board"), boards.get(pinned["profile"], pinned["profile"])))
+    if "further" in pinned:
+        each = ", ".join(amount_text(Counter.Resource.DISK, size) for size in pinned["further"])
+        found.append(Fact(_("Further disks of its image, each"), each))
     # What a change of settings sets: label, before, after.
     for label, before, after in pinned.get("settings", ()):
         words = f"{before or _('none')} → {after or _('none')}"

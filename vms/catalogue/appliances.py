@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import Image
@@ -60,6 +61,20 @@ def had(image: Image) -> str:
         return ""
     words = {"vcpus": told["vcpus"], "memory": gib(told["memory"], 2)}
     return _("The machine that its image comes from had %(vcpus)d vCPU and %(memory)s of memory.") % words
+
+
+def further(image: Image) -> str:
+    """Return in a sentence which disks a machine gets beside that of its size, '' for none."""
+    if not image.further:
+        return ""
+    sizes = ", ".join(gib(disk["capacity"], 2) for disk in image.further)
+    words = ngettext(
+        "Beside the disk of the size it gets one further disk of the image, which counts too: %(sizes)s.",
+        "Beside the disk of the size it gets %(count)d further disks of the image, which count too: "
+        "%(sizes)s.",
+        len(image.further),
+    )
+    return words % {"count": len(image.further), "sizes": sizes}
 
 
 def proposed(image: Image, sizes: Sequence[Flavour]) -> Flavour | None:

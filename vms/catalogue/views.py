@@ -276,6 +276,7 @@ def image(request: HttpRequest, pk: int) -> HttpResponse:
 def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None = None) -> HttpResponse:
     """Draw an image's page, with the form on it that was refused."""
     versions = _versions(request, found)
+    places = found.attachments.select_related("image", "pool__host", "pool__pool")
     context = {
         "image": found,
         "form": form or DeprecateForm(),
@@ -287,7 +288,7 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None =
         "older_items": [item for one in versions if one.pk < found.pk for item in one.items.all()],
         "newer": next((one for one in versions if one.pk > found.pk and not one.deprecated_at), None),
         "drivers": [Devices(name).label for name in found.device_models],
-        "places": found.attachments.select_related("pool__host", "pool__pool").order_by("pool__host__name"),
+        "places": places.order_by("pool__host__name"),
         "shared_with": found.projects.order_by("name"),
         "used_by": found.items.all(),
         "machines": found.machines.count(),
