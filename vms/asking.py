@@ -23,7 +23,8 @@ from portal.operations.registry import Asking, Outlook, QuotaLeft
 from portal.operations.spec import RequestSpec
 from vms import fitting, guidance, placement, profiles, virtualization
 from vms.models import CatalogueItem, VirtualMachine
-from vms.services import DAY, DEPLOY, cost_month, kind_for, name_is_taken, names_of, quota_amounts, share_of
+from vms.services import DAY, DEPLOY, cost_new, kind_for, name_is_taken, names_of, quota_amounts, share_of
+from vms.specs import further_disks
 from vms.virtualization import Devices, Wanted
 
 
@@ -267,7 +268,7 @@ def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
     sizes = {
         "vcpu": flavour.vcpus,
         "memory": flavour.memory_counted,
-        "disk": flavour.disk if disk is None else disk,
+        "disk": (flavour.disk if disk is None else disk) + form.item.image.further_size,
     }
     if count > 1:
         sizes = {name: size * count for name, size in sizes.items()} | {"machines": count}
@@ -278,7 +279,7 @@ def look(actor: Any, form: Any, edited: Operation | None) -> Sight | None:
         requester=edited.requester if edited else actor,
         sizes=sizes,
         image_sha256=item.image.sha256,
-        cost_month=str(cost_month(item, flavour, disk) * count),
+        cost_month=str(cost_new(item, flavour, disk) * count),
         network_uuid=str(network.uuid) if network else "",
         wanted=values.get("accelerator") or item.default_accelerator,
         devices=values.get("devices") or item.default_devices,
@@ -332,7 +333,8 @@ class AskingForMachines(Asking):
         image = Image.objects.filter(sha256=spec["pinned"]["image"]["sha256"]).first()
         if image is None:
             raise Denied(_("The image of this request was removed."))
-        for field, least in {"memory": image.min_memory, "disk": image.least_disk}.items():
+        disk = image.least_disk + sum(further_disks(spec))
+        for field, least in {"memory": image.min_memory, "disk": disk}.items():
             if spec["sizes"][field] < least:
                 raise Denied(
                     _("%(image)s needs at least %(least)s.") % {"image": image.title, "least": gib(least, 3)},

@@ -44,29 +44,33 @@ class MakeNetwork(HostStep):
             self.call(context, "ensure_network", network)
 
 
-def _copied(context: StepContext) -> int:
-    """Return how many bytes a full copy reads, 0 for so few that it need not queue behind large ones.
+def _copied(context: StepContext) -> list[int]:
+    """Return how many bytes a full copy of each disk reads, 0 for so few that it need not queue.
 
-    The image is copied; the disk grows to its size afterwards.
+    The image is copied; the first disk grows to its size afterwards.
     """
     found = Image.objects.filter(sha256=context.spec["pinned"]["image"]["sha256"])
-    size: int = found.values_list("virtual_size", flat=True).first() or 0
-    return size if size > SMALL else 0
+    first: int = found.values_list("virtual_size", flat=True).first() or 0
+    return [size if size > SMALL else 0 for size in (first, *specs.further_disks(context.spec))]
 
 
 class CloneVolume(HostStep):
+    """Every disk of the machine, the first one first. An earlier attempt may have made some of them."""
+
     name, title = "volume", "Clone the disk"
     timeout = 600.0
 
     def do(self, context: StepContext) -> None:
-        volume = specs.volume_spec(context)
-        if volume.clone is CloneMode.FULL:
-            copy_volume(self, context, volume, size=_copied(context))
-        else:
-            self.call(context, "create_volume", volume)
+        for volume, size in zip(specs.volume_specs(context), _copied(context), strict=True):
+            if volume.clone is CloneMode.FULL:
+                copy_volume(self, context, volume, size=size)
+            else:
+                self.call(context, "create_volume", volume)
+            context.check()
 
     def undo(self, context: StepContext) -> None:
-        self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["volume"])
+        for volume in specs.volume_specs(context):
+            self.call(context, "delete_volume", volume.pool, volume.name)
 
 
 class WriteSeed(HostStep):

@@ -11,7 +11,7 @@ from portal.core.templatetags.gatehouse import gib
 from vms import fitting
 from vms.models import CatalogueItem, Flavour
 from vms.offers import Offer, offers
-from vms.services import cost_month
+from vms.services import cost_new
 from vms.virtualization import Devices
 
 
@@ -50,7 +50,7 @@ def _card(item: CatalogueItem, offer: Offer) -> Card:
     flavours = list(item.flavours.all())
     # Of what is closed for want of one, people see what there was.
     given = [flavour for flavour in flavours if fitting.fits(item, flavour, item.image)] or flavours
-    sizes = [Size(flavour, cost_month(item, flavour)) for flavour in given]
+    sizes = [Size(flavour, cost_new(item, flavour)) for flavour in given]
     waits = offer.obstacle and not offer.closed
     hint = _("You may ask for it; it is built as soon as a host can.") if waits else ""
     return Card(item, offer, sizes, list(_tags(item, offer)), hint)
@@ -81,5 +81,5 @@ def size_label(item: CatalogueItem, size: Any) -> str:
         "vcpus": size.vcpus,
         "memory": memory_of(size),
         "disk": gib(size.disk, 2),
-        "cost": cost_month(item, size),
+        "cost": cost_new(item, size),
     }

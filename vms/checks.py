@@ -178,6 +178,7 @@ def _template(item: CatalogueItem, values: Values) -> str:
 
 def _devices(item: CatalogueItem, values: Values) -> str:
     reason = offers.refusal(item, devices=values["devices"])
+    reason = reason or fitting.too_many(item.image, values["devices"] or item.default_devices)
     return reason or profiles.no_drivers(item, values["devices"])
 
 

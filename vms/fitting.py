@@ -10,10 +10,12 @@ from portal.core.templatetags.gatehouse import gib
 from portal.hosts.models import Image
 from vms import profiles, virtualization
 from vms.models import CatalogueItem, VirtualMachine
-from vms.specs import guest_memory
+from vms.specs import first_disk, guest_memory
 from vms.virtualization import Devices
 
 MIB = 1 << 20
+#: Disks that a new machine can have: a SATA controller has six ports, one of which is its seed's.
+MOST_SATA, MOST_VIRTIO = 5, 26
 
 
 def misfits(size: Any, image: Image) -> Iterator[str]:
@@ -39,6 +41,15 @@ def fits(item: CatalogueItem, size: Any, image: Image) -> bool:
         # The disk can be chosen: a size need not have it.
         return bool(size.memory >= image.min_memory)
     return not any(misfits(size, image))
+
+
+def too_many(image: Image, devices: str) -> str:
+    """Return why a machine cannot have all disks of an image with such devices, '' when it can."""
+    count, most = 1 + len(image.further), MOST_SATA if devices == Devices.EMULATED else MOST_VIRTIO
+    if count <= most:
+        return ""
+    words = _("%(image)s has %(count)d disks, and a machine with these devices at most %(most)d.")
+    return words % {"image": image.title, "count": count, "most": most}
 
 
 def shared_with(image: Image, project: Project | None) -> bool:
@@ -96,7 +107,7 @@ def too_little(machine: VirtualMachine, memory: int, image: Image | None) -> str
 
 
 def _lack(spec: Mapping[str, Any], image: Image) -> str:
-    memory, disk = guest_memory(spec), spec["sizes"]["disk"]
+    memory, disk = guest_memory(spec), first_disk(spec)
     _wanted, devices = virtualization.pinned(dict(spec))
     known, asked = profiles.profiles_of(image), profiles.pinned(spec)
     if memory < image.min_memory:
@@ -105,6 +116,8 @@ def _lack(spec: Mapping[str, Any], image: Image) -> str:
     if disk < image.least_disk:
         told = {"least": gib(image.least_disk, 2), "has": gib(disk, 2)}
         return _("It needs a disk of %(least)s, and this asks for %(has)s.") % told
+    if reason := too_many(image, devices):
+        return reason
     if devices not in image.device_models:
         label = Devices(devices).label if devices in Devices.values else devices
         return _("It has no drivers for %(devices)s.") % {"devices": label}

@@ -21,6 +21,7 @@ from portal.operations.models import Operation
 from vms import checks, direct_boot, fitting, profiles
 from vms.bulk import LOSING
 from vms.cards import size_label
+from vms.catalogue import appliances
 from vms.models import CatalogueItem, Flavour, InstallTemplate
 from vms.offers import Offer, offer
 from vms.services import DAY, DEPLOY, Wish
@@ -132,6 +133,8 @@ class RequestForm(forms.Form):
         self.fields["flavour"].queryset = item.flavours.all()  # type: ignore[attr-defined]
         self.fields["flavour"].label_from_instance = partial(size_label, item)  # type: ignore[attr-defined]
         self.fields["network"].queryset = item.networks.all()  # type: ignore[attr-defined]
+        told = appliances.had(item.image), appliances.further(item.image)
+        self.fields["flavour"].help_text = " ".join(filter(None, told))
         self._offer_keys(keys)
         self._limit_disk(item)
         self._limit_virtualization(offer(item))
@@ -237,9 +240,13 @@ class RequestForm(forms.Form):
 
 
 def _first_size(item: CatalogueItem) -> Flavour | None:
-    """Return the size that a request begins with: one that its image goes with, where there is one."""
+    """Return the size that a request begins with: one that its image goes with, where there is one.
+
+    Of those the smallest with as much as the machine had that the image comes from.
+    """
     sizes = list(item.flavours.all())
-    return next((size for size in sizes if fitting.fits(item, size, item.image)), next(iter(sizes), None))
+    able = [size for size in sizes if fitting.fits(item, size, item.image)]
+    return appliances.proposed(item.image, able) or next(iter(able or sizes), None)
 
 
 class SeenRequest(forms.Form):

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from portal.operations import ledger
 from portal.operations.models import Counter, Operation
 from vms import fitting, leases, profiles, virtualization
 from vms.models import Disk, Status, VirtualMachine
-from vms.specs import balloon
+from vms.specs import balloon, first_disk, further_disks
 from vms.virtualization import Wanted
 
 #: How often a MAC and an SSH port are drawn for one machine.
@@ -213,8 +213,9 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
     target = virtualization.first_disk(devices)
     volume, seed = f"{machine.domain_name}-{target}.qcow2", f"{machine.domain_name}-seed.iso"
     Disk.objects.create(
-        machine=machine, pool=chosen.pool, volume_name=volume, target=target, capacity=sizes["disk"]
+        machine=machine, pool=chosen.pool, volume_name=volume, target=target, capacity=first_disk(spec)
     )
+    further = list(_make_further(spec, machine, chosen, target))
     drivers = profiles.place_of_drivers(host, profiles.drivers_pinned(spec))
     operation.subject = machine.topic
     operation.lane = host.scope
@@ -230,6 +231,7 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         "seed": seed,
         "seed_path": f"{chosen.pool.path}/{seed}",
         "image_path": chosen.path,
+        **({"further": further} if further else {}),
         # Of an installer that is started from them alone, the kernel of one on a CD alone.
         "kernel": f"{machine.domain_name}.kernel",
         "kernel_path": f"{chosen.pool.path}/{machine.domain_name}.kernel",
@@ -240,3 +242,22 @@ def _make_rows(operation: Operation, spec: dict[str, Any], chosen: ImageAttachme
         # Of an installation of Windows on virtio alone.
         "drivers_path": drivers.path if drivers else "",
     }
+
+
+def _make_further(
+    spec: Mapping[str, Any], machine: VirtualMachine, chosen: ImageAttachment, first: str
+) -> Iterator[dict[str, Any]]:
+    """Make the rows of the disks after the one at `first`; yield the names of each and its image's path."""
+    for number, (capacity, source) in enumerate(zip(further_disks(spec), chosen.paths[1:], strict=True), 1):
+        target = f"{first[:-1]}{chr(ord(first[-1]) + number)}"
+        volume = f"{machine.domain_name}-{target}.qcow2"
+        Disk.objects.create(
+            machine=machine, pool=chosen.pool, volume_name=volume, target=target, capacity=capacity
+        )
+        yield {
+            "volume": volume,
+            "volume_path": f"{chosen.pool.path}/{volume}",
+            "target": target,
+            "capacity": capacity,
+            "image_path": source,
+        }

@@ -80,12 +80,13 @@ def _sizes(filled: Filled, item: CatalogueItem, pinned: dict[str, Any], sizes: d
                     "then": gib(sizes["memory"]),
                 }
             )
-    if item.disk_most is not None and (flavour is None or sizes["disk"] != flavour.disk):
-        filled.values["disk"] = sizes["disk"]
-    elif flavour is not None and sizes["disk"] != flavour.disk:
+    disk = sizes["disk"] - sum(pinned.get("further", ()))
+    if item.disk_most is not None and (flavour is None or disk != flavour.disk):
+        filled.values["disk"] = disk
+    elif flavour is not None and disk != flavour.disk:
         filled.notes.append(
             _("The disk is %(now)s now, as the size says; it was %(then)s.")
-            % {"now": gib(flavour.disk), "then": gib(sizes["disk"])}
+            % {"now": gib(flavour.disk), "then": gib(disk)}
         )
     days = sizes["lease"] // DAY
     filled.values["lease_days"] = min(days, item.longest_lease_days)

@@ -28,6 +28,10 @@ class Profile(models.TextChoices):
 
     STANDARD = "standard", gettext_lazy("BIOS")
     UEFI = "uefi", gettext_lazy("UEFI")
+    UEFI_TPM = "uefi-tpm", gettext_lazy("UEFI, with a TPM")
+    SECURE = "secure", gettext_lazy("UEFI with Secure Boot")
+    SECURE_TPM = "secure-tpm", gettext_lazy("UEFI with Secure Boot and a TPM")
+    TPM = "tpm", gettext_lazy("BIOS, with a TPM")
     WINDOWS = "windows", gettext_lazy("For Windows, with UEFI, Secure Boot and a TPM")
     WINDOWS_BIOS = "windows-bios", gettext_lazy("For Windows, with a BIOS")
 
@@ -45,7 +49,11 @@ HELP = {
 FLAGS: Mapping[str, Mapping[str, bool]] = {
     Profile.STANDARD: {},
     Profile.UEFI: {"uefi": True},
-    Profile.WINDOWS: {"uefi": True, "tpm": True, "windows": True},
+    Profile.UEFI_TPM: {"uefi": True, "tpm": True},
+    Profile.SECURE: {"uefi": True, "secure_boot": True},
+    Profile.SECURE_TPM: {"uefi": True, "secure_boot": True, "tpm": True},
+    Profile.TPM: {"tpm": True},
+    Profile.WINDOWS: {"uefi": True, "secure_boot": True, "tpm": True, "windows": True},
     Profile.WINDOWS_BIOS: {"windows": True},
 }
 
@@ -62,6 +70,17 @@ def starts_by_uefi(defined: Mapping[str, Any]) -> bool:
     return system.get("firmware") == "efi" or system.get("loader_type") == "pflash"
 
 
+def board_of(defined: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the board of a machine as an image keeps it: `uefi`, `secure_boot` and `tpm`.
+
+    Secure Boot is what asks for a firmware with keys: without them it starts whatever there is.
+    """
+    system, uefi = defined.get("os", {}), starts_by_uefi(defined)
+    features = {one.get("name"): one.get("enabled") for one in system.get("firmware_features", ()) if one}
+    secure = bool(features.get("secure-boot")) and features.get("enrolled-keys") is not False
+    return {"uefi": uefi, "secure_boot": uefi and secure, "tpm": bool(defined.get("devices", {}).get("tpms"))}
+
+
 def profiles_of(image: Image) -> list[Profile]:
     """Return the boards that the system in an image can be on, the first by itself.
 
@@ -70,10 +89,15 @@ def profiles_of(image: Image) -> list[Profile]:
     known = osinfo.knowledge(image.os) if image.os else None
     uefi = image.uefi or (known is not None and known.needs_uefi)
     if not is_windows(image):
-        return [Profile.UEFI if uefi else Profile.STANDARD]
+        wanted = {"uefi": uefi, "secure_boot": uefi and image.secure_boot, "tpm": image.tpm}
+        return [_board_with({name for name, has in wanted.items() if has})]
     if uefi:
         return [Profile.WINDOWS]
     return [Profile.WINDOWS, Profile.WINDOWS_BIOS] if image.needs_installer else [Profile.WINDOWS_BIOS]
+
+
+def _board_with(parts: Collection[str]) -> Profile:
+    return next(board for board in Profile if set(FLAGS[board]) == set(parts))
 
 
 def needs_host(profile: str) -> bool:
@@ -98,9 +122,9 @@ def lacks(host: Host, profile: str, wanted: str) -> str:
     )
     if told is None:
         return _("it has not told what it can give; an admin proves it again")
-    if not told["uefi"]:
+    if flags.get("uefi") and not told["uefi"]:
         return _("it has no UEFI firmware (package ovmf)")
-    if flags.get("windows") and not told["secure_boot"]:
+    if flags.get("secure_boot") and not told["secure_boot"]:
         return _("it has no firmware for Secure Boot (package ovmf)")
     if flags.get("tpm") and ("emulator" not in told["tpm_backends"] or "tpm-crb" not in told["tpm_models"]):
         return _("it has no program that plays a TPM (packages swtpm and swtpm-tools)")

@@ -90,7 +90,7 @@ def spec_of(wish: Wish) -> RequestSpec:
         "item": item.name,
         "item_id": item.pk,
         "flavour": flavour.name,
-        "cost_month": str(cost_month(item, flavour, wish.disk)),
+        "cost_month": str(cost_new(item, flavour, wish.disk)),
         "image": {"sha256": item.image.sha256, "title": item.image.title},
         "network": asdict(wish.network.spec),
         "clone": "linked" if item.linked_clone else "full",
@@ -100,6 +100,7 @@ def spec_of(wish: Wish) -> RequestSpec:
         },
         "why": wish.why,
         **_board(wish),
+        **({"further": [disk["capacity"] for disk in item.image.further]} if item.image.further else {}),
         "cloud": {
             "user": wish.user,
             "hostname": wish.name,
@@ -111,7 +112,7 @@ def spec_of(wish: Wish) -> RequestSpec:
     sizes = {
         "vcpu": flavour.vcpus,
         "memory": flavour.memory_counted,
-        "disk": values["disk"],
+        "disk": values["disk"] + item.image.further_size,
         "lease": wish.lease_days * DAY,
     }
     # Emulated devices have no balloon: such a machine has all of it from its start.
@@ -175,9 +176,17 @@ def _spec_of_several(wish: Wish, sizes: dict[str, int], pinned: dict[str, Any]) 
 
 
 def cost_month(item: CatalogueItem, flavour: Flavour, disk: int | None = None) -> Decimal:
-    """Return what a machine costs a month: its size, its item, and each GiB beyond the size's disk."""
+    """Return what a machine costs a month: its size, its item, and each GiB beyond the size's disk.
+
+    `disk` is what all its disks have together, in bytes.
+    """
     beyond = -(-max(0, (disk or flavour.disk) - flavour.disk) // GIB)
     return flavour.cost_month + item.cost_month + beyond * item.cost_month_gib
+
+
+def cost_new(item: CatalogueItem, flavour: Flavour, first_disk: int | None = None) -> Decimal:
+    """Return what a new machine costs a month, with the further disks of its image."""
+    return cost_month(item, flavour, (first_disk or flavour.disk) + item.image.further_size)
 
 
 def _refuse(item: CatalogueItem, values: Mapping[str, Any]) -> None:

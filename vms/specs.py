@@ -21,16 +21,32 @@ from vms import profiles, virtualization
 from vms.cloud import OURS, Invalid, contends
 
 
-def volume_spec(context: StepContext) -> VolumeSpec:
-    """Return the machine's first disk, cloned from the pinned image and grown to its size."""
+def further_disks(frozen: Mapping[str, Any]) -> list[int]:
+    """Return the bytes of each disk that a machine gets after its first one; `frozen` is one machine's."""
+    found: list[int] = frozen["pinned"].get("further", [])
+    return found
+
+
+def first_disk(frozen: Mapping[str, Any]) -> int:
+    """Return the bytes of a machine's first disk: what a request asks for, without the further ones."""
+    asked: int = frozen["sizes"]["disk"]
+    return asked - sum(further_disks(frozen))
+
+
+def volume_specs(context: StepContext) -> list[VolumeSpec]:
+    """Return the machine's disks, cloned from the pinned image, the first one grown to its size."""
     names = context.identifiers
-    return VolumeSpec(
-        pool=names["pool"],
-        name=names["volume"],
-        capacity_bytes=context.spec["sizes"]["disk"],
-        backing_path=names["image_path"],
-        clone=CloneMode(context.spec["pinned"]["clone"]),
-    )
+    first = {name: names[name] for name in ("volume", "image_path")} | {"capacity": first_disk(context.spec)}
+    return [
+        VolumeSpec(
+            pool=names["pool"],
+            name=disk["volume"],
+            capacity_bytes=disk["capacity"],
+            backing_path=disk["image_path"],
+            clone=CloneMode(context.spec["pinned"]["clone"]),
+        )
+        for disk in (first, *names.get("further", ()))
+    ]
 
 
 def seed_spec(context: StepContext) -> SeedSpec:
@@ -123,13 +139,17 @@ def domain_spec(context: StepContext) -> DomainSpec:
         vcpu_ceiling=vcpu_ceiling(sizes["vcpu"]),
         memory_bytes=sizes["memory"],
         memory_now_bytes=balloon(context.spec) or 0,
-        disks=(DiskSpec(names["volume_path"], names.get("target", "vda")),),
+        disks=(
+            DiskSpec(names["volume_path"], names.get("target", "vda")),
+            *(DiskSpec(disk["volume_path"], disk["target"]) for disk in names.get("further", ())),
+        ),
         nics=(_nic(context),),
         seed_path=names["seed_path"],
         title=context.spec["pinned"]["name"],
         accelerator=Accelerator(names["accelerator"]),
         devices=DeviceModel(devices),
         uefi=board.get("uefi", False),
+        secure_boot=board.get("secure_boot", False),
         tpm=board.get("tpm", False),
         windows=board.get("windows", False),
     )

@@ -175,10 +175,11 @@ class DomainSpec:
     installs: bool = False
     #: UEFI in place of a BIOS; the host finds the firmware.
     uefi: bool = False
+    #: That firmware starts only what is signed, by keys that it comes with.
+    secure_boot: bool = False
     #: A TPM 2.0 that the host's swtpm plays.
     tpm: bool = False
-    #: As Windows wants it: Secure Boot where there is UEFI, a clock of local time, steady timers, and, with
-    #: KVM, the interfaces of Hyper-V.
+    #: As Windows wants it: a clock of local time, steady timers, and, with KVM, the interfaces of Hyper-V.
     windows: bool = False
 
 

@@ -192,6 +192,8 @@ def check_domain(spec: DomainSpec) -> None:
         raise InvalidSpec("the memory now must be whole KiB, and no more than all of it")
     if 0 < spec.memory_now_bytes < spec.memory_bytes and spec.devices is DeviceModel.EMULATED:
         raise InvalidSpec("with emulated devices there is no balloon, so a guest has all of its memory")
+    if spec.secure_boot and not spec.uefi:
+        raise InvalidSpec("only UEFI knows Secure Boot")
     if not 0 <= spec.vcpu_ceiling <= MOST_VCPUS:
         raise InvalidSpec(f"a ceiling of {spec.vcpu_ceiling} vCPUs is not allowed")
     for disk in spec.disks:

@@ -188,10 +188,17 @@ class Image(models.Model):
     os = models.CharField(max_length=64, blank=True)
     #: Of a CD: kernel and initrd, by name, of each pair that osinfo-db tells of and that is on it.
     boot_files = models.JSONField(default=list, blank=True)
-    #: What the appliance (OVA) that it came in said of its machine (`images.appliances.said_by`).
+    #: What is known of the machine that it comes from: what its appliance (OVA) said (`images.appliances
+    #: .said_by`), or how the machine was defined that it is a template of (then with `machine`).
     told = models.JSONField(default=dict, blank=True)
+    #: The disks that machines get after the one that they start from, in order: `sha256`, `size` and
+    #: `capacity` in bytes, and `source`, where the portal keeps the file, '' for none.
+    further = models.JSONField(default=list, blank=True)
     #: Its system starts by UEFI, not by a BIOS.
     uefi = models.BooleanField(default=False)
+    #: That UEFI starts only what is signed; and the machine has a TPM 2.0.
+    secure_boot = models.BooleanField(default=False)
+    tpm = models.BooleanField(default=False)
     #: Who may use it: everybody, or the people of `projects`.
     every_project = models.BooleanField(default=True)
     projects = models.ManyToManyField(Project, related_name="images", blank=True)
@@ -231,6 +238,26 @@ class Image(models.Model):
         if self.needs_installer and self.min_disk:
             return self.min_disk
         return max(self.virtual_size, self.min_disk)
+
+    @property
+    def further_size(self) -> int:
+        """The bytes that the further disks of a machine made from it have together."""
+        return sum(disk["capacity"] for disk in self.further)
+
+    def further_names(self, first: str) -> list[str]:
+        """Return what its further disks are called, or where they lie, beside its volume `first`."""
+        stem, dot, suffix = first.rpartition(".")
+        return [f"{stem}-disk{number}{dot}{suffix}" for number, _disk in enumerate(self.further, 2)]
+
+    @property
+    def volume_names(self) -> list[str]:
+        """The names of all its volumes in a pool that it was copied to, the first disk's first."""
+        return [self.volume_name, *self.further_names(self.volume_name)]
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the portal keeps the files of `volume_names`."""
+        return [self.source, *(disk["source"] for disk in self.further)]
 
     @property
     def needs_installer(self) -> bool:
@@ -315,7 +342,7 @@ class Upload(models.Model):
 
 
 class ImageAttachment(models.Model):
-    """An image as a volume in one host's pool."""
+    """An image as a volume in one host's pool, its further disks beside it. Is there when all of them are."""
 
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="attachments")
     pool = models.ForeignKey(PoolAttachment, on_delete=models.PROTECT, related_name="images")
@@ -328,3 +355,8 @@ class ImageAttachment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.image} in {self.pool}"
+
+    @property
+    def paths(self) -> list[str]:
+        """Where all its disks lie, the first one first. Reads `image`."""
+        return [self.path, *self.image.further_names(self.path)]

@@ -161,10 +161,17 @@ def _surroundings(pinned: Mapping[str, Any]) -> list[Fact]:
     if "profile" in pinned:
         boards = {
             "uefi": _("UEFI"),
+            "uefi-tpm": _("UEFI, a TPM 2.0"),
+            "secure": _("UEFI with Secure Boot"),
+            "secure-tpm": _("UEFI with Secure Boot, a TPM 2.0"),
+            "tpm": _("BIOS, a TPM 2.0"),
             "windows": _("For Windows: UEFI with Secure Boot, a TPM 2.0"),
             "windows-bios": _("For Windows, with a BIOS"),
         }
         found.append(Fact(_("Board"), boards.get(pinned["profile"], pinned["profile"])))
+    if "further" in pinned:
+        each = ", ".join(amount_text(Counter.Resource.DISK, size) for size in pinned["further"])
+        found.append(Fact(_("Further disks of its image, each"), each))
     # What a change of settings sets: label, before, after.
     for label, before, after in pinned.get("settings", ()):
         words = f"{before or _('none')} → {after or _('none')}"

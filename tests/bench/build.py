@@ -182,7 +182,7 @@ def make(
     names, seed = context.identifiers, specs.seed_spec(context)
     connection.networkLookupByName(context.spec["pinned"]["network"]["name"]).isActive()
     pool = connection.storagePoolLookupByName(names["pool"])
-    disk = pool.createXML(VolumeElement.to_xml(specs.volume_spec(context)))
+    disk = pool.createXML(VolumeElement.to_xml(specs.volume_specs(context)[0]))
     iso = write_seed(connection, pool, seed)
     domain = connection.defineXML(DomainElement.to_xml(specs.domain_spec(context)))
     domain.create()

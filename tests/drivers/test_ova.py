@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from portal.drivers.ova.appliance import Appliance, PackedDisk
 
 MIB = 1 << 20
 DISKS = (PackedDisk("web-1-vda.qcow2", 4 << 30), PackedDisk("web-1-vdb.qcow2", MIB))
-MACHINE = Appliance("web-1", 2, 512 * MIB, DISKS, ("lan",))
+MACHINE = Appliance("web-1", 2, 512 * MIB, DISKS, ("lan",), bus="virtio")
 #: As VirtualBox writes one (shortened): another namespace version, megabytes, an IDE disk in a VMDK.
 FOREIGN = """<?xml version="1.0"?>
 <Envelope ovf:version="1.0" xmlns="http://schemas.dmtf.org/ovf/envelope/1"
@@ -72,10 +73,20 @@ def test_what_is_packed_is_read_again_and_its_checksums_hold(tmp_path):
         assert tar.getnames()[:2] == ["web-1.ovf", "web-1.mf"]
 
 
-def test_firmware_and_system_are_written_and_read_again(tmp_path):
-    """Red when one of the two is not written, or read by another's word for it alone."""
+@pytest.mark.parametrize(
+    "hardware",
+    [
+        {"bus": "virtio", "card": "virtio"},
+        {"secure_boot": True, "tpm": True, "bus": "sata", "card": "e1000e"},
+        {"tpm": True, "bus": "ide", "card": "e1000"},
+        {"bus": "nvme"},
+    ],
+)
+def test_firmware_hardware_and_system_are_written_and_read_again(tmp_path, hardware):
+    """Red when one of them is not written, or read by another's word for it alone."""
     (tmp_path / "d").write_bytes(b"x")
-    machine = Appliance("m", 1, MIB, (PackedDisk("d", MIB),), uefi=True, systems=("debian12",))
+    machine = Appliance("m", 1, MIB, (PackedDisk("d", MIB),), ("lan",), uefi=True, systems=("debian12",))
+    machine = replace(machine, **hardware)
     archive.pack(tmp_path / "x.ova", machine, {"d": tmp_path / "d"}, {})
     with archive.opened(tmp_path / "x.ova") as found:
         assert found.appliance() == machine
@@ -108,6 +119,45 @@ def test_others_words_for_firmware_and_system_are_understood(section, item, syst
     vmw = 'xmlns:vmw="http://www.vmware.com/schema/ovf"'
     found = descriptor.read(told.replace("<Envelope ", f"<Envelope {vmw} ").encode())
     assert (found.systems, found.uefi) == (systems, uefi)
+
+
+def hardware(*items: tuple[str, str], parent: str = "7", more: str = "") -> bytes:
+    """Return a descriptor whose disk hangs on the item 7; `items` are resource types with their models."""
+    told = "".join(
+        f"<Item><rasd:InstanceID>{place}</rasd:InstanceID><rasd:ResourceSubType>{model}</rasd:ResourceSubType>"
+        f"<rasd:ResourceType>{kind}</rasd:ResourceType></Item>"
+        for place, (kind, model) in enumerate(items, 7)
+    )
+    disk = "/disk/vmdisk1</rasd:HostResource>"
+    text = foreign(item=told + more).decode().replace(disk, f"{disk}<rasd:Parent>{parent}</rasd:Parent>")
+    return text.replace("<Envelope ", '<Envelope xmlns:vmw="http://www.vmware.com/schema/ovf" ').encode()
+
+
+EFI = '<vmw:Config vmw:key="firmware" vmw:value="efi"/>'
+SIGNED = '<vmw:Config vmw:key="bootOptions.efiSecureBootEnabled" vmw:value="{}"/>'
+CHIP = '<vbox:TrustedPlatformModule type="{}"/>'
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (hardware(("6", "VirtualSCSI"), ("10", "VmxNet3")), ("scsi", "vmxnet3", False, False)),
+        (hardware(("6", "lsilogic"), ("10", "E1000")), ("scsi", "e1000", False, False)),
+        (hardware(("20", "AHCI"), ("10", "E1000 E1000e")), ("sata", "e1000", False, False)),
+        (hardware(("20", "vmware.sata.ahci"), more=EFI + SIGNED.format("true")), ("sata", "", True, False)),
+        (hardware(("5", "PIIX4"), more=EFI + SIGNED.format("false")), ("ide", "", False, False)),
+        (hardware(("5", ""), more=SIGNED.format("true")), ("ide", "", False, False)),
+        (hardware(("6", "virtio-scsi"), ("10", "virtio")), ("virtio", "virtio", False, False)),
+        (hardware(("20", "nobody's")), ("", "", False, False)),
+        (hardware(("6", "<![CDATA[x]]>"), ("1", "vmware.vtpm")), ("scsi", "", False, True)),
+        (hardware(("6", "lsilogic"), parent="99", more=CHIP.format("v2_0")), ("", "", False, True)),
+        (hardware(more=CHIP.format("None")), ("", "", False, False)),
+    ],
+)
+def test_others_words_for_hardware_are_understood_and_unknown_ones_say_nothing(content, found):
+    """Red when another controller than the disk's counts, or a stranger's word is kept as it is."""
+    told = descriptor.read(content)
+    assert (told.bus, told.card, told.secure_boot, told.tpm) == found
 
 
 def test_the_descriptor_of_another_maker_is_understood():

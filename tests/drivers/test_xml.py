@@ -196,6 +196,7 @@ WINDOWS = replace(
     cds=("/cd/windows.iso", "/cd/virtio.iso"),
     installs=True,
     uefi=True,
+    secure_boot=True,
     tpm=True,
     windows=True,
 )

@@ -55,7 +55,8 @@ def force_away(driver, operation):
         if info.uuid == names["uuid"]:
             driver.destroy(info.uuid)
             driver.undefine(info.uuid)
-    for volume in (names["volume"], names["seed"]):
+    further = [disk["volume"] for disk in names.get("further", ())]
+    for volume in (names["volume"], *further, names["seed"]):
         driver.delete_volume(names["pool"], volume)
 
 

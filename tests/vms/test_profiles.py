@@ -55,7 +55,7 @@ def drivers(windows):
 
 
 def plain(definition):
-    return definition.uefi, definition.tpm, definition.windows
+    return definition.uefi, definition.secure_boot, definition.tpm, definition.windows
 
 
 def test_an_installer_of_windows_gets_firmware_tpm_and_clock_on_a_sata_disk(cast, driver, windows):  # noqa: F811
@@ -63,7 +63,7 @@ def test_an_installer_of_windows_gets_firmware_tpm_and_clock_on_a_sata_disk(cast
     done = build(cast, ask(cast, windows))
     assert done.state == State.SUCCEEDED and done.frozen["pinned"]["profile"] == "windows"
     later, now = definitions(driver, done)
-    assert plain(now) == plain(later) == (True, True, True)
+    assert plain(now) == plain(later) == (True, True, True, True)
     assert now.disks[0].target == "sda" and len(now.cds) == 1 and now.installs and not later.installs
     text = driver.definition(done.identifiers["uuid"]).running
     assert 'name="secure-boot"' in text and 'enabled="yes"' in text and 'offset="localtime"' in text
@@ -164,6 +164,11 @@ def test_a_machine_of_a_linux_is_frozen_as_ever(cast, driver):  # noqa: F811
     [
         ({"os": "debian11", "uefi": True}, [Profile.UEFI]),
         ({"os": "", "uefi": True}, [Profile.UEFI]),
+        ({"uefi": True, "tpm": True}, [Profile.UEFI_TPM]),
+        ({"uefi": True, "secure_boot": True}, [Profile.SECURE]),
+        ({"uefi": True, "secure_boot": True, "tpm": True}, [Profile.SECURE_TPM]),
+        ({"secure_boot": True}, [Profile.STANDARD]),
+        ({"tpm": True}, [Profile.TPM]),
         ({"os": "win10"}, [Profile.WINDOWS_BIOS]),
         ({"os": "win10", "uefi": True}, [Profile.WINDOWS]),
         ({"os": "win11", "kind": "iso"}, [Profile.WINDOWS]),
@@ -175,9 +180,10 @@ def test_the_system_and_how_its_disk_starts_say_which_boards_there_are(image, bo
     assert profiles.profiles_of(Image(**image)) == boards
 
 
-def test_a_disk_that_starts_by_uefi_is_cloned_to_a_machine_with_uefi(cast, driver, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("further", [{}, {"secure_boot": True, "tpm": True}, {"tpm": True}])
+def test_a_disk_that_starts_by_uefi_is_cloned_to_a_machine_with_uefi(cast, driver, monkeypatch, further):  # noqa: F811
     """Red when only installers are asked for their board: an imported appliance would not start."""
-    catalogue = offer(factories.make_image(uefi=True, min_memory=64 * MIB))
+    catalogue = offer(factories.make_image(uefi=True, min_memory=64 * MIB, **further))
     with pytest.raises(Denied, match="has not told"):
         ask(cast, catalogue)
     tell()
@@ -185,4 +191,41 @@ def test_a_disk_that_starts_by_uefi_is_cloned_to_a_machine_with_uefi(cast, drive
     monkeypatch.setattr(driver, "create_volume", lambda spec: None)
     done = build(cast, ask(cast, catalogue))
     found = driver.definition(done.identifiers["uuid"]).persistent
-    assert plain(DomainElement.from_xml(found)) == (True, False, False)
+    secure, tpm = (further.get(name, False) for name in ("secure_boot", "tpm"))
+    assert plain(DomainElement.from_xml(found)) == (True, secure, tpm, False)
+    assert ("<smm" in found) == secure
+    told = {fact.label: fact.value for fact in words.facts(done.frozen)}
+    assert ("Secure Boot" in told["Board"]) == secure and ("TPM" in told["Board"]) == tpm
+
+
+def test_a_tpm_beside_a_bios_asks_for_no_uefi(cast):
+    """Red when lacks() asks every board for UEFI, or a board without it for no TPM."""
+    tell(uefi=False)
+    host = factories.make_host("other", "fake://other/")
+    tell(uefi=False)
+    host.refresh_from_db()
+    host.accelerator = "qemu"
+    assert profiles.lacks(host, Profile.TPM, "best") == ""
+    assert "UEFI" in profiles.lacks(host, Profile.UEFI_TPM, "best")
+    tell(tpm_backends=[])
+    host.refresh_from_db()
+    host.accelerator = "qemu"
+    assert "plays a TPM" in profiles.lacks(host, Profile.TPM, "best")
+    assert profiles.lacks(host, Profile.SECURE, "best") == ""
+
+
+def test_a_request_begins_with_a_size_that_holds_the_machine_of_the_image(client, cast):
+    """Red when the first size is proposed that has the least memory: the appliance had more of both."""
+    told = {"vcpus": 2, "memory": 256 * MIB, "uefi": False, "os": "", "system": "", "networks": []}
+    catalogue = offer(factories.make_image(os="", told=told, min_memory=64 * MIB))
+    for name, vcpus, memory in (("large", 8, 1024), ("right", 2, 256), ("narrow", 1, 512)):
+        catalogue.item.flavours.create(
+            name=name, vcpus=vcpus, memory=memory * MIB, disk=256 * MIB, cost_month=1
+        )
+    client.force_login(cast.requester)
+    page = client.get(url("vms:ask", args=[catalogue.item.pk]))
+    assert page.context["form"].initial["flavour"].name == "right"
+    assert "had 2 vCPU and 256 MiB of memory" in page.content.decode()
+    catalogue.item.flavours.filter(vcpus__gte=2).delete()
+    page = client.get(url("vms:ask", args=[catalogue.item.pk]))
+    assert page.context["form"].initial["flavour"] == catalogue.item.flavours.first()

@@ -89,6 +89,44 @@ def test_a_template_of_a_machine_with_uefi_starts_by_uefi(cast, original, listin
     assert not templates._pinned(original, "t", "")["image"]["uefi"]
 
 
+KEYS = {name: True for name in ("secure-boot", "enrolled-keys")}
+
+
+@pytest.mark.parametrize(
+    ("features", "tpm", "board"),
+    [
+        (KEYS, True, (True, True, True)),
+        (KEYS | {"enrolled-keys": False}, False, (True, False, False)),
+        (KEYS | {"secure-boot": False}, True, (True, False, True)),
+    ],
+)
+def test_a_template_knows_the_machine_that_it_was_made_of(
+    client, cast, chief, original, listing, features, tpm, board
+):
+    """Red when _pinned() keeps the disk alone: what is made from it had another board and any size."""
+    told = [{"name": name, "enabled": enabled} for name, enabled in features.items()]
+    change = {"os": {"firmware": "efi", "firmware_features": told}}
+    if tpm:
+        change["devices"] = {"tpms": [{"model": "tpm-crb", "backend": "emulator"}]}
+    see(original, change, running=False)
+    # What a hypervisor says is a stranger's text.
+    seen = Definition.objects.get(uuid=original.uuid)
+    seen.observed_persistent["devices"]["interfaces"] = [{"model": "e1000\x07" + "x" * 300}, {}]
+    seen.save()
+    finish(make(cast.operator, original))
+    image = Image.objects.get(title="Tools")
+    assert (image.uefi, image.secure_boot, image.tpm) == board
+    known = {name: image.told[name] for name in ("vcpus", "memory", "bus", "cards", "chipset", "machine")}
+    assert known == {
+        "vcpus": original.vcpus, "memory": original.memory, "bus": "virtio", "cards": 2, "chipset": "q35",
+        "machine": True,
+    }  # fmt: skip
+    assert image.told["card"] == "e1000" + "x" * 95
+    client.force_login(chief)
+    page = client.get(url("vms:image", args=[image.pk])).content.decode()
+    assert "The machine that it is a template of" in page and "q35" in page
+
+
 @pytest.mark.parametrize(
     ("defined", "target"),
     [

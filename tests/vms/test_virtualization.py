@@ -120,11 +120,11 @@ def test_a_host_that_is_away_or_in_maintenance_takes_no_machine(cast, catalogue,
 
 @pytest.mark.parametrize(("linked", "mode"), [(True, CloneMode.LINKED), (False, CloneMode.FULL)])
 def test_the_items_kind_of_clone_reaches_the_driver(cast, catalogue, linked, mode):
-    """Red when spec_of or volume_spec knows one kind alone."""
+    """Red when spec_of or volume_specs knows one kind alone."""
     CatalogueItem.objects.update(linked_clone=linked)
     catalogue.item.refresh_from_db()
     operation = approve(cast, ask(cast, catalogue))
-    volume = specs.volume_spec(StepContext(operation.frozen, operation.identifiers, lambda: None))
+    [volume] = specs.volume_specs(StepContext(operation.frozen, operation.identifiers, lambda: None))
     assert volume.clone is mode
 
 

@@ -60,7 +60,8 @@ def volumes_of(
     pools = list(PoolAttachment.objects.filter(host=machine.host_id).select_related("pool"))
     places = list(found.own_places(persistent, machine.uuid, pools))
     there = {place[0]: {info.name: info for info in listed(place[0].pool.name)} for _drive, place in places}
-    kept = {*bases, *ImageAttachment.objects.filter(pool__in=there).values_list("path", flat=True)}
+    images = ImageAttachment.objects.filter(pool__in=there).select_related("image")
+    kept = {*bases, *(path for copy in images for path in copy.paths)}
     others = Disk.objects.exclude(machine=machine).filter(pool__pool__in=[one.pool_id for one in there])
     taken = set(others.values_list("pool__pool", "volume_name"))
     files = [

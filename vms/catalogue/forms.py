@@ -160,6 +160,9 @@ def _of_new(image: Image | None) -> dict[str, Any]:
     values: dict[str, Any] = {"device_models": [Devices.PARAVIRTUAL.value], "accelerators": Wanted.values}
     if image is not None:
         values |= {"image": image, "name": image.title[:80], "description": image.description}
+        if Devices.PARAVIRTUAL not in image.device_models:
+            values["device_models"] = image.device_models
+            values["default_devices"] = next(iter(image.device_models), "")
         if not image.every_project:
             values |= {"every_project": "0", "projects": list(image.projects.all())}
     return values

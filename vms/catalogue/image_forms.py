@@ -21,6 +21,8 @@ SAID = {
     "min_memory": _("Least memory"),
     "min_disk": _("Least disk"),
     "uefi": _("UEFI"),
+    "secure_boot": _("Secure Boot"),
+    "tpm": _("TPM"),
     "cloud_init": "cloud-init",
 }
 
@@ -43,6 +45,16 @@ class _SaidForm(forms.Form):
         label=_("It starts by UEFI"),
         required=False,
         help_text=_("Machines made from it from now on get that firmware in place of a BIOS."),
+    )
+    secure_boot = forms.BooleanField(
+        label=_("UEFI starts only what is signed (Secure Boot)"),
+        required=False,
+        help_text=_("Windows has it with UEFI anyway. A system whose loader is not signed does not start."),
+    )
+    tpm = forms.BooleanField(
+        label=_("Machines have a TPM 2.0"),
+        required=False,
+        help_text=_("A new one each: what another machine's TPM kept, such as keys of a disk, is not in it."),
     )
     min_memory = GibField(label=_("Least memory in GiB"))
     min_disk = GibField(
@@ -200,14 +212,20 @@ class AddForm(_SaidForm):
         help_text=_("Where you know it: a file with another one is thrown away. It is computed anyway."),
     )
     field_order: Sequence[str] = (
-        "kind", "title", "name", "version", "description", "os", "uefi", "min_memory", "min_disk",
-        "login_user", "cloud_init", "device_models", "disk", "sha256",
+        "kind", "title", "name", "version", "description", "os", "uefi", "secure_boot", "tpm", "min_memory",
+        "min_disk", "login_user", "cloud_init", "device_models", "disk", "sha256",
     )  # fmt: skip
 
     def __init__(self, data: Any = None, *, actor: Any, older: Image | None = None) -> None:
         super().__init__(data, actor=actor, initial=_of_newer(older) if older else None)
         self.fields["kind"].widget.explained = KINDS  # type: ignore[attr-defined]
-        self.fields["min_memory"].required = False
+        self.fields["min_memory"].required = self.fields["device_models"].required = False
+        if older is None:
+            self.initial["device_models"] = []
+        self.fields["device_models"].help_text = _(
+            "Nothing chosen: what an OVA says of its machine, which is full virtualization where that had other "
+            "disks and cards than virtio's; paravirtualization for everything else."
+        )
         self.fields["min_memory"].help_text = _(
             "Empty: what an OVA says of its machine, 1 GiB for everything else."
         )

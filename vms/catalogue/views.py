@@ -21,7 +21,7 @@ from portal.hosts.images.in_use import stood_on, uses_of
 from portal.hosts.models import Image, Upload
 from portal.live.panels import row_keys
 from portal.operations.models import Operation
-from vms import direct_boot, guidance
+from vms import direct_boot, guidance, profiles
 from vms.catalogue import appliances, services
 from vms.catalogue.forms import DeprecateForm, ItemForm, SizeForm
 from vms.catalogue.image_forms import label_of
@@ -276,6 +276,7 @@ def image(request: HttpRequest, pk: int) -> HttpResponse:
 def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None = None) -> HttpResponse:
     """Draw an image's page, with the form on it that was refused."""
     versions = _versions(request, found)
+    places = found.attachments.select_related("image", "pool__host", "pool__pool")
     context = {
         "image": found,
         "form": form or DeprecateForm(),
@@ -287,7 +288,7 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None =
         "older_items": [item for one in versions if one.pk < found.pk for item in one.items.all()],
         "newer": next((one for one in versions if one.pk > found.pk and not one.deprecated_at), None),
         "drivers": [Devices(name).label for name in found.device_models],
-        "places": found.attachments.select_related("pool__host", "pool__pool").order_by("pool__host__name"),
+        "places": places.order_by("pool__host__name"),
         "shared_with": found.projects.order_by("name"),
         "used_by": found.items.all(),
         "machines": found.machines.count(),
@@ -296,6 +297,7 @@ def _image_page(request: HttpRequest, found: Image, form: DeprecateForm | None =
         "system": guidance.facts(found.os),
         "no_system": guidance.unknown(found.os),
         "appliance": appliances.facts(found),
+        "board": profiles.profiles_of(found)[0].label,
     }
     wrong = bool(form and form.errors)
     return render(request, "vms/admin/image.html", context, status=422 if wrong else 200)

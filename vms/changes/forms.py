@@ -243,7 +243,12 @@ class CloneForm(forms.Form):
 
 
 class TemplateForm(forms.Form):
-    """What a template is called, and what is in it."""
+    """What a template is called, and what is in it; of one disk there is nothing to choose."""
+
+    def __init__(self, data: Any = None, *, disks: int) -> None:
+        super().__init__(data)
+        if disks < 2:
+            del self.fields["whole"]
 
     title = forms.CharField(
         label=_("Title"), max_length=100, help_text=_("Such as: Debian 12 with our tools.")
@@ -254,4 +259,11 @@ class TemplateForm(forms.Form):
         max_length=2000,
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text=_("What is in it, for who chooses it."),
+    )
+    whole = forms.TypedChoiceField(
+        label=_("Disks"),
+        choices=[("1", _("All of them")), ("0", _("Only the one that it starts from"))],
+        coerce=lambda value: value == "1",
+        initial="1",
+        widget=forms.RadioSelect,
     )

@@ -1,11 +1,11 @@
-"""Make an image of a machine that is off: its boot disk copied in full, read, and listed.
+"""Make an image of a machine that is off: its disks copied in full, read, and listed.
 
 Not for: offering it, which the catalogue does, nor for another machine like it (`vms.changes.cloning`).
 """
 
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy
 from portal.accounts.backends import may
 from portal.core.errors import Denied
 from portal.drivers.types import CloneMode, VolumeDigest, VolumeInfo, VolumeSpec
+from portal.hosts.images import appliances
 from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import Image, ImageAttachment, PoolAttachment
 from portal.hosts.steps import HostStep, copy_volume
@@ -29,6 +30,7 @@ from portal.operations.services import begin_operation
 from portal.operations.spec import RequestSpec
 from portal.operations.states import State
 from vms import checks, noted, power, profiles
+from vms.fitting import MOST_VIRTIO
 from vms.models import Disk, VirtualMachine
 from vms.settings.model import devices
 
@@ -36,36 +38,46 @@ KIND = "vm.make_template"
 LONGEST_TITLE = 100
 
 
-class CopyDisk(HostStep):
-    """Copy the boot disk in full, so that it needs no other volume."""
+def _copies(names: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what is copied: the disk that the machine starts from, and the others that were asked for."""
+    return [names, *names.get("further", ())]
 
-    name, title = "disk", "Copy the boot disk"
+
+class CopyDisk(HostStep):
+    """Copy each disk in full, so that it needs no other volume."""
+
+    name, title = "disk", "Copy the disks"
     timeout = 300.0
 
     def do(self, context: StepContext) -> None:
-        names = context.identifiers
-        read, size = names.get("format", "qcow2"), names["capacity"]
-        volume = VolumeSpec(names["pool"], names["volume"], size, names["source"], read, CloneMode.FULL)
-        copy_volume(self, context, volume)
+        pool = context.identifiers["pool"]
+        for disk in _copies(context.identifiers):
+            read, size = disk.get("format", "qcow2"), disk["capacity"]
+            volume = VolumeSpec(pool, disk["volume"], size, disk["source"], read, CloneMode.FULL)
+            copy_volume(self, context, volume)
+            context.check()
 
     def undo(self, context: StepContext) -> None:
-        self.call(context, "delete_volume", context.identifiers["pool"], context.identifiers["volume"])
+        for disk in _copies(context.identifiers):
+            self.call(context, "delete_volume", context.identifiers["pool"], disk["volume"])
 
 
 class ListImage(HostStep):
-    """Read the copy for its checksum, and make the image's row. `settle` lets machines be made from it."""
+    """Read the copies for their checksums, and make the image's row. `settle` lets machines be made of it."""
 
     name, title = "image", "Compute its checksum and list it"
     timeout = 300.0
 
     def do(self, context: StepContext) -> None:
-        where = context.identifiers["pool"], context.identifiers["volume"]
-        size = context.identifiers["capacity"]
-        told: VolumeDigest = self.call(context, "digest_volume", *where, size=size)
-        info: VolumeInfo = self.call(context, "volume_info", *where)
-        context.check()
+        found = []
+        for disk in _copies(context.identifiers):
+            where = context.identifiers["pool"], disk["volume"]
+            told: VolumeDigest = self.call(context, "digest_volume", *where, size=disk["capacity"])
+            info: VolumeInfo = self.call(context, "volume_info", *where)
+            found.append((told, info))
+            context.check()
         with transaction.atomic():
-            _list(context, told, info)
+            _list(context, found)
 
     def undo(self, context: StepContext) -> None:
         with transaction.atomic():
@@ -80,11 +92,12 @@ def _places(names: Mapping[str, Any]) -> Any:
     return ImageAttachment.objects.filter(pool=names["place"], path=names["path"])
 
 
-def _list(context: StepContext, told: VolumeDigest, info: VolumeInfo) -> None:
+def _list(context: StepContext, found: Sequence[tuple[VolumeDigest, VolumeInfo]]) -> None:
     """Make the image's rows, hidden by a deprecation. Idempotent. Raises StepFailed for an image twice."""
     names, pinned = context.identifiers, context.spec["pinned"]
     if _places(names).exists():
         return
+    (told, info), *others = found
     same = Image.objects.filter(sha256=told.sha256).first()
     if same is not None:
         raise StepFailed("same_image", same.label)
@@ -93,6 +106,7 @@ def _list(context: StepContext, told: VolumeDigest, info: VolumeInfo) -> None:
         size=told.length_bytes,
         virtual_size=info.capacity_bytes,
         source="",
+        further=[_further(told, info) for told, info in others],
         every_project=False,
         deprecated_at=timezone.now(),
         deprecated_reason=BEING_MADE,
@@ -102,11 +116,20 @@ def _list(context: StepContext, told: VolumeDigest, info: VolumeInfo) -> None:
     ImageAttachment.objects.create(image=image, pool_id=names["place"], path=names["path"])
 
 
-def make_template(*, actor: Any, machine: VirtualMachine, title: str, description: str = "") -> Operation:
-    """Begin to make an image of the boot disk of `machine`, which is off, for the people of its project.
+def _further(told: VolumeDigest, info: VolumeInfo) -> dict[str, Any]:
+    """Return what an image keeps of a disk after its first one."""
+    sizes = {"size": told.length_bytes, "capacity": info.capacity_bytes}
+    return {"sha256": told.sha256, **sizes, "source": ""}
 
-    While it lasts, the copy takes room in its pool. Raises Denied, with the field, for who is no operator
-    there, and for what cannot be copied now.
+
+def make_template(
+    *, actor: Any, machine: VirtualMachine, title: str, description: str = "", whole: bool = True
+) -> Operation:
+    """Begin to make an image of the disks of `machine`, which is off, for the people of its project.
+
+    Not `whole`, it is of the disk alone that the machine starts from. While it lasts, the copies take room in
+    the pool of that disk. Raises Denied, with the field, for who is no operator there, and for what cannot be
+    copied now.
     """
     title, description = title.strip(), description.strip()
     if reason := right_lacks(actor, machine):
@@ -119,6 +142,9 @@ def make_template(*, actor: Any, machine: VirtualMachine, title: str, descriptio
         disk = boot_disk(current)
         if disk is None or disk.device:
             raise Denied(_("The machine starts from no file in a pool, and nothing else is copied."))
+        further = further_disks(current) if whole else []
+        if reason := _why_not_copied(further):
+            raise Denied(reason, field="whole")
         spec = RequestSpec(kind=KIND, sizes={}, pinned=_pinned(current, title, description))
         begun = begin_operation(
             actor=actor,
@@ -126,10 +152,11 @@ def make_template(*, actor: Any, machine: VirtualMachine, title: str, descriptio
             spec=spec,
             subject=current.topic,
             title=f"Make a template of {current.name}",
-            identifiers=_identifiers(current, disk),
+            identifiers=_identifiers(current, disk, further),
             lane=current.host.scope,
         )
-        ledger.hold(begun, {(disk.pool.pool.scope, Counter.Resource.DISK.value): disk.capacity})
+        taken = sum(one.capacity for one in (disk, *further))
+        ledger.hold(begun, {(disk.pool.pool.scope, Counter.Resource.DISK.value): taken})
         return begun
 
 
@@ -155,6 +182,27 @@ def boot_disk(machine: VirtualMachine) -> Disk | None:
     return next((own[target] for target in [*targets, *own] if target in own), None)
 
 
+def further_disks(machine: VirtualMachine) -> list[Disk]:
+    """Return the disks of a machine after the one that it starts from, in the order of its definition."""
+    first, disks = boot_disk(machine), machine.disks.select_related("pool__pool").order_by("target")
+    own = {disk.target: disk for disk in disks if first is None or disk.pk != first.pk}
+    seen = [(one.get("target") or {}).get("dev", "") for one in devices(_defined(machine), "disks")]
+    return [own[target] for target in dict.fromkeys([*seen, *own]) if target in own]
+
+
+def _why_not_copied(further: Sequence[Disk]) -> str:
+    """Return why not all of a machine's further disks can be copied, '' when they can."""
+    if len(further) >= MOST_VIRTIO:
+        return _("It has more disks than a new machine can have; copy the one alone that it starts from.")
+    if found := next((disk for disk in further if disk.device), None):
+        words = _(
+            "Its disk %(target)s is a device of its host, and only files are copied; copy the disk alone "
+            "that it starts from."
+        )
+        return words % {"target": found.target}
+    return ""
+
+
 def _pinned(machine: VirtualMachine, title: str, description: str) -> dict[str, Any]:
     """Freeze what the image will be said to be: what the machine's own image is, where it has one."""
     made_from, name = machine.image, _image_name(machine)
@@ -174,7 +222,8 @@ def _pinned(machine: VirtualMachine, title: str, description: str) -> dict[str, 
             "architecture": made_from.architecture if made_from else "x86_64",
             "device_models": made_from.device_models if made_from else [machine.devices],
             "os": made_from.os if made_from else "",
-            "uefi": _starts_by_uefi(machine),
+            **_board(machine),
+            "told": _told(machine),
         },
     }
 
@@ -192,24 +241,64 @@ def _free_version(name: str) -> str:
     return next(version for version in (today, *numbered) if version not in taken)
 
 
-def _starts_by_uefi(machine: VirtualMachine) -> bool:
-    """Tell whether what is on its disk was started by UEFI, by what the watcher saw of the machine last."""
+def _board(machine: VirtualMachine) -> dict[str, bool]:
+    """Return what started what is on its disk, by what the watcher saw of the machine last."""
+    if defined := _defined(machine):
+        return profiles.board_of(defined)
+    image = machine.image
+    return {name: bool(image and getattr(image, name)) for name in ("uefi", "secure_boot", "tpm")}
+
+
+def _defined(machine: VirtualMachine) -> dict[str, Any]:
     seen = noted.of(machine)
-    if seen is None or seen.observed_persistent is None:
-        return bool(machine.image and machine.image.uefi)
-    return profiles.starts_by_uefi(seen.observed_persistent)
+    return (seen.observed_persistent if seen else None) or {}
 
 
-def _identifiers(machine: VirtualMachine, disk: Disk) -> dict[str, Any]:
+def _told(machine: VirtualMachine) -> dict[str, Any]:
+    """Return what the machine is, as an image keeps it of an appliance's; of texts what is safe to show."""
+    defined, disk = _defined(machine), boot_disk(machine)
+    targets = [one.get("target") or {} for one in devices(defined, "disks")]
+    target = next((one for one in targets if disk and one.get("dev") == disk.target), {})
+    cards = devices(defined, "interfaces")
+    return {
+        "machine": True,
+        "name": machine.name,
+        "vcpus": machine.vcpus,
+        "memory": machine.memory_now,
+        **_board(machine),
+        "bus": appliances.shown(target.get("bus", "")),
+        "card": appliances.shown(next((card.get("model", "") for card in cards), "")),
+        "cards": len(cards),
+        "chipset": appliances.shown((defined.get("os") or {}).get("machine", "")),
+        "os": machine.image.os if machine.image else "",
+        "system": "",
+        "networks": [],
+        "blank": 0,
+    }
+
+
+def _identifiers(machine: VirtualMachine, disk: Disk, further: Sequence[Disk]) -> dict[str, Any]:
     place: PoolAttachment = disk.pool
     volume = f"gatehouse-{slugify(machine.name)[:64] or 'template'}-{uuid.uuid4().hex[:12]}.qcow2"
+    seen = noted.of(machine)
+    # By their names `Image.further_names` finds them beside the first.
+    others = [
+        {
+            "source": one.path,
+            "format": noted.format_of(seen, one.target),
+            "capacity": one.capacity,
+            "volume": f"{volume.removesuffix('.qcow2')}-disk{number}.qcow2",
+        }
+        for number, one in enumerate(further, 2)
+    ]
     return {
+        "further": others,
         "host": machine.host_id,
         "uuid": str(machine.uuid),
         "place": place.pk,
         "pool": place.pool.name,
         "source": disk.path,
-        "format": noted.format_of(noted.of(machine), disk.target),
+        "format": noted.format_of(seen, disk.target),
         "capacity": disk.capacity,
         "volume": volume,
         "path": f"{place.path}/{volume}",

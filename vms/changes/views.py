@@ -92,9 +92,10 @@ def clone(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_http_methods(_FORMS)
 def template(request: HttpRequest, pk: int) -> HttpResponse:
-    """Make an image of a machine's boot disk."""
+    """Make an image of a machine's disks."""
     vm = get_object_or_404(live.visible(request.user), pk=pk)
-    form = TemplateForm(request.POST or None)
+    further = templates.further_disks(vm)
+    form = TemplateForm(request.POST or None, disks=1 + len(further))
     if request.method == "POST" and form.is_valid():
         with denied_at(form):
             begun = templates.make_template(actor=request.user, machine=vm, **form.cleaned_data)
@@ -103,6 +104,7 @@ def template(request: HttpRequest, pk: int) -> HttpResponse:
         "vm": vm,
         "form": form,
         "disk": templates.boot_disk(vm),
+        "further": further,
         "cloud_init": bool(vm.image and vm.image.cloud_init),
         "denied": templates.right_lacks(request.user, vm) or power.why_not(request.user, vm, "template"),
     }

@@ -5,6 +5,7 @@ Not for: who may have it. The steps put everything into one folder, named before
 
 import errno
 import shutil
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from portal.operations.states import State
 from vms.building import page_of_machine
 from vms.changes.cloning import CopyDisks
 from vms.models import Export, VirtualMachine
-from vms.profiles import starts_by_uefi
+from vms.profiles import board_of
+from vms.settings.model import devices
 from vms.steps import DomainStep
 
 FOLDER: Path = settings.STATE_DIR / "exports"
@@ -106,9 +108,18 @@ def _appliance(context: StepContext, definition: bytes) -> Appliance:
         machine.memory,
         disks,
         networks,
-        uefi=starts_by_uefi(defined),
+        **board_of(defined),
+        bus=_bus(defined),
+        card=next((card.get("model", "") for card in devices(defined, "interfaces")), ""),
         systems=(system,) if system else (),
     )
+
+
+def _bus(defined: Mapping[str, Any]) -> str:
+    """Return what the machine's first disk hangs on, as appliances name it; SCSI is virtio's here."""
+    drives = [one for one in devices(defined, "disks") if one.get("device", "disk") == "disk"]
+    bus = next(((one.get("target") or {}).get("bus", "") for one in drives), "")
+    return "virtio" if bus == "scsi" else str(bus)
 
 
 def _path(context: StepContext) -> str:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.xml.build import parse
-from portal.drivers.ova.appliance import FORMATS, QCOW2, Appliance, PackedDisk
+from portal.drivers.ova.appliance import BUSES, CARDS, FORMATS, QCOW2, Appliance, PackedDisk
 
 #: Bytes; one is a few KiB.
 LONGEST = 1 << 20
@@ -22,7 +22,14 @@ _OTHER_SYSTEM = "1"
 MOST_VCPUS, MOST_MEMORY = 4096, 1 << 50
 LONGEST_NAME = 200
 #: CIM's numbers of resources (DSP0004).
-_CPU, _MEMORY, _CARD, _DISK = "3", "4", "10", "17"
+_OTHER, _CPU, _MEMORY, _CARD, _DISK = "1", "3", "4", "10", "17"
+#: The controllers that disks hang on: their number, and what the portal calls the model that it writes.
+_CONTROLLERS = {"ide": ("5", "PIIX4"), "sata": ("20", "AHCI"), "nvme": ("20", "vmware.nvme.controller")}
+_VIRTIO_SCSI = "6", "virtio-scsi"
+#: What a controller without a known model is, by its number alone.
+_BY_NUMBER = {"5": "ide", "6": "scsi"}
+#: VMware's words for firmware, and for a TPM among the items.
+_FIRMWARE, _SECURE, _VTPM = "firmware", "bootOptions.efiSecureBootEnabled", "vmware.vtpm"
 #: What a thing that a machine has is called; the latter two since OVF 2.
 _ITEMS = {"Item", "StorageItem", "EthernetPortItem"}
 #: Units by the words of DSP0004 and of who makes appliances, all of which mean powers of two by them.
@@ -85,29 +92,34 @@ def _write_system(root: ET.Element, appliance: Appliance) -> None:
             "ResourceType": _MEMORY,
             "VirtualQuantity": str(appliance.memory_bytes >> 20),
         },
-        {"ElementName": "Disks", "ResourceSubType": "virtio-scsi", "ResourceType": "6"},
     ]
+    number, model = _CONTROLLERS.get(appliance.bus, _VIRTIO_SCSI)
+    items.append({"ElementName": "Disks", "ResourceSubType": model, "ResourceType": number})
     controller = str(len(items))
-    for number, disk in enumerate(appliance.disks):
+    for place, disk in enumerate(appliance.disks):
         items.append(
             {
-                "AddressOnParent": str(number),
-                "ElementName": f"Disk {number + 1}",
+                "AddressOnParent": str(place),
+                "ElementName": f"Disk {place + 1}",
                 "HostResource": f"ovf:/disk/disk-{disk.file}",
                 "Parent": controller,
                 "ResourceType": _DISK,
             }
         )
     for name in appliance.networks:
-        items.append({"Connection": name, "ElementName": f"Card on {name}", "ResourceType": _CARD})
-    for number, item in enumerate(items, 1):
+        card = {"Connection": name, "ElementName": f"Card on {name}", "ResourceType": _CARD}
+        items.append(card | ({"ResourceSubType": appliance.card} if appliance.card else {}))
+    if appliance.tpm:
+        items.append({"ElementName": "TPM", "ResourceSubType": _VTPM, "ResourceType": _OTHER})
+    for place, item in enumerate(items, 1):
         element = ET.SubElement(hardware, _ovf("Item"))
         # In the order of the alphabet, as the schema wants them.
-        for name, value in sorted({**item, "InstanceID": str(number)}.items()):
+        for name, value in sorted({**item, "InstanceID": str(place)}.items()):
             ET.SubElement(element, f"{{{_RASD}}}{name}").text = value
-    if appliance.uefi:
-        firmware = {"key": "firmware", "value": "efi"}
-        told_so = {_ovf("required"): "false"} | {f"{{{_VMW}}}{name}": text for name, text in firmware.items()}
+    said = {_FIRMWARE: "efi"} if appliance.uefi else {}
+    said |= {_SECURE: "true"} if appliance.secure_boot else {}
+    for key, value in said.items():
+        told_so = {_ovf("required"): "false", f"{{{_VMW}}}key": key, f"{{{_VMW}}}value": value}
         ET.SubElement(hardware, f"{{{_VMW}}}Config", told_so)
 
 
@@ -151,7 +163,11 @@ def read(content: bytes) -> Appliance:
         memory_bytes=memory,
         disks=disks,
         networks=tuple(_text(item, "Connection") for item in items if _is(item, _CARD)),
-        uefi=_starts_by_uefi(systems[0]),
+        uefi=(uefi := _starts_by_uefi(systems[0])),
+        secure_boot=uefi and _config(systems[0], _SECURE) in {"true", "1"},
+        tpm=_has_tpm(systems[0], items),
+        bus=_bus(items),
+        card=CARDS.get(_model(next((item for item in items if _is(item, _CARD)), None)), ""),
         systems=tuple(dict.fromkeys(_names_of_system(systems[0]))),
         blank=blank,
     )
@@ -187,10 +203,37 @@ def _attached(root: ET.Element, items: Sequence[ET.Element]) -> tuple[tuple[Pack
 
 def _starts_by_uefi(system: ET.Element) -> bool:
     """Say so by the words of VMware (`Config`) or of VirtualBox (`Firmware`)."""
-    configs = _all(system, "Config")
-    told = {_attribute(one, "value") for one in configs if _attribute(one, "key") == "firmware"}
-    told |= {_attribute(one, "type") for one in _all(system, "Firmware")}
-    return any(word.lower().startswith("efi") for word in told)
+    told = {_attribute(one, "type").lower() for one in _all(system, "Firmware")}
+    told.add(_config(system, _FIRMWARE))
+    return any(word.startswith("efi") for word in told)
+
+
+def _config(system: ET.Element, key: str) -> str:
+    """Return what VMware's `Config` says of `key`, in small letters."""
+    found = (one for one in _all(system, "Config") if _attribute(one, "key") == key)
+    return next((_attribute(one, "value").lower() for one in found), "")
+
+
+def _has_tpm(system: ET.Element, items: Sequence[ET.Element]) -> bool:
+    """Say so by an item of VMware's, or by VirtualBox's element with a type."""
+    types = {_attribute(one, "type").lower() for one in _all(system, "TrustedPlatformModule")}
+    return bool(types - {"", "none"}) or any(_model(item) == _VTPM for item in items)
+
+
+def _bus(items: Sequence[ET.Element]) -> str:
+    """Return what the machine's first disk hangs on, '' where that is not said or nobody knows it."""
+    disk = next((item for item in items if _is(item, _DISK) and _text(item, "HostResource")), None)
+    parent = _text(disk, "Parent") if disk is not None else ""
+    found = next((item for item in items if parent and _text(item, "InstanceID") == parent), None)
+    if found is None:
+        return ""
+    return BUSES.get(_model(found)) or _BY_NUMBER.get(_text(found, "ResourceType"), "")
+
+
+def _model(item: ET.Element | None) -> str:
+    """Return what an item says of its model, in small letters; of several words the first."""
+    words = _text(item, "ResourceSubType").lower().split() if item is not None else []
+    return words[0] if words else ""
 
 
 def _names_of_system(system: ET.Element) -> Iterator[str]:

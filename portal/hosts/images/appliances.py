@@ -6,7 +6,7 @@ Not for: judging the disk, which `drivers.imagefile` does, nor for the format of
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from portal.drivers.errors import InvalidSpec
 from portal.drivers.imagefile import SECTOR, Unfit
 from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.drivers.ova.archive import opened
+from portal.drivers.types import DeviceModel
 
 #: What others call systems (VMware's and VirtualBox's names and words, in small letters) -> osinfo-db's ids.
 _SYSTEMS = (
@@ -104,7 +105,7 @@ def _chosen(found: Appliance, number: int | None) -> PackedDisk:
             "number": place,
             "capacity": disk.capacity_bytes,
             "format": disk.format,
-            "file": _shown(disk.file),
+            "file": shown(disk.file),
         }
         for place, disk in enumerate(found.disks, 1)
     ]
@@ -118,18 +119,34 @@ def _chosen(found: Appliance, number: int | None) -> PackedDisk:
 def said_by(found: Appliance) -> dict[str, Any]:
     """Return what an appliance says of its machine; bytes, and '' or 0 for what it does not say."""
     return {
-        "name": _shown(found.name),
+        "name": shown(found.name),
         "vcpus": found.vcpus,
         "memory": found.memory_bytes,
         "uefi": found.uefi,
+        "secure_boot": found.secure_boot,
+        "tpm": found.tpm,
+        "bus": found.bus,
+        "card": found.card,
+        "cards": len(found.networks),
         "os": system_of(found.systems),
-        "system": _shown(next(iter(found.systems), "")),
-        "networks": [_shown(name) for name in dict.fromkeys(found.networks) if name][:MOST_NETWORKS],
+        "system": shown(next(iter(found.systems), "")),
+        "networks": [shown(name) for name in dict.fromkeys(found.networks) if name][:MOST_NETWORKS],
         "blank": found.blank,
     }
 
 
-def _shown(text: str) -> str:
+def device_models(told: Mapping[str, Any]) -> list[str]:
+    """Return which devices a system has drivers for, by the hardware that its machine had.
+
+    What ran on another's disks and cards may know nothing of virtio, and finds its disk on SATA. Whoever says
+    nothing of it, or names virtio, gets that.
+    """
+    foreign = {told.get("bus", ""), told.get("card", "")} - {"", "virtio"}
+    return [DeviceModel.EMULATED.value if foreign else DeviceModel.PARAVIRTUAL.value]
+
+
+def shown(text: str) -> str:
+    """Return of a stranger's text what pages show: a hundred letters that can be shown."""
     return "".join(letter for letter in text if letter.isprintable())[:100]
 
 

@@ -7,7 +7,7 @@ from portal.hosts.images.values import FIELDS
 from portal.hosts.models import Image
 
 #: Of a newer version the older one says these too where nobody edited them: no builder knows of them.
-_OURS = frozenset({"os", "uefi", "min_disk", "every_project", "projects"})
+_OURS = frozenset({"os", "uefi", "secure_boot", "tpm", "min_disk", "every_project", "projects"})
 #: What each version says by itself.
 _OWN = frozenset({"version"})
 

@@ -43,31 +43,37 @@ def delete_from(place: PoolAttachment, image: Image) -> None:
     rows = ImageAttachment.objects.filter(image=image, pool=place)
     path = rows.values_list("path", flat=True).first()
     # A template's volume is called by when it was made; what no row tells of can only be an import's.
-    name = PurePosixPath(path).name if path else image.volume_name
-    asking(place)("delete_volume", place.pool.name, name)
+    first = PurePosixPath(path).name if path else image.volume_name
+    for name in (*image.further_names(first), first):
+        asking(place)("delete_volume", place.pool.name, name)
     rows.delete()
 
 
-def _mark(place: PoolAttachment, image: Image) -> str:
-    """Return what stands for the copy of an image in a pool; no other image ever gets its key."""
-    return str(uuid.uuid5(_MARKS, f"{image.pk}/{place.pk}"))
+def _mark(place: PoolAttachment, image: Image, name: str) -> str:
+    """Return what stands for the copy of an image's disk in a pool; no other image ever gets its key."""
+    number = image.volume_names.index(name)
+    return str(uuid.uuid5(_MARKS, f"{image.pk}/{place.pk}" + (f"/{number}" if number else "")))
 
 
 def claim(place: PoolAttachment, image: Image) -> None:
-    """Write that the image's volume in a pool is this import's own, unless one is there. Idempotent.
+    """Write which volumes of the image in a pool are this import's own: those that are not there. Idempotent.
 
     Raises DriverError.
     """
-    if is_begun(_mark(place, image)):
+    names = [name for name in image.volume_names if not is_begun(_mark(place, image, name))]
+    if not names:
         return
     volumes = call(place.host_id, "list_volumes", place.pool.name, timeout=SECONDS)
-    if image.volume_name not in {volume.name for volume in volumes}:
-        note_begun(_mark(place, image))
+    there = {volume.name for volume in volumes}
+    for name in names:
+        if name not in there:
+            note_begun(_mark(place, image, name))
 
 
-def disclaim(place: PoolAttachment, image: Image) -> None:
-    """Write that the volume is not this import's. Idempotent."""
-    forget_begun(_mark(place, image))
+def disclaim(place: PoolAttachment, image: Image, name: str = "") -> None:
+    """Write that a volume, or none, is this import's. Idempotent."""
+    for one in [name] if name else image.volume_names:
+        forget_begun(_mark(place, image, one))
 
 
 def disclaim_everywhere(image: Image) -> None:
@@ -77,25 +83,26 @@ def disclaim_everywhere(image: Image) -> None:
 
 
 def take_back(place: PoolAttachment, image: Image) -> None:
-    """Forget that the image is in a pool; delete its volume when this import made it and nobody uses it.
+    """Forget that the image is in a pool; delete its volumes that this import made and nobody uses.
 
     Idempotent. Raises StepFailed. A pool that does not run, or is gone, is left as it is. What is left shows
     up as an orphan of its pool.
     """
-    if is_begun(_mark(place, image)):
+    own = [name for name in image.volume_names if is_begun(_mark(place, image, name))]
+    for name in own:
         try:
-            _delete_unused(place, image)
+            _delete_unused(place, name)
         except StepFailed as failure:
             if failure.code not in _NO_POOL:
                 raise
             # Nobody may ever start it; an import of the same file takes what lies there.
-            _log.warning("%s is left in %s: %s", image.volume_name, place, failure.code)
+            _log.warning("%s is left in %s: %s", name, place, failure.code)
     ImageAttachment.objects.filter(image=image, pool=place).delete()
     disclaim(place, image)
 
 
-def _delete_unused(place: PoolAttachment, image: Image) -> None:
-    if users := users_of(asking(place), place.pool.name, image.volume_name):
-        _log.warning("%s is left in %s: %s", image.volume_name, place, ", ".join(users))
+def _delete_unused(place: PoolAttachment, name: str) -> None:
+    if users := users_of(asking(place), place.pool.name, name):
+        _log.warning("%s is left in %s: %s", name, place, ", ".join(users))
     else:
-        delete_from(place, image)
+        asking(place)("delete_volume", place.pool.name, name)

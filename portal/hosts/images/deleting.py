@@ -28,7 +28,7 @@ class DeleteVolumes(Step):
         image = Image.objects.filter(pk=context.identifiers["image"]).first()
         if image is None:
             return
-        for attachment in image.attachments.select_related("pool__pool", "pool__host"):
+        for attachment in image.attachments.select_related("image", "pool__pool", "pool__host"):
             # Each time anew: the one before may have taken a minute.
             _check_unused(image)
             _ask_host(attachment)
@@ -47,9 +47,9 @@ def _check_unused(image: Image) -> None:
 def _ask_host(attachment: ImageAttachment) -> None:
     """Raise StepFailed when a domain or a volume needs the image by what its host says, a stranger's too."""
     place = attachment.pool
-    name = PurePosixPath(attachment.path).name
-    if users := sharing.users_of(asking(place), place.pool.name, name):
-        raise StepFailed("image_used", f"{', '.join(users)} on {place.host.name}.")
+    for path in attachment.paths:
+        if users := sharing.users_of(asking(place), place.pool.name, PurePosixPath(path).name):
+            raise StepFailed("image_used", f"{', '.join(users)} on {place.host.name}.")
 
 
 class Forget(Step):

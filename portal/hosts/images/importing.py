@@ -319,6 +319,7 @@ def _digest_of(upload: Upload) -> str:
 
 def _make(upload: Upload, wanted: Wanted) -> Image:
     path, told = store.image_of(upload), upload.told
+    uefi = wanted.uefi or told.get("uefi", False)
     image = Image.objects.create(
         kind=wanted.kind,
         name=wanted.name,
@@ -333,12 +334,14 @@ def _make(upload: Upload, wanted: Wanted) -> Image:
         min_memory=wanted.min_memory or max(told.get("memory") or GIB, LEAST_MEMORY),
         cloud_init=wanted.cloud_init,
         description=wanted.description.strip(),
-        device_models=list(wanted.device_models),
+        device_models=list(wanted.device_models) or appliances.device_models(told),
         source=str(path),
         os=wanted.os or told.get("os", ""),
         told=told,
         boot_files=boot_files.found(str(path)) if wanted.kind == Image.Kind.ISO else [],
-        uefi=wanted.uefi or told.get("uefi", False),
+        uefi=uefi,
+        secure_boot=uefi and (wanted.secure_boot or told.get("secure_boot", False)),
+        tpm=wanted.tpm or told.get("tpm", False),
         every_project=wanted.every_project,
         deprecated_at=timezone.now(),
         deprecated_reason=BEING_MADE,

@@ -29,7 +29,8 @@ def stood_on(image: Image) -> list[str]:
     Whoever deletes it asks the hosts again: what they told may be old, and taking an import back leaves
     what is used.
     """
-    places = set(image.attachments.values_list("pool__host", "path"))
+    copies = image.attachments.values_list("pool__host", "path")
+    places = {(host, one) for host, path in copies for one in (path, *image.further_names(path))}
     rows = Volume.objects.filter(
         pool__host__in={host for host, _path in places}, observed_backing__in={path for _host, path in places}
     )

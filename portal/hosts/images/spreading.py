@@ -34,6 +34,15 @@ class CopiesImages(HostStep):
             context.check()
         return failed
 
+    def _copy_disks(self, context: StepContext, pool: str, image: Image) -> VolumeInfo:
+        """Copy the disks of an image; return where the first one lies."""
+        sizes = [image.size, *(disk["size"] for disk in image.further)]
+        found: list[VolumeInfo] = []
+        for name, source, size in zip(image.volume_names, image.sources, sizes, strict=True):
+            found.append(self.call(context, "upload_image", pool, name, source, size=size))
+            context.check()
+        return found[0]
+
     def _copy(self, context: StepContext, place: PoolAttachment, image: Image) -> None:
         """Copy one image. Of a network installer only the kernel: the initrd is each machine's own."""
         pool = place.pool.name
@@ -42,8 +51,7 @@ class CopiesImages(HostStep):
             kernel = BootFileSpec(pool, image.volume_name, f"{image.source}/linux")
             copied = self.call(context, "write_boot_file", kernel)
         else:
-            told = pool, image.volume_name, image.source
-            copied = self.call(context, "upload_image", *told, size=image.size)
+            copied = self._copy_disks(context, pool, image)
             boot_files.note(image)
         with transaction.atomic():
             # It may have been removed while the image was copied there.

@@ -1,7 +1,7 @@
 """What a person says of an image that they hand in, and what of that is taken. Not for: the file itself."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +17,8 @@ LEAST_MEMORY, MOST_MEMORY = 16 * MIB, 1024 * GIB
 MOST_DISK = 64 * 1024 * GIB
 #: What is said of an image and is no content of it: who administers it may say it anew at any time.
 FIELDS = (
-    "title", "version", "description", "os", "uefi", "min_memory", "min_disk", "login_user", "cloud_init",
-    "device_models", "every_project", "projects",
+    "title", "version", "description", "os", "uefi", "secure_boot", "tpm", "min_memory", "min_disk",
+    "login_user", "cloud_init", "device_models", "every_project", "projects",
 )  # fmt: skip
 #: More than any OVA has that is taken.
 MOST_DISKS = 64
@@ -47,6 +47,8 @@ class Description:
     min_disk: int = 0
     cloud_init: bool = False
     uefi: bool = False
+    secure_boot: bool = False
+    tpm: bool = False
     device_models: tuple[str, ...] = (DeviceModel.PARAVIRTUAL.value,)
     every_project: bool = True
     projects: tuple[int, ...] = ()
@@ -56,7 +58,8 @@ class Description:
 class Wanted(Description):
     """An image as it will be described.
 
-    Without a least memory it is what an appliance says of its machine, and a GiB for everything else.
+    Without a least memory it is what an appliance says of its machine, and a GiB for everything else; without
+    device models, those that its machine had, and paravirtual ones for everything else.
     """
 
     kind: str
@@ -81,7 +84,8 @@ def check_wanted(wanted: Wanted) -> None:
         raise Denied(_("A name has small letters, digits and hyphens, at most 40 of them."), field="name")
     if wanted.min_memory:
         check_memory(wanted.min_memory)
-    check_described(wanted)
+    models = wanted.device_models or (DeviceModel.PARAVIRTUAL.value,)
+    check_described(replace(wanted, device_models=models))
 
 
 def check_memory(least: int) -> None:
@@ -102,6 +106,8 @@ def check_described(wanted: Description) -> None:
         raise Denied(_("A disk has at most 64 TiB."), field="min_disk")
     if not wanted.device_models or not set(wanted.device_models) <= set(DeviceModel):
         raise Denied(_("Say which devices it has drivers for."), field="device_models")
+    if wanted.secure_boot and not wanted.uefi:
+        raise Denied(_("Secure Boot is a part of UEFI; choose that too."), field="secure_boot")
     if wanted.cloud_init and not wanted.login_user:
         raise Denied(_("Say as whom one signs in: cloud-init puts the keys there."), field="login_user")
     if wanted.login_user and not _USER.fullmatch(wanted.login_user):

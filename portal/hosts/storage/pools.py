@@ -206,7 +206,7 @@ def why_not_removed(pool: PoolAttachment) -> str:
     if reason := why_uploading(pool):
         return reason
     # A copy of an image is a copy: the image lies in the other pools.
-    images = set(pool.images.values_list("path", flat=True))
+    images = {path for copy in pool.images.select_related("image") for path in copy.paths}
     volumes = pool.volumes.exclude(observed_path__in=images).select_related("pool__pool")
     return why_busy(pool, uses_of(list(volumes)))
 

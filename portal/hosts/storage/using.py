@@ -54,9 +54,14 @@ def is_orphan(volume: Volume, uses: Sequence[Use]) -> bool:
 
 def _images(volumes: Sequence[Volume]) -> Iterable[tuple[int, Use]]:
     copies = ImageAttachment.objects.filter(pool__pool__in={volume.pool.pool_id for volume in volumes})
-    titles = {(copy.pool.pool_id, copy.path): copy.image for copy in copies.select_related("image", "pool")}
+    titles = {
+        (copy.pool.pool_id, path): copy.image
+        for copy in copies.select_related("image", "pool")
+        for path in copy.paths
+    }
     # A copy that is under way has no row yet.
-    made = {image.volume_name: image for image in Image.objects.filter(deprecated_reason=BEING_MADE)}
+    hidden = Image.objects.filter(deprecated_reason=BEING_MADE)
+    made = {name: image for image in hidden for name in image.volume_names}
     for volume in volumes:
         if image := titles.get((volume.pool.pool_id, volume.observed_path)):
             yield volume.pk, Use(_("Image %(image)s") % {"image": image.label})

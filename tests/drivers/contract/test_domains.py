@@ -92,9 +92,9 @@ def test_a_domain_of_emulated_devices_starts(bench: Bench) -> None:
 def test_a_domain_as_windows_wants_it_starts_and_is_forgotten_whole(bench: Bench) -> None:
     """Red when the firmware cannot be found by what is asked of it, or its variables keep the definition."""
     spec = replace(
-        bench.domain(), uefi=True, tpm=True, windows=True, installs=True, memory_bytes=256 * MIB
+        bench.domain(), uefi=True, secure_boot=True, tpm=True, windows=True, memory_bytes=256 * MIB
     )
-    spec = replace(spec, seed_path=None, cds=(spec.seed_path or "",))
+    spec = replace(spec, installs=True, seed_path=None, cds=(spec.seed_path or "",))
     bench.driver.define(spec)
     bench.driver.start(spec.uuid)
     assert bench.driver.domain_info(spec.uuid).state is DomainState.RUNNING

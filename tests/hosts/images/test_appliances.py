@@ -114,10 +114,40 @@ def test_what_a_person_said_is_not_said_otherwise(chief, uploads, pool, tmp_path
     assert (image.os, image.min_memory, image.told["os"]) == ("win10", 64 * MIB, "debian11")
 
 
+@pytest.mark.parametrize(
+    ("hardware", "models"),
+    [
+        ({"bus": "virtio", "card": "virtio"}, ["paravirtual"]),
+        ({"bus": "virtio", "card": "e1000"}, ["emulated"]),
+        ({"bus": "sata", "card": "e1000e", "secure_boot": True, "tpm": True}, ["emulated"]),
+    ],
+)
+def test_its_firmware_and_hardware_are_what_machines_get(
+    chief, uploads, pool, tmp_path, client, hardware, models
+):
+    """Red when _make() forgets the board, or gives virtio to a system that may have no drivers for it."""
+    upload = services.begin_upload(actor=chief, wanted=replace(OVA, device_models=()))
+    packing = {"uefi": True, **hardware}
+    assert imported(send(chief, upload, packed(tmp_path, disk(tmp_path / "raw"), **packing)))[1] == []
+    image = Image.objects.get()
+    assert image.device_models == models
+    secure = hardware.get("secure_boot", False)
+    assert (image.uefi, image.secure_boot, image.tpm) == (True, secure, secure)
+    assert (image.told["card"], image.told["cards"]) == (hardware["card"], 1)
+    client.force_login(chief)
+    page = client.get(reverse("vms:image", args=[image.pk])).content.decode()
+    assert hardware["card"] in page and ("UEFI with Secure Boot and a TPM" in page) == secure
+    # What a person says counts.
+    said = services.begin_upload(actor=chief, wanted=replace(OVA, version="2"))
+    imported(send(chief, said, packed(tmp_path, disk(tmp_path / "raw", content=disk_bytes(MIB)), **packing)))
+    assert Image.objects.get(version="2").device_models == ["paravirtual"]
+
+
 def test_a_disk_by_itself_needs_a_gib_where_nothing_is_said(chief, uploads, pool, upload, tmp_path):
     imported(send(chief, upload, disk(tmp_path / "raw")))
     image = Image.objects.get()
     assert (image.min_memory, image.told, image.uefi) == (1 << 30, {}, False)
+    assert image.device_models == ["paravirtual"]
 
 
 VMDK = "old disk1.vmdk"

@@ -357,7 +357,7 @@ def test_nobody_goes_on_with_the_upload_of_another(chief, upload):
         ({"os": "../x"}, "os"),
         ({"min_memory": 5}, "min_memory"),
         ({"min_disk": 1 << 50}, "min_disk"),
-        ({"device_models": ()}, "device_models"),
+        ({"secure_boot": True}, "secure_boot"),
         ({"device_models": ("xen",)}, "device_models"),
         ({"cloud_init": True, "login_user": ""}, "login_user"),
         ({"login_user": "a b"}, "login_user"),

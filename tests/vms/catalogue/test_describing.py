@@ -202,6 +202,7 @@ def test_all_that_is_said_of_it_can_be_said_anew(admin, image, cast):
     before = describing.snapshot(image)
     told = {
         "title": "Other", "version": "7", "description": "what it is", "os": "debian12", "uefi": "on",
+        "secure_boot": "on", "tpm": "on",
         "min_memory": "0.5", "min_disk": "3", "login_user": "tux", "cloud_init": "on",
         "device_models": ["paravirtual", "emulated"], "every_project": "0", "projects": [cast.project.pk],
     }  # fmt: skip
@@ -211,7 +212,7 @@ def test_all_that_is_said_of_it_can_be_said_anew(admin, image, cast):
     assert [name for name in FIELDS if before[name] == after[name]] == []
     assert image.edited == sorted(FIELDS) and image.least_disk == 3 * GIB
     page = admin.get(reverse("vms:image", args=[image.pk])).content.decode()
-    assert "Least disk" in page and "Edited by hand" in page
+    assert "Least disk" in page and "Edited by hand" in page and "UEFI with Secure Boot and a TPM" in page
     # As it is shown it says the same again.
     assert describe(admin, image).status_code == 302
     image.refresh_from_db()

@@ -50,7 +50,7 @@ class DomainElement:
         system = child(root, "os", **({"firmware": "efi"} if spec.uefi else {}))
         child(system, "type", "hvm", arch="x86_64", machine="q35")
         if spec.uefi:
-            WindowsElements.firmware(system, secure=spec.windows)
+            WindowsElements.firmware(system, secure=spec.secure_boot)
         if spec.boot is None:
             for place in ("cdrom", "hd") if spec.installs else ("hd",):
                 child(system, "boot", dev=place)
@@ -70,6 +70,9 @@ class DomainElement:
             child(child(features, "tcg"), "tb-cache", str(TB_CACHE_MIB), unit="MiB")
         else:
             child(root, "cpu", mode="host-model")
+        if spec.secure_boot:
+            # A firmware that keeps its keys from the system keeps them in system management mode.
+            child(features, "smm", state="on")
         if spec.windows:
             WindowsElements.add(root, features, spec)
 
@@ -146,6 +149,7 @@ class DomainElement:
             cds=CdElements.parse(drives, model),
             installs=root.findtext("on_reboot") == "destroy",
             uefi=need(root, "os").get("firmware") == "efi",
+            secure_boot=WindowsElements.is_secure(root),
             tpm=root.find("devices/tpm") is not None,
             windows=WindowsElements.are_in(root),
             accelerator=Accelerator(root.get("type", "")),

@@ -1,4 +1,4 @@
-"""What a domain has otherwise for Windows: firmware, clock, and the interfaces of Hyper-V."""
+"""What a domain has otherwise for Windows: firmware that others have too, clock, interfaces of Hyper-V."""
 
 from xml.etree import ElementTree as ET
 
@@ -23,14 +23,17 @@ class WindowsElements:
             child(firmware, "feature", enabled="yes" if secure else "no", name=name)
 
     @staticmethod
+    def is_secure(root: ET.Element) -> bool:
+        """Say whether the firmware is to be one that checks signatures."""
+        feature = root.find("os/firmware/feature[@name='secure-boot']")
+        return feature is not None and feature.get("enabled") == "yes"
+
+    @staticmethod
     def add(root: ET.Element, features: ET.Element, spec: DomainSpec) -> None:
         """Append the clock, and to <features> what Windows asks a hypervisor for."""
         clock = child(root, "clock", offset="localtime")
         for name, policy in _TIMERS.items():
             child(clock, "timer", name=name, **policy)
-        if spec.uefi:
-            # A firmware that keeps its keys from the system keeps them in system management mode.
-            child(features, "smm", state="on")
         if spec.accelerator is not Accelerator.KVM:
             return  # QEMU's own emulation of a processor has no interfaces of Hyper-V
         child(clock, "timer", name="hypervclock", present="yes")
