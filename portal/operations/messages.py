@@ -400,6 +400,7 @@ SENTENCES = {
 NAMING = frozenset(
     {
         "host_enrolled",
+        "card_stays",
         "cannot_save",
         "cannot_restore",
         "not_adoptable",
