@@ -7,7 +7,7 @@ from django import forms
 
 from portal.accounts.models import User
 from portal.core.numbers import number_of
-from portal.core.web.forms import GibField, MibField, RowsField
+from portal.core.web.forms import GibField, MibField, MibOfKibField, RowsField
 from tests.factories import MIB
 
 #: The first three are no numbers to int(), to a column of SQLite, and to one of PostgreSQL.
@@ -45,6 +45,8 @@ def test_a_key_that_no_row_can_have_is_no_choice(key):
         (GibField, "-0.0001", 0),
         (MibField, "0.0000001", 1),
         (MibField, "2.5", 5 * MIB // 2),
+        (MibOfKibField, "0.0001", 1),
+        (MibOfKibField, "2.5", 2560),
     ],
 )
 def test_a_broken_size_is_rounded_up(kind, typed, value):

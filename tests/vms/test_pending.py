@@ -104,6 +104,8 @@ def test_the_samples_are_those_that_mislead():
          ("Model of 52:54:00:aa:bb:01", "virtio", "e1000e")),
         ("bios", {"devices": {"interfaces": [{"link": "down"}]}},
          ("Link of 52:54:00:aa:bb:01", "up", "down")),
+        ("bios", {"devices": {"interfaces": [{"limits": {"outbound": {"average": 512}}}]}},
+         ("Network card 52:54:00:aa:bb:01: Outbound average, MiB/s", "", "0.5")),
         ("bios", {"devices": {"host_devices": [STICK]}}, ("Device of the host", "", "usb:058f:6387")),
         ("bios", {"os": {"boot": [{}, {"dev": "network"}]}}, ("Starts from", "Disk", "Disk, Network")),
         ("bios", {"devices": {"watchdogs": [{"model": "ib700", "action": "pause"}]}},

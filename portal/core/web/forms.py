@@ -109,6 +109,11 @@ class MibField(GibField):
     UNIT, WHOLE = MIB, 1
 
 
+class MibOfKibField(GibField):
+    """As GibField, in MiB, of what code knows in KiB; a broken number is rounded up to whole KiB."""
+
+    UNIT, WHOLE = MIB // 1024, 1
+
 
 class ConfirmForm(forms.Form):
     """Asks for the name of what will be lost to be typed."""
