@@ -118,6 +118,13 @@ def test_each_change_of_a_real_machine_is_one_row(name, change, row):
     assert after(change, name) == [row]
 
 
+def test_what_a_network_limits_its_cards_to_waits_for_nothing():
+    """Red when it is compared: libvirt prints a port group's limits in what runs alone, at each start."""
+    running, persistent = sample("bios")
+    limits = {"devices": {"interfaces": [{"limits": {"inbound": {"average": 512}}}]}}
+    assert compared(changed(Kind.DOMAIN, running.encode(), limits), persistent) == pending.Pending()
+
+
 def test_a_disk_and_a_card_that_come_are_told():
     disk = {"type": "file", "device": "disk", "source": {"file": "/p/data.qcow2"}, "target": {"dev": "vdb"}}
     card = {"type": "network", "mac": "52:54:00:00:00:02", "source": {"network": "lan"}}
