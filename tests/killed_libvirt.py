@@ -34,6 +34,7 @@ CHANGES = {
         "resume",
         "setAutostart",
         "setBlockIoTune",
+        "setInterfaceParameters",
         "setMemoryFlags",
         "setVcpusFlags",
         "suspend",

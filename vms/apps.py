@@ -19,7 +19,7 @@ class VmsConfig(AppConfig):
         from vms.catalogue.images import ALLOWED_NETWORKS, page_of_upload, used_by
         from vms.changes import attaching, disks, moving
         from vms.changes.cloning import CLONE
-        from vms.changes.devices import buses, cardmodels, drives, limits, media, nics, rewiring
+        from vms.changes.devices import bandwidth, buses, cardmodels, drives, limits, media, nics, rewiring
         from vms.changes.resizing import RESIZE
         from vms.changes.templates import TEMPLATE
         from vms.deploying import DEPLOY_SEVERAL
@@ -33,7 +33,7 @@ class VmsConfig(AppConfig):
         from vms.power import KINDS, give_up_machines
         from vms.starting import AUTOSTART
 
-        rooms = (nics, rewiring, cardmodels, drives, media, limits, buses)
+        rooms = (nics, rewiring, cardmodels, bandwidth, drives, media, limits, buses)
         devices = (kind for room in rooms for kind in room.KINDS)
         changes = (*disks.KINDS, *attaching.KINDS, *moving.KINDS, *devices)
         built = (CREATE, DEPLOY_SEVERAL, INSTALL, ADOPT, LOOK_AGAIN)

@@ -21,6 +21,7 @@ from portal.core.templatetags.gatehouse import gib
 from portal.drivers.types import LEFT
 from portal.hosts.models import ImageAttachment
 from vms import settings
+from vms.changes.devices import bandwidth
 from vms.changes.devices.limits import differences as limits_differ
 from vms.changes.devices.media import seed_path
 from vms.changes.devices.nics import mac_of
@@ -327,6 +328,10 @@ def _cards(running: Defined, persistent: Defined, names: Names) -> Iterator[Row]
         before, after = (_("down") if one.get("link") == "down" else _("up") for one in (runs, waits))
         if before != after:
             yield Row(_("Link of %(mac)s") % told, before, after)
+        # What its network limits a card to is as well at each start.
+        if not bandwidth.is_of_network(runs, waits):
+            for limit in bandwidth.differences(*map(bandwidth.of_card, (runs, waits))):
+                yield Row(_("Network card %(mac)s") % told + f": {limit.label}", limit.before, limit.after)
 
 
 def _net(card: Any) -> tuple[str, ...]:

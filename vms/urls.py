@@ -80,6 +80,7 @@ urlpatterns = [
     path("<int:pk>/cards/<str:mac>/link/", devices.card_link, name="card_link"),
     path("<int:pk>/cards/<str:mac>/network/", devices.card_network, name="card_network"),
     path("<int:pk>/cards/<str:mac>/model/", devices.card_model, name="card_model"),
+    path("<int:pk>/cards/<str:mac>/limits/", devices.card_limits, name="card_limits"),
     path("<int:pk>/cards/<str:mac>/remove/", devices.card_remove, name="card_remove"),
     path("<int:pk>/host-devices/", hostdevice_views.host_devices, name="host_devices"),
     path("<int:pk>/host-devices/give/", hostdevice_views.give, name="host_device_give"),

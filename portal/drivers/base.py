@@ -413,6 +413,19 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
+    def limit_nic(
+        self, uuid: str, mac: str, limits: Mapping[str, int], ran: Mapping[str, int] | None = None
+    ) -> None:
+        """Limit what the card of that MAC receives and sends, now and for later starts.
+
+        `limits` has every name of `types.BANDWIDTH`, and so has `ran`, for what runs where that is to have
+        others. What is said beside them of the card (a floor) stays. Both sides or neither: what runs is put
+        back when the definition cannot be changed. Idempotent. Raises NoShaping (the host cannot limit what
+        runs), NotSupported (the card is of a kind that libvirt limits nowhere), DeviceNotFound, InvalidSpec,
+        DomainNotFound.
+        """
+
+    @abstractmethod
     def plug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
         """Give what runs a watchdog, a channel or a USB device of the host; the definition is not touched.
 

@@ -17,6 +17,7 @@ class DomainFeature(StrEnum):
     CHANGE_CARD = "change card"
     CHANGE_CARD_HOT = "change card hot"
     LIMIT_DISK = "limit disk"
+    LIMIT_CARD = "limit card"
     GROW_DISK_HOT = "grow disk hot"
     MOVE_DISK = "move disk"
     #: libvirt's managed save.
@@ -35,6 +36,7 @@ _QEMUS = frozenset(
         DomainFeature.OWN_CARDS,
         DomainFeature.CHANGE_CARD_HOT,
         DomainFeature.LIMIT_DISK,
+        DomainFeature.LIMIT_CARD,
         DomainFeature.GROW_DISK_HOT,
         DomainFeature.MOVE_DISK,
         DomainFeature.AGENT,
@@ -45,11 +47,12 @@ _QEMUS = frozenset(
     }
 )
 #: By domain type what libvirt (9.0) lacks, as its sources say. The tables at the end of libxl_driver.c and
-#: lxc_driver.c have no domainSetBlockIoTune, domainBlockResize or domainBlockCopy, and LXC's no
-#: domainManagedSave. `libxlDomainUpdateDeviceLive` and `...Config` change nothing but CDs, LXC's
-#: `lxcDomainUpdateDeviceFlags` nothing that runs. libxl_conf.c hands Xen a disk's `discard` and the order of
-#: kinds of devices (`libxlMakeDisk`, `libxlMakeDomBuildInfo`), and no cache, place of a single device, layout
-#: of a processor or watchdog. Xen attaches disks of its own bus alone, and the agent is QEMU's.
+#: lxc_driver.c have no domainSetBlockIoTune, domainSetInterfaceParameters, domainBlockResize or
+#: domainBlockCopy, and LXC's no domainManagedSave. `libxlDomainUpdateDeviceLive` and `...Config` change
+#: nothing but CDs, LXC's `lxcDomainUpdateDeviceFlags` nothing that runs. libxl_conf.c hands Xen a disk's
+#: `discard` and the order of kinds of devices (`libxlMakeDisk`, `libxlMakeDomBuildInfo`), and no cache, place
+#: of a single device, layout of a processor or watchdog. Xen attaches disks of its own bus alone, and the
+#: agent is QEMU's.
 LACKED: Mapping[str, frozenset[DomainFeature]] = {
     "xen": _QEMUS | {DomainFeature.CHANGE_CARD},
     "lxc": _QEMUS | {DomainFeature.SAVE, DomainFeature.TRIM},

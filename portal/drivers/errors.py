@@ -217,6 +217,12 @@ class NoSlot(DriverError):
     code = "no_slot"
 
 
+class NoShaping(DriverError):
+    """The host lacks what it takes to limit a card: traffic control of its kernel, or the program for it."""
+
+    code = "no_shaping"
+
+
 class PortTaken(DriverError):
     """Another program listens on the port that leads to a guest."""
 

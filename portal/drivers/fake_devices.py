@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 from xml.etree import ElementTree as ET
 
@@ -13,6 +14,7 @@ from portal.drivers.errors import (
     InvalidSpec,
     InvalidState,
     NetworkNotFound,
+    NoShaping,
     NoSlot,
     VolumeNotFound,
 )
@@ -21,10 +23,12 @@ from portal.drivers.libvirt.xml.interface import lacking
 from portal.drivers.libvirt.xml.places import (
     card_with,
     check_rewired,
+    check_shaped,
     disk_at,
     drive_at,
     file_of,
     network_of,
+    set_bandwidth,
     set_limits,
     set_link,
     set_medium,
@@ -50,6 +54,8 @@ class FakeDevices(HypervisorDriver):
     guest_heeds = True
     #: Whether what runs has a place for another device.
     plugs = True
+    #: Whether the host can limit cards.
+    shapes = True
 
     @abstractmethod
     def _get(self, uuid: str) -> Defined:
@@ -126,6 +132,26 @@ class FakeDevices(HypervisorDriver):
 
         _change(self._get(uuid), own, lambda disk: set_limits(disk, limits))
 
+    def limit_nic(
+        self, uuid: str, mac: str, limits: Mapping[str, int], ran: Mapping[str, int] | None = None
+    ) -> None:
+        validation.check_mac(mac)
+        wanted = {"persistent": limits, "running": limits if ran is None else ran}
+        for one in wanted.values():
+            validation.check_bandwidth(one)
+        domain = self._get(uuid)
+        found = [(side, card_with(parse(text), mac)) for side, text in _sides(domain).items()]
+        cards = {side: card for side, card in found if card is not None}
+        if not cards:
+            raise DeviceNotFound(f"there is no card {mac}")
+        for card in cards.values():
+            check_shaped(card)
+        if "running" in cards and any(wanted["running"].values()) and not self.shapes:
+            raise NoShaping("Child process (tc qdisc add) failed: Specified qdisc kind is unknown")
+        for side in cards:
+            shape = partial(set_bandwidth, limits=wanted[side])
+            _change(domain, lambda root: card_with(root, mac), shape, side)
+
     def plug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
         device, domain = parse(element_of(kind, values)), self._running(uuid)
         if device_like(parse(domain.running), kind, values) is not None:
@@ -156,11 +182,16 @@ def _sides(domain: Defined) -> dict[str, str]:
 
 
 def _change(
-    domain: Defined, find: Callable[[ET.Element], ET.Element | None], change: Callable[[ET.Element], None]
+    domain: Defined,
+    find: Callable[[ET.Element], ET.Element | None],
+    change: Callable[[ET.Element], None],
+    side: str = "",
 ) -> None:
-    """Change a device of both definitions. Raises DeviceNotFound when neither has it."""
+    """Change a device of both definitions, or of one `side`. Raises DeviceNotFound when neither has it."""
     found = 0
     for name, text in _sides(domain).items():
+        if side not in ("", name):
+            continue
         root = parse(text)
         if (device := find(root)) is not None:
             found += 1

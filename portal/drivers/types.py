@@ -94,6 +94,21 @@ LIMITS = (
 #: What QEMU takes at most (THROTTLE_VALUE_MAX).
 MOST_LIMIT = 10**15
 
+#: What a card can be limited to, as libvirt counts: KiB a second, bursts in KiB, 0 for no limit. `inbound` is
+#: what the guest receives. A peak and a burst go with an average.
+BANDWIDTH = (
+    "inbound_average",
+    "inbound_peak",
+    "inbound_burst",
+    "outbound_average",
+    "outbound_peak",
+    "outbound_burst",
+)
+#: The kinds of cards that libvirt limits (virNetDevSupportsBandwidth).
+LIMITED_CARDS = frozenset({"network", "bridge", "direct", "ethernet"})
+#: What libvirt takes at most while a domain runs (an unsigned int).
+MOST_BANDWIDTH = 2**32 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class NicSpec:

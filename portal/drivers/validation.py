@@ -3,14 +3,16 @@
 import ipaddress
 import re
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from portal.drivers.errors import InvalidSpec, NotSupported
 from portal.drivers.types import (
+    BANDWIDTH,
     BOOT_FILES,
     FOLDER_KINDS,
     LIMITS,
     LONGEST_READ,
+    MOST_BANDWIDTH,
     MOST_LIMIT,
     MOST_VCPUS,
     SECRET_KINDS,
@@ -149,14 +151,26 @@ def check_mac(value: str) -> str:
 
 def check_limits(limits: Mapping[str, int]) -> None:
     """Raise InvalidSpec unless every limit of a disk is named, and none is both a total's and a part's."""
-    if set(limits) != set(LIMITS):
-        raise InvalidSpec(f"limits are {', '.join(LIMITS)}")
-    for name, value in limits.items():
-        if not 0 <= value <= MOST_LIMIT:
-            raise InvalidSpec(f"a limit {name} of {value} is not allowed")
+    _check_numbers(limits, LIMITS, MOST_LIMIT)
     for unit in ("bytes", "iops"):
         if limits[f"total_{unit}_sec"] and (limits[f"read_{unit}_sec"] or limits[f"write_{unit}_sec"]):
             raise InvalidSpec(f"a total limit of {unit} goes with none of reading or writing")
+
+
+def _check_numbers(limits: Mapping[str, int], names: Sequence[str], most: int) -> None:
+    if set(limits) != set(names):
+        raise InvalidSpec(f"limits are {', '.join(names)}")
+    for name, value in limits.items():
+        if not 0 <= value <= most:
+            raise InvalidSpec(f"a limit {name} of {value} is not allowed")
+
+
+def check_bandwidth(limits: Mapping[str, int]) -> None:
+    """Raise InvalidSpec unless every limit of a card is named, and each peak and burst has an average."""
+    _check_numbers(limits, BANDWIDTH, MOST_BANDWIDTH)
+    for way in ("inbound", "outbound"):
+        if not limits[f"{way}_average"] and (limits[f"{way}_peak"] or limits[f"{way}_burst"]):
+            raise InvalidSpec(f"a peak or a burst of what is {way} goes with an average")
 
 
 def check_positive(value: int, what: str) -> int:

@@ -82,6 +82,14 @@ SENTENCES = {
         "The hypervisor cannot bring this card to another network as it is, so nothing was changed. It says: "
         "%(raw)s"
     ),
+    "card_unlimited": _(
+        "libvirt cannot limit this card as it is, so nothing was changed. It says: %(raw)s"
+    ),
+    "no_shaping": _(
+        "The host cannot limit network cards: it lacks the program tc, or what a kernel has for that (HTB, "
+        "SFQ or FQ-CoDel, policing). Nothing was changed. A machine whose card has limits does not start "
+        "there: take the limits away on the card's page. The host says: %(raw)s"
+    ),
     "card_elsewhere": _(
         "Somebody brought the card to another network since you saw it. Nothing was changed; look again."
     ),
@@ -400,6 +408,9 @@ SENTENCES = {
 NAMING = frozenset(
     {
         "host_enrolled",
+        "card_stays",
+        "card_unlimited",
+        "no_shaping",
         "cannot_save",
         "cannot_restore",
         "not_adoptable",

@@ -7,7 +7,8 @@ from django import forms
 
 from portal.accounts.models import User
 from portal.core.numbers import number_of
-from portal.core.web.forms import RowsField
+from portal.core.web.forms import GibField, MibField, MibOfKibField, RowsField
+from tests.factories import MIB
 
 #: The first three are no numbers to int(), to a column of SQLite, and to one of PostgreSQL.
 NONE = ["9" * 5000, "9" * 30, "9" * 19, "²", "٣", "-1", "+1", "1_0", " 1", "1.0", "0x1", "", "x", "\0", None]
@@ -34,6 +35,23 @@ def test_a_key_that_no_row_can_have_is_no_choice(key):
     with pytest.raises(forms.ValidationError, match="not one of the available choices|valid choice") as told:
         field.clean([str(person.pk), key])
     assert len(str(told.value)) < 120
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "value"),
+    [
+        (GibField, "0.0001", MIB),
+        (GibField, "1.5", 1536 * MIB),
+        (GibField, "-0.0001", 0),
+        (MibField, "0.0000001", 1),
+        (MibField, "2.5", 5 * MIB // 2),
+        (MibOfKibField, "0.0001", 1),
+        (MibOfKibField, "2.5", 2560),
+    ],
+)
+def test_a_broken_size_is_rounded_up(kind, typed, value):
+    """Red when a Decimal is divided by `//`, which cuts: a limit that was typed would be none."""
+    assert kind().clean(typed) == value
 
 
 def test_every_form_has_that_field():

@@ -132,6 +132,13 @@ def test_what_is_chosen_at_the_start_or_called_from_here_stays(device):
     assert device in twin_of(domain(device), SPEC)
 
 
+def test_its_card_has_the_same_limits():
+    limits = '<bandwidth><inbound average="9" floor="2"/><outbound average="8" peak="9"/></bandwidth>'
+    card = f'<interface type="network"><mac address="52:54:00:00:00:01"/>{limits}</interface>'
+    made = twin_of(domain(card), SPEC)
+    assert limits in made and "52:54:00:00:00:02" in made
+
+
 def test_a_network_of_its_own_gets_its_own_port_and_card():
     """Red when the arguments of the emulator are left as they are."""
     line = (

@@ -72,6 +72,13 @@ def test_what_people_do_to_a_machine_in_a_day(portal, sign_in, machine, tmp_path
 
     people.press(page, "Force off")
     people.is_off(page, 30)
+    page.goto(f"{address}cards/")
+    page.locator("a.row-name").first.click()
+    own = page.url.rstrip("/").rsplit("/", 1)[1].replace("%3A", ":")
+    page.fill("[name=inbound_average]", "2.5")
+    done(page, "Set the limits")
+    assert "2560" in virsh("domiftune", machine.uuid, own, "--config")
+    page.goto(address)
     people.press(page, "Export")
     page.get_by_role("link", name=f"Export {machine.name}").click()
     people.once(page, "Succeeded", 120)

@@ -46,7 +46,7 @@ from vms.catalogue.image_forms import DescribeForm
 from vms.catalogue.values import item_snapshot, size_snapshot
 from vms.changes import disks
 from vms.changes.devices import buses, cardmodels, media, nics
-from vms.changes.devices.forms import LimitsForm, ShownForm
+from vms.changes.devices.forms import BandwidthForm, LimitsForm, ShownForm
 from vms.changes.forms import DiskForm, ResizeForm
 from vms.changes.resizing import sizes_of
 from vms.install_templates import snapshot
@@ -159,6 +159,10 @@ def _longer(world: Any) -> dict[str, Any]:
 
 def _limits(world: Any) -> dict[str, Any]:
     return {"seen": signing.dumps({}, salt=LimitsForm.salt), "total_iops_sec": "100"}
+
+
+def _bandwidth(world: Any) -> dict[str, Any]:
+    return {"seen": signing.dumps({}, salt=BandwidthForm.salt), "inbound_average": "1"}
 
 
 def _bus(world: Any) -> dict[str, Any]:
@@ -669,6 +673,7 @@ LINES = (
         lambda w: {"network": w.network.pk, **_card(w)},
     ),
     Line("vms:card_model", NO, change(USE, told=SEE), "machine", {"mac": MAC}, _card),
+    Line("vms:card_limits", NO, change(USE, told=SEE, refusal=422), "machine", {"mac": MAC}, _bandwidth),
     Line("vms:disk_bus", NO, change(USE, told=SEE), "machine", {"target": "vdb"}, _bus),
     Line("vms:card_remove", NO, change(USE, told=SEE), "machine", {"mac": MAC}, _card),
     Line("vms:host_devices", page(SEE), NO, "with_devices"),

@@ -28,6 +28,7 @@ from portal.operations.models import Counter, Operation
 from portal.operations.states import UNFINISHED
 from tests.factories import GIB, MIB, make_host, make_image
 from tests.killed_turns import ROOT, Scene, opened
+from tests.shaping import let_shape
 from tests.vms.real import IMAGES, await_agent
 from tests.vms.test_changes_live import see
 from vms.adoption import services as adoption
@@ -43,6 +44,7 @@ MAC = "52:54:00:fe:0d:01"
 def stage(kills):
     """Two pools, and two domains that others defined: `on` runs and its agent answers, `off` never ran."""
     pools = tuple(PoolSpec(f"gttest-{name}", str(uuid.uuid4()), f"{ROOT}/gttest-{name}") for name in "ab")
+    let_shape(kills.host)
     found = SimpleNamespace(pools=pools, on=uuid.uuid4(), off=uuid.uuid4(), **vars(kills))
     with opened(kills.uri) as driver:
         for pool in pools:

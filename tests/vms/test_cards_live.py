@@ -15,10 +15,11 @@ from portal.hosts.models import Host
 from portal.operations.models import Operation, StepRecord
 from portal.operations.states import State
 from tests.factories import MIB, make_network
+from tests.shaping import can_shape, shaped
 from tests.vms.real import URI, await_agent, inside
 from tests.vms.test_ending import WORKER, carry_out, points  # noqa: F401 (WORKER: whose workers `worker` runs)
 from vms import noted, power
-from vms.changes.devices import buses, cardmodels, drives, limits, media, nics, rewiring
+from vms.changes.devices import bandwidth, buses, cardmodels, drives, limits, media, nics, rewiring
 from vms.models import CatalogueItem, VirtualMachine
 
 pytestmark = [
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.usefixtures("trail_that_can_be_flushed"),
 ]
-ROOMS = (nics, rewiring, cardmodels, drives, media, limits, buses)
+ROOMS = (nics, rewiring, cardmodels, bandwidth, drives, media, limits, buses)
 KINDS = {kind.name: kind for room in ROOMS for kind in room.KINDS}
 
 
@@ -199,6 +200,37 @@ def tuned(machine, side):
     pairs = [line.split(":") for line in lines if ":" in line]
     told = {name.strip(): value.strip() for name, value in pairs}
     return {name: int(told[name]) for name in limits.LIMITS if told[name] != "0"}
+
+
+def test_a_card_is_limited_whatever_dies_or_the_host_says_that_it_cannot(cast, worker, real, machine):
+    """Red when either side is left out, or the half of what a kernel cannot do stays."""
+    port = Port.objects.get()
+    wanted = {"inbound_average": 2048, "inbound_burst": 512, "outbound_average": 64}
+    doing = {"actor": cast.requester, "machine": machine, "mac": port.mac}
+    none = dict.fromkeys(bandwidth.BANDWIDTH, 0)
+
+    def sides():
+        found = [devices(real, machine, side, "interfaces") for side in ("persistent", "running")]
+        return [bandwidth.of_card(card) for cards in found for card in cards]
+
+    if not can_shape():
+        refused = bandwidth.limit_card(**doing, limits=wanted, seen={})
+        assert worker(refused.pk) == 0
+        assert Operation.objects.get(pk=refused.pk).state == State.FAILED
+        assert StepRecord.objects.get(operation=refused, name="limits").error_code == "no_shaping"
+        card = devices(real, machine, "running", "interfaces")[0]
+        assert sides() == [none, none] and shaped(card["target"]) == ""
+        real[0].destroy(str(machine.uuid))
+        see(real, machine)
+    begun = bandwidth.limit_card(**doing, limits=wanted, seen={})
+    carry_out(worker, begun, *points(KINDS[bandwidth.LIMIT]))
+    told = [none | wanted] * len(sides())
+    assert sides() == told
+    failed = bandwidth.limit_card(**doing, limits={}, seen=wanted)
+    assert worker(failed.pk, failing="limits") == 0
+    assert Operation.objects.get(pk=failed.pk).state == State.FAILED and sides() == told
+    carry_out(worker, bandwidth.limit_card(**doing, limits={}, seen=wanted))
+    assert sides() == [none] * len(told)
 
 
 def test_the_seed_is_taken_out_and_put_in_whatever_dies(cast, worker, real, machine):

@@ -11,14 +11,14 @@ from django.utils import timezone
 from networks.models import Port
 from portal.core.errors import Denied
 from portal.drivers.domainkinds import LACKED
-from portal.drivers.types import LIMITS, DomainDefinition, DomainFeature
+from portal.drivers.types import BANDWIDTH, LIMITS, DomainDefinition, DomainFeature
 from portal.hosts.models import PoolAttachment, StoragePool
 from portal.operations.models import Operation
 from tests.factories import GIB, make_catalogue, make_host, make_machine, make_network, make_place
 from tests.vms.test_settings import READINESS
 from vms import editing, hypervisors, noted, power
 from vms.changes import disks, moving
-from vms.changes.devices import limits, nics, rewiring
+from vms.changes.devices import bandwidth, limits, nics, rewiring
 from vms.models import Observed
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -63,6 +63,12 @@ def limit(here):
     return limits.limit_disk(actor=here.who, disk=here.disk, limits=wanted, seen=none)
 
 
+def limit_card(here):
+    none = dict.fromkeys(BANDWIDTH, 0)
+    wanted = {**none, "inbound_average": 5}
+    return bandwidth.limit_card(actor=here.who, machine=here.machine, mac=MAC, limits=wanted, seen=none)
+
+
 def grow(here):
     told = {"capacity": 2 * GIB, "seen": GIB, "why": "work", "token": uuid.uuid4()}
     return disks.request_growth(actor=here.who, disk=here.disk, **told)
@@ -87,6 +93,7 @@ CHANGES = {
     "add a disk": add_disk,
     "grow": grow,
     "limit": limit,
+    "limit a card": limit_card,
     "move": lambda here: moving.move_disk(actor=here.who, disk=here.disk, to=here.to),
     "add a card": lambda here: nics.add_card(actor=here.who, machine=here.machine, network=here.away),
     "rewire": lambda here: rewiring.rewire_card(
@@ -143,7 +150,8 @@ def test_pages_offer_what_the_hypervisor_can(client, here, kind):
     found, text = buttons(client, "cards", pk)
     assert found["Add the card"] == can and ("comes at once" in text) == can
     found, _text = buttons(client, "card", pk, MAC)
-    assert found["Pull the cable"] == found["Change the network"] == can and found["Remove the card"]
+    assert found["Pull the cable"] == found["Change the network"] == found["Set the limits"] == can
+    assert found["Remove the card"]
     form = client.get(url("vms:settings", args=[pk])).context["form"]
     never = {"watchdog", "cache", "topology", "agent"}
     assert never & form.fields.keys() == (never if can else set()) and "trim" in form.fields

@@ -31,7 +31,7 @@ from tests.vms.test_settings_live import all_values, edit
 from vms import noted, pending, power, setting_back, starting
 from vms.adoption import services as adoption
 from vms.changes import attaching, cloning, disks, moving, templates
-from vms.changes.devices import buses, cardmodels, drives, limits, media, nics, rewiring
+from vms.changes.devices import bandwidth, buses, cardmodels, drives, limits, media, nics, rewiring
 from vms.exports import services as exports
 from vms.models import Export, VirtualMachine
 
@@ -95,6 +95,14 @@ def limit(**wanted):
         disk = there.machine.disks.get(target="vda")
         seen = limits.limits_of(disk)
         return limits.limit_disk(actor=there.cast.requester, disk=disk, limits=wanted, seen=seen)
+
+    return act
+
+
+def limit_card(**wanted):
+    def act(there):
+        seen = bandwidth.limits_of(noted.of(there.machine), MAC)
+        return bandwidth.limit_card(**there.doing(mac=MAC, limits=wanted, seen=seen))
 
     return act
 
@@ -175,6 +183,7 @@ RUNNING = {
     ),
     "memory": (balloon(96 * MIB), Peaceful(balloon(128 * MIB))),
     "limits": (limit(total_iops_sec=400), Peaceful(limit())),
+    "bandwidth": (limit_card(inbound_average=512, outbound_average=64), Peaceful(limit_card())),
     "cd": (put_in, eject),
     "card": (
         lambda there: nics.add_card(**there.doing(network=there.network, actor=there.chief)),

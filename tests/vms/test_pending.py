@@ -104,6 +104,8 @@ def test_the_samples_are_those_that_mislead():
          ("Model of 52:54:00:aa:bb:01", "virtio", "e1000e")),
         ("bios", {"devices": {"interfaces": [{"link": "down"}]}},
          ("Link of 52:54:00:aa:bb:01", "up", "down")),
+        ("bios", {"devices": {"interfaces": [{"limits": {"outbound": {"average": 512}}}]}},
+         ("Network card 52:54:00:aa:bb:01: Outbound average, MiB/s", "", "0.5")),
         ("bios", {"devices": {"host_devices": [STICK]}}, ("Device of the host", "", "usb:058f:6387")),
         ("bios", {"os": {"boot": [{}, {"dev": "network"}]}}, ("Starts from", "Disk", "Disk, Network")),
         ("bios", {"devices": {"watchdogs": [{"model": "ib700", "action": "pause"}]}},
@@ -114,6 +116,13 @@ def test_the_samples_are_those_that_mislead():
 def test_each_change_of_a_real_machine_is_one_row(name, change, row):
     """Red when one of the parts of compare() is left out."""
     assert after(change, name) == [row]
+
+
+def test_what_a_network_limits_its_cards_to_waits_for_nothing():
+    """Red when it is compared: libvirt prints a port group's limits in what runs alone, at each start."""
+    running, persistent = sample("bios")
+    limits = {"devices": {"interfaces": [{"limits": {"inbound": {"average": 512}}}]}}
+    assert compared(changed(Kind.DOMAIN, running.encode(), limits), persistent) == pending.Pending()
 
 
 def test_a_disk_and_a_card_that_come_are_told():

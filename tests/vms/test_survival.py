@@ -15,7 +15,7 @@ from lxml import etree
 from portal.drivers.editing import Edit
 from portal.drivers.inspection import Kind, inspect, reverse
 from portal.drivers.libvirt.xml import places, traces, twin
-from portal.drivers.types import LIMITS, TwinSpec
+from portal.drivers.types import BANDWIDTH, LIMITS, TwinSpec
 from tests.vms.test_settings import READINESS, definition
 from vms import settings
 from vms.changes import resizing
@@ -185,6 +185,14 @@ def limits(device):
     places.set_limits(device, dict.fromkeys(LIMITS, 7))
 
 
+def bandwidth(device):
+    places.set_bandwidth(device, {name: 7 for name in BANDWIDTH} | {"outbound_peak": 0})
+
+
+def freed(device):
+    places.set_bandwidth(device, dict.fromkeys(BANDWIDTH, 0))
+
+
 def file(device):
     places.set_file(device, "/other.qcow2")
 
@@ -195,9 +203,11 @@ def file(device):
         (lambda root: places.card_with(root, "52:54:00:00:00:07"), link, {"link"}),
         (lambda root: places.drive_at(root, "sda"), medium, set()),
         (lambda root: places.disk_at(root, "vda"), limits, set()),
+        (lambda root: places.card_with(root, "52:54:00:00:00:07"), bandwidth, set()),
+        (lambda root: places.card_with(root, "52:54:00:00:00:07"), freed, set()),
         (lambda root: places.disk_at(root, "vda"), file, {"source", "backingStore"}),
     ],
-    ids=["link", "medium", "limits", "file"],
+    ids=["link", "medium", "limits", "bandwidth", "freed", "file"],
 )
 def test_a_device_that_is_changed_while_it_runs_goes_back_as_it_came(find, change, takes):
     """Red when a part of a device is made anew that the change is not about. libvirt keeps no comments."""
@@ -206,7 +216,7 @@ def test_a_device_that_is_changed_while_it_runs_goes_back_as_it_came(find, chang
     own = dict(device.attrib)
     change(device)
     after = {part.tag: ET.canonicalize(ET.tostring(part)) for part in device}
-    written = {"source", "iotune", "driver"} if change is not link else set()
+    written = {"source", "iotune", "driver", "bandwidth"} if change is not link else set()
     for tag, part in before.items():
         assert after[tag] == part or (tag in written and OWN in after[tag]), tag
     assert own.items() <= device.attrib.items()

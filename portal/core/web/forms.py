@@ -1,5 +1,6 @@
 """How forms are drawn, and the form that wants the name typed."""
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -82,7 +83,7 @@ class GibField(forms.DecimalField):
         if abs(typed) > self.MOST:
             return (1 if typed > 0 else -1) * self.MOST * self.UNIT
         exact = typed * self.UNIT
-        return int(exact) if exact == int(exact) else -int(-exact // self.WHOLE) * self.WHOLE
+        return int(exact) if exact == int(exact) else math.ceil(exact / self.WHOLE) * self.WHOLE
 
     def validate(self, value: Any) -> None:
         forms.Field.validate(self, value)
@@ -106,6 +107,12 @@ class MibField(GibField):
     """As GibField, in MiB; a broken number is rounded up to whole bytes."""
 
     UNIT, WHOLE = MIB, 1
+
+
+class MibOfKibField(GibField):
+    """As GibField, in MiB, of what code knows in KiB; a broken number is rounded up to whole KiB."""
+
+    UNIT, WHOLE = MIB // 1024, 1
 
 
 class ConfirmForm(forms.Form):

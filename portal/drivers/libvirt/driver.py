@@ -223,6 +223,11 @@ class LibvirtDriver(HypervisorDriver):
     def limit_disk(self, uuid: str, target: str, path: str, limits: Mapping[str, int]) -> None:
         self._devices.limit_disk(uuid, target, path, limits)
 
+    def limit_nic(
+        self, uuid: str, mac: str, limits: Mapping[str, int], ran: Mapping[str, int] | None = None
+    ) -> None:
+        self._devices.limit_nic(uuid, mac, limits, ran)
+
     def plug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
         self._devices.plug_device(uuid, kind, values)
 

@@ -31,6 +31,8 @@ _BY_CODE: dict[int, type[errors.DriverError]] = {
 _FULL = ("No space left on device", "Not enough free space", "insufficient free space", "out of space")
 #: Of a bridge that is there, and of one that has the network's addresses.
 _BRIDGE = re.compile("error creating bridge interface .*: File exists|Network is already in use by ")
+#: Of the program that limits cards: that it failed, or is not there.
+_SHAPING = re.compile(r"Child process \((\S*/)?tc |Cannot find 'tc' in path")
 _WIRE = {libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE}
 _WIRE_CODES = {libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR}
 
@@ -44,6 +46,8 @@ def translate(error: libvirt.libvirtError) -> errors.DriverError:
         return errors.PortTaken(raw)
     if _BRIDGE.search(raw):
         return errors.BridgeTaken(raw)
+    if _SHAPING.search(raw):
+        return errors.NoShaping(raw)
     if error.get_error_domain() in _WIRE and code in _WIRE_CODES:
         return errors.HostUnreachable(raw)
     kind = _BY_CODE.get(code, errors.DriverError)

@@ -1,6 +1,7 @@
 """Change cards, media and limits of a domain, while it runs too. Not for: disks, processors, memory."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -12,11 +13,14 @@ from portal.drivers.libvirt.plugging import CONFIG, LIVE, Find, definitions, det
 from portal.drivers.libvirt.xml.build import child, need, parse
 from portal.drivers.libvirt.xml.interface import lacking
 from portal.drivers.libvirt.xml.places import (
+    bandwidth_of,
     card_with,
     check_rewired,
+    check_shaped,
     disk_at,
     drive_at,
     file_of,
+    floor_of,
     is_linked,
     set_link,
     set_medium,
@@ -25,6 +29,7 @@ from portal.drivers.libvirt.xml.places import (
 from portal.drivers.libvirt.xml.plugged import device_like, element_of, free_port
 from portal.drivers.types import CardWas, DeviceModel, NicPlace, NicSpec
 from portal.drivers.validation import (
+    check_bandwidth,
     check_limits,
     check_mac,
     check_nic,
@@ -89,11 +94,7 @@ class HotDevices:
         check_mac(mac)
         check_place(to)
         check_place(was)
-        domain = self._get(uuid)
-        found = [(flag, card_with(parse(text), mac)) for flag, text in definitions(domain)]
-        cards = {flag: card for flag, card in found if card is not None}
-        if not cards:
-            raise DeviceNotFound(f"there is no card {mac}")
+        domain, cards = self._cards(uuid, mac)
         places = {flag: check_rewired(card, to, was) for flag, card in cards.items()}
         for flag in (LIVE, CONFIG):
             if flag not in cards or places[flag] == to:
@@ -157,6 +158,39 @@ class HotDevices:
         domain.setBlockIoTune(target, dict(limits), flags)
 
     @translated()
+    def limit_nic(
+        self, uuid: str, mac: str, limits: Mapping[str, int], ran: Mapping[str, int] | None = None
+    ) -> None:
+        """Set what a card is limited to: in what runs first, and back when either cannot be."""
+        check_mac(mac)
+        check_bandwidth(limits)
+        running = limits if ran is None else ran
+        check_bandwidth(running)
+        domain, cards = self._cards(uuid, mac)
+        for card in cards.values():
+            check_shaped(card)
+        try:
+            if LIVE in cards:
+                _shape(domain, cards[LIVE], running, LIVE)
+            if CONFIG in cards:
+                _shape(domain, cards[CONFIG], limits, CONFIG)
+        except libvirt.libvirtError:
+            # libvirt limits piece by piece, and leaves what it made before the piece that failed.
+            with suppress(libvirt.libvirtError):
+                if LIVE in cards:
+                    _shape(domain, cards[LIVE], bandwidth_of(cards[LIVE]), LIVE)
+            raise
+
+    def _cards(self, uuid: str, mac: str) -> tuple[libvirt.virDomain, dict[int, ET.Element]]:
+        """Return a domain and its card of that MAC, by the side that has it. Raises DeviceNotFound."""
+        domain = self._get(uuid)
+        found = [(flag, card_with(parse(text), mac)) for flag, text in definitions(domain)]
+        cards = {flag: card for flag, card in found if card is not None}
+        if not cards:
+            raise DeviceNotFound(f"there is no card {mac}")
+        return domain, cards
+
+    @translated()
     def plug_device(self, uuid: str, kind: str, values: Mapping[str, Any]) -> None:
         """Attach a device to what runs, in a free port where libvirt itself finds no place."""
         text, domain = element_of(kind, values), self._active(uuid)
@@ -185,6 +219,13 @@ class HotDevices:
         if not domain.isActive():
             raise InvalidState("the domain is off")
         return domain
+
+
+def _shape(domain: libvirt.virDomain, card: ET.Element, limits: Mapping[str, int], flag: int) -> None:
+    """Limit a card on one side; what it is promised of its network stays."""
+    told = {name.replace("_", "."): value for name, value in limits.items()}
+    mac = need(card, "mac").get("address", "")
+    domain.setInterfaceParameters(mac, {**told, "inbound.floor": floor_of(card)}, flag)
 
 
 def _rewire(domain: libvirt.virDomain, card: ET.Element, place: NicPlace, flag: int) -> None:

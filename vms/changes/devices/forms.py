@@ -1,7 +1,7 @@
 """What people choose and type about devices. Not for: what may be, which the services know."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.db.models import QuerySet
@@ -9,8 +9,9 @@ from django.utils.translation import gettext_lazy as _
 
 from networks.models import Network
 from portal.core.stale import Snapshot
-from portal.core.web.forms import MibField, SeenForm
-from portal.drivers.types import LIMITS
+from portal.core.web.forms import MibField, MibOfKibField, SeenForm
+from portal.drivers.types import BANDWIDTH, LIMITS
+from vms.changes.devices import bandwidth
 from vms.changes.devices.limits import LABELS
 
 
@@ -53,12 +54,16 @@ class LimitsForm(SeenForm):
     """What a disk may read and write a second; empty for no limit."""
 
     salt = "vms.changes.limits"
+    #: What people type, by its name.
+    typed: ClassVar[Mapping[str, type[forms.Field]]] = {
+        name: MibField if name.endswith("bytes_sec") else forms.IntegerField for name in LIMITS
+    }
+    labels: ClassVar[Mapping[str, Any]] = LABELS
 
     def __init__(self, data: Any = None, *, now: Mapping[str, int]) -> None:
         super().__init__(data, initial={name: value or None for name, value in now.items()})
-        for name in LIMITS:
-            kind = MibField if name.endswith("bytes_sec") else forms.IntegerField
-            self.fields[name] = kind(label=LABELS[name], required=False)
+        for name, kind in self.typed.items():
+            self.fields[name] = kind(label=self.labels[name], required=False)
         if not self.is_bound:
             self.show(dict(now))
 
@@ -70,4 +75,12 @@ class LimitsForm(SeenForm):
     @property
     def limits(self) -> dict[str, int]:
         """Return the limits that were typed, 0 for none."""
-        return {name: self.cleaned_data[name] or 0 for name in LIMITS}
+        return {name: self.cleaned_data[name] or 0 for name in self.typed}
+
+
+class BandwidthForm(LimitsForm):
+    """What a card may receive and send a second; empty for no limit."""
+
+    salt = "vms.changes.bandwidth"
+    typed = dict.fromkeys(BANDWIDTH, MibOfKibField)
+    labels = bandwidth.LABELS

@@ -1,6 +1,6 @@
 """Limit what a machine's disk reads and writes a second. Not for: its size, which takes quota."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -70,9 +70,19 @@ def why_not(found: Definition | None) -> str:
 
 def differences(before: Mapping[str, int], after: Mapping[str, int]) -> list[Difference]:
     """Return in words what differs, in the order of LIMITS."""
+    return differing(LABELS, in_words, before, after)
+
+
+def differing(
+    labels: Mapping[str, Any],
+    words: Callable[[str, int], str],
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+) -> list[Difference]:
+    """Return in words what differs of limits, in the order of their `labels`; one that is not named is 0."""
     return [
-        Difference(str(LABELS[name]), in_words(name, before.get(name, 0)), in_words(name, after.get(name, 0)))
-        for name in LIMITS
+        Difference(str(label), words(name, before.get(name, 0)), words(name, after.get(name, 0)))
+        for name, label in labels.items()
         if before.get(name, 0) != after.get(name, 0)
     ]
 

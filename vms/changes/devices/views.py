@@ -17,10 +17,10 @@ from portal.hosts.models import Image
 from portal.operations.models import Operation
 from portal.operations.words import Difference
 from vms import live, noted, power
-from vms.changes.devices import buses, cardmodels, drives, nics, rewiring, showing
+from vms.changes.devices import bandwidth, buses, cardmodels, drives, nics, rewiring, showing
 from vms.changes.devices import limits as service
 from vms.changes.devices import media as cds
-from vms.changes.devices.forms import CardForm, LimitsForm, ShownForm
+from vms.changes.devices.forms import BandwidthForm, CardForm, LimitsForm, ShownForm
 from vms.changes.views import disk_of, disk_page
 from vms.models import VirtualMachine
 
@@ -65,10 +65,12 @@ def _card_page(
     form: CardForm | None = None,
     changes: Sequence[Difference] = (),
     model: str = "",
+    limits: BandwidthForm | None = None,
+    limit_changes: Sequence[Difference] = (),
 ) -> HttpResponse:
     """Show one network card, and the `changes` by others that kept somebody from changing it.
 
-    The `form` of its network, and the other `model`, are what somebody filled in.
+    The `form` of its network, the other `model`, and its `limits` are what somebody filled in.
     """
     found = nics.cards_of(vm)
     shown, port = _card_of(found, mac)
@@ -76,6 +78,9 @@ def _card_page(
     networks = rewiring.networks_for(request.user, vm, port)
     if form is not None:
         form.offer(networks)
+    limited = bandwidth.limits_of(seen, mac)
+    if limits is None and limited is not None:
+        limits = BandwidthForm(now=limited)
     now = {
         **nics.shown(port, seen),
         **rewiring.shown(port),
@@ -96,10 +101,14 @@ def _card_page(
         "model_wanted": model,
         "model_waits": cardmodels.waits(port, seen),
         "model_fixed": denied or cardmodels.why_fixed(vm, port, seen),
+        "limits": limits,
+        "limit_changes": limit_changes,
+        "limits_denied": denied or bandwidth.why_not(port, seen),
         "carried": ShownForm(now=now).initial["seen"],
         "changes": changes,
     }
-    return render(request, "vms/card.html", context, status=422 if form or changes else 200)
+    refused = form or changes or (limits is not None and limits.is_bound)
+    return render(request, "vms/card.html", context, status=422 if refused else 200)
 
 
 def _card_of(found: list[nics.Card], mac: str) -> tuple[nics.Card, Port]:
@@ -154,6 +163,25 @@ def card_model(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
     if changes:
         return _card_page(request, vm, mac, changes=changes, model=model)
     return go_to(request, "vms:card", pk, mac)
+
+
+@require_POST
+def card_limits(request: HttpRequest, pk: int, mac: str) -> HttpResponse:
+    """Limit what a card receives and sends."""
+    vm = get_object_or_404(live.visible(request.user), pk=pk)
+    if not nics.has_card(vm, mac):
+        messages.error(request, _("The machine has this card no more."))
+        return go_to(request, "vms:cards", pk)
+    form = BandwidthForm(request.POST, now={})
+    changes: list[Difference] = []
+    if form.is_valid():
+        with denied_at(form), showing.note(changes, bandwidth.differences):
+            doing: dict[str, Any] = {"machine": vm, "mac": mac, "limits": form.limits}
+            begun = bandwidth.limit_card(actor=request.user, **doing, seen=form.seen_limits)
+            return _begun_or(request, begun, "vms:card", pk, mac)
+    if changes:
+        form.show(bandwidth.limits_of(noted.of(vm), mac) or {})
+    return _card_page(request, vm, mac, limits=form, limit_changes=changes)
 
 
 @require_POST

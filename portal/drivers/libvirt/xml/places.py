@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 from portal.drivers.errors import AlreadyExists, NotSupported
 from portal.drivers.libvirt.xml.build import child, need, parse
-from portal.drivers.types import NicPlace
+from portal.drivers.types import BANDWIDTH, LIMITED_CARDS, MOST_BANDWIDTH, NicPlace
 
 
 def disk_at(domain: ET.Element, target: str) -> ET.Element | None:
@@ -147,6 +147,51 @@ def set_limits(disk: ET.Element, limits: Mapping[str, int]) -> None:
             child(tune, name, str(value))
     if not len(tune):
         disk.remove(tune)
+
+
+def check_shaped(card: ET.Element) -> None:
+    """Raise NotSupported for an <interface> of a kind that libvirt does not limit, or of a huge floor."""
+    kind = card.get("type", "")
+    if kind not in LIMITED_CARDS:
+        raise NotSupported(f"libvirt limits no card of the kind {kind}")
+    if floor_of(card) > MOST_BANDWIDTH:
+        raise NotSupported("libvirt cannot set a floor like that of the card again")
+
+
+def bandwidth_of(card: ET.Element) -> dict[str, int]:
+    """Return what an <interface> is limited to, by the names of `types.BANDWIDTH`, 0 for none."""
+    parts = (name.split("_") for name in BANDWIDTH)
+    return {f"{way}_{part}": _number(card, way, part) for way, part in parts}
+
+
+def floor_of(card: ET.Element) -> int:
+    """Return what an <interface> is promised of its network's bandwidth, in KiB a second, 0 for nothing."""
+    return _number(card, "inbound", "floor")
+
+
+def _number(card: ET.Element, way: str, part: str) -> int:
+    found = card.find(f"bandwidth/{way}")
+    return 0 if found is None else int(found.get(part, "0"))
+
+
+def set_bandwidth(card: ET.Element, limits: Mapping[str, int]) -> None:
+    """Limit an <interface> to what is not 0; what is said beside that (a floor) stays."""
+    whole = card.find("bandwidth")
+    if whole is None:
+        whole = child(card, "bandwidth")
+    for name, value in limits.items():
+        way, part = name.split("_")
+        found = whole.find(way)
+        if found is None:
+            found = child(whole, way)
+        found.attrib.pop(part, None)
+        if value:
+            found.set(part, str(value))
+    for found in list(whole):
+        if not found.attrib and not len(found):
+            whole.remove(found)
+    if not len(whole) and not whole.attrib:
+        card.remove(whole)
 
 
 def with_device(text: str, device: ET.Element) -> str:
