@@ -418,20 +418,26 @@ def test_what_comes_or_goes_at_once_does_so_or_waits_and_is_told(there):
     assert there.carry_out(adopt).state == State.SUCCEEDED
     points = []
     for wish in PLUGGED:
-        assert there.carry_out(change(**wish)).state == State.SUCCEEDED
+        ended = there.carry_out(change(**wish))
         points.append(deaths(killed_libvirt.called(there.stage.folder)))
-        assert plugged(there) == [wish, wish]
+        agree_on(there, ended, wish)
     for turn in zip_longest(*points):
         for wish, point in zip(PLUGGED, turn, strict=True):
             ended = there.carry_out(change(**wish), *point or ())
-            told = StepRecord.objects.get(operation=ended, name="plug").remark
             calls = killed_libvirt.called(there.stage.folder)
-            print(point, calls, ended.state, told)
-            assert ended.state == State.SUCCEEDED, problems(ended)
+            print(point, calls, ended.state)
             # A start brought the bridge for older devices that was defined: libvirt finds a slot by itself.
             assert not point or len(calls) < point[1] or killed_libvirt.is_dead(there.stage.folder), point
-            assert plugged(there)[0] == wish
-            if told:
-                off_and_on(there, wish["agent"])
-            assert plugged(there) == [wish, wish], (point, told)
-            there.agree()
+            agree_on(there, ended, wish)
+
+
+def agree_on(there, ended, wish):
+    """Let what runs be what is defined: at once, or after the start that the operation said it waits for."""
+    assert ended.state == State.SUCCEEDED, problems(ended)
+    told = StepRecord.objects.get(operation=ended, name="plug").remark
+    assert plugged(there)[0] == wish
+    # A guest that is busy may let go of a card later than the portal waits for it: then it is told.
+    if told:
+        off_and_on(there, wish["agent"])
+    assert plugged(there) == [wish, wish], told
+    there.agree()
