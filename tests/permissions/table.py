@@ -137,7 +137,7 @@ def _clone(world: Any) -> dict[str, Any]:
 
 
 def _template(world: Any) -> dict[str, Any]:
-    return {"title": "Tools"}
+    return {"title": "Tools", "whole": "1"}
 
 
 def _many(world: Any) -> dict[str, Any]:
