@@ -85,9 +85,9 @@ def offer(item: CatalogueItem) -> Offer:
 
 
 def _offer(item: CatalogueItem, hosts: list[tuple[str, bool]]) -> Offer:
-    proofs = {proof for proof, _ready in hosts if proof}
+    proofs = {proof for proof, _ready in hosts if proof in GIVEN_BY}
     accelerators = [wanted for wanted in item.accelerators if _given(wanted, proofs)]
-    ready = {proof for proof, free in hosts if proof and free}
+    ready = {proof for proof, free in hosts if proof in GIVEN_BY and free}
     gone = not hosts and not item.image.source
     obstacle = refusal(item) if item.image.deprecated_at else _replaced(item) if gone else no_size(item)
     closed = bool(obstacle)

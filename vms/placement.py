@@ -65,8 +65,8 @@ def places_of(*image_sha256: str) -> QuerySet[ImageAttachment]:
             pool__observed_kind__in=FOLDER_KINDS,
             pool__host__maintenance=False,
             pool__host__observed_health=Health.UP,
+            pool__host__accelerator__in=GIVEN_BY,
         )
-        .exclude(pool__host__accelerator="")
         .select_related("pool__host", "pool__pool", "image")
         .order_by("-pool__observed_available", "pk")
     )
@@ -87,7 +87,7 @@ def machines_on(host: Host) -> str:
 
 def proofs_for(wanted: str) -> list[Accelerator]:
     """Return what a host may be proven by that gives the accelerator `wanted`."""
-    return list(Accelerator) if wanted == Wanted.BEST else list(GIVEN_BY[Accelerator(wanted)])
+    return list(GIVEN_BY) if wanted == Wanted.BEST else list(GIVEN_BY[Accelerator(wanted)])
 
 
 def amounts(attachment: ImageAttachment, sizes: dict[str, int]) -> ledger.Amounts:

@@ -41,6 +41,8 @@ _ON = (Observed.RUNNING, Observed.PAUSED)
 
 #: What reads the disks of a machine that is off.
 COPYING = frozenset({"clone", "template", "export"})
+#: What makes something that further machines are built from, or one of them.
+_MAKING = frozenset({"clone", "template"})
 #: What would not be so in a machine that goes on from what was saved of it; its title is no such thing.
 _CHANGING = COPYING | {"edit"}
 #: What changes nothing on the host.
@@ -103,6 +105,8 @@ def state_forbids(machine: VirtualMachine, verb: str) -> str:
         return ""
     if machine.host.observed_health != Health.UP:
         return _("The host does not answer.")
+    if verb in _MAKING and machine.host.is_xen:
+        return _("Its host is one of Xen, and the portal builds no machines there.")
     if verb in _CHANGING and machine.observed_state == Observed.SAVED:
         return _("Its memory is saved, with its devices as they were. Start it, or discard what was saved.")
     if verb in COPYING and machine.observed_state != Observed.SHUTOFF:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.core import osinfo
-from portal.hosts.models import Host, Image, ImageAttachment
+from portal.hosts.models import GIVEN_BY, Host, Image, ImageAttachment
 from vms import virtualization
 from vms.models import CatalogueItem
 from vms.virtualization import Devices, Wanted
@@ -136,7 +136,7 @@ def refusal(item: CatalogueItem, profile: str, accelerator: str = "") -> str:
     if not needs_host(profile):
         return ""
     wanted = accelerator or item.default_accelerator
-    found = ImageAttachment.objects.filter(image=item.image_id).exclude(pool__host__accelerator="")
+    found = ImageAttachment.objects.filter(image=item.image_id, pool__host__accelerator__in=GIVEN_BY)
     hosts = {place.pool.host for place in found.select_related("pool__host")}
     reasons = {host.name: lacks(host, profile, wanted) for host in hosts}
     if not reasons or not all(reasons.values()):

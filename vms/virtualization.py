@@ -59,6 +59,9 @@ def resolve(wanted: str, host_accelerator: str) -> str:
 
 def words(accelerator: str, devices: str) -> str:
     """Return the type of a machine that exists, in the words that people know it by."""
+    if accelerator == Accelerator.XEN:
+        full = devices == Devices.EMULATED
+        return _("Full virtualization on Xen") if full else _("Paravirtualization on Xen")
     kvm = accelerator == Accelerator.KVM
     if devices == Devices.EMULATED:
         return _("Full virtualization, hardware-assisted") if kvm else _("Full virtualization in software")

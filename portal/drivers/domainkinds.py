@@ -6,6 +6,11 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
+#: What a connection to Xen says it is (`HostInfo.hypervisor`).
+XEN = "Xen"
+#: The UUID that Xen gives the host's own domain, Domain-0.
+XEN_HOST = "00000000-0000-0000-0000-000000000000"
+
 
 class DomainFeature(StrEnum):
     """What the portal does to a domain, or gives it, that not every type of domain can have."""

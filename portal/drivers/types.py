@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from portal.drivers.domainkinds import XEN as XEN
+from portal.drivers.domainkinds import XEN_HOST as XEN_HOST
 from portal.drivers.domainkinds import DomainFeature as DomainFeature
 from portal.drivers.domainkinds import lacks as lacks
 from portal.drivers.poolkinds import FOLDER_KINDS as FOLDER_KINDS
@@ -52,6 +54,8 @@ class Accelerator(StrEnum):
 
     KVM = "kvm"
     EMULATION = "qemu"
+    #: Of machines that others made: the portal makes none for it, so no guest proves it.
+    XEN = "xen"
 
 
 class DeviceModel(StrEnum):

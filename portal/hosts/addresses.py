@@ -9,8 +9,8 @@ from portal.core.errors import Denied
 
 #: A libvirt URI's query may name a program to run (`command`, `netcat`, `proxy`), so there is none at all.
 _URI = re.compile(
-    r"(qemu:///(system|session)"
-    r"|qemu\+ssh://([a-z_][a-z0-9_-]{0,31}@)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?/system"
+    r"(qemu:///(system|session)|xen:///system"
+    r"|(qemu|xen)\+ssh://([a-z_][a-z0-9_-]{0,31}@)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?/system"
     r"|(fake|test):///[a-z0-9-]{0,32})"
 )
 _JUMP = re.compile(
@@ -25,7 +25,8 @@ def check_uri(uri: str) -> str:
         raise Denied(
             _(
                 "Use qemu:///system for this machine (qemu:///session without root), or "
-                "qemu+ssh://user@host/system for another one; nothing may follow."
+                "qemu+ssh://user@host/system for another one, with xen in place of qemu for a host of Xen; "
+                "nothing may follow."
             )
         )
     return uri

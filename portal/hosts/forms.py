@@ -23,7 +23,10 @@ class HostForm(forms.Form):
         label=_("Address"),
         max_length=255,
         initial="qemu:///system",
-        help_text=_("qemu:///system is this machine; qemu+ssh://user@host/system is another one."),
+        help_text=_(
+            "qemu:///system is this machine; qemu+ssh://user@host/system is another one. "
+            "Of Xen it begins with xen."
+        ),
     )
     pool_path = forms.CharField(
         label=_("Folder for disks"),

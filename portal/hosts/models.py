@@ -15,7 +15,7 @@ from portal.accounts.models import Project
 from portal.core.encryption import SealedField
 from portal.core.querysets import RestrictedQuerySet
 from portal.drivers import ssh
-from portal.drivers.types import Accelerator, DeviceModel
+from portal.drivers.types import XEN, Accelerator, DeviceModel
 from portal.hosts.images.fetching import without_query
 from portal.hosts.images.models import ImportNetwork as ImportNetwork
 from portal.hosts.storage.models import BegunVolume as BegunVolume
@@ -26,6 +26,7 @@ from portal.hosts.storage.models import StoragePool as StoragePool
 from portal.hosts.storage.models import Volume as Volume
 
 #: Wanted accelerator -> what a host that gives it was proven by: whoever runs KVM can emulate as well.
+#: For what is not named here nothing is built.
 GIVEN_BY = {
     Accelerator.KVM: (Accelerator.KVM,),
     Accelerator.EMULATION: (Accelerator.EMULATION, Accelerator.KVM),
@@ -51,7 +52,7 @@ class Host(models.Model):
     uri = models.CharField(max_length=255, unique=True)
     maintenance = models.BooleanField(default=False)
     maintenance_reason = models.CharField(max_length=200, blank=True)
-    #: What a booted guest proved, not what the host claims; empty until the probe ran.
+    #: What a booted guest proved, not what the host claims; empty until the probe ran. XEN needs no proof.
     accelerator = models.CharField(
         max_length=8, choices=[(item.value, item.name) for item in Accelerator], blank=True
     )
@@ -99,6 +100,11 @@ class Host(models.Model):
     def gives(self) -> list[Accelerator]:
         """The accelerators that a machine may have here, the best first; none before a proof."""
         return [wanted for wanted, proofs in GIVEN_BY.items() if self.accelerator in proofs]
+
+    @property
+    def is_xen(self) -> bool:
+        """Tell whether it is one of Xen, as it said: the portal runs machines there, and builds none."""
+        return self.readiness.get("host", {}).get("hypervisor") == XEN
 
     @property
     def is_local(self) -> bool:

@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from portal.core.templatetags.gatehouse import gib
-from portal.drivers.types import Accelerator, VolumeVerb, can
+from portal.drivers.types import XEN, Accelerator, VolumeVerb, can
 from portal.hosts.findings import Finding
 from portal.hosts.ground import ground
 from portal.hosts.models import Health, Host
@@ -17,7 +17,8 @@ from portal.operations.messages import sentence
 #: A watched host is seen each second; one unseen for longer than this has no watcher.
 UNWATCHED = timedelta(seconds=30)
 FULL_SHARE = 0.1
-_TESTED = 9_000_000, 7_000_000
+#: The oldest versions of libvirt, QEMU and Xen.
+_TESTED, _TESTED_XEN = (9_000_000, 7_000_000), 4_017_000
 
 
 def health(host: Host) -> tuple[str, str]:
@@ -39,6 +40,8 @@ def accelerator(host: Host) -> tuple[str, str]:
         return _("Hardware-assisted (KVM)"), "good"
     if host.accelerator == Accelerator.EMULATION:
         return _("Emulated processor (slow)"), "warn"
+    if host.accelerator == Accelerator.XEN:
+        return _("Xen"), "good"
     return _("Not proven yet"), "unknown"
 
 
@@ -47,8 +50,11 @@ def report(host: Host) -> list[Finding]:
     findings = [_observed(host), _proof(host)]
     told = host.readiness
     if told:
-        findings += [_bridge(host), _flag(told), _offered(host, told), *_versions(told["host"])]
-        findings += [_iommu(told), _guard(told)]
+        findings.append(_bridge(host))
+        # Xen hides all this from the host's own domain.
+        findings += [] if host.is_xen else [_flag(told), _offered(host, told)]
+        findings += _versions(told["host"])
+        findings += [] if host.is_xen else [_iommu(told), _guard(told)]
     return [*findings, *_pools(host), *ground(told)]
 
 
@@ -94,6 +100,12 @@ def _proof(host: Host) -> Finding:
         )
         mend = _("Turn on virtualization in the firmware, load the kvm module, then prove again.")
         return Finding(title, word, means, tone, mend, host.proof)
+    if host.accelerator == Accelerator.XEN:
+        means = _(
+            "The portal builds no machines on Xen. Those that others made here can be adopted, and then "
+            "watched, started, stopped, changed and opened by their serial console."
+        )
+        return Finding(title, word, means, tone, evidence=host.proof)
     means = _("No test guest has booted, so no machine is placed here.")
     return Finding(title, word, means, "bad", _("Read the last operation below, then prove again."))
 
@@ -136,7 +148,8 @@ def _version(number: int) -> str:
 
 def _versions(told: Mapping[str, Any]) -> Iterator[Finding]:
     pairs = (("libvirt", told["libvirt_version"]), (told["hypervisor"], told["hypervisor_version"]))
-    for (title, version), oldest in zip(pairs, _TESTED, strict=True):
+    tested = (_TESTED[0], _TESTED_XEN if told["hypervisor"] == XEN else _TESTED[1])
+    for (title, version), oldest in zip(pairs, tested, strict=True):
         if version >= oldest:
             yield Finding(title, _version(version), _("A version that the portal is tested with."), "good")
         else:

@@ -28,6 +28,10 @@ SENTENCES = {
         "twice, so nothing was made there; remove this host. If they are two machines that were given one "
         "UUID, set host_uuid in libvirtd.conf of one, start its libvirt anew, and try again."
     ),
+    "xen_builds_none": _(
+        "It is a host of Xen: no test guest was booted and no image copied, since no machine is built there. "
+        "Those that others made can be adopted."
+    ),
     "devices_untold": _(
         "The host did not tell its PCI and USB devices, so machines can be given only those that it told of "
         "before. All else is as it should be. Prove the host again later."

@@ -12,18 +12,18 @@ from typing import Any
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils.translation import gettext as _
 
-from portal.drivers.types import PROBE_PREFIX, Accelerator
+from portal.drivers.types import PROBE_PREFIX, XEN_HOST, Accelerator
 from portal.hosts.models import PoolAttachment
 from vms.models import Definition, VirtualMachine
 from vms.virtualization import Devices
 
 Defined = Mapping[str, Any]
-#: The UUID that Xen gives its host's own domain.
-DOMAIN_0 = uuid.UUID(int=0)
 #: Of a disk's name in the guest; a longer one is no machine's disk of the portal.
 LONGEST_TARGET = 16
 #: Of a volume's name, as a row holds it.
 LONGEST_VOLUME = 127
+#: The bus of Xen's disks and the model of its cards.
+_XENS_OWN = frozenset({"xen", "netfront"})
 _MOST_VCPUS, _MOST_MEMORY = (1 << 15) - 1, (1 << 63) - 1
 
 
@@ -31,7 +31,7 @@ def strangers(definitions: QuerySet[Definition]) -> QuerySet[Definition]:
     """Keep those of domains that are no machine of the portal, nor its host itself, nor a proof's guest."""
     machines = VirtualMachine.objects.filter(uuid=OuterRef("uuid"))
     here = machines.filter(host=OuterRef("host"))
-    left = definitions.filter(~Exists(here)).exclude(uuid=DOMAIN_0)
+    left = definitions.filter(~Exists(here)).exclude(uuid=XEN_HOST)
     left = left.exclude(observed_name__startswith=PROBE_PREFIX)
     elsewhere = machines.exclude(host=OuterRef("host"))
     return left.annotate(known_elsewhere=Exists(elsewhere)).select_related("host")
@@ -169,11 +169,11 @@ def _devices(defined: Defined | None, kind: str) -> list[Any]:
 
 
 def devices_of(defined: Defined) -> str:
-    """Return the device model of a definition: paravirtual when a disk or a card of it is virtio's."""
+    """Return the device model of a definition: paravirtual when a disk or a card is virtio's or Xen's own."""
     buses = [disk.get("target", {}).get("bus", "") for disk in _devices(defined, "disks")]
     models = [card.get("model", "") for card in _devices(defined, "interfaces")]
-    virtio = any(word.startswith("virtio") for word in (*buses, *models))
-    return Devices.PARAVIRTUAL if virtio else Devices.EMULATED
+    own = any(word.startswith("virtio") or word in _XENS_OWN for word in (*buses, *models))
+    return Devices.PARAVIRTUAL if own else Devices.EMULATED
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import libvirt
 
+from portal.drivers.domainkinds import XEN, XEN_HOST
 from portal.drivers.errors import DomainNotFound, InvalidState
 from portal.drivers.libvirt import agent
 from portal.drivers.libvirt.errors import translated
@@ -32,6 +33,8 @@ _UNDEFINE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
+#: Of what a domain has beside its definition Xen knows its memory alone, and refuses every other word.
+_UNDEFINE_XEN = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
 
 
 def leased(domain: libvirt.virDomain) -> tuple[AddressInfo, ...]:
@@ -67,6 +70,8 @@ class Domains:
 
     @translated()
     def _get(self, uuid: str) -> libvirt.virDomain:
+        if uuid == XEN_HOST:
+            raise DomainNotFound("this is the host itself")
         return self._connection.lookupByUUIDString(check_uuid(uuid))
 
     @translated()
@@ -119,7 +124,7 @@ class Domains:
             # A host that lost the programs for it cannot take it away either.
             with suppress(libvirt.libvirtError):
                 self._connection.defineXML(text)
-        domain.undefineFlags(_UNDEFINE)
+        domain.undefineFlags(_UNDEFINE_XEN if self._connection.getType() == XEN else _UNDEFINE)
 
     @translated()
     def start(self, uuid: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import libvirt
 
+from portal.drivers.domainkinds import XEN_HOST
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.types import DomainInfo, DomainState
 
@@ -72,6 +73,8 @@ class Lifecycle:
         _context: object,
     ) -> None:
         uuid = domain.UUIDString()
+        if uuid == XEN_HOST:
+            return
         with self._lock:
             self._heard[uuid] = time.monotonic()
             state = self._state(uuid, event, detail)

@@ -18,7 +18,7 @@ from portal.drivers.libvirt.xml.node_device import host_device
 from portal.drivers.types import DomainAbilities, HostDevice, HostInfo, HostReadiness
 
 #: The boards that machines of the portal, and those that it adopts, usually have; others have one a host.
-_BOARDS = ("q35", "pc", "xenpv", "xenfv", "virt")
+_BOARDS = ("q35", "pc", "xenpv", "xenpvh", "xenfv", "virt")
 
 #: Seconds for which a host is asked for one device after the other; each is a round trip.
 DEVICE_PATIENCE = 15.0

@@ -5,6 +5,7 @@ from typing import Any
 
 import libvirt
 
+from portal.drivers.domainkinds import XEN_HOST
 from portal.drivers.libvirt.domain import STATES, describe
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.saving import saved_uuids
@@ -48,7 +49,10 @@ class Listing:
         return tuple(sorted(known.values(), key=lambda info: info.name))
 
     def _states(self) -> Iterator[tuple[libvirt.virDomain, DomainState | None]]:
-        """Yield each domain with its state; None where the host gives none by the list (Xen, LXC)."""
+        """Yield each domain with its state; None where the host gives none by the list (Xen, LXC).
+
+        Xen's list holds the host itself, which is no domain of anybody's.
+        """
         if self._gives_states:
             try:
                 stats = self._connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0)
@@ -60,7 +64,8 @@ class Listing:
                 yield from self._with_saved([(domain, _state(values)) for domain, values in stats])
                 return
         for domain in self._connection.listAllDomains():
-            yield domain, None
+            if domain.UUIDString() != XEN_HOST:
+                yield domain, None
 
     def _with_saved(
         self, found: Sequence[tuple[libvirt.virDomain, DomainState | None]]

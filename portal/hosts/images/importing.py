@@ -22,7 +22,7 @@ from django.utils import timezone
 from portal.audit import services as audit
 from portal.drivers import imagefile
 from portal.drivers.errors import AlreadyExists, DriverError, HostRemoved
-from portal.drivers.types import FOLDER_KINDS, VolumeInfo
+from portal.drivers.types import FOLDER_KINDS, Accelerator, VolumeInfo
 from portal.hosts.calls import call
 from portal.hosts.images import allowing, appliances, boot_files, copies, fetching, passing, room, store
 from portal.hosts.images.in_use import uses_of
@@ -361,7 +361,8 @@ class Copy(Step):
             raise StepFailed("upload_gone")
         missed: list[StepFailed] = []
         pools = PoolAttachment.objects.filter(observed_kind__in=FOLDER_KINDS, taken_over=False)
-        pools = pools.exclude(images__image=image)
+        # Nothing is built on Xen.
+        pools = pools.exclude(host__accelerator=Accelerator.XEN).exclude(images__image=image)
         for place in pools.select_related("pool").order_by("pk"):
             try:
                 once_reached(context, partial(_copy_once, place=place, image=image))

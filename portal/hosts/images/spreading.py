@@ -19,8 +19,11 @@ class CopiesImages(HostStep):
     def fill(self, context: StepContext, place: PoolAttachment) -> list[StepFailed]:
         """Copy each image that machines are made from into a pool; return what failed. Idempotent.
 
-        Raises StepFailed for what may succeed a little later.
+        Nothing into one of a host that builds no machines. Raises StepFailed for what may succeed a little
+        later.
         """
+        if place.host.is_xen:
+            return []
         failed: list[StepFailed] = []
         # What a newer build replaced cannot be copied any more, and what is deprecated need not be.
         for image in Image.objects.exclude(source="").filter(deprecated_at=None):

@@ -28,7 +28,7 @@ def test_every_domain_that_is_no_machine_is_listed_and_says_why_it_cannot_be_ado
     denied = {row.definition.observed_name: row.denied for row in page.context["rows"]}
     assert denied.pop("Old_Web.1") == ""
     for name, why in {
-        "box": "of the type lxc, and the portal runs machines of the types kvm, qemu",
+        "box": "of the type lxc, and the portal runs machines of the types kvm, qemu, xen",
         "huge": "cannot be read",
         "none": "cannot be read",
         "passing": "only while it runs",

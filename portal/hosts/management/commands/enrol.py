@@ -33,7 +33,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name")
-        parser.add_argument("uri", help="qemu:///system or qemu+ssh://user@host/system")
+        parser.add_argument(
+            "uri", help="qemu:///system or qemu+ssh://user@host/system; of Xen with xen in place of qemu"
+        )
         parser.add_argument("--pool", required=True, metavar="PATH", help="folder on the host for disks")
         parser.add_argument("--as", required=True, dest="username", help="the admin who does this")
         parser.add_argument("--images", metavar="MANIFEST", help="import the images it lists first")
