@@ -223,8 +223,8 @@ class AddForm(_SaidForm):
         if older is None:
             self.initial["device_models"] = []
         self.fields["device_models"].help_text = _(
-            "Nothing chosen: what an OVA says of its machine, which is full virtualization where that had other "
-            "disks and cards than virtio's; paravirtualization for everything else."
+            "Nothing chosen: what an OVA says of its machine, which is full virtualization where that had "
+            "other disks and cards than virtio's; paravirtualization for everything else."
         )
         self.fields["min_memory"].help_text = _(
             "Empty: what an OVA says of its machine, 1 GiB for everything else."

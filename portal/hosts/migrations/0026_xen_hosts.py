@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('hosts', '0023_import_networks'),
+        ('hosts', '0025_image_disks'),
     ]
 
     operations = [
