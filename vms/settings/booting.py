@@ -156,10 +156,10 @@ WATCHDOG = Setting(
         "watchdogs",
         lambda dog: bool(dog.get("model") == _PLUGGED),
         comes=gettext_lazy(
-            "The machine runs: a watchdog comes at once if there is a free slot, else with the next start."
+            "The machine is on: a watchdog comes at once if there is a free slot, else with the next start."
         ),
         goes=gettext_lazy(
-            "The machine runs: the watchdog goes at once if the guest lets it go, else with the next start. "
+            "The machine is on: the watchdog goes at once if the guest lets it go, else with the next start. "
             "Another action counts from the next start."
         ),
     ),

@@ -105,10 +105,10 @@ AGENT_CHANNEL = Setting(
         "channels",
         _is_agents,
         comes=gettext_lazy(
-            "The machine runs: it comes at once where the hypervisor can, else with the next start."
+            "The machine is on: it comes at once where the hypervisor can, else with the next start."
         ),
         goes=gettext_lazy(
-            "The machine runs: it goes at once where the hypervisor can, else with the next start."
+            "The machine is on: it goes at once where the hypervisor can, else with the next start."
         ),
     ),
 )
