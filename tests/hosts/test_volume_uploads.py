@@ -21,7 +21,8 @@ from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.drivers.types import VolumeSpec
 from portal.hosts.images import services as images
 from portal.hosts.images import store
-from portal.hosts.images.importing import Check, Take
+from portal.hosts.images.checking import Check
+from portal.hosts.images.importing import Take
 from portal.hosts.models import BegunVolume, Image, PoolAttachment, StoragePool, Upload
 from portal.hosts.storage import pools, uploading
 from portal.hosts.storage.kinds import is_mark

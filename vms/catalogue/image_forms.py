@@ -203,7 +203,10 @@ class AddForm(_SaidForm):
     disk = forms.IntegerField(
         label=_("Disk of an OVA, by its number"),
         required=False,
-        help_text=_("Empty: the only one. Of several you choose when the file is here, from a list of them."),
+        help_text=_(
+            "Empty: all that it has, as the disks of one image. Of more than 16 you choose one when the file "
+            "is here, from a list of them."
+        ),
     )
     sha256 = forms.CharField(
         label=_("SHA-256 of the file"),

@@ -17,6 +17,7 @@ from portal.drivers.imagefile import SECTOR, Unfit
 from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.drivers.ova.archive import opened
 from portal.drivers.types import DeviceModel
+from portal.hosts.images.values import go_together
 
 #: What others call systems (VMware's and VirtualBox's names and words, in small letters) -> osinfo-db's ids.
 _SYSTEMS = (
@@ -51,13 +52,17 @@ class Taken:
     """A disk that was taken out of an appliance; bytes.
 
     `told` is what the appliance says of its machine, as a row keeps it. `number` counts the machine's disks
-    from 1, and `capacity_bytes` is how large the descriptor says that this one is.
+    from 1, and `capacity_bytes` is how large the descriptor says that this one is. `disks` are there, and
+    with `whole` all of them are taken.
     """
 
     told: dict[str, Any]
     number: int
     length_bytes: int
     capacity_bytes: int
+    sha256: str
+    disks: int = 1
+    whole: bool = False
 
     def check_data(self, *, starts: bool) -> None:
         """Raise Unfit unless what is of no known format can be a raw disk of data; `starts`: machines do.
@@ -72,20 +77,28 @@ class Taken:
 
 
 def take_disk(
-    source: Path, target: Path, *, number: int | None, room_bytes: int, check: Callable[[], None]
+    source: Path,
+    target: Path,
+    *,
+    number: int | None,
+    room_bytes: int,
+    check: Callable[[], None],
+    whole: bool = False,
 ) -> Taken | None:
     """Write a disk of the appliance to `target`.
 
-    `number` counts the machine's disks from 1; None for the only one. None for an archive that is no
-    appliance. `check` ends it by raising. Idempotent. Raises Unfit with the reason, NoDisk for a number that
-    lacks or is not there, and OSError (ENOSPC) when the disk has more than `room_bytes`.
+    `number` counts the machine's disks from 1; None for the only one, and with `whole` for the first of all.
+    None for an archive that is no appliance. `check` ends it by raising. Idempotent. Raises Unfit with the
+    reason, NoDisk for a number that lacks or is not there, and OSError (ENOSPC) when the disk has more than
+    `room_bytes`.
     """
     try:
         with opened(source) as archive:
             if not archive.descriptors():
                 return None
             found = archive.appliance()
-            disk = _chosen(found, number)
+            all_of_them = whole and number is None and go_together(len(found.disks))
+            disk = _chosen(found, 1 if all_of_them else number)
             length = archive.size_of(disk.file)
             if length > room_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
@@ -93,10 +106,11 @@ def take_disk(
     except InvalidSpec as error:
         raise Unfit("appliance_unfit", error.raw) from error
     told = said_by(found)
-    if len(found.disks) > 1:
+    if len(found.disks) > 1 and not all_of_them:
         # Another disk of the same file is another image.
         told |= {"disk": number, "disks": len(found.disks), "sha256": digest}
-    return Taken(told, number or 1, length, disk.capacity_bytes)
+    count = len(found.disks)
+    return Taken(told, number or 1, length, disk.capacity_bytes, digest, count, all_of_them)
 
 
 def _chosen(found: Appliance, number: int | None) -> PackedDisk:

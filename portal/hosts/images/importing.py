@@ -5,12 +5,10 @@ can still write to it. A file that is wrong in itself is thrown away at once. Af
 browser sent is kept, to be imported again; so is what was fetched, once its checksum was right.
 """
 
-import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,11 +18,11 @@ from django.db.models import ProtectedError
 from django.utils import timezone
 
 from portal.audit import services as audit
-from portal.drivers import imagefile
 from portal.drivers.errors import AlreadyExists, DriverError, HostRemoved
 from portal.drivers.types import FOLDER_KINDS, Accelerator, VolumeInfo
 from portal.hosts.calls import call
 from portal.hosts.images import allowing, appliances, boot_files, copies, fetching, passing, room, store
+from portal.hosts.images.checking import Check, look, of_disk, upload_of
 from portal.hosts.images.in_use import uses_of
 from portal.hosts.images.purposes import IMPORT, page
 from portal.hosts.images.values import BEING_MADE, GIB, LEAST_MEMORY, Wanted
@@ -37,39 +35,6 @@ from portal.operations.states import State
 
 COPY_SECONDS = 3600.0
 CHECK_EVERY = 1.0  # seconds
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_BROKEN = frozenset({errno.EIO, errno.EROFS})
-
-
-def _upload(context: StepContext) -> Upload:
-    """Return the upload. Raises StepFailed when it was thrown away."""
-    upload = Upload.objects.filter(pk=context.identifiers["upload"]).first()
-    if upload is None:
-        raise StepFailed("upload_gone")
-    return upload
-
-
-@contextmanager
-def _own_fault(upload: Upload) -> Iterator[None]:
-    """Throw the file away when it is what is wrong. Raises StepFailed."""
-    try:
-        yield
-    except imagefile.Unfit as unfit:
-        store.forget(upload)
-        raise StepFailed(unfit.code, unfit.raw) from unfit
-
-
-def _of_disk(error: OSError, otherwise: str) -> StepFailed:
-    """Return how a step fails by what the portal's own disk said; `otherwise` is the code for the rest."""
-    code = "store_full" if error.errno in _FULL else "store_failed" if error.errno in _BROKEN else otherwise
-    return StepFailed(code, error.strerror or str(error))
-
-
-def _look(context: StepContext) -> None:
-    """Raise when the operation is to end, or the portal's disk is as full as it may be (StepFailed)."""
-    context.check()
-    if not store.free_bytes():
-        raise StepFailed("store_full")
 
 
 class Take(Step):
@@ -78,12 +43,12 @@ class Take(Step):
     name, title = "take", "Take the file and compute its checksum"
 
     def do(self, context: StepContext) -> None:
-        upload = _upload(context)
+        upload = upload_of(context)
         target = store.taken_of(upload)
         try:
             store.make_folder(target.parent.name)
         except OSError as error:
-            raise _of_disk(error, "store_failed") from error
+            raise of_disk(error, "store_failed") from error
         found = self._fetch(context, upload) if upload.address else self._take(context, upload)
         if upload.expected_sha256 and found != upload.expected_sha256:
             store.forget(upload)
@@ -109,7 +74,7 @@ class Take(Step):
             most, settings.IMPORT_SECONDS, networks, settings.IMPORT_CA, opened=allowing.opened
         )
         try:
-            fetching.fetch(upload.address, target, limits=limits, check=lambda have: _look(context))
+            fetching.fetch(upload.address, target, limits=limits, check=lambda have: look(context))
         except fetching.FetchFailed as failed:
             if failed.code == "image_long" and most == room_bytes:
                 raise StepFailed("store_full", failed.raw) from failed
@@ -125,7 +90,7 @@ class Take(Step):
         return self._copy(context, upload)
 
     def _seal(self, context: StepContext, upload: Upload) -> str:
-        store.seal(upload, lambda: _look(context))
+        store.seal(upload, lambda: look(context))
         with store.taken_of(upload).open("rb") as file:
             length = os.fstat(file.fileno()).st_size
             return passing.digest(upload.token, length) or self._digest(context, file, None)
@@ -139,7 +104,7 @@ class Take(Step):
             with store.open_part(upload) as file, store.taken_of(upload).open("wb") as copy:
                 found = self._digest(context, file, copy)
         except OSError as error:
-            raise _of_disk(error, "upload_gone") from error
+            raise of_disk(error, "upload_gone") from error
         return found
 
     def _digest(self, context: StepContext, file: Any, copy: Any) -> str:
@@ -150,7 +115,7 @@ class Take(Step):
             if copy is not None:
                 copy.write(piece)
             if time.monotonic() - checked > CHECK_EVERY:
-                _look(context)
+                look(context)
                 checked = time.monotonic()
         context.check()
         return digest.hexdigest()
@@ -164,122 +129,13 @@ class Take(Step):
                 store.remove(store.fetched_of(upload))
 
 
-class Check(Step):
-    """What the file is; a disk of another format, and that of an appliance, becomes a qcow2."""
-
-    name, title = "check", "See whether it is an image that stands by itself"
-
-    def do(self, context: StepContext) -> str | None:
-        upload = _upload(context)
-        taken = store.taken_of(upload)
-        try:
-            with _own_fault(upload):
-                remark = self._check(context, upload)
-        except DriverError as error:
-            raise StepFailed(error.code, error.raw) from error
-        except OSError as error:
-            raise _of_disk(error, "store_failed" if taken.exists() else "upload_gone") from error
-        upload.refresh_from_db(fields=["told"])
-        # By what is kept: whoever did it may have died before the operation knew.
-        if upload.told.get("data"):
-            return "appliance_data"
-        return "appliance_blank" if upload.told.get("blank") else remark
-
-    def _check(self, context: StepContext, upload: Upload) -> str | None:
-        taken, image = store.taken_of(upload), store.image_of(upload)
-        # An earlier attempt may have given the file its last name already.
-        there, from_ova = taken if taken.exists() else image, None
-        iso = upload.wanted["kind"] == Image.Kind.ISO
-        # What an earlier attempt made of a raw disk is a qcow2.
-        raw = upload.is_raw and there is taken
-        remark = "raw_looks_otherwise" if raw and imagefile.looks_otherwise(str(taken)) else None
-        if there is taken and not iso and not raw and imagefile.is_tar(str(taken)):
-            # What an earlier attempt left takes room, and is made anew.
-            store.remove(store.unpacked_of(upload), image)
-            from_ova = self._take_disk(context, upload)
-            there = taken if from_ova is None else store.unpacked_of(upload)
-        if there is taken and upload.disk is not None:
-            raise self._no_disk(upload, appliances.NoDisk("appliance_none", str(upload.disk)))
-        judge = partial(
-            imagefile.judge,
-            str(there),
-            iso=iso,
-            most_capacity=settings.UPLOAD_MOST_CAPACITY,
-            check=lambda: _look(context),
-        )
-        try:
-            found = judge(raw=raw)
-        except imagefile.Unfit as unfit:
-            found = self._as_data(unfit, upload, from_ova, judge)
-        if found.format not in {"qcow2", "iso"}:
-            imagefile.to_qcow2(
-                str(there),
-                str(image),
-                found.capacity_bytes,
-                form=found.format,
-                room_bytes=store.free_bytes(),
-                check=lambda: _look(context),
-                progress=context.progress,
-            )
-        elif there != image:
-            os.replace(there, image)
-        rows = Upload.objects.filter(pk=upload.pk)
-        # Before the archive goes: what it says is nowhere else.
-        if from_ova is not None:
-            rows.update(told=from_ova.told)
-        rows.update(format="raw" if found.format == "iso" else "qcow2", capacity=found.capacity_bytes)
-        store.remove(taken, store.unpacked_of(upload))
-        return remark
-
-    def _as_data(
-        self,
-        unfit: imagefile.Unfit,
-        upload: Upload,
-        from_ova: appliances.Taken | None,
-        judge: Callable[..., imagefile.Judged],
-    ) -> imagefile.Judged:
-        """Return what is of no known format as a raw disk of data. Raises Unfit, StepFailed for none."""
-        if unfit.code != "image_unknown":
-            raise unfit
-        if from_ova is not None:
-            from_ova.check_data(starts=upload.pool_id is None)
-            from_ova.told["data"] = True
-            return judge(raw=True)
-        if upload.pool_id is not None:
-            # It is kept: on the upload's page a person can say that it is a raw disk.
-            raise StepFailed("volume_unknown") from unfit
-        raise unfit
-
-    def _take_disk(self, context: StepContext, upload: Upload) -> appliances.Taken | None:
-        try:
-            return appliances.take_disk(
-                store.taken_of(upload),
-                store.unpacked_of(upload),
-                number=upload.disk,
-                room_bytes=store.free_bytes(),
-                check=lambda: _look(context),
-            )
-        except appliances.NoDisk as none:
-            raise self._no_disk(upload, none) from none
-
-    def _no_disk(self, upload: Upload, none: appliances.NoDisk) -> StepFailed:
-        # The file is kept: on the upload's page a person chooses from these.
-        Upload.objects.filter(pk=upload.pk).update(disks=none.disks)
-        return StepFailed(none.code, none.raw)
-
-    def undo(self, context: StepContext) -> None:
-        upload = Upload.objects.filter(pk=context.identifiers["upload"]).first()
-        if upload is not None:
-            store.remove(store.image_of(upload), store.unpacked_of(upload))
-
-
 class Register(Step):
     """The row: from here on the portal knows the image. `settle` lets machines be made from it."""
 
     name, title = "register", "Make the image known"
 
     def do(self, context: StepContext) -> None:
-        upload = _upload(context)
+        upload = upload_of(context)
         if upload.image_id is not None:
             return
         wanted = Wanted.of(upload.wanted)
@@ -318,7 +174,8 @@ def _digest_of(upload: Upload) -> str:
 
 
 def _make(upload: Upload, wanted: Wanted) -> Image:
-    path, told = store.image_of(upload), upload.told
+    path, told = store.image_of(upload), dict(upload.told)
+    further = told.pop("further", [])
     uefi = wanted.uefi or told.get("uefi", False)
     image = Image.objects.create(
         kind=wanted.kind,
@@ -336,6 +193,7 @@ def _make(upload: Upload, wanted: Wanted) -> Image:
         description=wanted.description.strip(),
         device_models=list(wanted.device_models) or appliances.device_models(told),
         source=str(path),
+        further=further,
         os=wanted.os or told.get("os", ""),
         told=told,
         boot_files=boot_files.found(str(path)) if wanted.kind == Image.Kind.ISO else [],
@@ -356,7 +214,7 @@ class Copy(Step):
     name, title = "copy", "Copy it to the hosts"
 
     def do(self, context: StepContext) -> str | None:
-        image = _upload(context).image
+        image = upload_of(context).image
         if image is None:
             raise StepFailed("upload_gone")
         missed: list[StepFailed] = []
@@ -399,21 +257,26 @@ def _copy_once(_context: StepContext, *, place: PoolAttachment, image: Image) ->
 
 
 def _copy_to(place: PoolAttachment, image: Image) -> None:
-    """Copy the image to a pool and keep where it lies. Idempotent. Raises DriverError."""
+    """Copy the image to a pool, the first of its disks last, and keep where it lies. Idempotent.
+
+    Raises DriverError.
+    """
     copies.claim(place, image)
-    try:
-        volume: VolumeInfo = call(
-            place.host_id,
-            "upload_image",
-            place.pool.name,
-            image.volume_name,
-            image.source,
-            timeout=seconds_for(image.size, COPY_SECONDS),
-        )
-    except AlreadyExists:
-        # Somebody was quicker: what is there is theirs.
-        copies.disclaim(place, image)
-        raise
+    sizes = [image.size, *(disk["size"] for disk in image.further)]
+    for name, source, size in reversed(list(zip(image.volume_names, image.sources, sizes, strict=True))):
+        try:
+            volume: VolumeInfo = call(
+                place.host_id,
+                "upload_image",
+                place.pool.name,
+                name,
+                source,
+                timeout=seconds_for(size, COPY_SECONDS),
+            )
+        except AlreadyExists:
+            # Somebody was quicker: what is there is theirs.
+            copies.disclaim(place, image, name)
+            raise
     with transaction.atomic():
         # Its host may have been removed while it was copied there.
         if not PoolAttachment.objects.select_for_update().filter(pk=place.pk).exists():

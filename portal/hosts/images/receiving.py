@@ -69,6 +69,7 @@ def shown(
         "percent": 100 * there // upload.file_size if upload.file_size else 0,
         "can_retry": services.can_retry(upload) and not services.must_choose(upload),
         "must_choose": services.can_retry(upload) and services.must_choose(upload),
+        "takes_all": services.takes_all(upload),
         "choice": choice,
         "operations": operations.select_related("requester").order_by("-pk")[:5],
     }

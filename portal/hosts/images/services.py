@@ -25,6 +25,7 @@ from portal.hosts.images.values import (
     check_version,
     check_wanted,
     file_name_of,
+    go_together,
 )
 from portal.hosts.models import Image, Upload
 from portal.hosts.services import check_estate
@@ -269,12 +270,19 @@ def must_choose(upload: Upload) -> bool:
     if upload.disks is None:
         return False
     if upload.disk is None:
-        return len(upload.disks) > 1
+        return len(upload.disks) > 1 and not takes_all(upload)
     return not 1 <= upload.disk <= len(upload.disks)
 
 
+def takes_all(upload: Upload) -> bool:
+    """Tell whether all disks that were found in its appliance become one image, when no number is said."""
+    return upload.pool_id is None and go_together(len(upload.disks or ()))
+
+
 def choose_disk(*, actor: Any, upload: Upload, number: int | None) -> Operation:
-    """Import a file again that is here still, with the disk of that number; None for a file as it is.
+    """Import a file again that is here still, with the disk of that number.
+
+    None is for a file as it is, and for all disks of an appliance together.
 
     Raises Denied, with the field `disk` for a number that the file has no disk of.
     """
@@ -287,7 +295,7 @@ def choose_disk(*, actor: Any, upload: Upload, number: int | None) -> Operation:
         if current.disks is None:
             raise Denied(_("Nobody looked into the file yet: import it first."))
         most = len(current.disks)
-        if number is None and most > 1:
+        if number is None and most > 1 and not takes_all(current):
             raise Denied(_("Choose which disk of the OVA is taken."), field="disk")
         if number is not None and not 1 <= number <= most:
             told = {"number": number, "disks": most}
@@ -357,7 +365,7 @@ def _sweep_files() -> None:
     # Looked for before the rows are: a file is never there before its row.
     there = store.found()
     known = set(Upload.objects.filter(token__in=there.values()).values_list("token", flat=True))
-    kept = set(Image.objects.filter(source__in=map(str, there)).values_list("source", flat=True))
+    kept = {source for image in Image.objects.exclude(source="") for source in image.sources}
     store.remove(*(path for path, token in there.items() if token not in known and str(path) not in kept))
 
 

@@ -95,6 +95,16 @@ def image_of(upload: Upload) -> Path:
     return Path(settings.UPLOADS) / "images" / f"{upload.token}.{suffix}"
 
 
+def further_of(upload: Upload, number: int) -> Path:
+    """Return where a further disk of the image lies in the end; the first one has the number 1."""
+    return Path(settings.UPLOADS) / "images" / f"{upload.token}.{number}.qcow2"
+
+
+def furthers_of(upload: Upload) -> list[Path]:
+    """Return the further disks that are there, whole or not."""
+    return sorted((Path(settings.UPLOADS) / "images").glob(f"{upload.token}.*.qcow2"))
+
+
 def make_folder(name: str) -> None:
     """Make a folder of the worker's: the group of the folder above may look, nobody else may write.
 
@@ -245,13 +255,14 @@ def remove(*paths: Path) -> None:
 
 
 def keep(upload: Upload) -> None:
-    """See that the image of an upload is on disk, and delete what else came of it. Idempotent."""
-    with suppress(FileNotFoundError):
-        descriptor = os.open(image_of(upload), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """See that the image of an upload is on disk, all of it, and delete what else came of it. Idempotent."""
+    for path in (image_of(upload), *furthers_of(upload)):
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     forget(upload)
 
 
@@ -261,7 +272,7 @@ def found() -> dict[Path, UUID]:
     for path in Path(settings.UPLOADS).glob("*/*"):
         if path.parent.name in {"parts", "sent", "images"} and path.suffix in _SUFFIXES:
             with suppress(ValueError):
-                files[path] = UUID(path.stem)
+                files[path] = UUID(path.name.partition(".")[0])
     return files
 
 
@@ -269,7 +280,7 @@ def clear(*uploads: Upload) -> None:
     """Delete everything that came of uploads, the images as well. Idempotent."""
     for upload in uploads:
         forget(upload)
-        remove(image_of(upload))
+        remove(image_of(upload), *furthers_of(upload))
 
 
 def forget(upload: Upload) -> None:

@@ -22,6 +22,8 @@ FIELDS = (
 )  # fmt: skip
 #: More than any OVA has that is taken.
 MOST_DISKS = 64
+#: Disks of an OVA that become one image together; of more, one is chosen.
+MOST_TOGETHER = 16
 #: Why nothing is made from an image while an operation makes or deletes it, kept with it until that ends.
 BEING_MADE, BEING_DELETED = "It is still being made.", "It is being deleted."
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -148,6 +150,11 @@ def check_disk(kind: str, number: int | None) -> None:
     if not 1 <= number <= MOST_DISKS:
         words = _("The disks of an OVA have numbers from 1 to %(most)d.") % {"most": MOST_DISKS}
         raise Denied(words, field="disk")
+
+
+def go_together(count: int) -> bool:
+    """Tell whether so many disks of an OVA become one image, where nobody said a number."""
+    return 1 < count <= MOST_TOGETHER
 
 
 def check_sha256(text: str, *, needed: bool) -> str:

@@ -11,7 +11,8 @@ from django.utils.translation import gettext_lazy
 from portal.audit import services as audit
 from portal.core.errors import Denied
 from portal.hosts.images import purposes, store
-from portal.hosts.images.importing import Check, Take
+from portal.hosts.images.checking import Check
+from portal.hosts.images.importing import Take
 from portal.hosts.images.values import check_sha256
 from portal.hosts.models import PoolAttachment, Upload
 from portal.hosts.steps import delete_waiting

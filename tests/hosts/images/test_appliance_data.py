@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from portal.drivers.ova import archive
 from portal.drivers.ova.appliance import Appliance, PackedDisk
-from portal.hosts.images import importing, services, store
+from portal.hosts.images import checking, importing, services, store
 from portal.hosts.models import Image
 from portal.operations import messages
 from portal.operations.models import Operation
@@ -57,12 +57,21 @@ def test_a_raw_disk_of_data_besides_the_boot_disk_becomes_an_image(chief, begin,
 
 
 def test_of_several_disks_the_one_of_data_can_be_chosen_from_the_list(chief, begin, tmp_path):
-    upload = begin()
+    upload = begin(9)
     send(chief, upload, ova(tmp_path, disk_bytes(2 * MIB), DATA))
-    assert imported(Operation.objects.get())[1] == ["appliance_disks"]
+    assert imported(Operation.objects.get())[1] == ["appliance_no_disk"]
     chosen = services.choose_disk(actor=chief, upload=upload, number=2)
     assert imported(chosen) == (State.SUCCEEDED, [])
     assert Image.objects.get().told["data"] is True
+
+
+def test_one_of_data_comes_with_the_boot_disk_when_all_are_taken(chief, begin, tmp_path):
+    """Red when a further disk must be bootable, or the image of all counts as one of data alone."""
+    operation = send(chief, begin(), ova(tmp_path, disk_bytes(2 * MIB), DATA))
+    assert imported(operation) == (State.SUCCEEDED, [])
+    image = Image.objects.get()
+    assert [disk["capacity"] for disk in image.further] == [3 * MIB] and "data" not in image.told
+    assert operation.steps.get(name="check").remark == ""
 
 
 def test_a_disk_that_can_be_booted_is_none_of_data(chief, begin, tmp_path):
@@ -146,7 +155,7 @@ def test_a_worker_that_dies_while_it_takes_a_disk_of_data(
     upload = begin(2)
     operation = send(chief, upload, ova(tmp_path, disk_bytes(2 * MIB), DATA))
     importing.Take().do(StepContext({}, operation.identifiers, lambda: None))
-    place = importing.imagefile if what == "to_qcow2" else store
+    place = checking.imagefile if what == "to_qcow2" else store
     real = getattr(place, what)
 
     def dies(*told, **more):

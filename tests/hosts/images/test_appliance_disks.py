@@ -1,7 +1,8 @@
-"""An appliance of several disks: a person chooses by its number which one is taken."""
+"""An appliance of several disks: all become one image, or a person chooses one by its number."""
 
 import hashlib
 import itertools
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -11,12 +12,13 @@ from portal.audit.models import AuditEntry
 from portal.core.errors import Denied
 from portal.drivers.ova import archive
 from portal.drivers.ova.appliance import Appliance, PackedDisk
-from portal.hosts.images import services, store
+from portal.hosts.images import checking, copies, importing, services, store, values
 from portal.hosts.models import Image, Upload
 from portal.operations import messages
 from portal.operations.models import Operation
 from portal.operations.states import State
-from tests.hosts.images.conftest import MIB, WANTED, files, imported, send
+from tests.hosts.conftest import carry_out
+from tests.hosts.images.conftest import MIB, WANTED, fail, files, imported, send
 from tests.hosts.images.test_appliances import disk, raw_of
 from tests.hosts.images.test_fetching import site  # noqa: F401 a fixture
 from tests.hosts.images.test_importing import begin as begin_import
@@ -61,11 +63,19 @@ def begin(chief, uploads, pool):
     return begun
 
 
+@pytest.fixture
+def too_many(monkeypatch):
+    """More disks than become one image."""
+    monkeypatch.setattr(values, "MOST_TOGETHER", 2)
+
+
 def words_of(operation, code):
     return messages.sentence(code, operation.steps.get(error_code=code).error_raw)
 
 
-def test_of_several_disks_the_one_is_taken_that_a_person_chose(chief, begin, parts, ova, uploads, tmp_path):
+def test_of_too_many_disks_the_one_is_taken_that_a_person_chose(
+    chief, begin, parts, ova, uploads, tmp_path, too_many
+):
     """Red when the file goes that nobody chose from yet, or another disk than the chosen one is unpacked."""
     upload = begin()
     operation = send(chief, upload, ova)
@@ -93,7 +103,7 @@ def test_of_several_disks_the_one_is_taken_that_a_person_chose(chief, begin, par
 
 
 def test_what_was_fetched_is_chosen_from_without_fetching_it_again(
-    chief, uploads, pool, served, ova  # noqa: F811
+    chief, uploads, pool, served, ova, too_many  # noqa: F811
 ):
     """Red when Take.undo() removes what came whole: the choice would fetch all of it once more."""
     served.body, served.told = ova, len(ova)
@@ -132,6 +142,155 @@ def test_a_number_that_the_appliance_has_no_disk_of_is_told(chief, begin, ova, u
     assert imported(services.choose_disk(actor=chief, upload=upload, number=1)) == (State.SUCCEEDED, [])
 
 
+def test_after_a_wrong_number_all_can_be_taken(client, chief, begin, ova):
+    """Red when the page offers one disk alone, or choose_disk() wants a number."""
+    upload = begin(9)
+    imported(send(chief, upload, ova))
+    client.force_login(chief)
+    page = client.get(reverse("vms:upload", args=[upload.pk])).content.decode()
+    assert "One image of all of them" in page and "data.vmdk" in page
+    answer = client.post(reverse("vms:upload_choose", args=[upload.pk]), {"disk": ""})
+    assert answer.status_code == 302
+    assert imported(Operation.objects.latest("pk")) == (State.SUCCEEDED, [])
+    assert len(Image.objects.get().further) == 2
+
+
+def check_whole(image, place, uploads, tmp_path):
+    """Compare an image of all disks with what was packed, at the portal and in a pool."""
+    assert [image.virtual_size, *(disk["capacity"] for disk in image.further)] == list(SIZES)
+    kept = image.attachments.get()
+    volumes = {one.path: one for one in place.driver.list_volumes(place.pool.name)}
+    assert sorted(volumes) == sorted(kept.paths) and len(volumes) == 3
+    for number, (source, path) in enumerate(zip(image.sources, kept.paths, strict=True), 1):
+        subprocess.run(
+            ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", source, tmp_path / "back"], check=True
+        )
+        assert (tmp_path / "back").read_bytes() == (tmp_path / f"{number}.raw").read_bytes()
+        assert volumes[path].capacity_bytes == SIZES[number - 1]
+    assert files(uploads) == [".part", ".qcow2", ".qcow2", ".qcow2"]
+
+
+def test_all_disks_of_an_appliance_become_one_image_and_go_with_it(
+    chief, begin, pool, parts, ova, uploads, tmp_path, monkeypatch, django_capture_on_commit_callbacks
+):
+    """Red when the first disk alone is taken, Copy leaves the others, or the deletion keeps one of them."""
+    assert imported(send(chief, begin(), ova)) == (State.SUCCEEDED, [])
+    image = Image.objects.get()
+    check_whole(image, pool, uploads, tmp_path)
+    assert image.sha256 == hashlib.sha256(ova).hexdigest()
+    told = [hashlib.sha256(content).hexdigest() for content in parts.values()]
+    assert [disk["sha256"] for disk in image.further] == told[1:]
+    assert "disk" not in image.told and "further" not in image.told
+    services.sweep_uploads()
+    assert files(uploads) == [".qcow2", ".qcow2", ".qcow2"]
+    users = []
+    monkeypatch.setattr("portal.hosts.sharing.users_of", lambda ask, pool, name: users.append(name) or [])
+    with django_capture_on_commit_callbacks(execute=True):
+        carry_out(services.delete_image(actor=chief, image=image, confirm_name=image.name))
+    assert users == image.volume_names and not Image.objects.exists()
+    assert pool.driver.list_volumes(pool.pool.name) == () and files(uploads) == []
+
+
+def test_files_that_only_the_image_tells_of_stay_as_long_as_it_does(chief, begin, pool, ova, uploads):
+    """Red when the sweep knows the first file of an image alone."""
+    assert imported(send(chief, begin(), ova)) == (State.SUCCEEDED, [])
+    Upload.objects.all().delete()
+    services.sweep_uploads()
+    assert files(uploads) == [".qcow2", ".qcow2", ".qcow2"]
+    carry_out(services.delete_image(actor=chief, image=Image.objects.get(), confirm_name=WANTED.name))
+    services.sweep_uploads()
+    assert files(uploads) == []
+
+
+def test_a_disk_that_cannot_be_taken_ends_the_import_and_leaves_nothing(
+    chief, begin, pool, parts, uploads, tmp_path
+):
+    """Red when the first disks stay with the portal, or a broken one is left out without a word."""
+    parts["more.qcow2"] = b"KDMV" + bytes(5000)
+    packed = tuple(PackedDisk(name, size) for name, size in zip(parts, SIZES, strict=True))
+    for name, content in parts.items():
+        (tmp_path / name).write_bytes(content)
+    paths = {name: tmp_path / name for name in parts}
+    archive.pack(tmp_path / "x.ova", Appliance("web-1", 2, 512 * MIB, packed), paths, {})
+    operation = send(chief, begin(), (tmp_path / "x.ova").read_bytes())
+    assert imported(operation)[0] == State.FAILED
+    assert files(uploads) == [] and not Image.objects.exists()
+    assert pool.driver.list_volumes(pool.pool.name) == ()
+
+
+class Died(BaseException):
+    """The worker ends here."""
+
+
+POINTS = {
+    "when the second is unpacked": (archive.Archive, "unpack", 2),
+    "when the third is unpacked": (archive.Archive, "unpack", 3),
+    "when the second is converted": (checking.imagefile, "to_qcow2", 1),
+    "before the archive goes": (store, "remove", 5),
+    "when the second of its disks is in the pool": (importing, "call", 2),
+    "when all of its disks are in the pool": (importing, "call", 3),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("end", ["finish", "take back"])
+def test_a_worker_that_dies_at_any_disk_leaves_nothing_stray(
+    chief, begin, pool, ova, uploads, tmp_path, monkeypatch, point, end
+):
+    """Red when Check.undo or take_back() leave a further disk, or claim() knows the first volume alone."""
+    place, name, count = POINTS[point]
+    real, calls = getattr(place, name), []
+
+    def dies(*args, **kwargs):
+        found = real(*args, **kwargs)
+        calls.append(args)
+        if len(calls) == count:
+            raise Died
+        return found
+
+    upload = begin()
+    operation = send(chief, upload, ova)
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, dies)
+        with pytest.raises(Died):
+            imported(operation)
+    Operation.objects.filter(pk=operation.pk).update(state=State.QUEUED)
+    if end == "finish":
+        assert imported(operation) == (State.SUCCEEDED, [])
+        check_whole(Image.objects.get(), pool, uploads, tmp_path)
+        return
+    copy = importing.Copy.do
+
+    def fails(self, context):
+        copy(self, context)
+        fail()
+
+    monkeypatch.setattr(importing.Copy, "do", fails)
+    assert imported(operation)[0] == State.FAILED
+    assert files(uploads) == [".part"] and not Image.objects.exists()
+    assert pool.driver.list_volumes(pool.pool.name) == ()
+    services.give_up(actor=chief, upload=Upload.objects.get())
+    assert files(uploads) == []
+
+
+def test_what_was_in_the_pool_before_is_not_taken_back(chief, begin, pool, ova, monkeypatch):
+    """Red when an import deletes a further disk that somebody else put there."""
+    upload = begin()
+    operation = send(chief, upload, ova)
+    claim = copies.claim
+
+    def quicker(place, image):
+        pool.driver.upload_image(pool.pool.name, image.volume_names[1], image.sources[1])
+        claim(place, image)
+
+    monkeypatch.setattr(copies, "claim", quicker)
+    copy = importing.Copy.do
+    monkeypatch.setattr(importing.Copy, "do", lambda self, context: (copy(self, context), fail()))
+    assert imported(operation)[0] == State.FAILED
+    [left] = pool.driver.list_volumes(pool.pool.name)
+    assert left.name.endswith("-disk2.qcow2")
+
+
 def test_a_number_for_a_file_that_is_no_appliance_is_told(chief, begin, uploads, tmp_path):
     """Red when Check does not ask what a number was told for."""
     upload = begin(2)
@@ -156,7 +315,7 @@ def test_a_number_that_can_be_none_is_refused_at_once(begin, kind, number, words
     assert refused.value.field == "disk"
 
 
-def test_the_page_lists_the_disks_and_takes_the_number(client, chief, begin, ova):
+def test_the_page_lists_the_disks_and_takes_the_number(client, chief, begin, ova, too_many):
     """Red when the page still offers to import it as it is."""
     upload = begin()
     imported(send(chief, upload, ova))

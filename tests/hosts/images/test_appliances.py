@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from portal.drivers.ova import archive
 from portal.drivers.ova.appliance import Appliance, PackedDisk
-from portal.hosts.images import appliances, importing, services, store
+from portal.hosts.images import appliances, checking, importing, services, store
 from portal.hosts.models import Image, Upload
 from portal.operations import messages
 from portal.operations.models import Operation
@@ -228,8 +228,8 @@ class Died(BaseException):
 POINTS = {
     "while it unpacks": (archive.Archive, "unpack", "before"),
     "when it is unpacked": (archive.Archive, "unpack", "after"),
-    "while it converts": (importing.imagefile, "to_qcow2", "before"),
-    "when it is converted": (importing.imagefile, "to_qcow2", "after"),
+    "while it converts": (checking.imagefile, "to_qcow2", "before"),
+    "when it is converted": (checking.imagefile, "to_qcow2", "after"),
     "before the archive goes": (store, "remove", "before"),
     "when the archive is gone": (store, "remove", "after"),
 }
