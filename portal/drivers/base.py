@@ -228,11 +228,19 @@ class HypervisorDriver(ABC):
         """
 
     @abstractmethod
+    def canonical(self, paths: tuple[str, ...]) -> Mapping[str, str]:
+        """Return each of some paths with the symbolic links of its folder resolved, as the host has them now.
+
+        libvirt compares paths as they are written, so that a file has as many as there are links to its
+        folder. One that nobody tells comes back as it is: no SSH of the portal's own, no SFTP, no folder.
+        """
+
+    @abstractmethod
     def volume_users(self, pool: str, name: str) -> tuple[str, ...]:
         """Return by name the domains that have a volume for a disk, or stand on it, defined or running.
 
-        Asked of the host now, domains that the portal does not know included. Raises PoolNotFound,
-        VolumeNotFound.
+        Asked of the host now, domains that the portal does not know included, by whatever links they name
+        the file's folder. Raises PoolNotFound, VolumeNotFound.
         """
 
     @abstractmethod

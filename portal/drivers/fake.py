@@ -28,7 +28,14 @@ from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.disk import DiskElement
 from portal.drivers.libvirt.xml.domain import DomainElement
-from portal.drivers.libvirt.xml.places import disk_at, file_of, sources_of, with_device, without_disk
+from portal.drivers.libvirt.xml.places import (
+    disk_at,
+    file_of,
+    sources_of,
+    users_of,
+    with_device,
+    without_disk,
+)
 from portal.drivers.libvirt.xml.traces import is_fresh, started
 from portal.drivers.libvirt.xml.twin import twin_of
 from portal.drivers.types import (
@@ -149,12 +156,13 @@ class FakeDriver(FakeStorage):
 
     def _naming(self, paths: set[str]) -> tuple[str, ...]:
         """Return by name the domains that name one of some files."""
-        found = (
-            held.spec.name
+        named = [
+            (held.spec.name, sources_of(text))
             for held in self._domains.values()
-            if any(text and paths & sources_of(text) for text in (held.persistent, held.running))
-        )
-        return tuple(sorted(found))
+            for text in (held.persistent, held.running)
+            if text
+        ]
+        return users_of({*paths}, named, self.canonical)
 
     def _get(self, uuid: str) -> _Domain:
         validation.check_uuid(uuid)

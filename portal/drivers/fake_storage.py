@@ -1,8 +1,9 @@
 """Pools and volumes of the in-memory driver. Not for: who uses them, which its domains say."""
 
 import hashlib
+import posixpath
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from portal.drivers import validation
@@ -51,6 +52,8 @@ class FakeStorage(FakeCopies):
         self.stopped_pools: set[str] = set()
         self.manual_pools: set[str] = set()
         self.transient_pools: set[str] = set()
+        #: What folders of the host that are links lead to.
+        self.links: dict[str, str] = {}
         self._volumes: dict[tuple[str, str], VolumeInfo] = {}
         #: Of what was uploaded, and of copies, by path: other fake volumes hold no bytes.
         self._contents: dict[str, bytes] = {}
@@ -230,6 +233,11 @@ class FakeStorage(FakeCopies):
             return self.seeds[info.path][offset : offset + length]
         # Nobody writes into these.
         return bytes(max(0, min(length, info.length_bytes - offset)))
+
+    def canonical(self, paths: tuple[str, ...]) -> Mapping[str, str]:
+        self._touch()
+        parts = {path: posixpath.split(path) for path in paths}
+        return {path: posixpath.join(self.links.get(at, at), name) for path, (at, name) in parts.items()}
 
     def volume_users(self, pool: str, name: str) -> tuple[str, ...]:
         return self._naming({self.volume_info(pool, name).path})

@@ -190,6 +190,21 @@ def _write(path: Path, text: str, mode: int) -> None:
         handle.write(text)
 
 
+def sftp(uri: str, orders: str, seconds: float) -> str:
+    """Carry out `orders`, a line each, by the portal's own SSH, and return what sftp wrote.
+
+    Raises NotSupported, OSError and SubprocessError, also where the host offers no SFTP.
+    """
+    program, _target, _folder = command(uri)
+    address = SshAddress.of(uri)
+    assert address is not None  # noqa: S101 (command() looked)
+    where = ["-P", str(address.port), "-b", "-", f"{address.user}@{address.host}"]
+    return subprocess.run(  # noqa: S603 (a list, no shell)
+        ["sftp", "-q", "-S", *program, *where],  # noqa: S607
+        input=orders, text=True, errors="replace", capture_output=True, timeout=seconds, check=True,
+    ).stdout  # fmt: skip
+
+
 def command(uri: str) -> tuple[list[str], list[str], Path]:
     """Return how to run ssh for a URI of `prepare`: program, target, and the folder of its files."""
     address = SshAddress.of(uri)

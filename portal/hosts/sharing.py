@@ -3,7 +3,8 @@
 Domains and volumes count that the portal does not know. What lies in a pool that is not active is not seen.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from posixpath import basename
 from typing import Any
 
 from portal.drivers.types import names_of
@@ -45,4 +46,13 @@ def users_of(ask: Ask, pool: str, name: str) -> list[str]:
             raise
         return []
     standing = stacked(ask)
-    return sorted(users.union(*(standing.get(known, ()) for known in names_of(path))))
+    return sorted(users.union(*(standing[known] for known in _same(ask, path, standing))))
+
+
+def _same(ask: Ask, path: str, files: Iterable[str]) -> list[str]:
+    """Return which of `files` are the file at `path`, by other links to its folder too. Raises StepFailed."""
+    names = names_of(path)
+    # Most often there is none, and the host is not asked.
+    alike = [one for one in files if basename(one) == basename(path) and one not in names]
+    real = ask("canonical", (path, *alike)) if alike else {}
+    return [one for one in files if one in names or (one in real and real[one] == real[path])]

@@ -128,6 +128,16 @@ def test_a_pool_of_somebody_else_is_never_taken_nor_removed(fake, pool, chief): 
     assert there(fake)["spare"].uuid == theirs.uuid and set(there(fake)) == {"example-pool", "spare"}
 
 
+def test_a_folder_that_is_one_of_a_pool_by_a_link_is_taken_too(fake, pool, chief):  # noqa: F811
+    """Red when Define compares paths as they are written: two pools would have each other's volumes."""
+    fake.ensure_pool(PoolSpec("theirs", str(uuid.uuid4()), "/srv/theirs"))
+    fake.links["/srv/linked"] = "/srv/theirs"
+    failed = done(add(chief, pool.host, path="/srv/linked"))
+    assert (failed.state, code(failed)) == (State.FAILED, "folder_taken")
+    assert set(there(fake)) == {"example-pool", "theirs"}
+    assert done(add(chief, pool.host, path="/srv/free")).state == State.SUCCEEDED
+
+
 def image_of(tmp_path, name):
     """Return an image whose file is there."""
     path = tmp_path / f"{name}.qcow2"

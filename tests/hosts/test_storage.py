@@ -2,6 +2,7 @@
 
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from django.urls import reverse
@@ -10,7 +11,7 @@ from django.utils import timezone
 from portal.core.errors import Denied
 from portal.drivers.fake import FakeDriver
 from portal.drivers.types import Accelerator, CloneMode, DiskSpec, DomainSpec, PoolSpec, VolumeSpec
-from portal.hosts import steps
+from portal.hosts import sharing, steps
 from portal.hosts.images.values import BEING_MADE
 from portal.hosts.models import BegunVolume, PoolAttachment, Volume
 from portal.hosts.storage import kinds, services
@@ -274,6 +275,18 @@ def test_who_uses_a_volume_is_said_and_keeps_it(fake, pool, chief, cast):
         with pytest.raises(Denied, match=words):
             services.delete(actor=chief, volume=row(name), confirm_name=name)
     assert uses_of([row("left.qcow2")]) == {row("left.qcow2").pk: []}
+
+
+@pytest.mark.parametrize("place", ["link", "another"])
+def test_what_stands_on_a_volume_by_a_link_keeps_it(fake, pool, place):
+    """Red when users_of() compares paths as they are written, or names alone."""
+    base = put(fake, pool, "base.qcow2")
+    upper = put(fake, pool, "upper.qcow2")
+    fake.links["/srv/link"] = pool.path
+    there = replace(upper, backing_path=f"/srv/{place}/base.qcow2")
+    fake._volumes[(pool.pool.name, "upper.qcow2")] = there
+    users = sharing.users_of(lambda verb, *told: getattr(fake, verb)(*told), pool.pool.name, base.name)
+    assert users == (["upper.qcow2"] if place == "link" else [])
 
 
 def test_the_host_is_asked_again_before_a_volume_goes(fake, pool, chief):

@@ -154,6 +154,9 @@ class LibvirtDriver(HypervisorDriver):
     def read_volume(self, pool: str, name: str, offset: int, length: int) -> bytes:
         return self._stored.read(pool, name, offset, length)
 
+    def canonical(self, paths: tuple[str, ...]) -> Mapping[str, str]:
+        return self._stored.canonical(paths)
+
     def volume_users(self, pool: str, name: str) -> tuple[str, ...]:
         return self._stored.users(pool, name)
 

@@ -52,17 +52,10 @@ def _read(path: Path) -> str | None:
 
 
 def _by_sftp(uri: str) -> dict[str, str]:
-    program, _target, _folder = ssh.command(uri)
-    address = ssh.SshAddress.of(uri)
-    assert address is not None  # noqa: S101 (ssh.command looked)
     with tempfile.TemporaryDirectory() as folder:
         # The dash before an order: a file that is not there does not end the others.
         orders = "".join(f'-get "{path}" "{folder}/{name}"\n' for name, path in _FILES.items())
-        where = ["-P", str(address.port), "-b", "-", f"{address.user}@{address.host}"]
-        subprocess.run(  # noqa: S603 (a list, no shell)
-            ["sftp", "-q", "-S", *program, *where],  # noqa: S607
-            input=orders, text=True, capture_output=True, timeout=_SECONDS, check=True,
-        )  # fmt: skip
+        ssh.sftp(uri, orders, _SECONDS)
         return {name: text for name in _FILES if (text := _read(Path(folder, name))) is not None}
 
 

@@ -1,14 +1,15 @@
 """Volumes that are there: grown, read, and who uses them. Not for: making or deleting them."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 
 import libvirt
 
 from portal.drivers.errors import InvalidSpec
 from portal.drivers.libvirt.errors import translated
+from portal.drivers.libvirt.folders import canonical
 from portal.drivers.libvirt.pool import Pools, need, refresh, refresh_surely
 from portal.drivers.libvirt.upload import read
-from portal.drivers.libvirt.xml.places import sources_of
+from portal.drivers.libvirt.xml.places import sources_of, users_of
 from portal.drivers.libvirt.xml.volume import VolumeElement
 from portal.drivers.types import VolumeInfo, VolumeVerb, names_of
 from portal.drivers.validation import check_known, check_positive, check_read
@@ -64,10 +65,14 @@ class Stored:
                     raise
         return self._naming(places)
 
+    @translated()
+    def canonical(self, paths: tuple[str, ...]) -> Mapping[str, str]:
+        return canonical(self._connection.getURI(), paths)
+
     def _naming(self, places: Set[str | tuple[str, str]]) -> tuple[str, ...]:
         """Return by name the domains that name one of some files, devices, and (pool, volume)."""
-        found = {user for user, text in self._definitions() if not places.isdisjoint(sources_of(text))}
-        return tuple(sorted(found))
+        named = [(user, sources_of(text)) for user, text in self._definitions()]
+        return users_of(places, named, self.canonical)
 
     def _definitions(self) -> Iterator[tuple[str, str]]:
         for domain in self._connection.listAllDomains():

@@ -122,14 +122,22 @@ class Define(PoolStep):
         if kind not in self.call(context, "pool_kinds"):
             raise StepFailed("not_supported", f"the host has no pools of kind {kind}")
         folder = names["path"] or _DEVICES.get(kind, "") % {"source": names["source"]}
-        there = {pool.path for pool in self.call(context, "list_pools")}
-        if folder and folder in there and not self.stands(context):
-            raise StepFailed("folder_taken", folder)
+        if folder and not self.stands(context):
+            self._refuse_taken(context, folder)
         told = [names.get(name, "") for name in ("source", "server", "user", "secret")]
         spec = PoolSpec(names["pool"], names["uuid"], names["path"], kind, *told)
         self.call(context, "ensure_pool", spec)
         # Of its own: a worker that died may have left one that was defined and no more.
         self.call(context, "autostart_pool", spec.name, True)
+
+    def _refuse_taken(self, context: StepContext, folder: str) -> None:
+        """Raise StepFailed when the host has a pool in the folder, by other links too."""
+        there = {pool.path for pool in self.call(context, "list_pools") if pool.path}
+        # With a name behind it, so that the folder's own link is looked at.
+        inside = {path: f"{path}/." for path in {folder, *there}}
+        real = self.call(context, "canonical", tuple(sorted(inside.values())))
+        if any(real[inside[path]] == real[inside[folder]] for path in there):
+            raise StepFailed("folder_taken", folder)
 
     def undo(self, context: StepContext) -> None:
         self.drop(context)
