@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from portal.drivers.errors import AlreadyExists, InvalidSpec, InvalidState, NotSupported
-from portal.drivers.libvirt import agent
+from portal.drivers.libvirt import agent, nodes
 from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.plugging import CONFIG, LIVE, definitions, detach, slots, wait_until
 from portal.drivers.libvirt.xml.build import parse
@@ -90,7 +90,7 @@ class Hot:
                 missing |= flag
         if missing:
             with slots():
-                domain.attachDeviceFlags(text, missing)
+                _attach(domain, text, missing, spec.path)
         return bool(hot)
 
     @translated()
@@ -118,6 +118,16 @@ class Hot:
             volume.storagePoolLookupByVolume().refresh()
         elif capacity_bytes > volume.info()[1]:
             volume.resize(capacity_bytes)
+
+
+def _attach(domain: libvirt.virDomain, text: str, flags: int, path: str) -> None:
+    """Attach a disk, also where libvirt died in the middle of an earlier attempt."""
+    try:
+        domain.attachDeviceFlags(text, flags)
+    except libvirt.libvirtError as error:
+        if not (flags & LIVE and nodes.is_refusal(error) and nodes.let_go(domain, path)):
+            raise
+        domain.attachDeviceFlags(text, flags)
 
 
 def _own(domain: ET.Element, target: str, path: str) -> ET.Element | None:
