@@ -183,8 +183,14 @@ class Domains:
     def resume(self, uuid: str) -> None:
         """Continue a paused domain; running is no error."""
         domain = self._active(uuid)
-        if describe(domain).state is DomainState.PAUSED:
+        if describe(domain).state is not DomainState.PAUSED:
+            return
+        try:
             domain.resume()
+        except libvirt.libvirtError:
+            # A libvirtd that has just been started sees only now how the domain is.
+            if not domain.isActive() or describe(domain).state is not DomainState.RUNNING:
+                raise
 
     def _active(self, uuid: str) -> libvirt.virDomain:
         domain = self._get(uuid)
