@@ -3,6 +3,7 @@
 import secrets
 import uuid
 from collections import Counter as Lines
+from datetime import date, timedelta
 
 import pytest
 
@@ -21,6 +22,7 @@ from django.utils import timezone
 from vms.models import VirtualMachine
 VirtualMachine.objects.filter(pk={pk}).update({field}=timezone.now() + timedelta(days={days}))
 """
+LEASE = "SELECT lease_until FROM vms_virtualmachine WHERE id = ?"
 
 
 @pytest.fixture
@@ -69,6 +71,28 @@ def test_a_machine_made_by_virsh_is_adopted_and_edited(portal, sign_in, made_by_
     assert list((before - after).elements()) == ["<clock offset='utc'/>"]
     assert list((after - before).elements()) == ["<clock offset='localtime'/>"]
 
+    # Somebody makes it larger by other means, and the portal counts that once it is told to.
+    virsh("setmaxmem", own, "96M", "--config")
+    kept = "SELECT memory FROM vms_virtualmachine WHERE id = ?"
+    page.goto(f"{portal.url}/machines/{pk}/")
+    page.get_by_role("link", name="Look again").click()
+    looked = page.url
+    wait_until(lambda: page.goto(looked) and page.locator(".differences").count(), 30, "the change is seen")
+    keep_picture(page, "life", "look-again")
+    assert portal.one(kept, pk) == 64 << 20
+    people.press(page, "Write it down")
+    wait_until(lambda: portal.one(kept, pk) == 96 << 20, 30, "it is written down")
+
+    after = lines(own)
+    page.goto(f"{portal.url}/machines/{pk}/")
+    page.locator("form[action$='/release/'] [name=confirm_name]").fill(called)
+    keep_picture(page, "life", "release")
+    people.press(page, "Release")
+    wait_until(lambda: not portal.rows(kept, pk), 30, "it is the portal's no more")
+    assert lines(own) == after and virsh("domstate", own).strip() == "running"
+    page.goto(f"{portal.url}/machines/found/")
+    wait_until(lambda: page.reload() and page.get_by_role("link", name=name).count(), 30, "it is found again")
+
 
 def test_a_machine_is_cloned_in_the_browser(portal, sign_in, build):
     """Red when the copy is no machine of its own: another UUID, another card, a guest that starts."""
@@ -108,6 +132,17 @@ def test_a_lease_runs_out(portal, sign_in, build):
     portal.shell("from vms.tasks import keep_leases; keep_leases()")
     page.reload()
     keep_picture(page, "life", "lease-ends-soon")
+    before = portal.one(LEASE, machine.pk)
+    page.get_by_role("link", name="Extend").click()
+    page.get_by_label("Days to add").fill("10")
+    page.get_by_label("What is it still for?").fill("not done yet")
+    keep_picture(page, "life", "lease-extend")
+    people.press(page, "Send the request")
+    people.approve(sign_in("approver"), page.url)
+    people.once(page, "Succeeded", 30)
+    assert portal.one(LEASE, machine.pk)[:10] == str(date.fromisoformat(before[:10]) + timedelta(days=10))
+    page.goto(f"{portal.url}/machines/{machine.pk}/")
+    assert page.get_by_text("Lease ends soon").count() == 0
     portal.shell(ENDS.format(pk=machine.pk, field="lease_until", days=-0.001))
     portal.shell("from vms.tasks import keep_leases; keep_leases()")
     people.is_off(page, 60)
