@@ -90,17 +90,7 @@ class Check(Step):
             there = taken if from_ova is None else store.unpacked_of(upload)
         if there is taken and upload.disk is not None:
             raise self._no_disk(upload, appliances.NoDisk("appliance_none", str(upload.disk)))
-        judge = partial(
-            imagefile.judge,
-            str(there),
-            iso=iso,
-            most_capacity=settings.UPLOAD_MOST_CAPACITY,
-            check=lambda: look(context),
-        )
-        try:
-            found = judge(raw=raw)
-        except imagefile.Unfit as unfit:
-            found = self._as_data(unfit, upload, from_ova, judge)
+        found = self._judge(context, upload, there, from_ova, iso=iso, raw=raw)
         self._put(context, there, image, found)
         if from_ova is not None and from_ova.whole:
             from_ova.told["further"] = [
@@ -113,6 +103,29 @@ class Check(Step):
         rows.update(format="raw" if found.format == "iso" else "qcow2", capacity=found.capacity_bytes)
         store.remove(taken, store.unpacked_of(upload))
         return remark
+
+    def _judge(
+        self,
+        context: StepContext,
+        upload: Upload,
+        path: Path,
+        from_ova: appliances.Taken | None,
+        *,
+        iso: bool = False,
+        raw: bool = False,
+    ) -> imagefile.Judged:
+        """Return what a file is, at last a disk of data. Raises Unfit, StepFailed."""
+        judge = partial(
+            imagefile.judge,
+            str(path),
+            iso=iso,
+            most_capacity=settings.UPLOAD_MOST_CAPACITY,
+            check=lambda: look(context),
+        )
+        try:
+            return judge(raw=raw)
+        except imagefile.Unfit as unfit:
+            return self._as_data(unfit, upload, from_ova, judge)
 
     def _put(self, context: StepContext, there: Path, image: Path, found: imagefile.Judged) -> None:
         """Make a disk that was judged what it is in the end."""
@@ -136,17 +149,7 @@ class Check(Step):
         taken = self._take_disk(context, upload, number)
         if taken is None:
             raise imagefile.Unfit("appliance_unfit", "it is no appliance any more")
-        judge = partial(
-            imagefile.judge,
-            str(unpacked),
-            iso=False,
-            most_capacity=settings.UPLOAD_MOST_CAPACITY,
-            check=lambda: look(context),
-        )
-        try:
-            found = judge(raw=False)
-        except imagefile.Unfit as unfit:
-            found = self._as_data(unfit, upload, taken, judge)
+        found = self._judge(context, upload, unpacked, taken)
         self._put(context, unpacked, target, found)
         sizes = {"size": target.stat().st_size, "capacity": found.capacity_bytes}
         return {"sha256": taken.sha256, **sizes, "source": str(target)}
