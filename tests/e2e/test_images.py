@@ -36,13 +36,11 @@ def complaints(page, name):
     return look_at(page, "admin", name)
 
 
-def test_a_disk_of_an_ova_is_chosen_from_the_list(portal, sign_in, ova):
-    """Red when the list does not come, or the first disk is taken whatever is chosen."""
-    page = sign_in("admin")
-    axe.put_into(page.context)
+def hand_in(page, portal, ova, **fields):
+    """Add an image of an appliance; return its name and the address of its upload."""
     page.goto(f"{portal.url}/machines/catalogue/admin/images/add/")
     name = people.new_name()
-    for field, value in {"title": "Two disks", "name": name, "version": "1"}.items():
+    for field, value in {"title": "Two disks", "name": name, "version": "1", **fields}.items():
         page.fill(f"[name={field}]", value)
     keep_picture(page, "admin", "image-add")
     people.press(page, "Go on to the file")
@@ -50,28 +48,55 @@ def test_a_disk_of_an_ova_is_chosen_from_the_list(portal, sign_in, ova):
     # The page is loaded anew when the file is there in full.
     with page.expect_navigation():
         page.set_input_files("#upload-file", ova)
+    return name, address
+
+
+def until_there(page, address, found):
+    """Load a page until `found` is on it."""
     for _turn in range(60):
         page.goto(address)
-        if page.get_by_text("Which disk is taken?").count():
-            break
+        if found().count():
+            return
         page.wait_for_timeout(500)
+    raise AssertionError("it did not come")
+
+
+def open_image(page, address):
+    link = page.get_by_role("link", name="Open the image")
+    until_there(page, address, lambda: link)
+    link.click()
+
+
+def test_a_disk_of_an_ova_is_chosen_from_the_list(portal, sign_in, ova):
+    """Red when the list does not come, or the first disk is taken whatever is chosen."""
+    page = sign_in("admin")
+    axe.put_into(page.context)
+    name, address = hand_in(page, portal, ova, disk="9")
+    until_there(page, address, lambda: page.get_by_text("Which disk is taken?"))
+    assert page.is_checked("[name=disk][value='']")
     assert complaints(page, "choose-disk") == []
     page.get_by_role("link", name="Import the image Two disks").click()
-    page.wait_for_selector("text=a machine with 2 disks")
+    page.wait_for_selector("text=no disk with the number 9")
     keep_picture(page, "admin", "choose-operation")
     page.get_by_role("link", name="Go to what this is about").click()
     page.check("[name=disk][value='2']")
-    people.press(page, "Take this disk")
-    for _turn in range(60):
-        page.goto(address)
-        if page.get_by_role("link", name="Open the image").count():
-            break
-        page.wait_for_timeout(500)
-    page.get_by_role("link", name="Open the image").click()
+    people.press(page, "Import what is chosen")
+    open_image(page, address)
     page.wait_for_selector("text=number 2 of 2")
     assert complaints(page, "image") == []
     rows = portal.rows("SELECT virtual_size FROM hosts_image WHERE name = ?", name)
     assert [size for (size,) in rows] == [3 * MIB]
+
+
+def test_all_disks_of_an_ova_become_one_image(portal, sign_in, ova):
+    """Red when one disk alone is taken where nobody said a number."""
+    page = sign_in("admin")
+    axe.put_into(page.context)
+    name, address = hand_in(page, portal, ova)
+    open_image(page, address)
+    page.wait_for_selector("text=Further disks")
+    assert complaints(page, "image-whole") == []
+    assert portal.one("SELECT virtual_size FROM hosts_image WHERE name = ?", name) == 2 * MIB
 
 
 def test_an_image_is_described_anew_and_what_follows_is_told(portal, sign_in):
