@@ -22,7 +22,7 @@ def _fake(uri: str) -> HypervisorDriver:
     return FakeDriver(uri)
 
 
-_FACTORIES: dict[str, Factory] = {"qemu": _libvirt, "test": _libvirt, "fake": _fake}
+_FACTORIES: dict[str, Factory] = {"qemu": _libvirt, "xen": _libvirt, "test": _libvirt, "fake": _fake}
 
 
 def driver_for(uri: str) -> HypervisorDriver:

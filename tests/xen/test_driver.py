@@ -7,7 +7,9 @@ from portal.drivers.errors import DomainNotFound
 from portal.drivers.libvirt.domain import Domains
 from portal.drivers.libvirt.events import Lifecycle
 from portal.drivers.libvirt.listing import Listing
+from portal.drivers.registry import driver_for
 from portal.drivers.types import XEN_HOST
+from portal.hosts.addresses import check_uri
 from tests.drivers.test_listing import Connection, Domain
 
 UUID = "7a4b7a52-6d4b-4c0e-8f53-1d1c0f0d6e11"
@@ -20,6 +22,13 @@ def xen(count=2):
     itself._uuid = XEN_HOST
     host.domains.insert(0, itself)
     return host
+
+
+@pytest.mark.parametrize("uri", ["xen:///system", "xen+ssh://gate@rack-1/system", "qemu+ssh://rack-1/system"])
+def test_addresses_that_are_accepted_have_a_driver(monkeypatch, uri):
+    """Red when the registry of drivers lacks the scheme: such a host could be added and never be reached."""
+    monkeypatch.setattr("portal.drivers.libvirt.driver.LibvirtDriver", str)
+    assert driver_for(check_uri(uri)) == uri
 
 
 def test_the_host_itself_is_in_no_list():
