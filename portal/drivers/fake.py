@@ -28,14 +28,7 @@ from portal.drivers.inspection import Kind, changed
 from portal.drivers.libvirt.xml.build import parse
 from portal.drivers.libvirt.xml.disk import DiskElement
 from portal.drivers.libvirt.xml.domain import DomainElement
-from portal.drivers.libvirt.xml.places import (
-    disk_at,
-    file_of,
-    sources_of,
-    users_of,
-    with_device,
-    without_disk,
-)
+from portal.drivers.libvirt.xml.places import disk_at, file_of, sources_of, with_device, without_disk
 from portal.drivers.libvirt.xml.traces import is_fresh, started
 from portal.drivers.libvirt.xml.twin import twin_of
 from portal.drivers.types import (
@@ -55,6 +48,7 @@ from portal.drivers.types import (
     NetworkSpec,
     Proof,
     TwinSpec,
+    users_among,
 )
 
 #: What QEMU's own network stack gives each guest.
@@ -162,7 +156,7 @@ class FakeDriver(FakeStorage):
             for text in (held.persistent, held.running)
             if text
         ]
-        return users_of({*paths}, named, self.canonical)
+        return users_among({*paths}, named, self.canonical)
 
     def _get(self, uuid: str) -> _Domain:
         validation.check_uuid(uuid)

@@ -1,10 +1,16 @@
-"""Kinds of storage pools, and what can be done to the volumes of each. Not for: what a pool is made with.
+"""Kinds of storage pools, what can be done to the volumes of each, and who has one by whatever name.
+
+Not for: what a pool is made with.
 
 `portal.drivers.types` hands these on, and others take them from there.
 """
 
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Callable, Mapping, Sequence, Set
 from enum import StrEnum
+
+#: A file or device by its path, or a volume by its pool and its name.
+Place = str | tuple[str, str]
 
 
 class PoolKind(StrEnum):
@@ -77,3 +83,34 @@ def names_of(path: str) -> set[str]:
         return {path}
     mapped = "-".join(part.replace("-", "--") for part in parts[2:])
     return {path, f"/dev/mapper/{mapped}"}
+
+
+def users_among(
+    places: Set[Place],
+    named: Sequence[tuple[str, Set[Place]]],
+    canonical: Callable[[tuple[str, ...]], Mapping[str, str]],
+) -> tuple[str, ...]:
+    """Return by name, sorted, which users have one of some files, devices, and (pool, volume).
+
+    `named` is what each user names. Only a file of the same name in another folder may be the same by a link,
+    so that most often `canonical` (`HypervisorDriver.canonical`) is not asked.
+    """
+    found = {user for user, sources in named if not places.isdisjoint(sources)}
+    own: dict[str, set[str]] = {}
+    for place in places:
+        if isinstance(place, str) and place.startswith("/"):
+            own.setdefault(posixpath.basename(place), set()).add(place)
+    alike = {
+        (user, source)
+        for user, sources in named
+        if user not in found
+        for source in sources
+        if isinstance(source, str) and source.startswith("/") and posixpath.basename(source) in own
+    }
+    if alike:
+        sources = {source for _user, source in alike}
+        files = {file for source in sources for file in own[posixpath.basename(source)]}
+        real = canonical(tuple(sorted(files | sources)))
+        wanted = {real[file] for file in files}
+        found |= {user for user, source in alike if real[source] in wanted}
+    return tuple(sorted(found))

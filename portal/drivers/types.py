@@ -17,10 +17,12 @@ from portal.drivers.domainkinds import lacks as lacks
 from portal.drivers.poolkinds import FOLDER_KINDS as FOLDER_KINDS
 from portal.drivers.poolkinds import SECRET_KINDS as SECRET_KINDS
 from portal.drivers.poolkinds import SERVED_KINDS as SERVED_KINDS
+from portal.drivers.poolkinds import Place as Place
 from portal.drivers.poolkinds import PoolKind as PoolKind
 from portal.drivers.poolkinds import VolumeVerb as VolumeVerb
 from portal.drivers.poolkinds import can as can
 from portal.drivers.poolkinds import names_of as names_of
+from portal.drivers.poolkinds import users_among as users_among
 from portal.drivers.storagetypes import BOOT_FILES as BOOT_FILES
 from portal.drivers.storagetypes import LONGEST_READ as LONGEST_READ
 from portal.drivers.storagetypes import POOL_PREFIX as POOL_PREFIX

@@ -3,11 +3,11 @@
 Domains and volumes count that the portal does not know. What lies in a pool that is not active is not seen.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from posixpath import basename
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from portal.drivers.types import names_of
+from portal.drivers.types import names_of, users_among
 from portal.operations.registry import StepFailed
 
 #: Calls a verb of the host's driver with its arguments and returns the answer. Raises StepFailed.
@@ -45,14 +45,5 @@ def users_of(ask: Ask, pool: str, name: str) -> list[str]:
         if failure.code not in _NO_VOLUME:
             raise
         return []
-    standing = stacked(ask)
-    return sorted(users.union(*(standing[known] for known in _same(ask, path, standing))))
-
-
-def _same(ask: Ask, path: str, files: Iterable[str]) -> list[str]:
-    """Return which of `files` are the file at `path`, by other links to its folder too. Raises StepFailed."""
-    names = names_of(path)
-    # Most often there is none, and the host is not asked.
-    alike = [one for one in files if basename(one) == basename(path) and one not in names]
-    real = ask("canonical", (path, *alike)) if alike else {}
-    return [one for one in files if one in names or (one in real and real[one] == real[path])]
+    named = [(user, {file}) for file, standing in stacked(ask).items() for user in standing]
+    return sorted(users.union(users_among(names_of(path), named, partial(ask, "canonical"))))

@@ -9,9 +9,9 @@ from portal.drivers.libvirt.errors import translated
 from portal.drivers.libvirt.folders import canonical
 from portal.drivers.libvirt.pool import Pools, need, refresh, refresh_surely
 from portal.drivers.libvirt.upload import read
-from portal.drivers.libvirt.xml.places import sources_of, users_of
+from portal.drivers.libvirt.xml.places import sources_of
 from portal.drivers.libvirt.xml.volume import VolumeElement
-from portal.drivers.types import VolumeInfo, VolumeVerb, names_of
+from portal.drivers.types import VolumeInfo, VolumeVerb, names_of, users_among
 from portal.drivers.validation import check_known, check_positive, check_read
 
 
@@ -72,7 +72,7 @@ class Stored:
     def _naming(self, places: Set[str | tuple[str, str]]) -> tuple[str, ...]:
         """Return by name the domains that name one of some files, devices, and (pool, volume)."""
         named = [(user, sources_of(text)) for user, text in self._definitions()]
-        return users_of(places, named, self.canonical)
+        return users_among(places, named, self.canonical)
 
     def _definitions(self) -> Iterator[tuple[str, str]]:
         for domain in self._connection.listAllDomains():

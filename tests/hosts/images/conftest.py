@@ -120,3 +120,16 @@ def files(uploads):
 def fail(*_):
     """Fail a step as nothing that passes does."""
     raise StepFailed("internal")
+
+
+class Died(BaseException):
+    """The worker ends here."""
+
+
+def die(monkeypatch, operation, place, name, dies):
+    """Import with `dies`, which raises Died, in the place of a function; another worker may go on then."""
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, dies)
+        with pytest.raises(Died):
+            imported(operation)
+    Operation.objects.filter(pk=operation.pk).update(state=State.QUEUED)

@@ -16,7 +16,7 @@ from portal.operations.models import Operation
 from portal.operations.registry import StepContext
 from portal.operations.states import State
 from tests.drivers.test_imagefile import disk_bytes
-from tests.hosts.images.conftest import MIB, WANTED, files, imported, send
+from tests.hosts.images.conftest import MIB, WANTED, Died, die, files, imported, send
 from tests.hosts.images.test_appliances import raw_of
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
@@ -142,10 +142,6 @@ def test_a_qcow2_that_reads_another_file_is_no_disk_of_data(chief, begin, upload
     assert imported(operation) == (State.FAILED, ["image_backed"]) and files(uploads) == []
 
 
-class Died(BaseException):
-    """The worker ends here."""
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("what", ["to_qcow2", "remove"])
 def test_a_worker_that_dies_while_it_takes_a_disk_of_data(
@@ -166,11 +162,7 @@ def test_a_worker_that_dies_while_it_takes_a_disk_of_data(
             real(*told, **more)
         raise Died
 
-    with monkeypatch.context() as patched:
-        patched.setattr(place, what, dies)
-        with pytest.raises(Died):
-            imported(operation)
-    Operation.objects.filter(pk=operation.pk).update(state=State.QUEUED)
+    die(monkeypatch, operation, place, what, dies)
     assert imported(operation) == (State.SUCCEEDED, [])
     assert operation.steps.get(name="check").remark == "appliance_data"
     assert raw_of(Image.objects.get(), tmp_path / "back") == DATA

@@ -18,7 +18,7 @@ from portal.operations import messages
 from portal.operations.models import Operation
 from portal.operations.states import State
 from tests.hosts.conftest import carry_out
-from tests.hosts.images.conftest import MIB, WANTED, fail, files, imported, send
+from tests.hosts.images.conftest import MIB, WANTED, Died, die, fail, files, imported, send
 from tests.hosts.images.test_appliances import disk, raw_of
 from tests.hosts.images.test_fetching import site  # noqa: F401 a fixture
 from tests.hosts.images.test_importing import begin as begin_import
@@ -218,10 +218,6 @@ def test_a_disk_that_cannot_be_taken_ends_the_import_and_leaves_nothing(
     assert pool.driver.list_volumes(pool.pool.name) == ()
 
 
-class Died(BaseException):
-    """The worker ends here."""
-
-
 POINTS = {
     "when the second is unpacked": (archive.Archive, "unpack", 2),
     "when the third is unpacked": (archive.Archive, "unpack", 3),
@@ -250,11 +246,7 @@ def test_a_worker_that_dies_at_any_disk_leaves_nothing_stray(
 
     upload = begin()
     operation = send(chief, upload, ova)
-    with monkeypatch.context() as patched:
-        patched.setattr(place, name, dies)
-        with pytest.raises(Died):
-            imported(operation)
-    Operation.objects.filter(pk=operation.pk).update(state=State.QUEUED)
+    die(monkeypatch, operation, place, name, dies)
     if end == "finish":
         assert imported(operation) == (State.SUCCEEDED, [])
         check_whole(Image.objects.get(), pool, uploads, tmp_path)

@@ -14,11 +14,10 @@ from portal.drivers.ova.appliance import Appliance, PackedDisk
 from portal.hosts.images import appliances, checking, importing, services, store
 from portal.hosts.models import Image, Upload
 from portal.operations import messages
-from portal.operations.models import Operation
 from portal.operations.states import State
 from tests.drivers.test_imagefile import disk_bytes
 from tests.drivers.test_ova import BOMB, EMPTY, SECOND, entry, foreign, made
-from tests.hosts.images.conftest import MIB, WANTED, fail, files, imported, send
+from tests.hosts.images.conftest import MIB, WANTED, Died, die, fail, files, imported, send
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 OVA = replace(WANTED, min_memory=0)
@@ -221,10 +220,6 @@ def test_a_full_disk_is_told_and_the_file_is_kept(chief, uploads, pool, upload, 
     assert imported(operation) == (State.SUCCEEDED, [])
 
 
-class Died(BaseException):
-    """The worker ends here."""
-
-
 POINTS = {
     "while it unpacks": (archive.Archive, "unpack", "before"),
     "when it is unpacked": (archive.Archive, "unpack", "after"),
@@ -257,11 +252,7 @@ def test_a_worker_that_dies_at_any_point_leaves_nothing_stray(
                     target.write_bytes(b"half")
         raise Died
 
-    with monkeypatch.context() as patched:
-        patched.setattr(place, name, dies)
-        with pytest.raises(Died):
-            imported(operation)
-    Operation.objects.filter(pk=operation.pk).update(state=State.QUEUED)
+    die(monkeypatch, operation, place, name, dies)
     if end == "finish":
         assert imported(operation) == (State.SUCCEEDED, [])
         image = Image.objects.get()

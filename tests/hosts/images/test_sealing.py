@@ -14,7 +14,7 @@ from portal.hosts.models import Image, Upload
 from portal.operations.models import Operation
 from portal.operations.registry import StepContext
 from portal.operations.states import State
-from tests.hosts.images.conftest import MIB, Piece, fail, files, imported, send, send_chunk
+from tests.hosts.images.conftest import MIB, Died, Piece, fail, files, imported, send, send_chunk
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
@@ -148,10 +148,6 @@ def test_only_what_the_keeper_has_is_sealed(chief, keeper, uploads, disk, upload
     with pytest.raises(store.StoreFull):
         store.own_part_of(upload).unlink()
         store.append(upload, len(disk), Piece(b"more"))
-
-
-class Died(BaseException):
-    """The worker ends here."""
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

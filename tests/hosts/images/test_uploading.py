@@ -27,7 +27,18 @@ from portal.operations.services import cancel
 from portal.operations.states import State
 from tests.drivers.test_imagefile import disk_bytes
 from tests.factories import make_image
-from tests.hosts.images.conftest import MIB, WANTED, Piece, fail, files, imported, make_pool, send, send_chunk
+from tests.hosts.images.conftest import (
+    MIB,
+    WANTED,
+    Died,
+    Piece,
+    fail,
+    files,
+    imported,
+    make_pool,
+    send,
+    send_chunk,
+)
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 #: How qemu-img makes the formats that are converted.
@@ -266,10 +277,6 @@ def test_where_no_host_takes_it_all_is_taken_back(chief, uploads, pool, disk, up
     pool.driver.pool_bytes = 1 << 40
     upload.refresh_from_db()
     assert imported(services.retry(actor=chief, upload=upload)) == (State.SUCCEEDED, [])
-
-
-class Died(BaseException):
-    """The worker ends here."""
 
 
 STEPS = ("Take", "Check", "Register", "Copy")

@@ -1,16 +1,12 @@
 """Find devices of a definition by what tells them apart, and change one. Not for: reading all of one."""
 
-import posixpath
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping
 from dataclasses import asdict
 from xml.etree import ElementTree as ET
 
 from portal.drivers.errors import AlreadyExists, NotSupported
 from portal.drivers.libvirt.xml.build import child, need, parse
-from portal.drivers.types import BANDWIDTH, LIMITED_CARDS, MOST_BANDWIDTH, NicPlace
-
-#: A file or device by its path, or a volume by its pool and its name.
-Place = str | tuple[str, str]
+from portal.drivers.types import BANDWIDTH, LIMITED_CARDS, MOST_BANDWIDTH, NicPlace, Place
 
 
 def disk_at(domain: ET.Element, target: str) -> ET.Element | None:
@@ -60,37 +56,6 @@ def sources_of(text: str) -> set[Place]:
     for tag in ("kernel", "initrd", "loader", "nvram"):
         found |= {told.text for told in domain.iterfind(f"os/{tag}") if told.text}
     return found
-
-
-def users_of(
-    places: Set[Place],
-    named: Sequence[tuple[str, Set[Place]]],
-    canonical: Callable[[tuple[str, ...]], Mapping[str, str]],
-) -> tuple[str, ...]:
-    """Return by name the domains that have one of some files, devices, and (pool, volume).
-
-    `named` is what domains name (`sources_of`). Only a file of the same name in another folder may be the
-    same by a link, so that most often `canonical` is not asked.
-    """
-    found = {user for user, sources in named if not places.isdisjoint(sources)}
-    own: dict[str, set[str]] = {}
-    for place in places:
-        if isinstance(place, str) and place.startswith("/"):
-            own.setdefault(posixpath.basename(place), set()).add(place)
-    alike = {
-        (user, source)
-        for user, sources in named
-        if user not in found
-        for source in sources
-        if isinstance(source, str) and source.startswith("/") and posixpath.basename(source) in own
-    }
-    if alike:
-        sources = {source for _user, source in alike}
-        files = {file for source in sources for file in own[posixpath.basename(source)]}
-        real = canonical(tuple(sorted(files | sources)))
-        wanted = {real[file] for file in files}
-        found |= {user for user, source in alike if real[source] in wanted}
-    return tuple(sorted(found))
 
 
 def drive_at(domain: ET.Element, target: str) -> ET.Element | None:
